@@ -1,0 +1,45 @@
+"""The tiny networks of the golden data, with weights made from names."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from generated import det, generate, shapes_of
+
+from uav_core import load_unet, load_vae
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.vae import TemporalVAE, VAEParams
+
+UNET = UNetParams(channels=(32, 64, 64, 128), context_dim=48, heads=2, time_dim=128)
+VAES = {
+    "vae_3d": VAEParams(channels=(32, 32, 64), temporal=False),
+    "vae_video": VAEParams(channels=(32, 32, 64), condition_channels=32),
+}
+
+
+@cache
+def unet_weights() -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        shapes = shapes_of(TemporalUNet(UNET, device="meta"))
+    return generate("unet.", shapes)
+
+
+@cache
+def vae_weights(kind: str) -> dict[str, torch.Tensor]:
+    return generate("vae.", shapes_of(TemporalVAE(VAES[kind], device="meta")))
+
+
+@cache
+def unet() -> TemporalUNet:
+    return load_unet(unet_weights())
+
+
+@cache
+def vae(kind: str) -> TemporalVAE:
+    return load_vae(vae_weights(kind))
+
+
+def context() -> torch.Tensor:
+    """(2, 77, 48): negative, positive."""
+    return det("ctx", (2, 77, 48))

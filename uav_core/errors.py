@@ -1,0 +1,31 @@
+"""Named errors. Each message says what arrived, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class UpscaleAVideoError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(UpscaleAVideoError, ValueError):
+    """An argument (frames, latent, steps, noise level...) that cannot be used as given."""
+
+
+class CheckpointError(UpscaleAVideoError, ValueError):
+    """A weight file that cannot be used; the subclasses say why."""
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """The file is missing, truncated, empty or not a weight file at all."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A pickle that holds more than plain tensors; loading it would run code."""
+
+
+class WrongCheckpointError(CheckpointError):
+    """A readable weight file that belongs to another network than the one asked for."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """The right network, but with missing, unexpected or misshapen tensors."""

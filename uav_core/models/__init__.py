@@ -1,0 +1,1 @@
+"""The networks: temporal U-Net and temporal VAEs, with ``operations`` injected."""

@@ -1,0 +1,133 @@
+"""Building blocks that the U-Net and the VAEs share.
+
+Activations are ``b c t h w``. Two-dimensional layers see every frame on its own; a GroupNorm that
+sees the five-dimensional tensor takes its statistics over time as well. Nothing here copies when
+the tensor is laid out channels-last: frames, tokens and clips are then views of one memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+GROUPS = 32
+
+
+def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a 2-D ``layer`` to every frame of ``x`` (b c t h w)."""
+    out = layer(x.transpose(1, 2).flatten(0, 1))
+    return out.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+class Resnet(nn.Module):
+    """norm, SiLU, conv, (+ time), norm, SiLU, conv, + shortcut of the input.
+
+    ``temporal_kernels`` turns both convolutions into ``(k, 1, 1)`` ones along time; otherwise they
+    are 3x3 per frame. ``refine_3d`` adds the VAE's residual 3x3x3 convolution at the end. Both
+    norms take their statistics over all the frames given together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        eps: float,
+        time_channels: int | None = None,
+        temporal_kernels: tuple[int, int] | None = None,
+        refine_3d: bool = False,
+        groups_in: int = GROUPS,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.is_temporal = temporal_kernels is not None
+
+        def conv(cin: int, kernel_index: int) -> nn.Module:
+            if temporal_kernels is None:
+                return operations.Conv2d(cin, out_channels, 3, padding=1, **factory)
+            k = temporal_kernels[kernel_index]
+            return operations.Conv3d(
+                cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0), **factory
+            )
+
+        self.norm1 = operations.GroupNorm(groups_in, in_channels, eps=eps, **factory)
+        self.conv1 = conv(in_channels, 0)
+        if time_channels is not None:
+            self.time_emb_proj = operations.Linear(time_channels, out_channels, **factory)
+        else:
+            self.time_emb_proj = None
+        self.norm2 = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
+        self.conv2 = conv(out_channels, 1)
+        if in_channels != out_channels:
+            self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
+        else:
+            self.conv_shortcut = None
+        if refine_3d:
+            self.norm_3d = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
+            self.conv_3d = operations.Conv3d(out_channels, out_channels, 3, padding=1, **factory)
+        else:
+            self.conv_3d = None
+
+    def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        return conv(x) if self.is_temporal else per_frame(conv, x)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
+        h = self._convolve(self.conv1, F.silu(self.norm1(x), inplace=not torch.is_grad_enabled()))
+        if self.time_emb_proj is not None:
+            if time is None:
+                raise TypeError("this resnet has a time projection but no embedding was given")
+            h = h + self.time_emb_proj(time)[:, :, None, None, None]
+        h = self._convolve(self.conv2, F.silu(self.norm2(h), inplace=not torch.is_grad_enabled()))
+        if self.conv_shortcut is not None:
+            x = per_frame(self.conv_shortcut, x)
+        x = x + h
+        if self.conv_3d is not None:
+            x = x + self.conv_3d(F.silu(self.norm_3d(x)))
+        return x
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2; ``padding`` 0 pads right and bottom only, as in VAEs."""
+
+    def __init__(self, channels: int, *, padding: int, operations: Any = nn, **factory: Any):
+        super().__init__()
+        self.padding = padding
+        self.conv = operations.Conv2d(
+            channels, channels, 3, stride=2, padding=padding, **factory
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding == 0:
+            x = F.pad(x, (0, 1, 0, 1))
+        return per_frame(self.conv, x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour resize, then a 3x3 convolution."""
+
+    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """``size`` (h, w) of the result; twice the input where it is left out."""
+        if size is None:
+            size = (x.shape[-2] * 2, x.shape[-1] * 2)
+        return per_frame(lambda frames: self.conv(F.interpolate(frames, size=size)), x)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """b c t h w -> b t (h w) c."""
+    return rearrange(x, "b c t h w -> b t (h w) c")
+
+
+def from_tokens(x: Tensor, h: int, w: int) -> Tensor:
+    """b t (h w) c -> b c t h w."""
+    return rearrange(x, "b t (h w) c -> b c t h w", h=h, w=w)

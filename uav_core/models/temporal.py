@@ -1,0 +1,162 @@
+"""The layers that make the image upscaler a video upscaler (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import Attention
+from .layers import Resnet, per_frame
+
+ROTARY_DIMS = 32
+BUCKETS = 32
+MAX_DISTANCE = 32
+
+
+def rotary_frequencies(dims: int = ROTARY_DIMS, theta: float = 10000.0) -> Tensor:
+    """The table the checkpoints store as ``rotary_emb.freqs``: ``dims / 2`` values, fp32."""
+    return theta ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
+
+
+def rotate(x: Tensor, freqs: Tensor) -> Tensor:
+    """Rotary embedding of the leading ``2 * len(freqs)`` dims of ``x`` (..., tokens, dim).
+
+    Interleaved pairs (2i, 2i + 1) turn by ``position * freqs[i]``; the other dims pass through.
+    """
+    dims = 2 * freqs.shape[0]
+    angle = torch.outer(torch.arange(x.shape[-2], device=x.device), freqs.to(x.device).float())
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    even, odd = x[..., 0:dims:2], x[..., 1:dims:2]
+    turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
+    return torch.cat((turned, x[..., dims:]), dim=-1)
+
+
+def relative_buckets(length: int, device: torch.device | None = None) -> Tensor:
+    """T5's bidirectional buckets of ``key - query``, as a (length, length) table of indices."""
+    position = torch.arange(length, device=device)
+    relative = position[None, :] - position[:, None]
+    half = BUCKETS // 2
+    exact = half // 2
+    distance = relative.abs()
+    # Beyond `exact`, buckets grow logarithmically up to MAX_DISTANCE and then saturate.
+    scaled = torch.log(distance.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
+    far = (exact + (scaled * (half - exact)).long()).clamp(max=half - 1)
+    return (relative > 0).long() * half + torch.where(distance < exact, distance, far)
+
+
+class RotaryTable(nn.Module):
+    """Holder of the stored frequency table, under the key the checkpoints use."""
+
+    freqs: Tensor
+
+    def __init__(self, dims: int = ROTARY_DIMS, device: Any = None) -> None:
+        super().__init__()
+        self.register_buffer("freqs", rotary_frequencies(dims).to(device))
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias per head and bucket of temporal distance."""
+
+    def __init__(self, heads: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.relative_attention_bias = operations.Embedding(BUCKETS, heads, **factory)
+
+    def forward(self, length: int, like: Tensor) -> Tensor:
+        """(1, heads, length, length), in the dtype and on the device of ``like``."""
+        bias = self.relative_attention_bias(relative_buckets(length, like.device))
+        return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype)
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention along time at every position, with rotary embedding and relative bias."""
+
+    def __init__(self, channels: int, heads: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_k = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_v = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
+        self.time_rel_pos_bias = RelativePositionBias(heads, operations=operations, **factory)
+        # Heads narrower than the table turn in full.
+        self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), factory.get("device"))
+
+    def forward(self, x: Tensor, attend: Attention) -> Tensor:
+        """``x`` (b t n c) -> the same shape; tokens attend to their own position n only."""
+        batch = x.shape[0]
+        q, k, v = (
+            rearrange(proj(x), "b t n c -> (b n) t c")
+            for proj in (self.to_q, self.to_k, self.to_v)
+        )
+        q, k = (
+            rearrange(
+                rotate(rearrange(y, "s t (h d) -> s h t d", h=self.heads), self.rotary_emb.freqs),
+                "s h t d -> s t (h d)",
+            )
+            for y in (q, k)
+        )
+        out = attend(q, k, v, self.heads, mask=self.time_rel_pos_bias(x.shape[1], q))
+        return self.to_out[0](rearrange(out, "(b n) t c -> b t n c", b=batch))
+
+
+class StageModule(nn.Module):
+    """Temporal resnet, then a 2-D resnet, then a 1x1 convolution, added to the input."""
+
+    def __init__(
+        self,
+        channels: int,
+        time_channels: int | None,
+        kernel: int,
+        *,
+        operations: Any = nn,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        shared = {"eps": 1e-6, "time_channels": time_channels, "operations": operations, **factory}
+        self.resblocks_3d_temporal = Resnet(
+            channels, channels, temporal_kernels=(kernel, 3), **shared
+        )
+        self.resblocks_3d_spatial = Resnet(channels, channels, **shared)
+        self.shift_conv = operations.Conv2d(channels, channels, 1, **factory)
+
+    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+        h = self.resblocks_3d_temporal(x, time)
+        h = self.resblocks_3d_spatial(h, time)
+        return x + per_frame(self.shift_conv, h)
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward with four times the channels inside."""
+
+    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        # Indices 0 and 2 are the checkpoints' own; 1 is the dropout of training.
+        self.net = nn.ModuleList(
+            [
+                GatedLinear(channels, channels * 4, operations=operations, **factory),
+                nn.Identity(),
+                operations.Linear(channels * 4, channels, **factory),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class GatedLinear(nn.Module):
+    """Linear to twice the width; the second half gates the first through an exact GELU."""
+
+    def __init__(self, cin: int, cout: int, *, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        self.proj = operations.Linear(cin, cout * 2, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, dim=-1)
+        return x * F.gelu(gate)
