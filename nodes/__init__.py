@@ -1,0 +1,31 @@
+"""ComfyUI nodes; the only folder that imports ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import condition, decode, load, propagate, sample
+
+NODES: tuple[type[io.ComfyNode], ...] = (
+    load.LoadUNet,
+    load.LoadVAE,
+    load.LoadTextEncoder,
+    load.LoadFlowModel,
+    condition.LowResConditioning,
+    propagate.Propagation,
+    sample.SegmentSampler,
+    decode.VAEDecode,
+    sample.Sigmas,
+    sample.Sampler,
+    sample.Segments,
+)
+
+
+class UpscaleAVideoExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    """What ComfyUI calls to get the nodes."""
+    return UpscaleAVideoExtension()

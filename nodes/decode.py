@@ -1,0 +1,86 @@
+"""Temporal VAE decode: latents and low-resolution frames to frames four times as large."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..uav_core.color import ColorMode
+from ..uav_core.errors import InputError
+from ..uav_core.segments import DECODE_GROUP, plan_groups
+from .inputs import check_same_clip, video_frames, video_latent
+from .runtime import progress_bar
+from .schema import schema
+from .vae import VideoVAE
+
+
+class VAEDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoVAEDecode",
+            "Temporal VAE Decode (Upscale-A-Video)",
+            ("video vae decode", "decode video latent", "color fix"),
+            description="Decodes the latent, guided by the low-resolution frames, to four times "
+            "their size.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The sampled latent."),
+                io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
+                io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
+                io.Float.Input(
+                    "lr_guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How strongly the input frames guide vae_video: 1 as trained, 0 not "
+                    "at all. vae_3d ignores it.",
+                ),
+                io.Int.Input(
+                    "frames_per_group",
+                    default=DECODE_GROUP,
+                    min=1,
+                    max=64,
+                    tooltip="Frames decoded together. They share their normalisation, so the "
+                    "result depends on it; 3 is the reference's, 1 takes the least memory.",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=list(get_args(ColorMode)),
+                    default="none",
+                    tooltip="If colours drift from the input: adain matches their mean and "
+                    "spread, wavelet takes the input's low frequencies.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The upscaled frames.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        samples: dict[str, Any],
+        vae: Any,
+        frames: Tensor,
+        lr_guidance: float,
+        frames_per_group: int,
+        color_fix: ColorMode,
+    ) -> io.NodeOutput:
+        latent, clip = video_latent(samples), video_frames(frames)
+        check_same_clip("latent", tuple(latent.shape[2:]), tuple(clip.shape[2:]))
+        if not isinstance(vae, VideoVAE):
+            raise InputError(
+                "This is not a temporal VAE: expected the output of 'Load Temporal VAE "
+                "(Upscale-A-Video)', not of the native VAE loader."
+            )
+        groups = len(plan_groups(latent.shape[2], frames_per_group))
+        images = vae.decode_video(
+            latent,
+            clip,
+            w=lr_guidance,
+            group=frames_per_group,
+            color=color_fix,
+            progress=progress_bar(groups),
+        )
+        return io.NodeOutput(images)

@@ -1,0 +1,187 @@
+"""Loaders: temporal U-Net, temporal VAE, text encoder, optical flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.sd
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..uav_core.checkpoints import load_checkpoint
+from ..uav_core.errors import CheckpointMismatchError
+from . import files
+from .model import load_unet
+from .schema import OpticalFlow, schema
+from .vae import VideoVAE
+
+files.register_folders()
+
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class LoadUNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoUNetLoader",
+            "Load Temporal U-Net (Upscale-A-Video)",
+            ("load upscale a video model", "temporal unet", "video upscaler loader"),
+            description="Loads the temporal U-Net: the model that draws the detail.",
+            inputs=[
+                io.Combo.Input(
+                    "unet_name",
+                    options=files.choices("diffusion_models"),
+                    tooltip="unet_video.bin of the release, or its safetensors. Looked for in "
+                    "models/upscale_a_video and models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    tooltip="Precision of the weights. default lets ComfyUI choose for your "
+                    "device; fp8 halves the memory again, at some loss.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The temporal U-Net, a normal ComfyUI MODEL.")],
+        )
+
+    @classmethod
+    def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = files.resolve(unet_name, "diffusion_models")
+        return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
+
+
+class LoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoVAELoader",
+            "Load Temporal VAE (Upscale-A-Video)",
+            ("temporal vae", "video vae loader", "vae_video", "vae_3d"),
+            description="Loads the VAE that turns latents into frames four times as large.",
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=files.choices("vae"),
+                    tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
+                    "(frame by frame; lighter). Looked for in models/upscale_a_video and "
+                    "models/vae. Runs in fp32: fp16 overflows.",
+                ),
+            ],
+            outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str) -> io.NodeOutput:
+        return io.NodeOutput(VideoVAE(files.resolve(vae_name, "vae")))
+
+
+class LoadTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoTextEncoderLoader",
+            "Load Text Encoder (Upscale-A-Video)",
+            ("openclip h", "sd2 text encoder", "clip loader 23 layers"),
+            description="Loads Stable Diffusion 2's text encoder (OpenCLIP-H, 23 layers) for "
+            "'CLIP Text Encode'.",
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=[
+                        *files.folders_with(TEXT_ENCODER_FILES),
+                        *files.choices("text_encoders"),
+                    ],
+                    tooltip="The release's text_encoder folder, or a single file of it. Looked "
+                    "for in models/upscale_a_video and models/text_encoders.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="For the native 'CLIP Text Encode (Prompt)'.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
+        if text_encoder_name.endswith("/"):
+            path = files.resolve_folder(text_encoder_name, TEXT_ENCODER_FILES)
+        else:
+            path = files.resolve(text_encoder_name, "text_encoders")
+        return io.NodeOutput(load_text_encoder(path))
+
+
+def load_text_encoder(path: str) -> comfy.sd.CLIP:
+    """The CLIP of a Hugging Face text encoder file; the last layer's output is used."""
+    checkpoint = load_checkpoint(path, "text_encoder")
+    sd: dict[str, Any] = dict(checkpoint.state_dict)
+    # ComfyUI knows the encoder with 24 layers and drops the last; the release left it out.
+    clip = comfy.sd.load_text_encoder_state_dicts(
+        [sd],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        model_options={"clip_h_model_config": text_encoder_config(sd, checkpoint.source)},
+    )
+    clip.clip_layer(-1)
+    return clip
+
+
+def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
+    """Sizes of an OpenCLIP-H-like text encoder, read off its tensors."""
+    stem = "text_model.encoder.layers."
+    layers = {int(k[len(stem) :].split(".")[0]) for k in sd if k.startswith(stem)}
+    width = sd["text_model.embeddings.token_embedding.weight"].shape[1]
+    first = sd.get(f"{stem}0.mlp.fc1.weight")
+    if first is None or layers != set(range(len(layers))) or width % 64:
+        raise CheckpointMismatchError(
+            f"{source} holds layers {sorted(layers)} of width {width}: expected a whole text "
+            "encoder of OpenCLIP-H's kind. The file may be one shard of several: use the folder "
+            "with the single file instead."
+        )
+    return {
+        "num_hidden_layers": len(layers),
+        "hidden_size": width,
+        "intermediate_size": first.shape[0],
+        "num_attention_heads": width // 64,
+    }
+
+
+class LoadFlowModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoFlowLoader",
+            "Load Flow Model (Upscale-A-Video)",
+            ("raft loader", "optical flow loader", "raft-things"),
+            description="Loads RAFT for flow-guided propagation. ComfyUI's own 'Load Optical "
+            "Flow Model' works as well.",
+            inputs=[
+                io.Combo.Input(
+                    "flow_name",
+                    options=files.choices("optical_flow"),
+                    tooltip="raft-things.pth of the release, or torchvision's raft_large. Looked "
+                    "for in models/upscale_a_video and models/optical_flow.",
+                ),
+            ],
+            outputs=[OpticalFlow.Output(tooltip="For 'Flow-Guided Propagation'.")],
+        )
+
+    @classmethod
+    def execute(cls, flow_name: str) -> io.NodeOutput:
+        # RAFT is torchvision's; a ComfyUI without a working torchvision still loads the pack.
+        from ..uav_core.flow import load_flow_model
+
+        model = load_flow_model(files.resolve(flow_name, "optical_flow"))
+        patcher = comfy.model_patcher.ModelPatcher(
+            model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+        )
+        return io.NodeOutput(patcher)

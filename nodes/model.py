@@ -1,0 +1,202 @@
+"""The temporal U-Net as a first-class ComfyUI MODEL."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.supported_models
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..uav_core.checkpoints import check_keys, load_checkpoint
+from ..uav_core.errors import InputError
+from ..uav_core.models.unet import TemporalUNet, UNetParams
+from ..uav_core.pipeline import NULL_TEXT_KEY, check_null_text
+
+# Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
+LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
+
+
+class VideoLatent(comfy.latent_formats.SD_X4):
+    """The x4 upscaler's latent, with time."""
+
+    latent_dimensions = 3
+
+
+class DiffusionModel(TemporalUNet):
+    """The core U-Net behind the calling convention of ComfyUI's diffusion models."""
+
+    def __init__(
+        self, params: UNetParams, dtype: Any = None, device: Any = None, operations: Any = None
+    ) -> None:
+        super().__init__(params, operations=operations, dtype=dtype, device=device)
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """``x`` (b, 7, t, h, w) is latent and noised low-resolution frames; ``y`` the level."""
+        options = transformer_options or {}
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._evaluate,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
+            ),
+        ).execute(x, timesteps, context, y, control, options, **kwargs)
+
+    def _evaluate(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor,
+        control: Any,
+        transformer_options: dict[str, Any],
+        **kwargs: Any,
+    ) -> Tensor:
+        attend = functools.partial(optimized_attention, transformer_options=transformer_options)
+        channels = self.params.out_channels
+        return super().forward(
+            x[:, :channels], timesteps, x[:, channels:], context, y.flatten(), attend
+        )
+
+
+class ModelConfig(comfy.supported_models.SD_X4Upscaler):
+    """What ComfyUI needs to know to build and budget the model."""
+
+    # The parent's describe the image U-Net and would be passed to ours.
+    unet_extra_config = {}  # noqa: RUF012
+    latent_format = VideoLatent
+    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]  # noqa: RUF012
+    # Peak activation memory of one pass, see docs/benchmarks.md.
+    memory_usage_factor = 12.0
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
+        return UpscaleAVideoModel(self, device=device)
+
+
+class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
+    """BaseModel of the temporal U-Net: v-prediction, conditioned on low-resolution frames."""
+
+    def __init__(self, model_config: ModelConfig, device: Any = None) -> None:
+        # Not SD_X4Upscaler's own: that would build the image U-Net. Its noise augmentor is not
+        # needed either, as the frames arrive noised.
+        comfy.model_base.BaseModel.__init__(
+            self,
+            model_config,
+            comfy.model_base.ModelType.V_PREDICTION,
+            device=device,
+            unet_model=DiffusionModel,
+        )
+        self.null_text_embedding: Tensor | None = None
+
+    @property
+    def params(self) -> UNetParams:
+        return self.diffusion_model.params
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Low-resolution frames, noise level and text of one conditioning."""
+        noise, device = kwargs["noise"], kwargs["device"]
+        low_res, level = kwargs.get(LOW_RES), kwargs.get(NOISE_LEVEL)
+        if low_res is None or level is None:
+            raise InputError(NOT_CONDITIONED)
+        if low_res.shape[2:] != noise.shape[2:]:
+            raise InputError(
+                f"The conditioning holds frames of (t, h, w) {tuple(low_res.shape[2:])}, the "
+                f"latent is {tuple(noise.shape[2:])}. Use the latent that 'Low-Res Conditioning' "
+                "gives together with the conditioning."
+            )
+        text = kwargs.get("cross_attn")
+        if kwargs.get(NULL_TEXT):
+            text = self.null_text(device)
+        return {
+            "c_concat": comfy.conds.CONDNoiseShape(low_res.to(device)),
+            "y": comfy.conds.CONDRegular(torch.tensor([level], device=device)),
+            "c_crossattn": comfy.conds.CONDCrossAttn(text),
+        }
+
+    def null_text(self, device: Any) -> Tensor:
+        """(1, tokens, dim) of the empty text that came with the weights."""
+        if self.null_text_embedding is None:
+            raise InputError(
+                "The positive or negative text is left open, but this U-Net brings no embedding "
+                "of the empty text. Connect 'Load Text Encoder' and 'CLIP Text Encode' to "
+                "'Low-Res Conditioning'."
+            )
+        return self.null_text_embedding[None].to(device)
+
+
+NOT_CONDITIONED = (
+    "This model needs the low-resolution frames beside the text. Put 'Low-Res Conditioning' "
+    "between the text and the sampler, for positive and negative."
+)
+
+
+def new_patcher(
+    model: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """ComfyUI's own patcher around ``model``, in the flavour this ComfyUI runs with."""
+    plain = comfy.model_patcher.ModelPatcher
+    # Looked up now, not at import: ComfyUI swaps the class when dynamic memory is on.
+    core = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    return core(model, load_device=load_device, offload_device=offload_device)
+
+
+def is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether weights stay where they were loaded and stream to the device (newer ComfyUI)."""
+    return hasattr(patcher, "is_dynamic") and patcher.is_dynamic()
+
+
+def load_unet(
+    path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher of the temporal U-Net in ``path``.
+
+    ``dtype`` of the weights; ComfyUI chooses for the device where it is left out.
+    ``disable_dynamic`` asks for a patcher without dynamic memory, as hooks need it.
+
+    Raises a CheckpointError that says what the file is, if it is not a whole temporal U-Net.
+    """
+    checkpoint = load_checkpoint(path, "unet")
+    weights = dict(checkpoint.state_dict)
+    null_text = weights.pop(NULL_TEXT_KEY, None)
+    config = ModelConfig({"params": UNetParams.from_state_dict(weights)})
+
+    load_device = mm.get_torch_device()
+    if dtype is None:
+        stored = weights["conv_in.weight"].dtype
+        dtype = mm.unet_dtype(
+            model_params=sum(w.numel() for w in weights.values()),
+            supported_dtypes=config.supported_inference_dtypes,
+            weight_dtype=stored,
+        )
+    cast = mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, cast)
+    model = config.get_model(weights)
+    check_keys(model.diffusion_model, weights, checkpoint.source)
+    if null_text is not None:
+        model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()
+
+    patcher = new_patcher(model, load_device, mm.unet_offload_device(), disable_dynamic)
+    if is_dynamic(patcher):
+        model.load_model_weights(weights, "", assign=True)
+    else:
+        model.load_model_weights(weights, "")
+    # Multi-GPU clones and hooks reload the weights through this.
+    patcher.cached_patcher_init = (load_unet, (path, dtype))
+    return patcher

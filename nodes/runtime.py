@@ -1,0 +1,29 @@
+"""ComfyUI's progress, cancel and device management, as plain functions for the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+
+
+def load_models(patchers: Sequence[Any], memory_required: float = 0) -> None:
+    """Bring models to the device within ComfyUI's own budget; it decides what has to leave."""
+    mm.load_models_gpu(list(patchers), memory_required=memory_required)
+
+
+def progress_bar(total: int) -> Callable[..., None]:
+    """``progress(done, total, preview=None)`` on the node that is running."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def progress(done: int, total: int, preview: Any = None) -> None:
+        bar.update_absolute(done, total, preview)
+
+    return progress
+
+
+def check_cancelled() -> None:
+    """Raise ComfyUI's interrupt if the user has pressed Cancel. Never to be swallowed."""
+    mm.throw_exception_if_processing_interrupted()

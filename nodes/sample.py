@@ -1,0 +1,374 @@
+"""Segment sampler, whole and in parts: sigmas, sampler, segments on a MODEL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_patcher
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..uav_core import schedule
+from ..uav_core.errors import InputError
+from ..uav_core.noise import LATENT, frame_noise
+from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
+from .condition import Conditioning
+from .inputs import check_same_clip, video_latent
+from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
+from .propagate import FlowPropagation
+from .runtime import check_cancelled, progress_bar
+from .schema import PropagationSocket, schema, seed_input
+from .segments import with_segments
+
+DEFAULT_STEPS = 30
+DEFAULT_GUIDANCE = 6.0
+
+
+def ddim(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Any = None,
+    disable: bool | None = None,
+    propagation: FlowPropagation | None = None,
+) -> Tensor:
+    """DDIM with eta 0, propagating the predicted clean latent at the chosen steps.
+
+    A k-diffusion style sampler function. Unlike a post-CFG hook it leaves the noise estimate as
+    predicted: only the clean part of the next sample is propagated, as in the paper.
+    """
+    options = extra_args or {}
+    chosen = propagation.steps(len(sigmas) - 1) if propagation else ()
+    batch = x.new_ones([x.shape[0]])
+    for i in range(len(sigmas) - 1):
+        check_cancelled()
+        denoised = model(x, sigmas[i] * batch, **options)
+        eps = (x - denoised) / sigmas[i]
+        if propagation and i in chosen:
+            denoised = propagation.apply(denoised)
+        if callback is not None:
+            callback(
+                {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised}
+            )
+        x = denoised + eps * sigmas[i + 1]
+    return x
+
+
+class DDIMSampler(comfy.samplers.KSAMPLER):
+    """ComfyUI sampler around ``ddim`` that keeps the reference's scale at both ends."""
+
+    def __init__(self, propagation: FlowPropagation | None = None) -> None:
+        super().__init__(ddim, {"propagation": propagation})
+        self._starts_from_noise = True
+
+    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
+        # The reference starts from unit noise whatever the first step; ComfyUI would only do so
+        # at the model's last sigma, where these sigmas never start.
+        return self._starts_from_noise
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        run = DDIMSampler(self.extra_options["propagation"])
+        run._starts_from_noise = latent_image is None or not torch.any(latent_image)
+        samples = super(DDIMSampler, run).sample(
+            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+        )
+        last = sigmas[-1]
+        if 0 < last <= model_wrap.inner_model.model_sampling.sigma_min * 1.001:
+            # The schedule ends on its first entry, not on 0: back to unit variance there.
+            samples = samples / (1 + last**2).sqrt()
+        return samples
+
+
+def check_model(model: Any) -> UpscaleAVideoModel:
+    """The model inside a MODEL, if it is ours; InputError otherwise."""
+    inner = getattr(model, "model", None)
+    if not isinstance(inner, UpscaleAVideoModel):
+        raise InputError(
+            f"The model is a {type(inner).__name__}: expected the temporal U-Net from 'Load "
+            "Temporal U-Net (Upscale-A-Video)'."
+        )
+    return inner
+
+
+def check_conditioning(name: str, cond: Conditioning, model: UpscaleAVideoModel) -> None:
+    """InputError unless every entry carries low-resolution frames and a text that fits."""
+    if not cond:
+        raise InputError(f"The {name} conditioning is empty. {NOT_CONDITIONED}")
+    for text, options in cond:
+        if LOW_RES not in options:
+            raise InputError(NOT_CONDITIONED)
+        if options.get(NULL_TEXT):
+            model.null_text("cpu")
+        elif text.shape[-1] != model.params.context_dim:
+            raise InputError(
+                f"The {name} text is {text.shape[-1]} wide, this U-Net expects "
+                f"{model.params.context_dim}. Encode it with 'Load Text Encoder "
+                "(Upscale-A-Video)', not with another model's CLIP."
+            )
+
+
+class SegmentSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSegmentSampler",
+            "Segment Sampler (Upscale-A-Video)",
+            ("video ksampler", "upscale sampler", "context window sampler"),
+            description="Denoises the clip in overlapping segments, with the reference's DDIM "
+            "sampler. Every value is open in parts as well: sigmas, sampler, segments.",
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
+                io.Conditioning.Input("negative", tooltip="From 'Low-Res Conditioning'."),
+                io.Latent.Input("latent", tooltip="From 'Low-Res Conditioning'."),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULT_STEPS,
+                    min=1,
+                    max=schedule.TRAIN_STEPS - 1,
+                    tooltip="Sampling steps. 30 is the reference's; time grows with them.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=DEFAULT_GUIDANCE,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
+                    "negative text and takes half the time.",
+                ),
+                seed_input("Seed of the noise the latent starts from, tied to each frame."),
+                io.Int.Input(
+                    "segment_length",
+                    default=SEGMENT_LENGTH,
+                    min=1,
+                    max=64,
+                    tooltip="Frames the model sees at once; 8 as trained. Shorter needs less "
+                    "memory.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0,
+                    max=63,
+                    tooltip="Frames that neighbouring segments share, to hide the joint. Must be "
+                    "less than the segment length.",
+                ),
+                PropagationSocket.Input(
+                    "propagation",
+                    optional=True,
+                    tooltip="From 'Flow-Guided Propagation'; leave open to do without.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="For 'Temporal VAE Decode'.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        latent: dict[str, Any],
+        steps: int,
+        guidance: float,
+        seed: int,
+        segment_length: int,
+        overlap: int,
+        propagation: FlowPropagation | None = None,
+    ) -> io.NodeOutput:
+        samples = video_latent(latent)
+        t, h, w = samples.shape[2:]
+        result = sample_segments(
+            model,
+            positive,
+            negative,
+            samples,
+            frame_noise(seed, LATENT, range(t), samples.shape[1], h, w),
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            segment_length=segment_length,
+            overlap=overlap,
+            propagation=propagation,
+            noise_mask=latent.get("noise_mask"),
+        )
+        return io.NodeOutput({"samples": result})
+
+
+def sample_segments(
+    model: comfy.model_patcher.ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    samples: Tensor,
+    noise: Tensor,
+    *,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+    seed: int = 0,
+    segment_length: int = SEGMENT_LENGTH,
+    overlap: int = OVERLAP,
+    propagation: FlowPropagation | None = None,
+    noise_mask: Tensor | None = None,
+) -> Tensor:
+    """Sample through ComfyUI's guider, sampler and context windows.
+
+    Args:
+        samples: (1, 4, t, h, w), zeros to start from noise alone.
+        noise: the same shape, standard normal.
+
+    Returns:
+        The sampled latent, already divided by the latent scale.
+
+    Raises:
+        InputError: before any model is loaded, if the parts do not fit each other.
+    """
+    unet, (t, h, w) = check_model(model), samples.shape[2:]
+    for name, cond in (("positive", positive), ("negative", negative)):
+        check_conditioning(name, cond, unet)
+        check_same_clip("latent", (t, h, w), tuple(cond[0][1][LOW_RES].shape[2:]))
+    sigmas = schedule.sigmas(steps)
+    segments = len(plan_segments(t, segment_length, overlap))
+    if propagation is not None:
+        propagation.check_clip(samples)
+        if propagation.steps(steps) and t > 1:
+            # Now, so that RAFT and the U-Net need not share the memory.
+            propagation.estimate()
+
+    report = SegmentProgress(model, steps, segments)
+    guider = comfy.samplers.CFGGuider(
+        with_segments(model, segment_length, overlap, report.segment)
+    )
+    guider.set_conds(positive, negative)
+    guider.set_cfg(guidance)
+    return guider.sample(
+        noise,
+        samples,
+        DDIMSampler(propagation),
+        sigmas,
+        denoise_mask=noise_mask,
+        callback=report.step,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+
+
+class SegmentProgress:
+    """Progress per segment, with a preview at the end of every step."""
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher, steps: int, segments: int) -> None:
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.total, self.segments, self.done = steps * segments, segments, 0
+        self.bar = progress_bar(self.total)
+
+    def segment(self) -> None:
+        self.done += 1
+        self.bar(self.done, self.total)
+
+    def step(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        # A clip of one segment runs without windows: the step is the segment.
+        self.done = (step + 1) * self.segments
+        preview = None
+        if self.previewer is not None:
+            preview = self.previewer.decode_latent_to_preview_image("JPEG", x0)
+        self.bar(self.done, self.total, preview)
+
+
+class Sigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSigmas",
+            "Sigmas (Upscale-A-Video)",
+            ("scheduler", "ddim schedule"),
+            description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
+            "ddim_uniform gives other time steps.",
+            inputs=[
+                io.Int.Input(
+                    "steps", default=DEFAULT_STEPS, min=1, max=999, tooltip="Sampling steps."
+                )
+            ],
+            outputs=[io.Sigmas.Output()],
+        )
+
+    @classmethod
+    def execute(cls, steps: int) -> io.NodeOutput:
+        return io.NodeOutput(schedule.sigmas(steps))
+
+
+class Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSampler",
+            "Sampler (Upscale-A-Video)",
+            ("ddim sampler", "propagation sampler"),
+            description="DDIM with flow-guided propagation, for 'SamplerCustomAdvanced'.",
+            inputs=[
+                PropagationSocket.Input(
+                    "propagation",
+                    optional=True,
+                    tooltip="From 'Flow-Guided Propagation'; its steps count from 0 in the "
+                    "sigmas the sampler is given.",
+                )
+            ],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, propagation: FlowPropagation | None = None) -> io.NodeOutput:
+        if propagation is not None and propagation.steps_text.strip():
+            propagation.estimate()
+        return io.NodeOutput(DDIMSampler(propagation))
+
+
+class Segments(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSegments",
+            "Segments on Model (Upscale-A-Video)",
+            ("context windows", "video segments"),
+            description="Makes any sampler run the model on overlapping segments of the clip.",
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                io.Int.Input(
+                    "segment_length",
+                    default=SEGMENT_LENGTH,
+                    min=1,
+                    max=64,
+                    tooltip="Frames the model sees at once; 8 as trained.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0,
+                    max=63,
+                    tooltip="Frames that neighbouring segments share.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: comfy.model_patcher.ModelPatcher, segment_length: int, overlap: int
+    ) -> io.NodeOutput:
+        check_model(model)
+        return io.NodeOutput(with_segments(model, segment_length, overlap))

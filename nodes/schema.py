@@ -1,0 +1,45 @@
+"""What all node definitions share: category, sockets, and tolerance for older ComfyUI."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from comfy_api.latest import io
+
+CATEGORY = "video/upscale/Upscale-A-Video"
+SEARCH = ["upscale a video", "uav", "video upscale 4x", "video super resolution"]
+
+# Folded away in the frontend, where the core knows how to.
+ADVANCED: dict[str, Any] = (
+    {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
+)
+
+# ComfyUI's own socket for a flow *model*; computed propagation has one of ours.
+OpticalFlow = io.Custom("OPTICAL_FLOW")
+PropagationSocket = io.Custom("UAV_PROPAGATION")
+
+
+def schema(
+    node_id: str, display_name: str, aliases: tuple[str, ...] = (), **kwargs: Any
+) -> io.Schema:
+    """An io.Schema without the fields that this version of ComfyUI does not know."""
+    kwargs.setdefault("category", CATEGORY)
+    kwargs["search_aliases"] = [*aliases, *SEARCH]
+    known = inspect.signature(io.Schema).parameters
+    return io.Schema(
+        node_id=node_id,
+        display_name=display_name,
+        **{name: value for name, value in kwargs.items() if name in known},
+    )
+
+
+def seed_input(tooltip: str) -> Any:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip=tooltip,
+    )

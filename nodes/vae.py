@@ -1,0 +1,135 @@
+"""The temporal VAE as an object that ComfyUI manages like its own VAEs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.ops
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..uav_core.checkpoints import check_keys, load_checkpoint
+from ..uav_core.color import ColorMode, color_fix
+from ..uav_core.errors import InputError
+from ..uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
+from ..uav_core.segments import DECODE_GROUP, plan_groups
+from .inputs import to_images
+from .model import is_dynamic, new_patcher
+from .runtime import check_cancelled, load_models
+
+# Peak bytes per output pixel and frame of a group, per channel of the widest full-size layer;
+# see docs/benchmarks.md.
+BYTES_PER_PIXEL_CHANNEL = 36
+
+
+class VideoVAE:
+    """A loaded temporal VAE. Weights and arithmetic are fp32: in fp16 the decoder overflows."""
+
+    # Read by ComfyUI's own nodes.
+    latent_channels = 4
+    latent_dim = 3
+    output_channels = 3
+    upscale_ratio = UPSCALE
+    downscale_ratio = UPSCALE
+    vae_dtype = torch.float32
+
+    def __init__(self, path: str) -> None:
+        """Raises a CheckpointError that says what the file is, if it is not a temporal VAE."""
+        checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
+        weights = checkpoint.state_dict
+        params = VAEParams.from_state_dict(weights)
+        self.device = mm.vae_device()
+        self.output_device = mm.intermediate_device()
+        model = TemporalVAE(params, operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+        check_keys(model, weights, checkpoint.source)
+        self.first_stage_model = model.eval().requires_grad_(False)
+        self.patcher = new_patcher(model, self.device, mm.vae_offload_device())
+        if is_dynamic(self.patcher):
+            # Streaming keeps the stored tensors; they still have to be fp32.
+            weights = {key: value.float() for key, value in weights.items()}
+            model.load_state_dict(weights, assign=True)
+        else:
+            model.load_state_dict(weights)
+
+    @property
+    def params(self) -> VAEParams:
+        return self.first_stage_model.params
+
+    def memory_required(self, frames: int, h: int, w: int) -> float:
+        """Bytes that decoding ``frames`` frames of (h, w) latents together takes at its peak."""
+        pixels = frames * h * w * UPSCALE**2
+        return pixels * self.params.channels[1] * BYTES_PER_PIXEL_CHANNEL
+
+    def decode_video(
+        self,
+        samples: Tensor,
+        low_res: Tensor | None,
+        *,
+        w: float = 1.0,
+        group: int = DECODE_GROUP,
+        color: ColorMode = "none",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Decode group by group.
+
+        Args:
+            samples: (1, 4, t, h, w), already divided by the latent scale.
+            low_res: (1, 3, t, h, w) in [-1, 1], or None for ``vae_3d``.
+            w: weight of the low-resolution guidance, 0 to 1.
+            group: frames decoded together, sharing their normalisation.
+            color: colour fix towards ``low_res``; needs it.
+            progress: called with (groups done, groups in all).
+
+        Returns:
+            IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
+        """
+        t, h, width = samples.shape[2:]
+        groups = plan_groups(t, group)
+        need = self.memory_required(min(group, t), h, width)
+        load_models([self.patcher], memory_required=need)
+        images = torch.empty(
+            (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device
+        )
+        for done, g in enumerate(groups, start=1):
+            check_cancelled()
+            s = slice(g.start, g.stop)
+            z = samples[:, :, s].to(self.device, torch.float32)
+            frames = None if low_res is None else low_res[:, :, s].to(self.device, torch.float32)
+            pixels = self.first_stage_model.decode(z, frames, w).clamp_(-1, 1)
+            if frames is not None:
+                pixels = color_fix(pixels, frames, color)
+            images[s] = to_images(pixels).to(self.output_device)
+            if progress is not None:
+                progress(done, len(groups))
+        return images
+
+    def decode(self, samples: Tensor, **_: Any) -> Tensor:
+        """ComfyUI's native VAE Decode: (1, 4, t, h, w) -> (1, t, 4h, 4w, 3).
+
+        Raises InputError for ``vae_video``, which needs the low-resolution frames as well.
+        """
+        if self.params.temporal:
+            raise InputError(
+                "This VAE (vae_video) decodes with the low-resolution frames, which the native "
+                "'VAE Decode' cannot give it. Use 'Temporal VAE Decode', or load vae_3d."
+            )
+        if samples.ndim == 4:
+            samples = rearrange(samples, "t c h w -> 1 c t h w")
+        return self.decode_video(samples, None)[None]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """ComfyUI's native VAE Encode: IMAGE (t, 4h, 4w, 3) -> mean latent (1, 4, t, h, w)."""
+        h, w = (side // UPSCALE * UPSCALE for side in pixels.shape[1:3])
+        video = rearrange(pixels[:, :h, :w, :3], "t h w c -> 1 c t h w") * 2 - 1
+        groups = plan_groups(video.shape[2])
+        need = self.memory_required(DECODE_GROUP, h // UPSCALE, w // UPSCALE)
+        load_models([self.patcher], memory_required=need)
+        parts = []
+        for g in groups:
+            check_cancelled()
+            part = video[:, :, g.start : g.stop].to(self.device, torch.float32)
+            parts.append(self.first_stage_model.encode(part).to(self.output_device))
+        return torch.cat(parts, dim=2)
