@@ -22,6 +22,8 @@ NODES: tuple[type[io.ComfyNode], ...] = (
 
 
 class UpscaleAVideoExtension(ComfyExtension):
+    """The pack, as ComfyUI sees it."""
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)
 

@@ -19,6 +19,8 @@ Conditioning = list[list[Any]]
 
 
 class LowResConditioning(io.ComfyNode):
+    """Frames, texts and noise level -> what the sampler is conditioned on."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -17,6 +17,8 @@ from .vae import VideoVAE
 
 
 class VAEDecode(io.ComfyNode):
+    """Latent and frames -> frames four times as large."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

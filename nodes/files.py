@@ -24,12 +24,14 @@ def register_folders() -> None:
         folder_paths.folder_names_and_paths[name] = (paths, set(extensions) | EXTENSIONS)
 
 
-def choices(native: str) -> list[str]:
-    """File names for a dropdown: ours first, then ComfyUI's folder ``native``."""
-    return list(
-        dict.fromkeys(
-            [*folder_paths.get_filename_list(OWN), *folder_paths.get_filename_list(native)]
-        )
+def choices(native: str, hints: tuple[str, ...]) -> list[str]:
+    """File names for a dropdown, from our folder and ComfyUI's folder ``native``.
+
+    Names with one of the ``hints`` in them come first, so that the first choice is a likely one.
+    """
+    names = [*folder_paths.get_filename_list(OWN), *folder_paths.get_filename_list(native)]
+    return sorted(
+        dict.fromkeys(names), key=lambda name: not any(hint in name.lower() for hint in hints)
     )
 
 

@@ -23,13 +23,14 @@ def video_frames(images: Tensor) -> Tensor:
 
 
 def check_frames(images: Tensor) -> None:
+    """Raise InputError for what ``video_frames`` does not take."""
     if images.ndim != 4 or images.shape[0] == 0:
         raise InputError(
             f"The frames arrived as {tuple(images.shape)}: expected (frames, height, width, 3) "
             "with at least one frame. Check that the video loader has a video and that no node "
             "before this one drops every frame."
         )
-    t, h, w, c = images.shape
+    _, h, w, c = images.shape
     if c != 3:
         what = "an alpha channel" if c == 4 else f"{c} channels"
         raise InputError(

@@ -28,10 +28,14 @@ WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
+# The release left out the last of OpenCLIP-H's 24 layers, whose output nobody uses.
+TEXT_LAYERS = 23
 TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class LoadUNet(io.ComfyNode):
+    """Temporal U-Net file -> MODEL."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -42,7 +46,7 @@ class LoadUNet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=files.choices("diffusion_models"),
+                    options=files.choices("diffusion_models", ("unet_video", "uav_unet")),
                     tooltip="unet_video.bin of the release, or its safetensors. Looked for in "
                     "models/upscale_a_video and models/diffusion_models.",
                 ),
@@ -64,6 +68,8 @@ class LoadUNet(io.ComfyNode):
 
 
 class LoadVAE(io.ComfyNode):
+    """Temporal VAE file -> VAE."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -74,7 +80,7 @@ class LoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=files.choices("vae"),
+                    options=files.choices("vae", ("vae_video", "vae_3d")),
                     tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
                     "(frame by frame; lighter). Looked for in models/upscale_a_video and "
                     "models/vae. Runs in fp32: fp16 overflows.",
@@ -89,6 +95,8 @@ class LoadVAE(io.ComfyNode):
 
 
 class LoadTextEncoder(io.ComfyNode):
+    """Text encoder file or folder -> CLIP."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -102,7 +110,7 @@ class LoadTextEncoder(io.ComfyNode):
                     "text_encoder_name",
                     options=[
                         *files.folders_with(TEXT_ENCODER_FILES),
-                        *files.choices("text_encoders"),
+                        *files.choices("text_encoders", ("uav_text", "text_encoder")),
                     ],
                     tooltip="The release's text_encoder folder, or a single file of it. Looked "
                     "for in models/upscale_a_video and models/text_encoders.",
@@ -121,17 +129,20 @@ class LoadTextEncoder(io.ComfyNode):
 
 
 def load_text_encoder(path: str) -> comfy.sd.CLIP:
-    """The CLIP of a Hugging Face text encoder file; the last layer's output is used."""
+    """The CLIP of a Hugging Face text encoder file, giving the 23rd layer's output.
+
+    Raises a CheckpointError if the file is not an OpenCLIP-H text encoder.
+    """
     checkpoint = load_checkpoint(path, "text_encoder")
     sd: dict[str, Any] = dict(checkpoint.state_dict)
-    # ComfyUI knows the encoder with 24 layers and drops the last; the release left it out.
+    config = text_encoder_config(sd, checkpoint.source)
     clip = comfy.sd.load_text_encoder_state_dicts(
         [sd],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
-        model_options={"clip_h_model_config": text_encoder_config(sd, checkpoint.source)},
+        model_options={"clip_h_model_config": config},
     )
-    clip.clip_layer(-1)
+    clip.clip_layer(TEXT_LAYERS - config["num_hidden_layers"] - 1)
     return clip
 
 
@@ -141,11 +152,12 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
     layers = {int(k[len(stem) :].split(".")[0]) for k in sd if k.startswith(stem)}
     width = sd["text_model.embeddings.token_embedding.weight"].shape[1]
     first = sd.get(f"{stem}0.mlp.fc1.weight")
-    if first is None or layers != set(range(len(layers))) or width % 64:
+    whole = layers in (set(range(TEXT_LAYERS)), set(range(TEXT_LAYERS + 1)))
+    if first is None or not whole or width % 64:
         raise CheckpointMismatchError(
-            f"{source} holds layers {sorted(layers)} of width {width}: expected a whole text "
-            "encoder of OpenCLIP-H's kind. The file may be one shard of several: use the folder "
-            "with the single file instead."
+            f"{source} holds {len(layers)} layers of width {width}: expected all {TEXT_LAYERS} "
+            "layers of Stable Diffusion 2's text encoder (OpenCLIP-H). Use the text_encoder folder "
+            "of the release; SD 1's and SDXL's encoders do not fit, nor does one shard of several."
         )
     return {
         "num_hidden_layers": len(layers),
@@ -156,6 +168,8 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
 
 
 class LoadFlowModel(io.ComfyNode):
+    """RAFT file -> OPTICAL_FLOW."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -167,7 +181,7 @@ class LoadFlowModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "flow_name",
-                    options=files.choices("optical_flow"),
+                    options=files.choices("optical_flow", ("raft",)),
                     tooltip="raft-things.pth of the release, or torchvision's raft_large. Looked "
                     "for in models/upscale_a_video and models/optical_flow.",
                 ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import comfy.conds
 import comfy.latent_formats
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..uav_core.checkpoints import check_keys, load_checkpoint
 from ..uav_core.errors import InputError
+from ..uav_core.models.attention import Attention
 from ..uav_core.models.unet import TemporalUNet, UNetParams
 from ..uav_core.pipeline import NULL_TEXT_KEY, check_null_text
 
@@ -69,7 +70,10 @@ class DiffusionModel(TemporalUNet):
         transformer_options: dict[str, Any],
         **kwargs: Any,
     ) -> Tensor:
-        attend = functools.partial(optimized_attention, transformer_options=transformer_options)
+        attend = cast(
+            Attention,
+            functools.partial(optimized_attention, transformer_options=transformer_options),
+        )
         channels = self.params.out_channels
         return super().forward(
             x[:, :channels], timesteps, x[:, channels:], context, y.flatten(), attend
@@ -101,13 +105,14 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
             model_config,
             comfy.model_base.ModelType.V_PREDICTION,
             device=device,
-            unet_model=DiffusionModel,
+            unet_model=cast(Any, DiffusionModel),
         )
         self.null_text_embedding: Tensor | None = None
 
     @property
     def params(self) -> UNetParams:
-        return self.diffusion_model.params
+        """Sizes of the network."""
+        return cast(DiffusionModel, self.diffusion_model).params
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Low-resolution frames, noise level and text of one conditioning."""

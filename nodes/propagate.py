@@ -66,15 +66,17 @@ class FlowPropagation:
         return propagate(x0, forward, backward, self.params)
 
 
-def flow_memory(h: int, w: int) -> float:
+def flow_memory(h: int, w: int) -> int:
     """Bytes RAFT-large takes on frames of (h, w), above its weights."""
     # All-pairs correlation at 1/8 of the size with its pyramid (4/3), in fp32, twice while it is
     # built; and the encoders' feature maps.
     positions = max(h, 128) * max(w, 128) / 64
-    return 2 * 4 / 3 * 4 * positions**2 + 2500 * positions * 64 / 8
+    return int(2 * 4 / 3 * 4 * positions**2 + 2500 * positions * 64 / 8)
 
 
 class Propagation(io.ComfyNode):
+    """Flow model and frames -> a plan to propagate."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -9,7 +9,7 @@ import comfy.model_management as mm
 import comfy.utils
 
 
-def load_models(patchers: Sequence[Any], memory_required: float = 0) -> None:
+def load_models(patchers: Sequence[Any], memory_required: int = 0) -> None:
     """Bring models to the device within ComfyUI's own budget; it decides what has to leave."""
     mm.load_models_gpu(list(patchers), memory_required=memory_required)
 

@@ -85,7 +85,14 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         run = DDIMSampler(self.extra_options["propagation"])
         run._starts_from_noise = latent_image is None or not torch.any(latent_image)
         samples = super(DDIMSampler, run).sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+            model_wrap,
+            sigmas,
+            extra_args,
+            callback,
+            noise,
+            latent_image,
+            denoise_mask,
+            disable_pbar,
         )
         last = sigmas[-1]
         if 0 < last <= model_wrap.inner_model.model_sampling.sigma_min * 1.001:
@@ -123,6 +130,8 @@ def check_conditioning(name: str, cond: Conditioning, model: UpscaleAVideoModel)
 
 
 class SegmentSampler(io.ComfyNode):
+    """The whole sampler in one node."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -252,9 +261,7 @@ def sample_segments(
             propagation.estimate()
 
     report = SegmentProgress(model, steps, segments)
-    guider = comfy.samplers.CFGGuider(
-        with_segments(model, segment_length, overlap, report.segment)
-    )
+    guider = comfy.samplers.CFGGuider(with_segments(model, segment_length, overlap, report.segment))
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)
     return guider.sample(
@@ -291,6 +298,8 @@ class SegmentProgress:
 
 
 class Sigmas(io.ComfyNode):
+    """The schedule, for SamplerCustomAdvanced."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -313,6 +322,8 @@ class Sigmas(io.ComfyNode):
 
 
 class Sampler(io.ComfyNode):
+    """The sampler, for SamplerCustomAdvanced."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -339,6 +350,8 @@ class Sampler(io.ComfyNode):
 
 
 class Segments(io.ComfyNode):
+    """Segments on a MODEL, for any sampler."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

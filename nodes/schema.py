@@ -35,6 +35,7 @@ def schema(
 
 
 def seed_input(tooltip: str) -> Any:
+    """The usual seed, with the control that changes it after every run."""
     return io.Int.Input(
         "seed",
         default=0,

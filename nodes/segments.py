@@ -102,6 +102,7 @@ def with_segments(
     """A clone of ``model`` that samples in segments, budgeting memory for one at a time."""
     plan_segments(length, length, overlap)
     model = model.clone()
-    model.model_options["context_handler"] = SegmentHandler(length, overlap, on_segment)
+    options: dict[str, Any] = model.model_options
+    options["context_handler"] = SegmentHandler(length, overlap, on_segment)
     cw.create_prepare_sampling_wrapper(model)
     return model

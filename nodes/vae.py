@@ -58,7 +58,7 @@ class VideoVAE:
     def params(self) -> VAEParams:
         return self.first_stage_model.params
 
-    def memory_required(self, frames: int, h: int, w: int) -> float:
+    def memory_required(self, frames: int, h: int, w: int) -> int:
         """Bytes that decoding ``frames`` frames of (h, w) latents together takes at its peak."""
         pixels = frames * h * w * UPSCALE**2
         return pixels * self.params.channels[1] * BYTES_PER_PIXEL_CHANNEL

@@ -69,9 +69,7 @@ def load_vae(
     Raises a CheckpointError that says what the file looks like, if it is neither.
     """
     checkpoint = load_checkpoint(state_dict_or_path, ("vae_3d", "vae_video"))
-    vae = TemporalVAE(
-        VAEParams.from_state_dict(checkpoint.state_dict), dtype=dtype, device=device
-    )
+    vae = TemporalVAE(VAEParams.from_state_dict(checkpoint.state_dict), dtype=dtype, device=device)
     strict_load(vae, checkpoint.state_dict, checkpoint.source)
     return vae.eval().requires_grad_(False)
 
@@ -116,7 +114,9 @@ def sample(
             check_cancelled()
             s = slice(segment.start, segment.stop)
             pair = latent[:, :, s].expand(2, -1, -1, -1, -1)
-            v = unet(pair, torch.full((2,), t, device=noise.device), low_res[:, :, s], context, level)
+            v = unet(
+                pair, torch.full((2,), t, device=noise.device), low_res[:, :, s], context, level
+            )
             uncond, cond = v.chunk(2)
             parts.append((segment, uncond + guidance * (cond - uncond)))
             done += 1

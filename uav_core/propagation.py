@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
@@ -33,14 +32,13 @@ def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
 
     Positions outside give 0. ``mode`` is "nearest" or "bilinear".
     """
+    # Imported late: it takes longer to import than the rest of the core together.
+    from kornia.geometry.transform import remap
+
     h, w = x.shape[-2:]
-    ys = torch.arange(h, device=flow.device, dtype=flow.dtype)
-    xs = torch.arange(w, device=flow.device, dtype=flow.dtype)
-    # A side of one pixel has nowhere to go: keep its coordinate at 0 instead of 0/0.
-    gx = 2 * (xs + flow[:, 0]) / max(w - 1, 1) - 1
-    gy = 2 * (ys[:, None] + flow[:, 1]) / max(h - 1, 1) - 1
-    grid = torch.stack((gx, gy), dim=-1)
-    return F.grid_sample(x.to(flow.dtype), grid, mode=mode, align_corners=True).to(x.dtype)
+    xs = torch.arange(w, device=flow.device, dtype=flow.dtype) + flow[:, 0]
+    ys = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
+    return remap(x.to(flow.dtype), xs, ys, mode=mode, align_corners=True).to(x.dtype)
 
 
 def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor:

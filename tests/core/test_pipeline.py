@@ -5,7 +5,7 @@ import tiny
 import torch
 from generated import det, golden
 
-from uav_core import InputError, upscale
+from uav_core import upscale
 
 GOLDEN = golden()
 CASES = sorted({k.rsplit("/", 1)[0] for k in GOLDEN if k.startswith("pipeline/")})
@@ -13,7 +13,9 @@ CASES = sorted({k.rsplit("/", 1)[0] for k in GOLDEN if k.startswith("pipeline/")
 
 def inputs(name: str) -> dict:
     """The arguments of ``upscale`` that a golden pipeline case was made with."""
-    t, steps, propagation = re.fullmatch(r"pipeline/T(\d+)s(\d+)(?:p([\d_]+))?", name).groups()
+    found = re.fullmatch(r"pipeline/T(\d+)s(\d+)(?:p([\d_]+))?", name)
+    assert found, name
+    t, steps, propagation = found.groups()
     shape = (int(t), 8, 10)
     case = {
         "frames": det(f"{name}/frames", (1, 3, *shape)).clamp(-1, 1),

@@ -73,7 +73,9 @@ def test_flow_that_returns_is_consistent():
 
 def test_flow_of_another_clip_is_named():
     with pytest.raises(InputError, match="forward flow"):
-        propagate(det("x0", (1, 4, 3, 6, 6)), torch.zeros(1, 2, 3, 6, 6), torch.zeros(1, 2, 2, 6, 6))
+        propagate(
+            det("x0", (1, 4, 3, 6, 6)), torch.zeros(1, 2, 3, 6, 6), torch.zeros(1, 2, 2, 6, 6)
+        )
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_level_zero_still_adds_the_first_entry():
 
 @pytest.mark.parametrize("level", [-1, 351, 20.5])
 def test_noise_level_outside_training_is_named(level):
-    with pytest.raises(InputError, match="0 .* to 350"):
+    with pytest.raises(InputError, match=r"0 .* to 350"):
         schedule.check_noise_level(level)
 
 

@@ -41,7 +41,9 @@ def test_no_pass_is_spent_on_a_repeat():
 @pytest.mark.parametrize(("length", "overlap"), [(1, 0), (4, 3), (16, 4), (5, 0)])
 def test_other_lengths_cover_every_frame(length, overlap):
     for frames in range(1, 40):
-        covered = {f for s in plan_segments(frames, length, overlap) for f in range(s.start, s.stop)}
+        covered = {
+            f for s in plan_segments(frames, length, overlap) for f in range(s.start, s.stop)
+        }
         assert covered == set(range(frames))
 
 

@@ -1,11 +1,7 @@
-import json
-
 import pytest
 import tiny
 import torch
-from generated import GOLDEN_FOLDER, det, golden, key_shapes, shapes_of
-
-from uav_core.models.unet import TemporalUNet, UNetParams
+from generated import det, golden
 
 GOLDEN = golden()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +45,7 @@ def pack(models) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "uav_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["uav_pack"] = module
     spec.loader.exec_module(module)

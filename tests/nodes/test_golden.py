@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from generated import golden
 from test_pipeline import CASES, inputs

@@ -90,8 +90,7 @@ class TemporalAttention(nn.Module):
         """``x`` (b t n c) -> the same shape; tokens attend to their own position n only."""
         batch = x.shape[0]
         q, k, v = (
-            rearrange(proj(x), "b t n c -> (b n) t c")
-            for proj in (self.to_q, self.to_k, self.to_v)
+            rearrange(proj(x), "b t n c -> (b n) t c") for proj in (self.to_q, self.to_k, self.to_v)
         )
         q, k = (
             rearrange(

@@ -73,9 +73,7 @@ class UNetParams:
             attention=attention,
             text_only=tuple(text_only(i) for i in levels),
             context_dim=context_dim,
-            heads=shape(
-                f"{mid}.attn_temporal.time_rel_pos_bias.relative_attention_bias.weight"
-            )[1],
+            heads=shape(f"{mid}.attn_temporal.time_rel_pos_bias.relative_attention_bias.weight")[1],
             noise_levels=shape("class_embedding.weight")[0],
             time_dim=shape("time_embedding.linear_2.weight")[0],
             stage_kernel=shape("mid_temp_block.resblocks_3d_temporal.conv1.weight")[2],
@@ -218,6 +216,8 @@ class Stage(nn.Module):
 
 
 class DownStage(Stage):
+    """A level on the way down; gives its skips as well."""
+
     def __init__(self, *args: Any, downsample: bool, made: dict) -> None:
         super().__init__(*args)
         width = args[0][-1][1]
@@ -237,6 +237,8 @@ class DownStage(Stage):
 
 
 class UpStage(Stage):
+    """A level on the way up; takes its skips off the end of the list."""
+
     def __init__(self, *args: Any, upsample: bool, made: dict) -> None:
         super().__init__(*args)
         width = args[0][-1][1]
@@ -253,6 +255,8 @@ class UpStage(Stage):
 
 
 class MidStage(nn.Module):
+    """Resnet, transformer, resnet at the lowest resolution."""
+
     def __init__(self, channels: int, transformer: dict, resnet: dict) -> None:
         super().__init__()
         self.resnets = nn.ModuleList([Resnet(channels, channels, **resnet) for _ in range(2)])

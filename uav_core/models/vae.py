@@ -88,6 +88,8 @@ class SpatialAttention(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Resnet, attention over the frame, resnet at the lowest resolution."""
+
     def __init__(self, channels: int, refine_3d: bool, made: dict, factory: dict) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([SpatialAttention(channels, **made)])
@@ -129,6 +131,8 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Pixels to the moments of the latent."""
+
     def __init__(self, p: VAEParams, made: dict, factory: dict) -> None:
         super().__init__()
         operations, ch = made["operations"], p.channels
@@ -181,6 +185,8 @@ class ConditionFuse(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Latent, and for ``vae_video`` the low-resolution frames, to pixels."""
+
     def __init__(self, p: VAEParams, made: dict, factory: dict) -> None:
         super().__init__()
         operations, ch = made["operations"], p.channels[::-1]

@@ -1,0 +1,30 @@
+# Each target makes what it needs first; what is there already is kept. See scripts/environment.py
+# for the environment variables (COMFYUI_PATH, UAV_TORCH, ...).
+
+PYTHON ?= python3
+ENVIRONMENT := $(PYTHON) scripts/environment.py
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo:  ## upscale the sample clip in a real ComfyUI
+	$(ENVIRONMENT) -- scripts/demo.py
+
+test:  ## all tests, with real ComfyUI servers and a real browser
+	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)
+
+check:  ## formatting, lint, types and the fast tests
+	$(ENVIRONMENT) --tools -- -m ruff format --check
+	$(ENVIRONMENT) --tools -- -m ruff check
+	$(ENVIRONMENT) --tools -- -m pyright
+	$(ENVIRONMENT) --tools -- -m pytest tests/core tests/nodes -m "not slow" $(PYTEST_ARGS)
+
+bench:  ## time the U-Net, the decoder and propagation against plain eager code
+	$(ENVIRONMENT) --tools -- scripts/bench.py
+
+clean:  ## remove caches and outputs; the environment in .dev stays
+	rm -rf output build .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.dev/*' -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""ComfyUI's own page in a real browser."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_server import ComfyServer
+from layout import default_version, find_chromium
+from served import served
+
+log = logging.getLogger(__name__)
+
+# Nothing that would reach for the network or for a display.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+def unavailable(reason: str) -> None:
+    """Skip, or fail where a browser is required."""
+    if os.environ.get("UAV_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(f"BROWSER TESTS LEFT OUT: {reason}")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        unavailable("playwright is missing; python3 scripts/environment.py --browser installs it")
+    path = find_chromium()
+    if not path:
+        unavailable("no chromium found; install one or name it in UAV_CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def page_server(chromium, tmp_path_factory, artifacts, sample_clip) -> Iterator[ComfyServer]:
+    """The server whose page is driven: the newest tested ComfyUI, with its own frontend.
+
+    The clip that the template names lies in its input folder, as it does for a user who has one.
+    """
+    base = tmp_path_factory.mktemp("comfyui-page", numbered=False)
+    with served(default_version(), base, artifacts) as server:
+        server.upload(sample_clip)
+        yield server
+
+
+@pytest.fixture
+def page(chromium, page_server: ComfyServer, artifacts: Path, request):
+    """The page as a new user meets it, with what it complains about; pictured at the end."""
+    from comfy_page import ComfyPage
+
+    context = chromium.new_context(viewport={"width": 1600, "height": 1000})
+    try:
+        comfy_page = ComfyPage(context.new_page(), page_server, artifacts)
+        comfy_page.open()
+        yield comfy_page
+        comfy_page.picture(f"{request.node.name}-end")
+    finally:
+        context.close()

@@ -1,0 +1,36 @@
+"""A new user opens the shipped workflow from the template browser and runs it."""
+
+from clips import read_clip
+from layout import ROOT
+
+TEMPLATE = "upscale_video"
+
+
+def test_the_template_opens_complete(page):
+    assert TEMPLATE in page.list_templates()
+    page.picture("template-browser")
+    page.open_template(TEMPLATE)
+    page.picture("template-opened")
+    assert page.missing_nodes() == []
+    assert page.node_types()
+    assert page.complaints == []
+
+
+def test_the_template_runs_from_the_page(page, page_server, sample_clip):
+    page.open_template(TEMPLATE)
+    page.set_widget("LoadVideo", "file", sample_clip.name)
+    page.set_widget("UpscaleAVideoSegmentSampler", "steps", 2)
+    page.set_widget("UpscaleAVideoPropagation", "steps", "1")
+    entry = page.run()
+    page.picture("template-run")
+    source, result = read_clip(sample_clip), read_clip(page_server.output_path(entry))
+    assert result.size == (source.size[0] * 4, source.size[1] * 4)
+    assert (result.frames, result.fps) == (source.frames, source.fps)
+    assert page.complaints == []
+
+
+def test_the_template_has_a_picture(page):
+    page.list_templates()
+    picture = f"{TEMPLATE}.jpg"
+    assert (ROOT / "workflows" / picture).is_file()
+    assert not [text for text in page.complaints if picture in text]

@@ -1,0 +1,33 @@
+"""What every ring of the tests shares."""
+
+from pathlib import Path
+
+import pytest
+from layout import ROOT
+from torchvision_shim.prestartup_script import install as complete_torchvision
+
+complete_torchvision()
+
+RINGS = {"comfy_server": "server", "page": "browser"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that need a server or a browser by the fixture they ask for."""
+    for item in items:
+        for fixture, mark in RINGS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def sample_clip() -> Path:
+    """One second of 96x64 video at 25 fps with sound."""
+    return ROOT / "assets" / "sample.mp4"
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Where logs, pictures and videos stay after a run."""
+    folder = ROOT / "output" / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

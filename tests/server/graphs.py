@@ -1,0 +1,52 @@
+"""The shipped workflow as a server runs it, cut short for tests."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+API = Path(__file__).parent / "api"
+STEPS = 2
+
+
+@cache
+def _twin(name: str) -> dict[str, Any]:
+    return json.loads((API / f"{name}.json").read_text())
+
+
+class Graph:
+    """An API graph whose nodes are found by what they are."""
+
+    def __init__(self, name: str, server: Any) -> None:
+        self.prompt = deepcopy(_twin(name))
+        known = server.object_info()
+        for node in self.prompt.values():
+            given = known[node["class_type"]]["input"]
+            names = {**given.get("required", {}), **given.get("optional", {})}
+            # An older ComfyUI lacks some inputs of its own nodes; its page leaves them out too.
+            node["inputs"] = {k: v for k, v in node["inputs"].items() if k in names}
+
+    def id(self, kind: str) -> str:
+        (found,) = (key for key, node in self.prompt.items() if node["class_type"] == kind)
+        return found
+
+    def set(self, kind: str, **inputs: Any) -> Graph:
+        self.prompt[self.id(kind)]["inputs"].update(inputs)
+        return self
+
+    def add(self, kind: str, **inputs: Any) -> list[Any]:
+        """Add a node; its first output."""
+        key = str(max(map(int, self.prompt)) + 1)
+        self.prompt[key] = {"class_type": kind, "inputs": inputs}
+        return [key, 0]
+
+
+def upscale(server: Any, clip: Path) -> Graph:
+    """The shipped workflow on ``clip``, with two steps and a coarse flow."""
+    graph = Graph("upscale_video", server)
+    graph.set("LoadVideo", file=server.upload(clip))
+    graph.set("UpscaleAVideoSegmentSampler", steps=STEPS)
+    return graph.set("UpscaleAVideoPropagation", steps="last 1", flow_iterations=2)

@@ -1,0 +1,189 @@
+"""The shipped workflow on a real server, from the uploaded clip to the saved file."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import torch.nn.functional as F
+from clips import Clip, read_clip, shrink_clip
+from comfy_server import PromptFailed, PromptInterrupted, PromptRejected
+from graphs import STEPS, Graph, upscale
+
+SAMPLER, DECODE = "UpscaleAVideoSegmentSampler", "UpscaleAVideoVAEDecode"
+SEGMENTS = 4  # of the 25 frames of the sample
+GROUPS = 9
+SMALL = (48, 32)
+
+
+@pytest.fixture(scope="session")
+def small_clip(sample_clip, tmp_path_factory):
+    """Ten frames at half the size: two segments, four decode groups."""
+    return shrink_clip(sample_clip, tmp_path_factory.mktemp("clips") / "small.mp4", 10, SMALL)
+
+
+@pytest.fixture
+def graph(comfy_server, small_clip) -> Graph:
+    return upscale(comfy_server, small_clip)
+
+
+def bicubic(clip: Clip) -> np.ndarray:
+    frames = torch.from_numpy(clip.pixels).permute(0, 3, 1, 2).float()
+    big = F.interpolate(frames, scale_factor=4, mode="bicubic").clamp(0, 255)
+    return big.permute(0, 2, 3, 1).numpy()
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b) ** 2)))
+
+
+def progress(server, prompt_id: str, node: str) -> list[int]:
+    """The values of a node's progress, in order."""
+    values = []
+    for event in server.events.all("progress", prompt_id):
+        if str(event.data["node"]) == node:
+            values.append(event.data["value"])
+    return values
+
+
+def test_the_clip_comes_out_four_times_as_large(comfy_server, sample_clip):
+    graph = upscale(comfy_server, sample_clip)
+    prompt_id = comfy_server.queue(graph.prompt)
+    entry = comfy_server.wait(prompt_id)
+    path = comfy_server.output_path(entry)
+    source, result = read_clip(sample_clip), read_clip(path)
+    assert result.size == (source.size[0] * 4, source.size[1] * 4)
+    assert (result.frames, result.fps) == (source.frames, source.fps)
+    assert result.seconds_of_sound == pytest.approx(source.seconds_of_sound, abs=0.1)
+    # The generated VAE interpolates the input, so every frame must be its own enlargement: not
+    # mirrored, not of another moment, not in swapped colours.
+    expected = bicubic(source)
+    own = [psnr(a, b) for a, b in zip(result.pixels, expected, strict=True)]
+    assert min(own) > 24
+    assert psnr(result.pixels, expected) > psnr(result.pixels, expected[::-1]) + 1
+    assert psnr(result.pixels, expected) > psnr(result.pixels, expected[..., ::-1]) + 3
+
+    segments = progress(comfy_server, prompt_id, graph.id(SAMPLER))
+    groups = progress(comfy_server, prompt_id, graph.id(DECODE))
+    assert set(range(1, STEPS * SEGMENTS + 1)) <= set(segments)
+    assert set(range(1, GROUPS + 1)) <= set(groups)
+    assert any(event.kind == "preview" for event in comfy_server.events.all())
+
+    # The same prompt again comes from the cache, node by node.
+    again = comfy_server.queue(graph.prompt)
+    assert comfy_server.output_path(comfy_server.wait(again)) == path
+    cached = comfy_server.events.wait_for("execution_cached", again).data["nodes"]
+    assert set(cached) == set(graph.prompt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "slow"), [(SAMPLER, {"steps": 500}), (DECODE, {"frames_per_group": 1})]
+)
+def test_cancel_takes_effect_within_one_unit_of_work(comfy_server, graph, kind, slow):
+    graph.set(SAMPLER, steps=1, seed=7).set("UpscaleAVideoPropagation", steps="")
+    graph.set(kind, **slow)
+    prompt_id = comfy_server.queue(graph.prompt)
+    deadline = time.monotonic() + 120
+    while len(seen := progress(comfy_server, prompt_id, graph.id(kind))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    comfy_server.interrupt()
+    with pytest.raises(PromptInterrupted):
+        comfy_server.wait(prompt_id)
+    after = progress(comfy_server, prompt_id, graph.id(kind))
+    assert max(after) - max(seen) <= 3, "the unit under way, and what was reported meanwhile"
+
+    # The server goes on as if nothing had been.
+    graph.set(SAMPLER, steps=1).set(DECODE, frames_per_group=3)
+    comfy_server.wait(comfy_server.queue(graph.prompt))
+
+
+def frames_of(graph: Graph) -> list:
+    return [graph.id("GetVideoComponents"), 0]
+
+
+def alpha(graph: Graph) -> None:
+    mask = graph.add("SolidMask", value=0.5, width=SMALL[0], height=SMALL[1])
+    rgba = graph.add("JoinImageWithAlpha", image=frames_of(graph), alpha=mask)
+    graph.set("UpscaleAVideoConditioning", frames=rgba)
+
+
+def shorter(graph: Graph) -> None:
+    some = graph.add("ImageFromBatch", image=frames_of(graph), batch_index=0, length=5)
+    graph.set(DECODE, frames=some)
+
+
+def tiny(graph: Graph) -> None:
+    small = graph.add("EmptyImage", width=12, height=64, batch_size=2, color=0)
+    graph.set("UpscaleAVideoConditioning", frames=small)
+
+
+def native_vae(graph: Graph) -> None:
+    graph.set("UpscaleAVideoVAELoader", vae_name="../x")
+
+
+BAD = {
+    "alpha channel": (alpha, "UpscaleAVideoConditioning", "alpha channel"),
+    "another clip": (shorter, DECODE, "the same clip"),
+    "too small": (tiny, "UpscaleAVideoConditioning", "at least 16 px"),
+    "step outside": (
+        lambda g: g.set("UpscaleAVideoPropagation", steps="1,2"),
+        SAMPLER,
+        "outside the run",
+    ),
+    "step not understood": (
+        lambda g: g.set("UpscaleAVideoPropagation", steps="soon"),
+        "UpscaleAVideoPropagation",
+        "not understood",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named_on_the_node(comfy_server, graph, name):
+    spoil, kind, message = BAD[name]
+    spoil(graph.set(SAMPLER, steps=1 if name == "another clip" else STEPS))
+    if name == "another clip":
+        graph.set("UpscaleAVideoPropagation", steps="")
+    with pytest.raises(PromptFailed, match=message) as caught:
+        comfy_server.run(graph.prompt)
+    assert caught.value.details["node_type"] == kind
+    assert caught.value.details["exception_type"].endswith("InputError")
+
+
+def test_out_of_range_values_are_refused_before_anything_runs(comfy_server, graph):
+    graph.set("UpscaleAVideoConditioning", noise_level=351)
+    with pytest.raises(PromptRejected, match="350") as caught:
+        comfy_server.queue(graph.prompt)
+    assert set(caught.value.node_errors) == {graph.id("UpscaleAVideoConditioning")}
+
+
+def test_a_file_outside_the_lists_is_refused(comfy_server, graph):
+    native_vae(graph)
+    with pytest.raises(PromptRejected, match="not in list"):
+        comfy_server.queue(graph.prompt)
+
+
+def test_ten_runs_do_not_grow(comfy_server, graph):
+    graph.set(SAMPLER, steps=1).set("UpscaleAVideoPropagation", steps="")
+    process, sizes = psutil.Process(comfy_server.process.pid), []
+    for seed in range(10):
+        comfy_server.run(graph.set(SAMPLER, seed=100 + seed).prompt)
+        sizes.append(process.memory_info().rss / 2**20)
+    # The first runs fill caches and the allocator's arenas. A run that kept its models, its
+    # frames or its latents would add at least the 43 MiB of the U-Net or 3 MiB each time.
+    assert max(sizes[5:]) - max(sizes[:5]) < 12, sizes
+
+
+def test_free_unloads_the_models(comfy_server, graph):
+    graph.set(SAMPLER, steps=1, seed=1).set("UpscaleAVideoPropagation", steps="")
+    comfy_server.run(graph.prompt)
+    before = psutil.Process(comfy_server.process.pid).memory_info().rss
+    comfy_server.free()
+    deadline = time.monotonic() + 30
+    while psutil.Process(comfy_server.process.pid).memory_info().rss > before - 30 * 2**20:
+        assert time.monotonic() < deadline, "nothing was given back"
+        time.sleep(0.2)
