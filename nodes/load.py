@@ -136,6 +136,8 @@ def load_text_encoder(path: str) -> comfy.sd.CLIP:
     checkpoint = load_checkpoint(path, "text_encoder")
     sd: dict[str, Any] = dict(checkpoint.state_dict)
     config = text_encoder_config(sd, checkpoint.source)
+    # Only for the pooled output, which the U-Net does not use; ComfyUI warns if it is missing.
+    sd.setdefault("text_projection.weight", torch.eye(config["hidden_size"]))
     clip = comfy.sd.load_text_encoder_state_dicts(
         [sd],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),

@@ -1,0 +1,40 @@
+"""Running single nodes as ComfyUI would, in the test process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tiny
+import torch
+from generated import det
+
+T, H, W = 10, 16, 24
+
+
+def frames(t: int = T, h: int = H, w: int = W) -> torch.Tensor:
+    """IMAGE (t, h, w, 3) in [0, 1]."""
+    return det(f"images {t}", (t, h, w, 3)).mul(0.2).add(0.5).clamp(0, 1)
+
+
+def texts() -> tuple[list[Any], list[Any]]:
+    """Positive and negative CONDITIONING."""
+    negative, positive = ([[text[None], {}]] for text in tiny.context())
+    return positive, negative
+
+
+def conditioned(pack: Any, images: torch.Tensor, **options: Any) -> tuple[Any, Any, Any]:
+    """Positive, negative and latent of 'Low-Res Conditioning'."""
+    positive, negative = texts()
+    settings = {"noise_level": 120, "seed": 5, "positive": positive, "negative": negative}
+    node = pack.nodes.condition.LowResConditioning
+    return node.execute(images, **{**settings, **options}).result
+
+
+def sample(pack: Any, model: Any, images: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Latent samples of 'Segment Sampler'."""
+    positive, negative, latent = conditioned(pack, images)
+    settings = {"steps": 2, "guidance": 6.0, "seed": 9, "segment_length": 8, "overlap": 2}
+    node = pack.nodes.sample.SegmentSampler
+    return node.execute(model, positive, negative, latent, **{**settings, **options}).result[0][
+        "samples"
+    ]

@@ -1,0 +1,180 @@
+"""VAE, text encoder and flow model inside ComfyUI."""
+
+from __future__ import annotations
+
+import graph
+import pytest
+import torch
+from generated import det, generate, key_shapes
+from safetensors.torch import save_file
+
+
+@pytest.mark.parametrize("kind", ["vae_3d", "vae_video"])
+def test_decode_node_equals_the_core(pack, models, kind):
+    vae = pack.nodes.vae.VideoVAE(str(models / "upscale_a_video" / f"{kind}.safetensors"))
+    images = graph.frames(4)
+    samples = det("z", (1, 4, 4, graph.H, graph.W))
+    node = pack.nodes.decode.VAEDecode.execute
+    (result,) = node({"samples": samples}, vae, images, 0.5, 3, "none").result
+    core = pack.uav_core.pipeline.decode(
+        vae.first_stage_model, samples * 0.08333, images.permute(3, 0, 1, 2)[None] * 2 - 1, w=0.5
+    )
+    expected = core[0].permute(1, 2, 3, 0) / 2 + 0.5
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    assert result.shape == (4, 4 * graph.H, 4 * graph.W, 3)
+
+
+def test_colour_fix_brings_the_mean_back(pack, models):
+    vae = pack.nodes.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
+    images = graph.frames(3)
+    samples = {"samples": det("z", (1, 4, 3, graph.H, graph.W))}
+    node = pack.nodes.decode.VAEDecode.execute
+    plain, fixed = (
+        node(samples, vae, images, 1.0, 3, mode).result[0] for mode in ("none", "adain")
+    )
+    wanted = images.mean((1, 2))
+    assert (plain.mean((1, 2)) - wanted).abs().max() > 0.02
+    assert (fixed.mean((1, 2)) - wanted).abs().max() < 0.02
+
+
+def test_native_nodes_decode_and_encode_vae_3d(pack, models):
+    import nodes as native
+
+    vae = pack.nodes.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
+    samples = det("z", (1, 4, 4, graph.H, graph.W))
+    (result,) = native.VAEDecode().decode(vae, {"samples": samples})
+    ours = pack.nodes.decode.VAEDecode.execute(
+        {"samples": samples}, vae, graph.frames(4), 1.0, 3, "none"
+    ).result[0]
+    assert torch.equal(result, ours)
+    (latent,) = native.VAEEncode().encode(vae, result)
+    assert latent["samples"].shape == samples.shape
+
+
+def text_encoder(layers: int, width: int = 64) -> tuple[dict[str, torch.Tensor], object]:
+    """Weights of a small CLIP text model, and transformers' own model of them."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=width * 2,
+        num_attention_heads=width // 64,
+        num_hidden_layers=layers,
+        projection_dim=width,
+        hidden_act="gelu",
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    model = CLIPTextModel(config).eval()
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items() if "position_ids" not in k}
+    model.load_state_dict(generate("text.", shapes), strict=False)
+    weights = generate("text.", shapes)
+    named = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in weights.items()}
+    return named, model
+
+
+@pytest.mark.parametrize("layers", [23, 24])
+def test_text_encoder_equals_transformers(pack, tmp_path, layers, caplog):
+    weights, model = text_encoder(layers)
+    save_file(weights, tmp_path / "text.safetensors")
+    clip = pack.nodes.load.load_text_encoder(str(tmp_path / "text.safetensors"))
+    tokens = clip.tokenize("a rabbit, best quality, extremely detailed")
+    ids = torch.tensor([[token for token, _ in tokens["h"][0]]])
+    assert ids.shape == (1, 77)
+    assert ids[0, -1] == 0, "padded with id 0"
+    (conditioning,) = (clip.encode_from_tokens_scheduled(tokens),)
+    with torch.inference_mode():
+        states = model(ids, output_hidden_states=True).hidden_states[23]
+        norm = getattr(model, "text_model", model).final_layer_norm
+        expected = norm(states)
+    # ComfyUI keeps text encoders in fp16; another layer or mask would be off by 1.
+    torch.testing.assert_close(conditioning[0][0], expected, rtol=1e-2, atol=1e-2)
+    assert "missing" not in caplog.text
+
+
+def test_text_encoder_of_another_model_is_refused(pack, tmp_path):
+    weights, _ = text_encoder(12)
+    save_file(weights, tmp_path / "text.safetensors")
+    with pytest.raises(pack.uav_core.CheckpointError, match=r"12 layers.*expected all 23"):
+        pack.nodes.load.load_text_encoder(str(tmp_path / "text.safetensors"))
+
+
+def test_text_encoder_folder_is_listed_and_found(pack, models):
+    folder = models / "upscale_a_video" / "text_encoder"
+    folder.mkdir(exist_ok=True)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    files = pack.nodes.files
+    marker = pack.nodes.load.TEXT_ENCODER_FILES
+    assert files.folders_with(marker) == ["text_encoder/"]
+    assert files.resolve_folder("text_encoder/", marker) == str(folder / "pytorch_model.bin")
+    with pytest.raises(pack.uav_core.InputError):
+        files.resolve_folder("../..", marker)
+
+
+@pytest.fixture(scope="module")
+def raft_files(tmp_path_factory):
+    """The same RAFT in the release's layout and in torchvision's."""
+    from uav_core.flow import raft_to_torchvision
+
+    folder = tmp_path_factory.mktemp("raft")
+    shapes = {k.removeprefix("module."): v for k, v in key_shapes("raft_things").items()}
+    weights = generate("raft.", shapes)
+    torch.save({f"module.{k}": v for k, v in weights.items()}, folder / "raft-things.pth")
+    torch.save(raft_to_torchvision(weights), folder / "raft_large.pth")
+    return folder
+
+
+def test_flow_of_our_loader_and_of_comfyui_is_the_same(pack, raft_files):
+    import folder_paths
+
+    pytest.importorskip("comfy_extras.nodes_void", reason="this ComfyUI has no optical flow nodes")
+    from comfy_extras.nodes_void import OpticalFlowLoader
+
+    folder_paths.add_model_folder_path("optical_flow", str(raft_files))
+    ours = pack.nodes.load.LoadFlowModel.execute("raft-things.pth").result[0]
+    native = OpticalFlowLoader.execute("raft_large.pth").result[0]
+    images = graph.frames(3)
+    node = pack.nodes.propagate.Propagation.execute
+    plans = [node(m, images, "last 1", 0.5, 0.001, 0.05, 2).result[0] for m in (ours, native)]
+    assert plans[0].flows is None, "nothing runs before a sampler asks"
+    for a, b in zip(plans[0].estimate(), plans[1].estimate(), strict=True):
+        assert a.shape == (1, 2, 2, graph.H, graph.W)
+        torch.testing.assert_close(a, b)
+    assert plans[0].estimate() is plans[0].flows, "kept for the next run"
+
+
+def test_propagation_changes_the_chosen_steps_only(pack, models):
+    unet = pack.nodes.model.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
+    module = pack.nodes.propagate
+    images = graph.frames()
+    still = torch.zeros(1, 2, graph.T - 1, graph.H, graph.W)
+    clip = pack.nodes.inputs.video_frames(images)
+
+    def run(steps):
+        plan = module.FlowPropagation(
+            None, clip, steps, module.PropagationParams(), flows=(still, still)
+        )
+        return graph.sample(pack, unet, images, propagation=plan)
+
+    plain = graph.sample(pack, unet, images)
+    assert torch.equal(run(""), plain)
+    assert (run("last 1") - plain).abs().max() > 0.01
+
+
+def test_first_choice_of_every_loader_fits(pack):
+    files = pack.nodes.files
+    assert files.choices("vae", ("vae_video", "vae_3d"))[0].startswith("vae_")
+    assert files.choices("diffusion_models", ("unet",))[0].startswith("unet")
+
+
+def test_every_input_is_explained_and_bounded(pack):
+    for node in pack.nodes.NODES:
+        schema = node.define_schema()
+        assert schema.node_id.startswith("UpscaleAVideo")
+        assert schema.description
+        for entry in schema.inputs:
+            assert entry.tooltip, f"{schema.node_id}.{entry.id}"
+            if type(entry).__qualname__ in ("Int.Input", "Float.Input"):
+                assert entry.min is not None and entry.max is not None
+                assert entry.min <= entry.default <= entry.max
