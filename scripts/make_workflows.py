@@ -222,7 +222,7 @@ def upscale_video() -> Graph:
         "CLIPTextEncode",
         (760, 120),
         (380, 130),
-        title="What the clip shows (positive)",
+        title="What the clip shows (positive prompt)",
         text="best quality, extremely detailed",
         clip=Out(clip, 0),
     )
@@ -230,7 +230,7 @@ def upscale_video() -> Graph:
         "CLIPTextEncode",
         (760, 310),
         (380, 130),
-        title="What to avoid (negative)",
+        title="What to avoid (negative prompt)",
         text="blur, worst quality",
         clip=Out(clip, 0),
     )
@@ -302,10 +302,10 @@ def upscale_video() -> Graph:
     g.group("1  Your clip", (-40, 40, 340, 700), "#3f789e")
     g.group("2  Models", (320, 40, 400, 580), "#8A8")
     g.group("3  Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
-    g.group("4  Sampling along the motion", (1180, 40, 400, 740), "#a1309b")
-    g.group("5  Decode and save", (1600, 40, 400, 930), "#88A")
-    g.note((-40, 780), (620, 300), NOTE_START)
-    g.note((620, 780), (540, 300), NOTE_SETTINGS)
+    g.group("4  Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
+    g.group("5  Decode and save", (1600, 40, 400, 1020), "#88A")
+    g.note((-40, 770), (580, 290), NOTE_START)
+    g.note((560, 770), (600, 290), NOTE_SETTINGS)
     return g
 
 

@@ -42,11 +42,19 @@ def load_unet(
     weights = dict(checkpoint.state_dict)
     null_text = weights.pop(NULL_TEXT_KEY, None)
     params = UNetParams.from_state_dict(weights)
-    unet = TemporalUNet(params, dtype=dtype, device=device)
-    strict_load(unet, weights, checkpoint.source)
+    unet = TemporalUNet(params, dtype=dtype, device="meta")
+    strict_load(unet, _placed(weights, dtype, device), checkpoint.source)
     if null_text is not None:
         unet.null_text_embedding = check_null_text(null_text, params.context_dim)
     return unet.eval().requires_grad_(False)
+
+
+def _placed(weights: Mapping[str, Tensor], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """The weights as the module will hold them; rotary tables keep their precision."""
+    return {
+        key: value.to(device, torch.float32 if key.endswith("freqs") else dtype)
+        for key, value in weights.items()
+    }
 
 
 def check_null_text(embedding: Tensor, context_dim: int) -> Tensor:
@@ -69,8 +77,8 @@ def load_vae(
     Raises a CheckpointError that says what the file looks like, if it is neither.
     """
     checkpoint = load_checkpoint(state_dict_or_path, ("vae_3d", "vae_video"))
-    vae = TemporalVAE(VAEParams.from_state_dict(checkpoint.state_dict), dtype=dtype, device=device)
-    strict_load(vae, checkpoint.state_dict, checkpoint.source)
+    vae = TemporalVAE(VAEParams.from_state_dict(checkpoint.state_dict), dtype=dtype, device="meta")
+    strict_load(vae, _placed(checkpoint.state_dict, dtype, device), checkpoint.source)
     return vae.eval().requires_grad_(False)
 
 

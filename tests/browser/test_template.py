@@ -1,9 +1,13 @@
 """A new user opens the shipped workflow from the template browser and runs it."""
 
+import json
+
 from clips import read_clip
 from layout import ROOT
 
 TEMPLATE = "upscale_video"
+# Sent by the page; the nodes do without them.
+PAGE_ONLY = {"video-preview", "codec.encoding"}
 
 
 def test_the_template_opens_complete(page):
@@ -14,6 +18,16 @@ def test_the_template_opens_complete(page):
     assert page.missing_nodes() == []
     assert page.node_types()
     assert page.complaints == []
+
+
+def test_the_page_makes_the_api_twin_of_it(page):
+    page.open_template(TEMPLATE)
+    twin = json.loads((ROOT / "tests" / "server" / "api" / f"{TEMPLATE}.json").read_text())
+    made = page.api_prompt()
+    assert set(made) == set(twin)
+    for key, node in made.items():
+        inputs = {k: v for k, v in node["inputs"].items() if k not in PAGE_ONLY}
+        assert (node["class_type"], inputs) == (twin[key]["class_type"], twin[key]["inputs"])
 
 
 def test_the_template_runs_from_the_page(page, page_server, sample_clip):
