@@ -12,7 +12,7 @@ import torch
 from comfy_api.latest import io
 
 from ..uav_core.checkpoints import load_checkpoint
-from ..uav_core.errors import CheckpointMismatchError
+from ..uav_core.errors import CheckpointMismatchError, InputError
 from . import files
 from .model import load_unet
 from .schema import OpticalFlow, schema
@@ -63,6 +63,8 @@ class LoadUNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
+        if weight_dtype not in WEIGHT_DTYPES:
+            raise InputError(f"Precision '{weight_dtype}': expected one of {list(WEIGHT_DTYPES)}.")
         path = files.resolve(unet_name, "diffusion_models")
         return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
 

@@ -20,9 +20,9 @@ from .inputs import to_images
 from .model import is_dynamic, new_patcher
 from .runtime import check_cancelled, load_models
 
-# Peak bytes per output pixel and frame of a group, per channel of the widest full-size layer;
-# see docs/benchmarks.md.
-BYTES_PER_PIXEL_CHANNEL = 36
+# Bytes per output pixel and frame of a group, per channel of the widest full-size layer: twice
+# what the live tensors take (docs/benchmarks.md), for workspace and what an allocator wastes.
+BYTES_PER_PIXEL_CHANNEL = 28
 
 
 class VideoVAE:

@@ -304,8 +304,8 @@ def upscale_video() -> Graph:
     g.group("3  Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
     g.group("4  Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
     g.group("5  Decode and save", (1600, 40, 400, 1020), "#88A")
-    g.note((-40, 770), (580, 290), NOTE_START)
-    g.note((560, 770), (600, 290), NOTE_SETTINGS)
+    g.note((-40, 790), (580, 270), NOTE_START)
+    g.note((560, 790), (600, 270), NOTE_SETTINGS)
     return g
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: the pack against plain eager code; run by ``scripts/bench.py``."""

@@ -1,0 +1,92 @@
+"""Peak memory of a call, the same on every device: bytes of live tensors.
+
+The operating system's numbers hold the allocator's habits and every library's scratch space, so
+they differ between machines and runs. What counts here is what the code itself keeps alive. On a
+GPU the allocator's own peak, scratch space included, is reported beside it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the storages that operations create inside the ``with`` block.
+
+    Inputs, weights and views of them are not counted; in-place results and views of counted
+    storages are counted once. Scratch space inside one operation is out of sight.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.current = 0
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # In inference mode composite operations arrive whole: look at what they are made of.
+        with self:
+            out = func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
+        given = {_identity(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **kwargs)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and _identity(tensor) not in given:
+                self._add(tensor.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.live:
+            return
+        self.live[key] = storage.nbytes()
+        self.current += self.live[key]
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._remove, key).atexit = False
+
+    def _remove(self, key: int) -> None:
+        self.current -= self.live.pop(key)
+
+
+def _identity(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Peak bytes of one call above its inputs and weights, its result included."""
+
+    live: int
+    """Of live tensors."""
+    allocated: int | None
+    """By CUDA's allocator; None on a CPU."""
+
+
+def measure_peak(call: Callable[[], Tensor], device: torch.device) -> Peak:
+    """Run ``call`` once for each kind of measurement; its time means nothing meanwhile."""
+    with LiveBytes() as counted:
+        out = call()
+    del out
+    allocated = None
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        out = call()
+        torch.cuda.synchronize(device)
+        allocated = torch.cuda.max_memory_allocated(device) - before
+        del out
+    return Peak(counted.peak, allocated)

@@ -1,0 +1,86 @@
+"""Time and memory of the U-Net, the decoder and propagation against plain eager code.
+
+    python scripts/bench.py [--quick] [--repeat N] [--size N] [--device auto|cpu|cuda]
+
+Writes output/bench.json and output/bench.md; docs/benchmarks.md says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+# Before this folder, where this script would hide the package of the same name.
+sys.path.insert(0, str(ROOT))
+
+from bench.calibrate import calibrate  # noqa: E402
+from bench.cases import CASES, Setup  # noqa: E402
+from bench.machine import describe, measure_limits  # noqa: E402
+from bench.measure import DifferentResultError, run_case  # noqa: E402
+from bench.report import as_json, as_markdown  # noqa: E402
+
+log = logging.getLogger("bench")
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny networks, seconds in all")
+    parser.add_argument("--repeat", type=int, default=5, help="timed runs of each side (5)")
+    parser.add_argument("--size", type=int, help="height and width of the latents (32; quick 8)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, default=list(CASES), help="these cases alone"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
+    options = parser.parse_args(words)
+    options.size = options.size or (8 if options.quick else 32)
+    if options.repeat < 1 or options.size < 1:
+        parser.error("--repeat and --size start at 1")
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return options
+
+
+def main() -> int:
+    """Measure, log the tables and write them to files."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = parse()
+    device = torch.device(options.device)
+    # fp32 means fp32 on both sides.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    setup = Setup(device, options.size, options.quick)
+
+    machine, results = describe(device), {}
+    limits = measure_limits(device, options.quick)
+    for name in options.only:
+        case = CASES[name](setup)
+        try:
+            results[name] = run_case(case, options.repeat, device)
+        except DifferentResultError as error:
+            log.error("%s A ratio would mean nothing: this case is left out.", error)
+            continue
+        results[name].calibration = calibrate(case.network, setup)
+        # Again after every case: other load at the start must not pass for the machine's best.
+        limits = limits.best_of(measure_limits(device, options.quick))
+
+    text = as_markdown(machine, setup, limits, results)
+    log.info("\n%s", text)
+    options.output.mkdir(parents=True, exist_ok=True)
+    data = as_json(machine, setup, limits, results)
+    (options.output / "bench.json").write_text(json.dumps(data, indent=2) + "\n")
+    (options.output / "bench.md").write_text(text)
+    return 0 if len(results) == len(options.only) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
