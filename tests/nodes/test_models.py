@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import graph
 import pytest
 import torch
@@ -38,8 +41,7 @@ def test_colour_fix_brings_the_mean_back(pack, models):
 
 
 def test_native_nodes_decode_and_encode_vae_3d(pack, models):
-    import nodes as native
-
+    native: Any = importlib.import_module("nodes")  # ComfyUI's, not the pack's
     vae = pack.nodes.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
     samples = det("z", (1, 4, 4, graph.H, graph.W))
     (result,) = native.VAEDecode().decode(vae, {"samples": samples})
@@ -51,7 +53,7 @@ def test_native_nodes_decode_and_encode_vae_3d(pack, models):
     assert latent["samples"].shape == samples.shape
 
 
-def text_encoder(layers: int, width: int = 64) -> tuple[dict[str, torch.Tensor], object]:
+def text_encoder(layers: int, width: int = 64) -> tuple[dict[str, torch.Tensor], Any]:
     """Weights of a small CLIP text model, and transformers' own model of them."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -133,7 +135,7 @@ def test_flow_of_our_loader_and_of_comfyui_is_the_same(pack, raft_files):
 
     folder_paths.add_model_folder_path("optical_flow", str(raft_files))
     ours = pack.nodes.load.LoadFlowModel.execute("raft-things.pth").result[0]
-    native = OpticalFlowLoader.execute("raft_large.pth").result[0]
+    native = OpticalFlowLoader.execute("raft_large.pth").args[0]
     images = graph.frames(3)
     node = pack.nodes.propagate.Propagation.execute
     plans = [node(m, images, "last 1", 0.5, 0.001, 0.05, 2).result[0] for m in (ours, native)]

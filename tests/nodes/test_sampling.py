@@ -225,6 +225,7 @@ def test_unloading_gives_the_models_back(pack, unet):
     import comfy.model_management as mm
 
     graph.sample(pack, unet, graph.frames(8), steps=1)
-    assert [m.model.model for m in mm.current_loaded_models] == [unet.model]
+    loaded = [m.model for m in mm.current_loaded_models]
+    assert [patcher.model for patcher in loaded if patcher] == [unet.model]
     mm.unload_all_models()
     assert mm.current_loaded_models == []
