@@ -1,0 +1,25 @@
+"""ComfyUI's own torch.compile node works on the MODEL."""
+
+from __future__ import annotations
+
+import graph
+import pytest
+import torch
+
+
+@pytest.mark.slow
+def test_compiled_model_gives_the_same(pack, models):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    path = str(models / "upscale_a_video" / "unet.safetensors")
+    unet = pack.nodes.model.load_unet(path)
+    plain = graph.sample(pack, unet, graph.frames(), steps=1)
+    compiled = unet.clone()
+    # What the node 'TorchCompileModel' does; this backend traces all and needs no C++ compiler.
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    result = graph.sample(pack, compiled, graph.frames(), steps=1)
+    assert counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
+    torch.testing.assert_close(result, plain, rtol=1e-3, atol=1e-3)
