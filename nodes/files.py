@@ -38,7 +38,9 @@ def choices(native: str, hints: tuple[str, ...]) -> list[str]:
 def resolve(name: str, native: str) -> str:
     """Full path of a dropdown entry; InputError if the file has gone."""
     for folder in (OWN, native):
-        if (path := folder_paths.get_full_path(folder, name)) is not None:
+        # ComfyUI 0.3.75 takes any text for a dropdown entry: only what was listed is opened.
+        listed = name in folder_paths.get_filename_list(folder)
+        if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
             return path
     raise InputError(
         f"'{name}' is not in models/{OWN} or models/{native} any more. Press R to refresh the "
