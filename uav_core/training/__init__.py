@@ -1,0 +1,1 @@
+"""Training: degradations, losses, loops and the command `python -m uav_core.training`."""

@@ -1,0 +1,233 @@
+"""Train the networks: ``python -m uav_core.training {vae,unet,decoder,export} ...``.
+
+    python -m uav_core.training.sources DATA
+    python -m uav_core.training vae     --data DATA --run RUNS/vae --steps 4000
+    python -m uav_core.training unet    --data DATA --run RUNS/spatial --vae VAE --layers spatial
+    python -m uav_core.training unet    --data DATA --run RUNS/temporal --vae VAE --layers temporal
+                                        --init RUNS/spatial --frames 6
+    python -m uav_core.training decoder --data DATA --run RUNS/decoder --vae VAE
+                                        --unet RUNS/temporal --frames 3
+    python -m uav_core.training export  --vae RUNS/vae --decoder RUNS/decoder
+                                        --unet RUNS/temporal --output weights
+
+VAE, ``--init`` and ``--unet`` take a run's folder or a safetensors file, of any size: with the
+released networks the same commands fine-tune at full size. The same command again resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError, UpscaleAVideoError
+from ..models.unet import TemporalUNet
+from ..models.vae import TemporalVAE
+from ..pipeline import load_vae
+from . import export, unet, vae
+from .batches import BatchParams, clean_batch
+from .clips import ClipSource
+from .loop import Loop, LoopParams, step_rng
+from .start import start_as_resize, start_unet
+from .temporal import norms_in_plain_layout, save_memory, silence_temporal
+
+log = logging.getLogger("training")
+
+
+def main() -> int:
+    """Run one stage; 1 with a message for what this package refuses."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options = parser().parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        options.stage(options)
+    except UpscaleAVideoError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m uav_core.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stages = top.add_subparsers(required=True, metavar="stage")
+
+    def stage(name: str, run: Any, text: str, **defaults: Any) -> argparse.ArgumentParser:
+        p = stages.add_parser(name, help=text, description=text)
+        p.set_defaults(stage=run)
+        p.add_argument("--threads", type=int, help="CPU threads")
+        if name == "export":
+            return p
+        p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
+        p.add_argument("--run", type=Path, required=True, help="folder of this run")
+        p.add_argument("--steps", type=int, required=True, help="optimiser steps in all")
+        p.add_argument("--until", type=int, help="stop after this step; resume later")
+        p.add_argument("--lr", type=float, default=defaults["lr"], help="learning rate")
+        p.add_argument("--clips", type=int, default=defaults["clips"], help="clips in a batch")
+        p.add_argument("--frames", type=int, default=defaults["frames"], help="frames in a clip")
+        p.add_argument("--size", type=int, default=96, help="side of the clean clips, pixels")
+        p.add_argument("--seed", type=int, default=0)
+        p.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights")
+        p.add_argument("--accumulate", type=int, default=1, help="batches in one step")
+        p.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
+        p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
+        p.add_argument("--save-memory", action="store_true", help="recompute activations")
+        return p
+
+    p = stage("vae", train_vae, "per-frame VAE from nothing", lr=5e-4, clips=6, frames=1)
+    adversarial(p)
+    p = stage("decoder", train_decoder, "temporal decoder on a VAE", lr=5e-4, clips=2, frames=3)
+    adversarial(p)
+    p.add_argument("--vae", type=Path, required=True, help="the VAE to start from")
+    p.add_argument("--unet", type=Path, help="a U-Net to sample latents; without, noised ones")
+    p.add_argument("--noise", type=float, default=0.5, help="noise on latents without a U-Net")
+    p.add_argument("--guidance", type=float, default=2.0, help="largest guidance sampled with")
+    p = stage("unet", train_unet, "temporal U-Net", lr=4e-4, clips=8, frames=1)
+    p.add_argument("--vae", type=Path, required=True, help="the VAE whose latents it learns")
+    p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
+    p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
+    p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
+    p = stage("export", run_export, "write the weights for use")
+    p.add_argument("--vae", type=Path, required=True, help="run of the per-frame VAE")
+    p.add_argument("--decoder", type=Path, help="run of the temporal decoder")
+    p.add_argument("--unet", type=Path, help="run of the U-Net")
+    p.add_argument("--output", type=Path, required=True, help="folder for the safetensors")
+    return top
+
+
+def adversarial(p: argparse.ArgumentParser) -> None:
+    """The options of the adversarial loss."""
+    p.add_argument("--adversarial", type=float, default=0.0, help="weight of the hinge loss")
+    p.add_argument("--adversarial-from", type=int, default=0, help="step it sets in")
+    p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
+
+
+def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
+    """The batch and the loop that the options ask for."""
+    batch = BatchParams(o.clips, o.frames, o.size)
+    loop = LoopParams(
+        steps=o.steps,
+        lr=o.lr,
+        seed=o.seed,
+        ema=o.ema,
+        accumulate=o.accumulate,
+        precision=o.precision,
+        device=o.device,
+        save_every=o.save_every,
+    )
+    return batch, loop
+
+
+def vae_loss(o: argparse.Namespace) -> vae.VAELoss:
+    """The weights of the VAEs' loss that the options ask for."""
+    return vae.VAELoss(
+        gradient=o.gradient, adversarial=o.adversarial, adversarial_from=o.adversarial_from
+    )
+
+
+def start(o: argparse.Namespace, *modules: nn.Module) -> ClipSource:
+    """Seeded weights must exist already; place them, and open the data."""
+    for module in modules:
+        module.to(o.device)
+        if o.device == "cpu":
+            norms_in_plain_layout(module)
+        if o.save_memory:
+            save_memory(module)
+    return ClipSource(o.data)
+
+
+def train_vae(o: argparse.Namespace) -> None:
+    """Stage 1."""
+    torch.manual_seed(o.seed)
+    model = TemporalVAE(vae.SMALL_VAE)
+    source = start(o, model)
+    batch, loop = settings(o)
+    rng = step_rng(o.seed, loop.steps)
+    start_as_resize(model, clean_batch(source, rng, replace(batch, clips=16)).to(o.device))
+    run = Loop(o.run, vae.vae_players(model, source, batch, vae_loss(o), loop), loop)
+    run.run(o.until)
+    if run.step == loop.steps:
+        average = run.averages["vae"]
+        vae.normalise_latent(average, source, batch)
+        export.write(o.run / export.RESULT, export.vae_tensors(average), torch.float32)
+
+
+def train_decoder(o: argparse.Namespace) -> None:
+    """Stage 3; stage 2 if there is no U-Net yet."""
+    torch.manual_seed(o.seed)
+    model = load_vae(export.result_of(o.vae))
+    if not model.params.temporal:
+        model = vae.with_temporal_decoder(model, vae.SMALL_CONDITION)
+    model.requires_grad_(True)
+    source = start(o, model)
+    batch, loop = settings(o)
+    if o.unet is None:
+        latents = unet.encoded_latents(model, o.noise)
+    else:
+        sampler, texts = export.load_trained_unet(o.unet)
+        sampler.to(o.device)
+        negative = texts.get("negative_text_embedding")
+        latents = unet.sampled_latents(
+            sampler,
+            texts["null_text_embedding"].to(o.device),
+            negative=None if negative is None else negative.to(o.device),
+            guidance=(1.0, o.guidance),
+        )
+    players = vae.decoder_players(model, source, batch, vae_loss(o), loop, latents)
+    run = Loop(o.run, players, loop)
+    run.run(o.until)
+    if run.step == loop.steps:
+        export.write(o.run / export.RESULT, export.vae_tensors(run.averages["vae"]), torch.float32)
+
+
+def train_unet(o: argparse.Namespace) -> None:
+    """Stage 2: the U-Net, or its temporal layers alone."""
+    torch.manual_seed(o.seed)
+    if o.init is None:
+        network = TemporalUNet(unet.SMALL_UNET)
+        silence_temporal(network)
+        start_unet(network)
+        texts = unet.TextEmbeddings(unet.SMALL_TOKENS, network.params.context_dim)
+    else:
+        network, known = export.load_trained_unet(o.init)
+        if o.texts is not None:
+            known = export.load_texts(o.texts)
+        if "null_text_embedding" not in known:
+            raise InputError(
+                f"{o.init} brings no embedding of the empty text. Give one with --texts: a "
+                "safetensors file with 'null_text_embedding' (tokens, dim)."
+            )
+        texts = unet.TextEmbeddings(*known["null_text_embedding"].shape)
+        known.setdefault("negative_text_embedding", known["null_text_embedding"].clone())
+        texts.load_state_dict({name: known[name] for name in texts.state_dict()})
+    model = unet.UNetWithTexts(network, texts)
+    frozen = load_vae(export.result_of(o.vae)).to(o.device)
+    source = start(o, model)
+    batch, loop = settings(o)
+    training = unet.UNetTraining(layers=o.layers, learn_texts=o.init is None)
+    run = Loop(o.run, unet.unet_players(model, frozen, source, batch, training, loop), loop)
+    run.run(o.until)
+    if run.step == loop.steps:
+        average = run.averages["unet"]
+        export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
+
+
+def run_export(o: argparse.Namespace) -> None:
+    """Write the finished runs as the weights that the pack ships."""
+    for path in export.export(o.output, o.vae, o.decoder, o.unet):
+        log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

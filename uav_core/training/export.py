@@ -1,0 +1,87 @@
+"""Finished runs as safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..checkpoints import load_checkpoint
+from ..errors import InputError
+from ..models.unet import TemporalUNet
+from ..models.vae import TemporalVAE
+from ..pipeline import NULL_TEXT_KEY, load_unet
+from .unet import UNetWithTexts
+
+RESULT = "result.safetensors"
+NEGATIVE_TEXT_KEY = "negative_text_embedding"
+TEXT_KEYS = (NULL_TEXT_KEY, NEGATIVE_TEXT_KEY)
+METADATA = {"uav.licence": "MIT", "uav.note": "trained from nothing with uav_core.training"}
+
+
+def result_of(place: Path) -> Path:
+    """The weight file itself, or the result in a run's folder; InputError if there is none."""
+    path = place / RESULT if place.is_dir() else place
+    if not path.is_file():
+        raise InputError(f"{path} is not there: expected a weight file, or a run that has ended.")
+    return path
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Save, whole or not at all; rotary tables keep their precision."""
+    kept = {
+        name: value.detach().to("cpu", torch.float32 if name.endswith("freqs") else dtype)
+        for name, value in tensors.items()
+    }
+    part = path.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in kept.items()}, part, METADATA)
+    part.replace(path)
+
+
+def vae_tensors(vae: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of a VAE under the release's names."""
+    assert isinstance(vae, TemporalVAE)
+    return dict(vae.state_dict())
+
+
+def unet_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of a U-Net under the release's names, and its texts."""
+    assert isinstance(model, UNetWithTexts)
+    return {**model.unet.state_dict(), **model.texts.state_dict()}
+
+
+def load_trained_unet(place: Path) -> tuple[TemporalUNet, dict[str, Tensor]]:
+    """A U-Net of any size and the texts that came with it, from a run or a file."""
+    path = result_of(place)
+    tensors = load_checkpoint(path, "unet").state_dict
+    texts = {name: tensors.pop(name).float() for name in TEXT_KEYS if name in tensors}
+    return load_unet(tensors), texts
+
+
+def load_texts(path: Path) -> dict[str, Tensor]:
+    """The text embeddings in a safetensors file, (tokens, dim) each."""
+    return {name: value.float() for name, value in load_file(path).items() if name in TEXT_KEYS}
+
+
+def export(
+    output: Path, vae: Path, decoder: Path | None = None, unet: Path | None = None
+) -> list[Path]:
+    """Write finished runs in fp16 under the names the pack looks for; the paths written."""
+    output.mkdir(parents=True, exist_ok=True)
+    files = {"uav_small_vae_3d": load_file(result_of(vae))}
+    if decoder is not None:
+        files["uav_small_vae_video"] = load_file(result_of(decoder))
+    if unet is not None:
+        tensors = load_file(result_of(unet))
+        files["uav_small_text"] = {name: tensors[name] for name in TEXT_KEYS}
+        del tensors[NEGATIVE_TEXT_KEY]
+        files["uav_small_unet"] = tensors
+    paths = []
+    for name, tensors in files.items():
+        path = output / f"{name}.safetensors"
+        write(path, tensors, torch.float16)
+        paths.append(path)
+    return paths

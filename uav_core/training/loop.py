@@ -1,0 +1,238 @@
+"""The training loop: seeded steps, averaged weights, checkpoints that resume exactly, curves."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .curves import draw_curves
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STATE, LOSSES, CURVES = "state.pt", "losses.csv", "curves.png"
+
+
+@dataclass(frozen=True)
+class LoopParams:
+    """How long and how to train; everything here decides the result but the last three."""
+
+    steps: int
+    lr: float = 3e-4
+    warmup: int = 50
+    """Steps over which the learning rate rises; it falls as a cosine to a hundredth after."""
+    seed: int = 0
+    ema: float = 0.998
+    """Decay of the averaged weights, which are what is kept in the end."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step."""
+    precision: Precision = "bf16"
+    device: str = "cpu"
+    save_every: int = 200
+    log_every: int = 25
+
+
+@dataclass
+class Player:
+    """A network that learns, and what it is to make small.
+
+    ``loss(step, rng)`` gives the named parts of the loss; their sum is minimised. An adversarial
+    run has two players, who take turns within a step.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[int, np.random.Generator], dict[str, Tensor]]
+    lr_scale: float = 1.0
+    averaged: bool = True
+
+
+def step_rng(seed: int, step: int, part: int = 0) -> np.random.Generator:
+    """The random numbers of one step, the same whenever the step is run."""
+    return np.random.default_rng([seed, step, part])
+
+
+def learning_rate(step: int, params: LoopParams) -> float:
+    """Linear warm-up, then a cosine from ``lr`` to ``lr / 100``."""
+    if step < params.warmup:
+        return params.lr * (step + 1) / params.warmup
+    share = (step - params.warmup) / max(1, params.steps - params.warmup)
+    return params.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+class Loop:
+    """Trains players and keeps the run in a folder: ``state.pt``, ``losses.csv``, ``curves.png``.
+
+    A run that was stopped goes on where its last checkpoint was, and ends bit for bit where an
+    undisturbed one does, on the same machine: every random number belongs to a step.
+    """
+
+    def __init__(self, folder: Path, players: list[Player], params: LoopParams) -> None:
+        """Raises InputError if the folder holds a run with other settings."""
+        self.folder, self.players, self.params = folder, players, params
+        self.step = 0
+        self.optimizers, self.averages = {}, {}
+        for player in players:
+            learning = [p for p in player.module.parameters() if p.requires_grad]
+            self.optimizers[player.name] = torch.optim.Adam(learning, params.lr, (0.9, 0.99))
+            if player.averaged:
+                self.averages[player.name] = copy.deepcopy(player.module).requires_grad_(False)
+        # Needed by fp16 alone, whose small gradients would vanish.
+        scaled = params.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(torch.device(params.device).type, enabled=scaled)
+        self.history: list[dict[str, float]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists():
+            self._resume(torch.load(folder / STATE, map_location="cpu", weights_only=True))
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _settings(self) -> dict[str, Any]:
+        kept = asdict(self.params)
+        for name in ("device", "save_every", "log_every"):
+            del kept[name]
+        return kept
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        if state["settings"] != self._settings():
+            raise InputError(
+                f"{self.folder} holds a run with other settings, {state['settings']}: these are "
+                f"{self._settings()}. Use the same ones to go on, or another folder."
+            )
+        self.step, self.history = state["step"], state["history"]
+        for player in self.players:
+            kept = state["players"][player.name]
+            player.module.load_state_dict(kept["weights"])
+            self.optimizers[player.name].load_state_dict(kept["optimizer"])
+            if player.averaged:
+                self.averages[player.name].load_state_dict(kept["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        log.info("going on at step %d of %d", self.step, self.params.steps)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "settings": self._settings(),
+            "step": self.step,
+            "history": self.history,
+            "scaler": self.scaler.state_dict(),
+            "players": {
+                player.name: {
+                    "weights": player.module.state_dict(),
+                    "optimizer": self.optimizers[player.name].state_dict(),
+                    **(
+                        {"average": self.averages[player.name].state_dict()}
+                        if player.averaged
+                        else {}
+                    ),
+                }
+                for player in self.players
+            },
+        }
+        part = self.folder / f"{STATE}.part"
+        torch.save(state, part)
+        part.replace(self.folder / STATE)
+        self._write_history()
+
+    def _write_history(self) -> None:
+        if not self.history:
+            return
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        with (self.folder / LOSSES).open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.history)
+        draw_curves(self.history, self.folder / CURVES)
+
+    # ------------------------------------------------------------ steps
+
+    def run(self, until: int | None = None) -> None:
+        """Train to the end, or to step ``until``, and save."""
+        end = min(self.params.steps, until or self.params.steps)
+        sums: dict[str, list[float]] = {}
+        started, first = time.monotonic(), self.step
+        while self.step < end:
+            for player in self.players:
+                for name, value in self._step(player).items():
+                    sums.setdefault(name, []).append(value)
+            self.step += 1
+            if self.step % self.params.log_every == 0 or self.step == end:
+                row = {name: sum(values) / len(values) for name, values in sums.items()}
+                self.history.append({"step": self.step, **row})
+                sums = {}
+                pace = (time.monotonic() - started) / (self.step - first)
+                words = " ".join(f"{name} {value:.4f}" for name, value in row.items())
+                left = pace * (self.params.steps - self.step) / 60
+                log.info(
+                    "%d/%d %s (%.2f s, %.0f min left)",
+                    self.step,
+                    self.params.steps,
+                    words,
+                    pace,
+                    left,
+                )
+            if self.step % self.params.save_every == 0 or self.step == end:
+                self.save()
+
+    def _step(self, player: Player) -> dict[str, float]:
+        p, optimizer = self.params, self.optimizers[player.name]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, p) * player.lr_scale
+        optimizer.zero_grad(set_to_none=True)
+        report: dict[str, float] = {}
+        for part in range(p.accumulate):
+            rng = step_rng(p.seed, self.step, part)
+            # What a loss draws from torch's own generator belongs to the step as well.
+            torch.manual_seed(int(rng.integers(2**31)))
+            parts = player.loss(self.step, rng)
+            total = torch.stack(list(parts.values())).sum() / p.accumulate
+            self.scaler.scale(total).backward()
+            for name, value in parts.items():
+                report[name] = report.get(name, 0.0) + float(value.detach()) / p.accumulate
+        self.scaler.unscale_(optimizer)
+        learning = [q for group in optimizer.param_groups for q in group["params"]]
+        norm = nn.utils.clip_grad_norm_(learning, p.clip)
+        # One bad batch must not end a night's run; fp16's scaler skips such steps by itself.
+        if self.scaler.is_enabled() or torch.isfinite(norm):
+            self.scaler.step(optimizer)
+        else:
+            log.warning("step %d: the gradient is not finite; the step is left out", self.step)
+        self.scaler.update()
+        if player.averaged:
+            self._average(player)
+        return report
+
+    @torch.no_grad()
+    def _average(self, player: Player) -> None:
+        # A short memory at first, or the random start would stay in the average for long.
+        decay = min(self.params.ema, (1 + self.step) / (10 + self.step))
+        average = self.averages[player.name].state_dict()
+        for name, value in player.module.state_dict().items():
+            if value.is_floating_point():
+                average[name].lerp_(value, 1 - decay)
+            else:
+                average[name].copy_(value)
+
+
+def autocast(params: LoopParams) -> torch.autocast:
+    """Mixed precision as the run asks for it."""
+    return torch.autocast(
+        torch.device(params.device).type,
+        DTYPES[params.precision] if params.precision != "fp32" else None,
+        enabled=params.precision != "fp32",
+    )

@@ -1,0 +1,128 @@
+"""Which layers of the U-Net look along time, and how to train or run it without them.
+
+The paper trains the layers along time on a frozen image upscaler (section 3.2). Bypassed, the
+network is that image upscaler, frame by frame but for its shared normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..models.layers import Resnet
+from ..models.temporal import StageModule, TemporalAttention
+from ..models.unet import TemporalUNet, Transformer
+
+Layers = Literal["all", "spatial", "temporal"]
+
+_TEMPORAL_PARTS = (
+    ".resblock_temporal.",
+    ".attn_temporal.",
+    ".norm_temporal.",
+    "down_temp_blocks.",
+    "mid_temp_block.",
+    "up_temp_blocks.",
+)
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a parameter's name belongs to the layers that the video model adds."""
+    return any(part in name for part in _TEMPORAL_PARTS)
+
+
+def choose_layers(unet: TemporalUNet, layers: Layers) -> list[nn.Parameter]:
+    """Let only the chosen layers learn; the parameters that do."""
+    chosen = []
+    for name, parameter in unet.named_parameters():
+        learns = layers == "all" or is_temporal(name) == (layers == "temporal")
+        parameter.requires_grad_(learns)
+        if learns:
+            chosen.append(parameter)
+    return chosen
+
+
+def silence_temporal(unet: TemporalUNet) -> None:
+    """Zero the last weights of every temporal path, so that it adds nothing yet.
+
+    Training of the temporal layers starts from there: from exactly the image upscaler.
+    """
+    for module in unet.modules():
+        last: Any
+        if isinstance(module, StageModule):
+            last = module.shift_conv
+        elif isinstance(module, TemporalAttention):
+            last = module.to_out[0]
+        elif isinstance(module, Transformer):
+            last = module.resblock_temporal.conv2
+        else:
+            continue
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+
+@contextmanager
+def temporal_bypassed(unet: TemporalUNet, bypassed: bool = True) -> Iterator[None]:
+    """Run ``unet`` without its temporal layers, which cost about half the time, inside."""
+    replaced: list[nn.Module] = []
+
+    def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
+        _replace_forward(module, forward)
+        replaced.append(module)
+
+    if bypassed:
+        for module in unet.modules():
+            if isinstance(module, StageModule):
+                replace(module, lambda x, time: x)
+            elif isinstance(module, TemporalAttention):
+                replace(module, lambda x, attend: x.new_zeros(()))
+            elif isinstance(module, Transformer):
+                replace(module.resblock_temporal, lambda x, time=None: x)
+    try:
+        yield
+    finally:
+        for module in replaced:
+            del module.forward
+
+
+def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
+    module.forward = forward
+
+
+def save_memory(model: nn.Module) -> None:
+    """Keep no activations inside resnets and transformers; compute them again on the way back.
+
+    For full-size training on one card: about a third more time for a fraction of the memory.
+    """
+    for module in model.modules():
+        if isinstance(module, (Resnet, Transformer)):
+            _replace_forward(module, partial(_recomputed, module.forward))
+
+
+def norms_in_plain_layout(model: nn.Module) -> None:
+    """Let GroupNorms work on contiguous memory, for training on a CPU.
+
+    PyTorch's backward pass of a channels-last GroupNorm is several times slower there, and crashes
+    (2.13) where the input needs no gradient but the weight does.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            _replace_forward(module, partial(_plain_group_norm, module))
+
+
+def _plain_group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+    out = F.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return out.contiguous(memory_format=layout)
+
+
+def _recomputed(forward: Callable[..., Tensor], *args: Any) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(*args)
+    return checkpoint(forward, *args, use_reentrant=False)

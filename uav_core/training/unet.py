@@ -1,0 +1,189 @@
+"""Training the temporal U-Net: v-prediction on the latents of clean clips.
+
+After Stable Diffusion's x4 upscaler and section 3.1 of the paper: the degraded frames, noised
+again by a random level that the network is told, stand beside the noisy latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import schedule
+from ..models.unet import TemporalUNet, UNetParams
+from ..models.vae import LATENT_SCALE, TemporalVAE
+from .batches import BatchParams, Source, paired_batch, poor
+from .loop import LoopParams, Player, autocast
+from .temporal import Layers, choose_layers, temporal_bypassed
+
+SMALL_UNET = UNetParams(
+    channels=(96, 64, 64),
+    resnets=1,
+    attention=(False, True, True),
+    text_only=(True, True, False),
+    context_dim=48,
+    heads=4,
+    time_dim=128,
+)
+SMALL_TOKENS = 8
+
+
+class TextEmbeddings(nn.Module):
+    """The two texts a model without a text encoder knows, (tokens, dim) each.
+
+    ``null_text_embedding`` stands for every text; ``negative_text_embedding`` for one that names
+    flaws, and is trained with poor pictures as the target, so that guidance away from it sharpens
+    (after SUPIR, arXiv 2401.13627, section 3.3).
+    """
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.null_text_embedding = nn.Parameter(torch.randn(tokens, dim))
+        self.negative_text_embedding = nn.Parameter(torch.randn(tokens, dim))
+
+
+class UNetWithTexts(nn.Module):
+    """What is trained together: the U-Net and the texts."""
+
+    def __init__(self, unet: TemporalUNet, texts: TextEmbeddings) -> None:
+        super().__init__()
+        self.unet, self.texts = unet, texts
+
+
+@dataclass(frozen=True)
+class UNetTraining:
+    """What a batch is made of."""
+
+    layers: Layers = "all"
+    learn_texts: bool = True
+    negative_share: float = 0.12
+    """Clips with the negative text and a poor target; the others have the null text."""
+    noise_levels: tuple[int, int] = (0, 250)
+
+
+def unet_players(
+    model: UNetWithTexts,
+    vae: TemporalVAE,
+    source: Source,
+    batch: BatchParams,
+    training: UNetTraining,
+    loop: LoopParams,
+) -> list[Player]:
+    """The U-Net, with the encoder of ``vae`` frozen."""
+    choose_layers(model.unet, training.layers)
+    model.texts.requires_grad_(training.learn_texts and training.layers != "temporal")
+    vae.requires_grad_(False)
+    table = schedule.alphas_cumprod().to(loop.device)
+
+    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        clean, low_res = paired_batch(source, rng, batch)
+        negative = torch.from_numpy(rng.random(len(clean)) < training.negative_share)
+        for i in negative.nonzero().flatten().tolist():
+            clean[i] = poor(clean[i], rng)
+        clean, low_res, negative = (x.to(loop.device) for x in (clean, low_res, negative))
+        with torch.no_grad(), autocast(loop):
+            latent = vae.encode(clean).float() * LATENT_SCALE
+        t = torch.from_numpy(rng.integers(0, schedule.TRAIN_STEPS, len(clean))).to(loop.device)
+        low, high = training.noise_levels
+        level = torch.from_numpy(rng.integers(low, high + 1, len(clean))).to(loop.device)
+        noise = torch.randn_like(latent)
+        noised = mix(low_res, torch.randn_like(low_res), table[level])
+        noisy, target = mix(latent, noise, table[t]), mix(noise, -latent, table[t])
+        text = torch.where(
+            negative[:, None, None],
+            model.texts.negative_text_embedding,
+            model.texts.null_text_embedding,
+        )
+        with autocast(loop), temporal_bypassed(model.unet, training.layers == "spatial"):
+            v = model.unet(noisy, t, noised, text, level)
+        return {"v": F.mse_loss(v.float(), target)}
+
+    return [Player("unet", model, loss)]
+
+
+def mix(signal: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """sqrt(a) signal + sqrt(1 - a) noise, with one a for each clip of (b, c, t, h, w).
+
+    With (latent, noise) the noisy latent; with (noise, -latent) the velocity v.
+    """
+    a = alpha.view(-1, *[1] * (signal.ndim - 1))
+    return a.sqrt() * signal + (1 - a).sqrt() * noise
+
+
+def encoded_latents(vae: TemporalVAE, noise: float) -> Callable[..., Tensor]:
+    """Latents for the decoder to learn from: the encoder's, with up to ``noise`` of their spread.
+
+    Stands in for sampled ones while there is no U-Net yet.
+    """
+
+    def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
+        z = vae.encode(clean).float()
+        return z + torch.randn_like(z) * rng.uniform(0, noise) / LATENT_SCALE
+
+    return latents
+
+
+def sampled_latents(
+    unet: TemporalUNet,
+    text: Tensor,
+    *,
+    negative: Tensor | None = None,
+    guidance: tuple[float, float] = (1.0, 1.0),
+    steps: tuple[int, int] = (3, 8),
+    noise_levels: tuple[int, int] = (20, 160),
+) -> Callable[..., Tensor]:
+    """Latents that the U-Net samples from noise in a few DDIM steps, for the decoder to learn from.
+
+    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames.
+    """
+
+    def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
+        scale = rng.uniform(*guidance)
+        count = int(rng.integers(steps[0], steps[1] + 1))
+        level = int(rng.integers(noise_levels[0], noise_levels[1] + 1))
+        noised = schedule.noise_low_res(low_res, torch.randn_like(low_res), level)
+        return (
+            sample_clips(unet, noised, level, text, count, negative=negative, guidance=scale)
+            / LATENT_SCALE
+        )
+
+    return latents
+
+
+@torch.no_grad()
+def sample_clips(
+    unet: TemporalUNet,
+    noised: Tensor,
+    level: int,
+    text: Tensor,
+    steps: int,
+    *,
+    negative: Tensor | None = None,
+    guidance: float = 1.0,
+) -> Tensor:
+    """Sample a batch of short clips (b, 3, t, h, w) in one piece; ``pipeline.sample`` takes one
+    long clip in segments. ``text`` and ``negative`` are (tokens, dim)."""
+    b, _, t, h, w = noised.shape
+    device = noised.device
+    latent = torch.randn(b, unet.params.out_channels, t, h, w, device=device)
+    table = schedule.alphas_cumprod().to(device)
+    landings = schedule.previous_alphas(steps).to(device)
+    levels = torch.full((b,), level, device=device)
+
+    def predict(x: Tensor, step: int, words: Tensor) -> Tensor:
+        times = torch.full((b,), step, device=device)
+        return unet(x, times, noised, words.expand(b, -1, -1), levels).float()
+
+    for i, step in enumerate(schedule.timesteps(steps).tolist()):
+        v = predict(latent, step, text)
+        if negative is not None and guidance != 1:
+            poorer = predict(latent, step, negative)
+            v = poorer + guidance * (v - poorer)
+        x0, eps = schedule.predict(latent, v, table[step])
+        latent = schedule.ddim_step(x0, eps, landings[i])
+    return latent
