@@ -302,17 +302,24 @@ def test_the_velocity_target_is_the_samplers():
 
 
 def test_sampled_latents_depend_on_frames_and_texts():
-    unet = TemporalUNet(UNET)
+    vae, unet = TemporalVAE(VAE).eval(), TemporalUNet(UNET)
     text = torch.randn(8, UNET.context_dim)
     clean, low_res = paired_batch(Waves(), np.random.default_rng(0), replace(BATCH, frames=2))
 
-    def sampled(frames: Tensor, words: Tensor) -> Tensor:
+    @torch.no_grad()
+    def sampled(pixels: Tensor, frames: Tensor, words: Tensor, steps: int = 1) -> Tensor:
         torch.manual_seed(1)
-        latents = unet_training.sampled_latents(unet, words, steps=(2, 2))
-        return latents(clean, frames, np.random.default_rng(4))
+        latents = unet_training.sampled_latents(vae, unet, words, steps=steps)
+        return latents(pixels, frames, np.random.default_rng(4))
 
-    first = sampled(low_res, text)
+    first = sampled(clean, low_res, text)
     assert first.shape == (2, 4, 2, 8, 8)
-    assert torch.equal(first, sampled(low_res, text))
-    assert not torch.allclose(first, sampled(-low_res, text))
-    assert not torch.allclose(first, sampled(low_res, -text))
+    assert torch.equal(first, sampled(clean, low_res, text))
+    assert not torch.allclose(first, sampled(clean, -low_res, text))
+    assert not torch.allclose(first, sampled(clean, low_res, -text))
+    # A late start has more of the clean clip in it than an early one.
+    far, near = (
+        (sampled(clean, low_res, text, steps) - sampled(-clean, low_res, text, steps)).abs().mean()
+        for steps in (1, 20)
+    )
+    assert near > far

@@ -179,6 +179,7 @@ def train_decoder(o: argparse.Namespace) -> None:
         sampler.to(o.device)
         negative = texts.get("negative_text_embedding")
         latents = unet.sampled_latents(
+            model,
             sampler,
             texts["null_text_embedding"].to(o.device),
             negative=None if negative is None else negative.to(o.device),

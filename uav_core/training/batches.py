@@ -35,13 +35,8 @@ class BatchParams:
 
 def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Tensor:
     """(clips, 3, frames, size, size) in [-1, 1]."""
-
-    def detailed() -> Tensor:
-        # Half of all pictures is sky and blur, from which there is little to learn.
-        drawn = [source.sample(rng, p.frames, p.size, p.size) for _ in range(2)]
-        return max(drawn, key=lambda clip: float(clip.diff(dim=-1).abs().mean()))
-
-    return torch.stack([detailed() for _ in range(p.clips)]).float()
+    clips = [source.sample(rng, p.frames, p.size, p.size) for _ in range(p.clips)]
+    return torch.stack(clips).float()
 
 
 def paired_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> tuple[Tensor, Tensor]:

@@ -26,20 +26,22 @@ from torch import Tensor
 from ..builtin_flow import BuiltinFlow
 from ..color import ColorMode, color_fix
 from ..flow import estimate_flows
+from ..metrics import compare, group_borders, segment_borders
+from ..metrics.compare import MEASURES
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
 from ..noise import LATENT, LOW_RES, frame_noise
 from ..pipeline import bicubic, decode, load_vae, sample
 from .clips import HeldOutClip, held_out
 from .degrade import degrade
-from .export import NULL_TEXT_KEY, load_trained_unet
-from .judge import MEASURES, Measures, measure
+from .export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
 from .temporal import temporal_bypassed
 
 log = logging.getLogger("evaluate")
 
 DEGRADATION_SEED = 20240608
 FLOW_MODEL = BuiltinFlow()
+TRUTH, BICUBIC = "ground truth", "bicubic"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,6 @@ class Weights:
         unet, texts = load_trained_unet(folder / "uav_small_unet.safetensors")
         path = folder / "uav_small_text.safetensors"
         if path.exists():
-            from .export import load_texts
-
             texts = load_texts(path)
         plain = folder / "uav_small_vae_3d.safetensors"
         return cls(
@@ -90,7 +90,7 @@ class Row:
     clip: str
     settings: str
     seconds: float
-    measures: Measures = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 def low_resolution(clip: HeldOutClip, number: int) -> Tensor:
@@ -104,11 +104,9 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
     """(1, 3, t, 4h, 4w) in [-1, 1], as the nodes do it with these settings."""
     t, h, w = low_res.shape[2:]
     null = weights.texts[NULL_TEXT_KEY]
-    context = torch.stack((weights.texts.get("negative_text_embedding", null), null))
-    flows = chosen = None
-    if s.propagation:
-        flows = estimate_flows(FLOW_MODEL, low_res)
-        chosen = range(s.steps - 3, s.steps)
+    context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
+    flows = estimate_flows(FLOW_MODEL, low_res) if s.propagation else None
+    chosen = range(s.steps - 3, s.steps) if s.propagation else ()
     with temporal_bypassed(weights.unet, not s.temporal_layers):
         latents = sample(
             weights.unet,
@@ -120,7 +118,7 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
             noise=frame_noise(seed, LATENT, range(t), 4, h, w),
             low_res_noise=frame_noise(seed, LOW_RES, range(t), 3, h, w),
             flows=flows,
-            propagation_steps=tuple(chosen or ()),
+            propagation_steps=tuple(chosen),
         )
     vae = weights.vae if s.temporal_decoder else weights.plain_vae
     assert vae is not None
@@ -134,20 +132,20 @@ def judge(
     rows = []
     for number, clip in clips:
         low_res, truth = low_resolution(clip, number), clip.frames[None]
-        flows = estimate_flows(FLOW_MODEL, truth)
-        plain = bicubic(low_res).clamp(-1, 1)
-        rows.append(Row(clip.name, "ground truth", 0.0, measure(truth, truth, flows)))
-        rows.append(Row(clip.name, "bicubic", 0.0, measure(plain, truth, flows)))
-        pictures = {"bicubic": plain}
+        results = {TRUTH: truth, BICUBIC: bicubic(low_res).clamp(-1, 1)}
+        seconds = {}
         for s in ways:
             started = time.monotonic()
-            result = upscale(weights, low_res, s)
-            row = Row(clip.name, s.name, time.monotonic() - started, measure(result, truth, flows))
-            rows.append(row)
-            pictures[s.name] = result
-            words = " ".join(f"{name} {value:.3f}" for name, value in row.measures.items())
-            log.info("%s, %s: %s (%.0f s)", clip.name, s.name, words, row.seconds)
-        save_strip(out / f"{clip.name}.png", [*pictures.values(), truth])
+            results[s.name] = upscale(weights, low_res, s)
+            seconds[s.name] = time.monotonic() - started
+        t = truth.shape[2]
+        borders = sorted({*segment_borders(t), *group_borders(t)})
+        measured = compare(results, truth, FLOW_MODEL, borders=borders).rows
+        for name, measures in measured.items():
+            rows.append(Row(clip.name, name, seconds.get(name, 0.0), measures))
+            words = " ".join(f"{key} {value:.3f}" for key, value in measures.items())
+            log.info("%s, %s: %s (%.0f s)", clip.name, name, words, rows[-1].seconds)
+        save_strip(out / f"{clip.name}.png", [*list(results.values())[1:], truth])
     return rows
 
 
@@ -161,34 +159,37 @@ def save_strip(path: Path, clips: Sequence[Tensor]) -> None:
 def table(rows: Sequence[Row]) -> str:
     """Means over the clips, one line a way, in Markdown."""
     ways = list(dict.fromkeys(row.settings for row in rows))
-    lines = ["| | " + " | ".join(MEASURES) + " |", "| --- |" + " ---: |" * len(MEASURES)]
+    names = [name for name in MEASURES if all(name in row.measures for row in rows)]
+    titles = [MEASURES[name].title for name in names]
+    lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(names)]
     for way in ways:
         own = [row.measures for row in rows if row.settings == way]
-        means = [sum(m[name] for m in own) / len(own) for name in MEASURES]
-        lines.append(f"| {way} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+        cells = [f"{mean(own, name):.{MEASURES[name].digits}f}" for name in names]
+        lines.append(f"| {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def mean(measures: Sequence[dict[str, float]], name: str) -> float:
+    """Mean of one measure over clips."""
+    return sum(m[name] for m in measures) / len(measures)
 
 
 def verdict(rows: Sequence[Row], way: str) -> dict[str, float]:
     """The default model's four goals, as numbers to hold against the limits in docs/training.md."""
     by = {(row.clip, row.settings): row.measures for row in rows}
     clips = list(dict.fromkeys(row.clip for row in rows))
-    ours, plain, truth = (
-        [by[clip, name] for clip in clips] for name in (way, "bicubic", "ground truth")
-    )
-
-    def mean(measures: list[Measures], name: str) -> float:
-        return sum(m[name] for m in measures) / len(measures)
+    ours, plain, truth = ([by[clip, name] for clip in clips] for name in (way, BICUBIC, TRUTH))
 
     def better(name: str, sign: int) -> float:
         pairs = zip(ours, plain, strict=True)
         return sum(sign * (a[name] - b[name]) > 0 for a, b in pairs) / len(clips)
 
     return {
-        "clips with better HaarPSI than bicubic": better("HaarPSI", 1),
-        "clips with better GMSD than bicubic": better("GMSD", -1),
-        "PSNR minus bicubic, dB": mean(ours, "PSNR") - mean(plain, "PSNR"),
-        "warping error over the ground truth's": mean(ours, "E*warp") / mean(truth, "E*warp"),
+        "share of clips with better HaarPSI than bicubic": better("haarpsi", 1),
+        "share of clips with better GMSD than bicubic": better("gmsd", -1),
+        "PSNR minus bicubic, dB": mean(ours, "psnr") - mean(plain, "psnr"),
+        "warping error over the ground truth's": mean(ours, "warping_error")
+        / mean(truth, "warping_error"),
     }
 
 

@@ -399,18 +399,24 @@ class _Index:
         )
 
 
-def _take_photos(photos: list[Photo], root: Path, version: str, folder: Path, index: _Index):
+def _take_photos(
+    photos: list[Photo], root: Path, version: str, folder: Path, index: _Index
+) -> None:
+    """Store the photographs of one package; what it lacks is named once the others are stored."""
+    lacking = []
     for photo in photos:
         target = folder / "photos" / f"{photo.name}.png"
         try:
             picture = shrink(load_picture(root / photo.member))
-        except SourceError as error:
-            log.warning("%s: %s", photo.package, error)
+        except SourceError:
+            lacking.append(photo.member)
             continue
         _save_picture(target, picture)
         size = f"{picture.width}x{picture.height}"
         source = (photo.package, version, photo.member, photo.author, photo.licence)
         index.add(Stored(f"photos/{target.name}", *source, size))
+    if lacking:
+        raise SourceError(f"{version} has no readable {', '.join(lacking)}; the rest is stored")
 
 
 def _take_video(

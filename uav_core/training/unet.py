@@ -129,28 +129,34 @@ def encoded_latents(vae: TemporalVAE, noise: float) -> Callable[..., Tensor]:
 
 
 def sampled_latents(
+    vae: TemporalVAE,
     unet: TemporalUNet,
     text: Tensor,
     *,
     negative: Tensor | None = None,
     guidance: tuple[float, float] = (1.0, 1.0),
-    steps: tuple[int, int] = (3, 8),
+    steps: int = 8,
     noise_levels: tuple[int, int] = (20, 160),
 ) -> Callable[..., Tensor]:
-    """Latents that the U-Net samples from noise in a few DDIM steps, for the decoder to learn from.
+    """Latents that the U-Net samples in a few DDIM steps, for the decoder to learn from.
 
-    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames.
+    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames. Sampling
+    starts at a random step, from the encoder's latent with that step's noise: latents sampled from
+    nothing but noise tell no more of the clean clip than the frames do, and a decoder that saw no
+    others would learn to ignore them.
     """
 
     def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
-        scale = rng.uniform(*guidance)
-        count = int(rng.integers(steps[0], steps[1] + 1))
         level = int(rng.integers(noise_levels[0], noise_levels[1] + 1))
         noised = schedule.noise_low_res(low_res, torch.randn_like(low_res), level)
-        return (
-            sample_clips(unet, noised, level, text, count, negative=negative, guidance=scale)
-            / LATENT_SCALE
+        first, scale = int(rng.integers(steps)), rng.uniform(*guidance)
+        table = schedule.alphas_cumprod()[schedule.timesteps(steps)].to(clean.device)
+        encoded = vae.encode(clean).float() * LATENT_SCALE
+        start = mix(encoded, torch.randn_like(encoded), table[first].expand(len(clean)))
+        sampled = sample_clips(
+            unet, start, noised, level, text, steps, first, negative=negative, guidance=scale
         )
+        return sampled / LATENT_SCALE
 
     return latents
 
@@ -158,19 +164,24 @@ def sampled_latents(
 @torch.no_grad()
 def sample_clips(
     unet: TemporalUNet,
+    latent: Tensor,
     noised: Tensor,
     level: int,
     text: Tensor,
     steps: int,
+    first: int = 0,
     *,
     negative: Tensor | None = None,
     guidance: float = 1.0,
 ) -> Tensor:
-    """Sample a batch of short clips (b, 3, t, h, w) in one piece; ``pipeline.sample`` takes one
-    long clip in segments. ``text`` and ``negative`` are (tokens, dim)."""
-    b, _, t, h, w = noised.shape
-    device = noised.device
-    latent = torch.randn(b, unet.params.out_channels, t, h, w, device=device)
+    """Sample a batch of short clips in one piece; ``pipeline.sample`` takes a long one in segments.
+
+    Args:
+        latent: (b, 4, t, h, w), where step ``first`` of ``steps`` starts.
+        noised: (b, 3, t, h, w), the frames with the noise of ``level``.
+        text, negative: (tokens, dim).
+    """
+    b, device = len(latent), latent.device
     table = schedule.alphas_cumprod().to(device)
     landings = schedule.previous_alphas(steps).to(device)
     levels = torch.full((b,), level, device=device)
@@ -179,7 +190,7 @@ def sample_clips(
         times = torch.full((b,), step, device=device)
         return unet(x, times, noised, words.expand(b, -1, -1), levels).float()
 
-    for i, step in enumerate(schedule.timesteps(steps).tolist()):
+    for i, step in list(enumerate(schedule.timesteps(steps).tolist()))[first:]:
         v = predict(latent, step, text)
         if negative is not None and guidance != 1:
             poorer = predict(latent, step, negative)
