@@ -11,7 +11,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 demo:  ## upscale the sample clip in a real ComfyUI
-	$(ENVIRONMENT) -- scripts/demo.py
+	$(ENVIRONMENT) --measures -- scripts/demo.py
 
 test:  ## all tests, with real ComfyUI servers and a real browser
 	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)

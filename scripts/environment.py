@@ -3,8 +3,9 @@
     python3 scripts/environment.py [--comfyui 0.30.0 0.3.75] [--tools] [--browser] [-- ARGS]
 
 It makes the virtual environment `.dev/venv` and unpacks a real ComfyUI beside it; `--tools` adds
-the test tools and `--browser` the browser driver. What is done already is not done again. ARGS, if
-given, are then run by the environment's Python. Standard library only.
+the test tools, `--measures` alone what the demo measures with, and `--browser` the browser driver.
+What is done already is not done again. ARGS, if given, are then run by the environment's Python.
+Standard library only.
 
 Environment variables, read here and by the tests:
 
@@ -51,6 +52,8 @@ from layout import (
 # CPU build: the tests are small. Set UAV_TORCH to test against another release or a CUDA build.
 DEFAULT_TORCH = "torch==2.13.0"
 TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
+# Without its dependencies, torchvision and by it torch, which are there and must not move.
+MEASURES = "piq>=0.8"
 BROWSER_TOOLS = ("playwright>=1.49",)
 
 log = logging.getLogger("environment")
@@ -282,7 +285,12 @@ def overlay_environment(comfyui: Path) -> Environment:
     return environment
 
 
-def make(versions: tuple[str, ...] = (), tools: bool = False, browser: bool = False) -> Path:
+def make(
+    versions: tuple[str, ...] = (),
+    tools: bool = False,
+    browser: bool = False,
+    measures: bool = False,
+) -> Path:
     """Make the environment and return its Python."""
     if sys.version_info < (3, 10):  # noqa: UP036 - it is here to say so to older ones
         raise SetupError(f"Python 3.10 or newer is needed; {sys.executable} is older.")
@@ -293,6 +301,8 @@ def make(versions: tuple[str, ...] = (), tools: bool = False, browser: bool = Fa
             fetch_comfyui(version)
     if tools:
         environment.install("tools", *TOOLS)
+    if tools or measures:
+        environment.install("measures", "--no-deps", MEASURES)
     if browser:
         environment.install("browser driver", *BROWSER_TOOLS)
     return environment.python
@@ -309,11 +319,12 @@ def main() -> int:
     parser.add_argument("--comfyui", nargs="*", default=[], metavar="VERSION")
     parser.add_argument("--all-comfyui", action="store_true", help="all that the tests run on")
     parser.add_argument("--tools", action="store_true", help="pytest, ruff, pyright")
+    parser.add_argument("--measures", action="store_true", help="what the demo measures with")
     parser.add_argument("--browser", action="store_true", help="the browser driver")
     options = parser.parse_args(words[:cut])
     versions = [*options.comfyui, *(tested_versions() if options.all_comfyui else [])]
     try:
-        python = make(tuple(versions), options.tools, options.browser)
+        python = make(tuple(versions), options.tools, options.browser, options.measures)
     except SetupError as error:
         log.error("%s", error)
         return 1

@@ -1,0 +1,95 @@
+"""Likeness to a reference: PSNR, SSIM, HaarPSI and GMSD, frame by frame, averaged.
+
+All but PSNR are computed by the package piq, which need not be installed for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, MissingPackageError
+from .clips import check_alike, frame
+
+# HaarPSI and SSIM look at surroundings of this size.
+SMALLEST = 16
+
+
+def _piq() -> Any:
+    """The package; imported late, for it is optional and imports torchvision."""
+    try:
+        import piq
+    except ImportError as error:
+        raise MissingPackageError(
+            f"SSIM, HaarPSI and GMSD need the package piq ({error}). Install it into the Python "
+            "that runs this: python -m pip install --no-deps piq"
+        ) from error
+    return piq
+
+
+def _psnr(x: Tensor, y: Tensor) -> Tensor:
+    # At most 100 dB: a single frame equal to the reference, a black one, say, must not make the
+    # mean infinite.
+    return -10 * (x - y).square().mean().clamp(min=1e-10).log10()
+
+
+FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr": _psnr,
+    # As published: at full size, not shrunk first as piq does by default.
+    "ssim": lambda x, y: _piq().ssim(x, y, data_range=1.0, downsample=False),
+    "haarpsi": lambda x, y: _piq().haarpsi(x, y, data_range=1.0),
+    "gmsd": lambda x, y: _piq().gmsd(x, y, data_range=1.0),
+}
+"""Each measure of two frames (1,3,h,w) in [0, 1]."""
+
+
+def fidelity(
+    frames: Tensor,
+    reference: Tensor,
+    measures: Collection[str] = tuple(FIDELITY),
+    check_cancelled: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """Means over the frames of a clip against a reference, both (1,3,t,h,w) in [-1, 1].
+
+    psnr in dB (100 where equal), ssim and haarpsi up to 1 (equal), gmsd from 0 (equal). PSNR and
+    SSIM on RGB, the others weigh the channels themselves; colours outside the range are clipped.
+    Raises InputError for clips that differ in length or size, or under 16 px; MissingPackageError
+    without piq, unless only psnr is asked for.
+    """
+    check_alike(frames, reference)
+    if min(frames.shape[-2:]) < SMALLEST:
+        h, w = frames.shape[-2:]
+        raise InputError(f"The frames are {w}x{h}: expected at least {SMALLEST} px a side.")
+    if set(measures) - {"psnr"}:
+        _piq()
+    values: dict[str, list[Tensor]] = {name: [] for name in measures}
+    for i in range(frames.shape[2]):
+        if check_cancelled is not None:
+            check_cancelled()
+        x, y = frame(frames, i), frame(reference, i).to(frames.device)
+        for name in measures:
+            values[name].append(FIDELITY[name](x, y))
+    return {name: float(torch.stack(each).mean()) for name, each in values.items()}
+
+
+def psnr(frames: Tensor, reference: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, 100 where equal; see `fidelity`."""
+    return fidelity(frames, reference, ("psnr",))["psnr"]
+
+
+def ssim(frames: Tensor, reference: Tensor) -> float:
+    """Structural similarity (Wang et al. 2004), 1 where equal; see `fidelity`."""
+    return fidelity(frames, reference, ("ssim",))["ssim"]
+
+
+def haarpsi(frames: Tensor, reference: Tensor) -> float:
+    """Haar wavelet similarity (Reisenhofer et al. 2018), 1 where equal; see `fidelity`."""
+    return fidelity(frames, reference, ("haarpsi",))["haarpsi"]
+
+
+def gmsd(frames: Tensor, reference: Tensor) -> float:
+    """Gradient magnitude similarity deviation (Xue et al. 2014), 0 where equal; see `fidelity`."""
+    return fidelity(frames, reference, ("gmsd",))["gmsd"]

@@ -1,0 +1,90 @@
+"""Joints between what was computed apart: segments and decode groups in time, tiles in space.
+
+A jump is the mean absolute difference of neighbours across the joints, divided by that of all
+other neighbours: 1.0 where no joint can be seen, 2.0 where the step is twice the usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_groups, plan_segments
+from .clips import check_clip, frame
+
+
+def segment_borders(
+    frames: int, length: int = SEGMENT_LENGTH, overlap: int = OVERLAP
+) -> tuple[int, ...]:
+    """The frames at which the share of segments in the result changes.
+
+    Where a segment begins, and where the one before ends: between them the two are blended.
+    """
+    plan = plan_segments(frames, length, overlap)
+    starts = {segment.start for segment in plan[1:]}
+    return tuple(sorted(starts | {segment.stop for segment in plan[:-1]}))
+
+
+def group_borders(frames: int, size: int = DECODE_GROUP) -> tuple[int, ...]:
+    """The first frames of all decode groups but the first."""
+    return tuple(group.start for group in plan_groups(frames, size)[1:])
+
+
+def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:
+    """How much more a clip (1,3,t,h,w) changes where `borders` begin than elsewhere.
+
+    A border b lies between frames b - 1 and b, so 1 <= b < t. Both sides without any change give
+    1.0, change at the borders alone infinity. Raises InputError for borders outside, none, or
+    nothing else to compare with.
+    """
+    check_clip(frames, least=2)
+    t = frames.shape[2]
+    changes = [(frame(frames, i) - frame(frames, i - 1)).abs().mean() for i in range(1, t)]
+    return _jump(torch.stack(changes), borders, "frame")
+
+
+def spatial_jump(
+    frames: Tensor, columns: Collection[int] = (), rows: Collection[int] = ()
+) -> float:
+    """How much more neighbouring pixels of a clip differ across tile borders than elsewhere.
+
+    `columns` and `rows` hold the first column (row) after each border, in pixels of the clip,
+    from 1; both directions are averaged by their number of borders. Raises InputError as
+    `temporal_jump`.
+    """
+    check_clip(frames)
+    if not columns and not rows:
+        raise InputError("No tile borders: expected columns or rows at which tiles meet.")
+    t = range(frames.shape[2])
+    jumps = []
+    for dim, borders in ((-1, columns), (-2, rows)):
+        if not borders:
+            continue
+        steps = [frame(frames, i).diff(dim=dim).abs().movedim(dim, 0).flatten(1).mean(1) for i in t]
+        jump = _jump(torch.stack(steps).mean(0), borders, "column" if dim == -1 else "row")
+        jumps += [jump] * len(set(borders))
+    return sum(jumps) / len(jumps)
+
+
+def _jump(steps: Tensor, borders: Collection[int], what: str) -> float:
+    """Mean of the steps before `borders` against the mean of the others; step i leads to i + 1."""
+    places = sorted(set(borders))
+    if not places or places[0] < 1 or places[-1] > len(steps):
+        raise InputError(
+            f"Borders at {what} {places}: expected some of 1 to {len(steps)}, the first {what} "
+            "after each joint."
+        )
+    chosen = torch.zeros(len(steps), dtype=torch.bool, device=steps.device)
+    chosen[[place - 1 for place in places]] = True
+    if chosen.all():
+        raise InputError(
+            f"Borders at every {what}: nothing is left to compare them with. Measure a clip with "
+            "fewer joints."
+        )
+    across, elsewhere = float(steps[chosen].mean()), float(steps[~chosen].mean())
+    if elsewhere == 0:
+        return 1.0 if across == 0 else float("inf")
+    return across / elsewhere

@@ -1,0 +1,147 @@
+"""The warping error: how much of the change from frame to frame is not motion.
+
+E_warp of Lai et al. 2018 (arXiv 1808.00449), which Upscale-A-Video and later work on video
+upscaling report, computed as in its released evaluation:
+
+    E(i) = sum over pixels and channels of M (I_i - W(I_i+1, F))^2 / (3 sum of M)
+
+on frames in [0, 1], where F is the flow from frame i to i + 1, W bilinear sampling at p + F(p),
+and M is 1 where both frames show the same point; E_warp is the mean of E(i) over all pairs. Papers
+print E*_warp = 1000 E_warp. F and M come from the ground truth if there is one, so that they do
+not depend on what is judged. M leaves out (Ruder, Dosovitskiy & Brox 2016) where the flows there
+and back disagree, where the motion breaks, and what leaves the picture, for which Lai et al.
+repeat the border instead. Pairs without a visible pixel do not count.
+
+A blurred clip scores low, and a frozen one lowest: read it next to a measure of detail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..flow import ITERATIONS, SMALLEST_SIDE, estimate_flows, stretch_flow
+from ..propagation import warp
+from .clips import check_clip, frame
+
+# The thresholds of Ruder et al.: squared disagreement of the flows there and back, and squared
+# slope of the flow, each against a share of the squared motion plus a constant.
+DISAGREEMENT = (0.01, 0.5)
+BREAK = (0.01, 0.002)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where each frame's pixels are in the next frame."""
+
+    flow: Tensor
+    """(1, 2, t - 1, h, w) fp32, from frame i to i + 1, in pixels."""
+    visible: Tensor
+    """(1, 1, t - 1, h, w) bool: the flow can be trusted, and leads to the same point."""
+
+
+def estimate_motion(
+    model: nn.Module,
+    reference: Tensor,
+    iterations: int = ITERATIONS,
+    longest_side: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    check_cancelled: Callable[[], None] | None = None,
+) -> Motion:
+    """The motion in a reference clip (1,3,t,h,w) in [-1, 1], of two frames or more.
+
+    `model` is what `uav_core.flow.estimate_flows` takes. Frames whose longer side is over
+    `longest_side` pixels are shrunk for it and the flow is enlarged again, which takes less time
+    and memory and gives up motion of the smallest things; None never shrinks. Progress counts
+    frame pairs, both directions. Raises InputError.
+    """
+    check_clip(reference, least=2, what="reference")
+    h, w = reference.shape[-2:]
+    small = _at_most(reference, longest_side)
+    flows = estimate_flows(
+        model, small, iterations, progress=progress, check_cancelled=check_cancelled
+    )
+    forward = flows[0].new_empty(1, 2, reference.shape[2] - 1, h, w)
+    seen = torch.empty_like(forward[:, :1], dtype=torch.bool)
+    for i in range(forward.shape[2]):
+        there, back = (stretch_flow(flow[:, :, i], h, w) for flow in flows)
+        forward[:, :, i], seen[:, :, i] = there, visible(there, back)
+    return Motion(forward, seen)
+
+
+def visible(flow: Tensor, back: Tensor) -> Tensor:
+    """(n,1,h,w) bool: where the first image's pixels can be seen in the second as well.
+
+    flow (n,2,h,w) leads from the first image to the second, `back` the other way, in pixels.
+    """
+    returned = warp(back, flow, "bilinear")
+
+    def squared(x: Tensor) -> Tensor:
+        return x.square().sum(dim=1, keepdim=True)
+
+    share, constant = DISAGREEMENT
+    agree = squared(flow + returned) <= share * (squared(flow) + squared(returned)) + constant
+    slopes = (F.pad(flow.diff(dim=-1), (0, 1)), F.pad(flow.diff(dim=-2), (0, 0, 0, 1)))
+    share, constant = BREAK
+    smooth = sum(map(squared, slopes)) <= share * squared(flow) + constant
+    return agree & smooth & _inside(flow)
+
+
+def warping_error(
+    frames: Tensor, motion: Motion, check_cancelled: Callable[[], None] | None = None
+) -> float:
+    """E_warp of a clip (1,3,t,h,w) in [-1, 1]; see the top of this file. NaN if nothing is visible.
+
+    `motion` is that of a reference of the same length and size, or of the clip itself. White
+    noise of variance v in every frame, on what moves by whole pixels, adds 2 v.
+    """
+    check_clip(frames, least=2)
+    expected = (motion.flow.shape[2] + 1, *motion.flow.shape[3:])
+    if tuple(frames.shape[2:]) != expected:
+        raise InputError(
+            f"The clip is {tuple(frames.shape[2:])} as frames, height, width, the motion was "
+            f"estimated on {expected}: expected the same. Resize or trim one of the clips."
+        )
+    errors = []
+    for i in range(frames.shape[2] - 1):
+        if check_cancelled is not None:
+            check_cancelled()
+        seen = motion.visible[:, :, i].to(frames.device)
+        if not seen.any():
+            continue
+        flow = motion.flow[:, :, i].to(frames.device)
+        difference = warp(frame(frames, i + 1), flow, "bilinear") - frame(frames, i)
+        errors.append(difference.square().mean(dim=1, keepdim=True)[seen].mean())
+    return float(torch.stack(errors).mean()) if errors else float("nan")
+
+
+def _at_most(frames: Tensor, longest_side: int | None) -> Tensor:
+    """Frames shrunk, if need be, until their longer side has so many pixels."""
+    t, h, w = frames.shape[2:]
+    if longest_side is None or max(h, w) <= longest_side:
+        return frames
+    if longest_side < SMALLEST_SIDE:
+        raise InputError(
+            f"Motion at a longest side of {longest_side} px: expected at least {SMALLEST_SIDE}."
+        )
+    scale = longest_side / max(h, w)
+    size = [max(SMALLEST_SIDE, round(side * scale)) for side in (h, w)]
+    small = frames.new_empty(1, 3, t, *size, dtype=torch.float32)
+    for i in range(t):
+        small[:, :, i] = F.interpolate(
+            frames[:, :, i].float(), size, mode="bilinear", align_corners=False, antialias=True
+        )
+    return small
+
+
+def _inside(flow: Tensor) -> Tensor:
+    """(n,1,h,w) bool: where the flow stays in the picture."""
+    h, w = flow.shape[-2:]
+    x = torch.arange(w, device=flow.device) + flow[:, :1]
+    y = torch.arange(h, device=flow.device)[:, None] + flow[:, 1:]
+    return (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
