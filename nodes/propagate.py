@@ -8,13 +8,17 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.errors import InputError
+from ..uav_core.flow import estimate_flows
 from ..uav_core.propagation import PropagationParams, parse_steps, propagate
 from .inputs import check_same_clip, video_frames
 from .runtime import check_cancelled, load_models, progress_bar
 from .schema import ADVANCED, OpticalFlow, PropagationSocket, schema
 
 DEFAULT_ITERATIONS = 20
+# The built-in estimator holds about 100 tensors of one fp32 value a pixel at once.
+BUILTIN_BYTES_PER_PIXEL = 400
 
 
 @dataclass(eq=False)
@@ -44,9 +48,7 @@ class FlowPropagation:
     def estimate(self) -> tuple[Tensor, Tensor]:
         """The flows, estimated on the first call with progress and cancel per pair of frames."""
         if self.flows is None:
-            from ..uav_core.flow import estimate_flows
-
-            load_models([self.flow_model], flow_memory(*self.frames.shape[-2:]))
+            load_models([self.flow_model], flow_memory(self.flow_model, *self.frames.shape[-2:]))
             pairs = max(2 * (self.frames.shape[2] - 1), 1)
             forward, backward = estimate_flows(
                 self.flow_model.model,
@@ -66,8 +68,20 @@ class FlowPropagation:
         return propagate(x0, forward, backward, self.params)
 
 
-def flow_memory(h: int, w: int) -> int:
-    """Bytes RAFT-large takes on frames of (h, w), above its weights."""
+def check_flow_model(flow_model: Any) -> None:
+    """Raise InputError unless this OPTICAL_FLOW holds RAFT or the built-in estimator."""
+    model = getattr(flow_model, "model", None)
+    if not isinstance(model, BuiltinFlow) and not hasattr(model, "feature_encoder"):
+        raise InputError(
+            "The flow model is not a RAFT network, nor the built-in one: expected the output of "
+            "'Load Flow Model' or of ComfyUI's 'Load Optical Flow Model'."
+        )
+
+
+def flow_memory(flow_model: Any, h: int, w: int) -> int:
+    """Bytes that a flow model takes on frames of (h, w), above its weights."""
+    if isinstance(flow_model.model, BuiltinFlow):
+        return h * w * BUILTIN_BYTES_PER_PIXEL
     # All-pairs correlation at 1/8 of the size with its pyramid (4/3), in fp32, twice while it is
     # built; and the encoders' feature maps.
     positions = max(h, 128) * max(w, 128) / 64
@@ -151,11 +165,7 @@ class Propagation(io.ComfyNode):
         flow_iterations: int = DEFAULT_ITERATIONS,
     ) -> io.NodeOutput:
         parse_steps(steps)
-        if not hasattr(getattr(flow_model, "model", None), "feature_encoder"):
-            raise InputError(
-                "The flow model is not a RAFT network: expected the output of 'Load Flow Model' "
-                "or of ComfyUI's 'Load Optical Flow Model'."
-            )
+        check_flow_model(flow_model)
         params = PropagationParams(strength, relative_threshold, absolute_threshold)
         clip = video_frames(frames)
         return io.NodeOutput(FlowPropagation(flow_model, clip, steps, params, flow_iterations))

@@ -106,22 +106,20 @@ def estimate_flow(
     with a side under 128 px, RAFT's least, are enlarged first, with their aspect kept as far
     as the long side stays within 1024 px. The flow is resized back, each axis with its own
     ratio. `model` is torchvision's RAFT on any device and in any dtype; it computes in fp32
-    there, and the flow comes back to image1's device. Raises InputError.
+    there, and the flow comes back to image1's device. A model whose `any_size` is true, such as
+    `uav_core.builtin_flow.BuiltinFlow`, gets the images as they are. Raises InputError.
     """
     _check_images(image1, image2, iterations)
     first = next(model.parameters())
     h, w = image1.shape[-2:]
-    network_h, network_w = _network_size(h, w)
+    network_h, network_w = (h, w) if getattr(model, "any_size", False) else _network_size(h, w)
     images = [x.to(first.device, torch.float32) for x in (image1, image2)]
     if (network_h, network_w) != (h, w):
         size = (network_h, network_w)
         images = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in images]
     with torch.autocast(first.device.type, enabled=False):
         flow = _run_in_fp32(model, images, iterations)
-    if (network_h, network_w) != (h, w):
-        flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
-        flow = flow * flow.new_tensor([w / network_w, h / network_h]).view(1, 2, 1, 1)
-    return flow.to(image1.device)
+    return stretch_flow(flow, h, w).to(image1.device)
 
 
 def estimate_flows(
@@ -163,6 +161,15 @@ def estimate_flows(
         _drop_correlations(model)
     forward, backward = rearrange(flows, "d t c h w -> d 1 c t h w")
     return forward, backward
+
+
+def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:
+    """A flow (n,2,h0,w0) at another size, bilinear, each component scaled with its own axis."""
+    h0, w0 = flow.shape[-2:]
+    if (h0, w0) == (h, w):
+        return flow
+    flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
+    return flow * flow.new_tensor([w / w0, h / h0]).view(1, 2, 1, 1)
 
 
 def resize_flow(flow: Tensor, h: int, w: int) -> Tensor:
