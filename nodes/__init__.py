@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import condition, decode, load, propagate, sample
+from . import compare, condition, decode, load, propagate, sample
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -18,6 +18,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sigmas,
     sample.Sampler,
     sample.Segments,
+    compare.Compare,
 )
 
 

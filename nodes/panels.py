@@ -1,0 +1,95 @@
+"""Pictures put together for looking at: side by side, one above the other, with labels; tables.
+
+Pictures are ComfyUI's IMAGE, (t, h, w, 3) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GAP = 2
+BACKGROUND, INK, FAINT = (24, 24, 24), (235, 235, 235), (160, 160, 160)
+
+
+def side_by_side(panels: Sequence[Tensor], labels: Sequence[str] | None = None) -> Tensor:
+    """Panels (t, h, w, 3) of one size from left to right, with labels above unless None.
+
+    Sides are made even, as video encoders want them.
+    """
+    columns = [_labelled(*pair) for pair in zip(panels, labels or [""] * len(panels), strict=True)]
+    return _even(_joined(columns, dim=2))
+
+
+def stacked(panels: Sequence[Tensor], labels: Sequence[str] | None = None) -> Tensor:
+    """Panels (1, h, w, 3) of one width from top to bottom, with labels above each unless None."""
+    rows = [_labelled(*pair) for pair in zip(panels, labels or [""] * len(panels), strict=True)]
+    return _even(_joined(rows, dim=1))
+
+
+def table_picture(cells: Sequence[Sequence[str]], notes: Sequence[str], size: int = 16) -> Tensor:
+    """A table, its first column to the left and numbers to the right, and notes: (1, h, w, 3)."""
+    font, small = ImageFont.load_default(size), ImageFont.load_default(size - 3)
+    line, margin, gap = round(1.6 * size), size, round(1.4 * size)
+    widths = [max(font.getlength(cell) for cell in column) for column in zip(*cells, strict=True)]
+    wide = max(sum(widths) + gap * (len(widths) - 1), *(small.getlength(note) for note in notes), 1)
+    height = line * (len(cells) + len(notes)) + size // 2 + 2 * margin
+    picture = Image.new("RGB", (round(wide) + 2 * margin, height), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    y = margin
+    for number, row in enumerate(cells):
+        x = float(margin)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            offset = 0 if column == 0 else width - font.getlength(cell)
+            draw.text((x + offset, y), cell, fill=FAINT if number < 2 else INK, font=font)
+            x += width + gap
+        y += line
+    y += size // 2
+    for note in notes:
+        draw.text((margin, y), note, fill=FAINT, font=small)
+        y += line
+    return _tensor(picture)
+
+
+def _labelled(panel: Tensor, label: str) -> Tensor:
+    """The panel under a strip with the label on it, as it is without a label."""
+    if not label:
+        return panel
+    t, h, w, _ = panel.shape
+    size = max(11, min(28, min(h, w) // 14))
+    strip = Image.new("RGB", (w, round(1.7 * size)), BACKGROUND)
+    font = ImageFont.load_default(size)
+    draw = ImageDraw.Draw(strip)
+    draw.text((w / 2, strip.height / 2), label, fill=INK, font=font, anchor="mm")
+    return torch.cat([_tensor(strip).to(panel).expand(t, -1, -1, -1), panel], dim=1)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """The parts one after the other along `dim`, with a gap in between."""
+    shape = list(parts[0].shape)
+    shape[dim] = GAP
+    gap = _colour(parts[0], BACKGROUND).expand(shape)
+    spaced = [piece for part in parts for piece in (gap, part)][1:]
+    return torch.cat(spaced, dim=dim)
+
+
+def _even(picture: Tensor) -> Tensor:
+    """One more line at the bottom and at the right where a side is odd."""
+    t, h, w, c = picture.shape
+    if h % 2 == 0 and w % 2 == 0:
+        return picture
+    result = _colour(picture, BACKGROUND).expand(t, h + h % 2, w + w % 2, c).clone()
+    result[:, :h, :w] = picture
+    return result
+
+
+def _colour(like: Tensor, rgb: tuple[int, int, int]) -> Tensor:
+    return like.new_tensor(rgb).div(255).view(1, 1, 1, 3)
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return data.view(1, picture.height, picture.width, 3).float().div(255)
