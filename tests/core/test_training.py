@@ -248,7 +248,7 @@ def test_training_makes_the_loss_smaller(tmp_path):
     run = decoder_run(tmp_path, loop)
     run.run()
     first, last = (sum(row["l1"] for row in rows) for rows in (run.history[:8], run.history[-8:]))
-    assert last < 0.85 * first
+    assert last < 0.95 * first
 
 
 def test_a_unet_learns_and_its_file_loads(tmp_path):

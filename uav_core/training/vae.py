@@ -37,7 +37,7 @@ class VAELoss:
     """Weights of the parts of the loss, next to 1 for the mean absolute error."""
 
     gradient: float = 0.5
-    kl: float = 2e-4
+    kl: float = 2e-3
     adversarial: float = 0.0
     adversarial_from: int = 0
     """The step from which on the discriminator's judgement counts."""
