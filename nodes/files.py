@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import folder_paths
 
+from ..uav_core import included
 from ..uav_core.errors import InputError
 
 # Files may lie in a folder of our own (the release unpacked as it is) or in ComfyUI's.
 OWN = "upscale_a_video"
 EXTENSIONS = {".safetensors", ".bin", ".pth", ".pt", ".ckpt"}
+# What the pack brings itself, by ComfyUI's folder for the like. No file of a user's is taken for
+# one of these: listed files have an extension.
+INCLUDED = {
+    "diffusion_models": (included.UNET,),
+    "vae": (included.VAE_VIDEO, included.VAE_3D),
+    "text_encoders": (included.TEXT,),
+}
+MARK = " (included)"
 
 
 def register_folders() -> None:
@@ -24,19 +35,38 @@ def register_folders() -> None:
         folder_paths.folder_names_and_paths[name] = (paths, set(extensions) | EXTENSIONS)
 
 
-def choices(native: str, hints: tuple[str, ...]) -> list[str]:
-    """File names for a dropdown, from our folder and ComfyUI's folder ``native``.
+def choices(native: str, hints: tuple[str, ...], folders: Sequence[str] = ()) -> list[str]:
+    """Names for a dropdown: included weights, ``folders``, then files.
 
-    Names with one of the ``hints`` in them come first, so that the first choice is a likely one.
+    Files are those of our folder and of ComfyUI's folder ``native``; names with one of the
+    ``hints`` in them come first, so that the first of them is a likely one.
     """
     names = [*folder_paths.get_filename_list(OWN), *folder_paths.get_filename_list(native)]
-    return sorted(
+    names = sorted(
         dict.fromkeys(names), key=lambda name: not any(hint in name.lower() for hint in hints)
     )
+    return [*(name + MARK for name in INCLUDED.get(native, ())), *folders, *names]
+
+
+@contextmanager
+def opened(name: str, native: str, marker: tuple[str, ...] = ()) -> Iterator[str]:
+    """Around loading a dropdown entry: its full path, and for included files how to repair them.
+
+    ``marker`` are the files looked for in a folder that was chosen.
+    """
+    stem = name.removesuffix(MARK)
+    if name.endswith(MARK) and stem in INCLUDED.get(native, ()):
+        path = included.path_of(stem)
+        with included.repairable(path):
+            yield str(path)
+    elif marker and name.endswith("/"):
+        yield resolve_folder(name, marker)
+    else:
+        yield resolve(name, native)
 
 
 def resolve(name: str, native: str) -> str:
-    """Full path of a dropdown entry; InputError if the file has gone."""
+    """Full path of a file that ``choices`` listed; InputError if it has gone."""
     for folder in (OWN, native):
         # ComfyUI 0.3.75 takes any text for a dropdown entry: only what was listed is opened.
         listed = name in folder_paths.get_filename_list(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.model_management as mm
@@ -11,12 +12,18 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..uav_core.checkpoints import load_checkpoint
+from ..uav_core.builtin_flow import BuiltinFlow
+from ..uav_core.checkpoints import Kind, load_checkpoint
 from ..uav_core.errors import CheckpointMismatchError, InputError
+from ..uav_core.flow import load_flow_model
+from ..uav_core.quality_text import QualityText
 from . import files
 from .model import load_unet
 from .schema import OpticalFlow, schema
+from .text import quality_clip
 from .vae import VideoVAE
+
+log = logging.getLogger(__name__)
 
 files.register_folders()
 
@@ -47,8 +54,9 @@ class LoadUNet(io.ComfyNode):
                 io.Combo.Input(
                     "unet_name",
                     options=files.choices("diffusion_models", ("unet_video", "uav_unet")),
-                    tooltip="unet_video.bin of the release, or its safetensors. Looked for in "
-                    "models/upscale_a_video and models/diffusion_models.",
+                    tooltip="The small model that comes with the pack; or the authors' "
+                    "unet_video.bin or its safetensors, from models/upscale_a_video or "
+                    "models/diffusion_models. U-Net, VAE and text encoder belong together.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -65,8 +73,8 @@ class LoadUNet(io.ComfyNode):
     def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
         if weight_dtype not in WEIGHT_DTYPES:
             raise InputError(f"Precision '{weight_dtype}': expected one of {list(WEIGHT_DTYPES)}.")
-        path = files.resolve(unet_name, "diffusion_models")
-        return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
+        with files.opened(unet_name, "diffusion_models") as path:
+            return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
 
 
 class LoadVAE(io.ComfyNode):
@@ -84,8 +92,9 @@ class LoadVAE(io.ComfyNode):
                     "vae_name",
                     options=files.choices("vae", ("vae_video", "vae_3d")),
                     tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
-                    "(frame by frame; lighter). Looked for in models/upscale_a_video and "
-                    "models/vae. Runs in fp32: fp16 overflows.",
+                    "(frame by frame; lighter), included or of the release, whichever the U-Net "
+                    "is. Looked for in models/upscale_a_video and models/vae. Runs in fp32: fp16 "
+                    "overflows.",
                 ),
             ],
             outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],
@@ -93,7 +102,8 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
-        return io.NodeOutput(VideoVAE(files.resolve(vae_name, "vae")))
+        with files.opened(vae_name, "vae") as path:
+            return io.NodeOutput(VideoVAE(path))
 
 
 class LoadTextEncoder(io.ComfyNode):
@@ -105,17 +115,19 @@ class LoadTextEncoder(io.ComfyNode):
             "UpscaleAVideoTextEncoderLoader",
             "Load Text Encoder (Upscale-A-Video)",
             ("openclip h", "sd2 text encoder", "clip loader 23 layers"),
-            description="Loads Stable Diffusion 2's text encoder (OpenCLIP-H, 23 layers) for "
-            "'CLIP Text Encode'.",
+            description="Loads the text encoder that belongs to the U-Net, for 'CLIP Text "
+            "Encode'. The included one reads only whether a text names flaws.",
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
-                    options=[
-                        *files.folders_with(TEXT_ENCODER_FILES),
-                        *files.choices("text_encoders", ("uav_text", "text_encoder")),
-                    ],
-                    tooltip="The release's text_encoder folder, or a single file of it. Looked "
-                    "for in models/upscale_a_video and models/text_encoders.",
+                    options=files.choices(
+                        "text_encoders",
+                        ("uav_text", "text_encoder"),
+                        files.folders_with(TEXT_ENCODER_FILES),
+                    ),
+                    tooltip="The included one for the included U-Net; for the authors' U-Net their "
+                    "text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a single "
+                    "file of it, from models/upscale_a_video or models/text_encoders.",
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="For the native 'CLIP Text Encode (Prompt)'.")],
@@ -123,19 +135,24 @@ class LoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, text_encoder_name: str) -> io.NodeOutput:
-        if text_encoder_name.endswith("/"):
-            path = files.resolve_folder(text_encoder_name, TEXT_ENCODER_FILES)
-        else:
-            path = files.resolve(text_encoder_name, "text_encoders")
-        return io.NodeOutput(load_text_encoder(path))
+        with files.opened(text_encoder_name, "text_encoders", TEXT_ENCODER_FILES) as path:
+            return io.NodeOutput(load_text_encoder(path))
 
 
 def load_text_encoder(path: str) -> comfy.sd.CLIP:
     """The CLIP of a Hugging Face text encoder file, giving the 23rd layer's output.
 
-    Raises a CheckpointError if the file is not an OpenCLIP-H text encoder.
+    Or that of a small U-Net's text embeddings. Raises a CheckpointError if the file is neither
+    these nor an OpenCLIP-H text encoder.
     """
-    checkpoint = load_checkpoint(path, "text_encoder")
+    checkpoint = load_checkpoint(path, (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT))
+    if checkpoint.kind is Kind.QUALITY_TEXT:
+        log.info(
+            "%s reads only whether a text names flaws (blur, noise, worst quality...); it does "
+            "not know what else a text says.",
+            checkpoint.source,
+        )
+        return quality_clip(QualityText.from_state_dict(checkpoint.state_dict, checkpoint.source))
     sd: dict[str, Any] = dict(checkpoint.state_dict)
     config = text_encoder_config(sd, checkpoint.source)
     # Only for the pooled output, which the U-Net does not use; ComfyUI warns if it is missing.
@@ -171,8 +188,18 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
     }
 
 
+BUILTIN_FLOW = "built-in (no weights)"
+
+
+def flow_patcher(model: torch.nn.Module) -> comfy.model_patcher.ModelPatcher:
+    """A flow model as OPTICAL_FLOW: what ComfyUI moves to the device and off it."""
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+    )
+
+
 class LoadFlowModel(io.ComfyNode):
-    """RAFT file -> OPTICAL_FLOW."""
+    """RAFT file, or the built-in estimator -> OPTICAL_FLOW."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -180,14 +207,15 @@ class LoadFlowModel(io.ComfyNode):
             "UpscaleAVideoFlowLoader",
             "Load Flow Model (Upscale-A-Video)",
             ("raft loader", "optical flow loader", "raft-things"),
-            description="Loads RAFT for flow-guided propagation. ComfyUI's own 'Load Optical "
-            "Flow Model' works as well.",
+            description="Loads an optical flow model for flow-guided propagation: the built-in "
+            "one, or RAFT from a file. ComfyUI's own 'Load Optical Flow Model' works as well.",
             inputs=[
                 io.Combo.Input(
                     "flow_name",
-                    options=files.choices("optical_flow", ("raft",)),
-                    tooltip="raft-things.pth of the release, or torchvision's raft_large. Looked "
-                    "for in models/upscale_a_video and models/optical_flow.",
+                    options=[BUILTIN_FLOW, *files.choices("optical_flow", ("raft",))],
+                    tooltip="The built-in estimator needs no file. raft-things.pth of the release "
+                    "and torchvision's raft_large see more; looked for in models/upscale_a_video "
+                    "and models/optical_flow.",
                 ),
             ],
             outputs=[OpticalFlow.Output(tooltip="For 'Flow-Guided Propagation'.")],
@@ -195,11 +223,8 @@ class LoadFlowModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, flow_name: str) -> io.NodeOutput:
-        # RAFT is torchvision's; a ComfyUI without a working torchvision still loads the pack.
-        from ..uav_core.flow import load_flow_model
-
-        model = load_flow_model(files.resolve(flow_name, "optical_flow"))
-        patcher = comfy.model_patcher.ModelPatcher(
-            model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
-        )
-        return io.NodeOutput(patcher)
+        if flow_name == BUILTIN_FLOW:
+            model: torch.nn.Module = BuiltinFlow()
+        else:
+            model = load_flow_model(files.resolve(flow_name, "optical_flow"))
+        return io.NodeOutput(flow_patcher(model))

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ..uav_core.checkpoints import check_keys, load_checkpoint
 from ..uav_core.errors import InputError
+from ..uav_core.included import TEXT
 from ..uav_core.models.attention import Attention
 from ..uav_core.models.unet import TemporalUNet, UNetParams
 from ..uav_core.pipeline import NULL_TEXT_KEY, check_null_text
+from .files import MARK
 
 # Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
 LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
@@ -130,11 +132,23 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
         text = kwargs.get("cross_attn")
         if kwargs.get(NULL_TEXT):
             text = self.null_text(device)
+        elif text is not None:
+            self.check_text(text)
         return {
             "c_concat": comfy.conds.CONDNoiseShape(low_res.to(device)),
             "y": comfy.conds.CONDRegular(torch.tensor([level], device=device)),
             "c_crossattn": comfy.conds.CONDCrossAttn(text),
         }
+
+    def check_text(self, text: Tensor, name: str = "text") -> None:
+        """InputError if an encoded text (called ``name``) was made for another U-Net."""
+        if text.shape[-1] != self.params.context_dim:
+            raise InputError(
+                f"The {name} is {text.shape[-1]} wide, this U-Net expects "
+                f"{self.params.context_dim}. Encode it with 'Load Text Encoder "
+                f"(Upscale-A-Video)', set to '{TEXT + MARK}' for the U-Net that is included, or "
+                "to the authors' text_encoder for theirs; not with another model's CLIP."
+            )
 
     def null_text(self, device: Any) -> Tensor:
         """(1, tokens, dim) of the empty text that came with the weights."""

@@ -121,12 +121,8 @@ def check_conditioning(name: str, cond: Conditioning, model: UpscaleAVideoModel)
             raise InputError(NOT_CONDITIONED)
         if options.get(NULL_TEXT):
             model.null_text("cpu")
-        elif text.shape[-1] != model.params.context_dim:
-            raise InputError(
-                f"The {name} text is {text.shape[-1]} wide, this U-Net expects "
-                f"{model.params.context_dim}. Encode it with 'Load Text Encoder "
-                "(Upscale-A-Video)', not with another model's CLIP."
-            )
+        else:
+            model.check_text(text, f"{name} text")
 
 
 class SegmentSampler(io.ComfyNode):

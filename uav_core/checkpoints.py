@@ -41,6 +41,7 @@ class Kind(str, Enum):
     RAFT = "raft"
     RAFT_TORCHVISION = "raft_torchvision"
     TEXT_ENCODER = "text_encoder"
+    QUALITY_TEXT = "quality_text"
     # Known, and of no use here: worth their name in an error.
     SD_X4_UNET = "sd_x4_unet"
     SD_UNET = "sd_unet"
@@ -68,6 +69,7 @@ _LABELS = {
     Kind.RAFT: "a RAFT flow model (raft-things layout)",
     Kind.RAFT_TORCHVISION: "a RAFT flow model (torchvision layout)",
     Kind.TEXT_ENCODER: "a CLIP text encoder",
+    Kind.QUALITY_TEXT: "the text embeddings of a small U-Net",
     Kind.SD_X4_UNET: "the image-only U-Net of the Stable Diffusion x4 upscaler",
     Kind.SD_UNET: "a Stable Diffusion U-Net",
     Kind.SD_CHECKPOINT: "a whole Stable Diffusion checkpoint",
@@ -262,6 +264,7 @@ _SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Tensor]], bool]], ...] = (
     (Kind.RAFT_SMALL, _has("feature_encoder.convnormrelu.0.weight")),
     (Kind.CLIP, lambda sd: _contains("text_model.")(sd) and _contains("vision_model.")(sd)),
     (Kind.TEXT_ENCODER, _has("text_model.encoder.layers.0.self_attn.q_proj.weight")),
+    (Kind.QUALITY_TEXT, _has("null_text_embedding", "negative_text_embedding")),
     (Kind.OPEN_CLIP, _contains("transformer.resblocks.")),
     (Kind.SEEDVR2, _has("vid_in.proj.weight")),
     (Kind.VIDEO_MODEL, _contains("motion_modules.", ".temporal_transformer", ".time_stack.",

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from presets import AUTHORS, with_preset
+
 API = Path(__file__).parent / "api"
 STEPS = 2
 
@@ -45,8 +47,18 @@ class Graph:
 
 
 def upscale(server: Any, clip: Path) -> Graph:
-    """The shipped workflow on ``clip``, with two steps and a coarse flow."""
+    """The shipped workflow on ``clip``, with the included weights and two steps."""
+    return _shortened(Graph("upscale_video", server), server, clip)
+
+
+def upscale_with_files(server: Any, clip: Path) -> Graph:
+    """The same with the four files that the authors' weights are converted to, here generated."""
     graph = Graph("upscale_video", server)
+    graph.prompt = with_preset(graph.prompt, AUTHORS)
+    return _shortened(graph, server, clip)
+
+
+def _shortened(graph: Graph, server: Any, clip: Path) -> Graph:
     graph.set("LoadVideo", file=server.upload(clip))
     graph.set("UpscaleAVideoSegmentSampler", steps=STEPS)
     return graph.set("UpscaleAVideoPropagation", steps="last 1", flow_iterations=2)

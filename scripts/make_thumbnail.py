@@ -1,0 +1,80 @@
+"""Make `workflows/upscale_video.jpg`: the shipped workflow on ComfyUI's page after a run.
+
+It runs on the sample clip with the workflow's own settings, in a real browser.
+
+    python scripts/make_thumbnail.py
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from comfy_server import ComfyServer
+from layout import ROOT, comfyui_path, default_version, environment_python, find_chromium
+from make_workflows import WORKFLOWS
+from PIL import Image
+from playwright.sync_api import ViewportSize, sync_playwright
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from comfy_page import ComfyPage
+
+TEMPLATE = "upscale_video"
+VIEW: ViewportSize = {"width": 1600, "height": 1000}
+WIDTH = 1000
+MARGIN = 8
+# Where the groups of the workflow lie on the page: left, top, right, bottom.
+GROUPS_ON_PAGE = """() => {
+    const boxes = window.app.graph.groups.map(group => group._bounding);
+    const corners = [
+        Math.min(...boxes.map(b => b[0])), Math.min(...boxes.map(b => b[1])),
+        Math.max(...boxes.map(b => b[0] + b[2])), Math.max(...boxes.map(b => b[1] + b[3])),
+    ];
+    const { scale, offset } = window.app.canvas.ds;
+    const { left, top } = window.app.canvas.canvas.getBoundingClientRect();
+    return corners.map((x, i) => (x + offset[i % 2]) * scale + [left, top][i % 2]);
+}"""
+
+log = logging.getLogger("make_thumbnail")
+
+
+def main() -> None:
+    """Run the workflow on the page, and keep a picture of its groups."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    target = WORKFLOWS / f"{TEMPLATE}.jpg"
+    with tempfile.TemporaryDirectory() as folder:
+        picture = picture_of_run(Path(folder))
+        height = round(picture.height * WIDTH / picture.width)
+        picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
+    log.info("%s: %d bytes", target.relative_to(ROOT), target.stat().st_size)
+
+
+def picture_of_run(base: Path) -> Image.Image:
+    """The workflow's part of the page, after a run."""
+    python, comfyui = environment_python(), comfyui_path(default_version())
+    server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
+    with server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
+        server.upload(ROOT / "assets" / "sample.mp4")
+        page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
+        page.open()
+        page.open_template(TEMPLATE)
+        page.page.evaluate(
+            "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
+        )
+        page.run(timeout=3600)
+        page.page.wait_for_timeout(5000)  # for the message that the job is done to fade
+        left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
+        whole = Image.open(page.picture(TEMPLATE)).convert("RGB")
+        browser.close()
+    return whole.crop(
+        (int(left) - MARGIN, int(top) - MARGIN, int(right) + MARGIN, int(bottom) + MARGIN)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What the shipped workflow is set to: for the included weights, and for the authors'.
+
+Values by node and input. `make_workflows.py` writes the first into the workflow and names the
+second in its note; the demo and the tests switch from the one to the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Preset = dict[str, dict[str, Any]]
+
+INCLUDED: Preset = {
+    "UpscaleAVideoUNetLoader": {"unet_name": "uav_small_unet (included)"},
+    "UpscaleAVideoVAELoader": {"vae_name": "uav_small_vae_video (included)"},
+    "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_small_text (included)"},
+    "UpscaleAVideoFlowLoader": {"flow_name": "built-in (no weights)"},
+    "UpscaleAVideoConditioning": {"noise_level": 60},
+    "UpscaleAVideoPropagation": {"steps": "last 3"},
+    "UpscaleAVideoSegmentSampler": {"steps": 15, "guidance": 2.0},
+    "UpscaleAVideoVAEDecode": {"color_fix": "adain"},
+}
+
+# The names are those that `uav_core.convert` writes.
+AUTHORS: Preset = {
+    "UpscaleAVideoUNetLoader": {"unet_name": "uav_unet.safetensors"},
+    "UpscaleAVideoVAELoader": {"vae_name": "uav_vae_video.safetensors"},
+    "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_text_encoder.safetensors"},
+    "UpscaleAVideoFlowLoader": {"flow_name": "uav_flow_raft.safetensors"},
+    "UpscaleAVideoConditioning": {"noise_level": 120},
+    "UpscaleAVideoPropagation": {"steps": "24,26,28"},
+    "UpscaleAVideoSegmentSampler": {"steps": 30, "guidance": 6.0},
+    "UpscaleAVideoVAEDecode": {"color_fix": "adain"},
+}
+
+
+def with_preset(prompt: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """A workflow in API form with the preset's values in its nodes."""
+    return {
+        key: {**node, "inputs": {**node["inputs"], **preset.get(node["class_type"], {})}}
+        for key, node in prompt.items()
+    }

@@ -1,0 +1,69 @@
+"""The shipped workflow and the names and numbers it is said to have."""
+
+import json
+
+import numpy as np
+import pytest
+from before_after import before_after, busiest
+from demo_weights import FILES
+from layout import ROOT
+from PIL import Image
+from presets import AUTHORS, INCLUDED, with_preset
+
+from uav_core import included
+from uav_core.convert import PARTS
+
+WORKFLOW = ROOT / "workflows" / "upscale_video.json"
+TWIN = ROOT / "tests" / "server" / "api" / "upscale_video.json"
+
+
+@pytest.fixture
+def twin():
+    return json.loads(TWIN.read_text())
+
+
+def names(preset):
+    values = (item for inputs in preset.values() for item in inputs.items())
+    return {value for key, value in values if key.endswith("_name")}
+
+
+def test_the_shipped_workflow_has_the_included_preset(twin):
+    assert with_preset(twin, INCLUDED) == twin
+    assert set(INCLUDED) == set(AUTHORS) <= {node["class_type"] for node in twin.values()}
+
+
+def test_the_authors_names_are_those_that_conversion_and_tests_write():
+    written = {part.target.split("/")[1] for part in PARTS}
+    assert names(AUTHORS) <= written
+    assert names(AUTHORS) == {file.split("/")[1] for file in FILES.values()}
+
+
+def test_the_included_names_are_those_of_the_files():
+    entries = {f"{n} (included)" for n in (included.UNET, included.VAE_VIDEO, included.TEXT)}
+    assert names(INCLUDED) == entries | {"built-in (no weights)"}
+
+
+def test_the_note_says_how_to_switch_to_the_authors_weights():
+    nodes = json.loads(WORKFLOW.read_text())["nodes"]
+    notes = "".join(n["widgets_values"][0] for n in nodes if n["type"] == "MarkdownNote")
+    for text in (*names(AUTHORS), "guidance** 6", "steps** 30", "noise_level** 120"):
+        assert text in notes, text
+
+
+def test_a_preset_leaves_the_rest_alone(twin):
+    changed = with_preset(twin, AUTHORS)
+    assert with_preset(changed, INCLUDED) == twin
+    assert changed != twin
+
+
+def test_details_are_taken_where_there_is_most_to_see():
+    pixels = np.zeros((90, 120), dtype=np.uint8)
+    pixels[50:70, 80:100:2] = 255
+    pixels[10:20, 10:20:4] = 255
+    picture = Image.fromarray(pixels)
+    first, second = busiest(picture, (30, 30), 2)
+    assert first[0] <= 80 and first[2] >= 99 and first[1] <= 50 and first[3] >= 70
+    assert second[0] <= 10 and second[2] >= 19 and second[1] <= 10 and second[3] >= 20
+    assert busiest(picture, (200, 30), 2) == []
+    sheet = before_after({"a": picture.convert("RGB"), "b": picture.convert("RGB")}, "a")
+    assert sheet.width == 2 * 384 + 3 * 8
