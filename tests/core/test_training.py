@@ -309,7 +309,9 @@ def test_sampled_latents_depend_on_frames_and_texts():
     @torch.no_grad()
     def sampled(pixels: Tensor, frames: Tensor, words: Tensor, steps: int = 1) -> Tensor:
         torch.manual_seed(1)
-        latents = unet_training.sampled_latents(vae, unet, words, steps=steps)
+        latents = unet_training.sampled_latents(
+            vae, unet, words, steps=(steps, steps), from_noise=0
+        )
         return latents(pixels, frames, np.random.default_rng(4))
 
     first = sampled(clean, low_res, text)

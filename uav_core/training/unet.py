@@ -135,26 +135,29 @@ def sampled_latents(
     *,
     negative: Tensor | None = None,
     guidance: tuple[float, float] = (1.0, 1.0),
-    steps: int = 8,
+    steps: tuple[int, int] = (4, 8),
+    from_noise: float = 0.5,
     noise_levels: tuple[int, int] = (20, 160),
 ) -> Callable[..., Tensor]:
     """Latents that the U-Net samples in a few DDIM steps, for the decoder to learn from.
 
-    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames. Sampling
-    starts at a random step, from the encoder's latent with that step's noise: latents sampled from
-    nothing but noise tell no more of the clean clip than the frames do, and a decoder that saw no
-    others would learn to ignore them.
+    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames. A share
+    ``from_noise`` of the batches is sampled as in use, from noise alone. The others start at a
+    later step, from the encoder's latent with that step's noise: latents sampled from noise tell no
+    more of the clean clip than the frames do, and a decoder that saw no others would learn to
+    ignore them.
     """
 
     def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
         level = int(rng.integers(noise_levels[0], noise_levels[1] + 1))
         noised = schedule.noise_low_res(low_res, torch.randn_like(low_res), level)
-        first, scale = int(rng.integers(steps)), rng.uniform(*guidance)
-        table = schedule.alphas_cumprod()[schedule.timesteps(steps)].to(clean.device)
+        count, scale = int(rng.integers(steps[0], steps[1] + 1)), rng.uniform(*guidance)
+        first = 0 if rng.random() < from_noise else int(rng.integers(count))
+        table = schedule.alphas_cumprod()[schedule.timesteps(count)].to(clean.device)
         encoded = vae.encode(clean).float() * LATENT_SCALE
         start = mix(encoded, torch.randn_like(encoded), table[first].expand(len(clean)))
         sampled = sample_clips(
-            unet, start, noised, level, text, steps, first, negative=negative, guidance=scale
+            unet, start, noised, level, text, count, first, negative=negative, guidance=scale
         )
         return sampled / LATENT_SCALE
 
