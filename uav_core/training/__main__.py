@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--unet", type=Path, help="a U-Net to sample latents; without, noised ones")
     p.add_argument("--noise", type=float, default=0.5, help="noise on latents without a U-Net")
     p.add_argument("--guidance", type=float, default=1.0, help="largest guidance sampled with")
+    p.add_argument("--from-noise", type=float, default=0.5, help="share sampled from noise alone")
     p = stage("unet", train_unet, "temporal U-Net", lr=4e-4, clips=8, frames=1)
     p.add_argument("--vae", type=Path, required=True, help="the VAE whose latents it learns")
     p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
@@ -184,6 +185,7 @@ def train_decoder(o: argparse.Namespace) -> None:
             texts["null_text_embedding"].to(o.device),
             negative=None if negative is None else negative.to(o.device),
             guidance=(1.0, o.guidance),
+            from_noise=o.from_noise,
         )
     players = vae.decoder_players(model, source, batch, vae_loss(o), loop, latents)
     run = Loop(o.run, players, loop)
