@@ -1,0 +1,150 @@
+import logging
+import shutil
+from fractions import Fraction
+
+import av
+import pytest
+from video_files import plain_times, write_clip
+
+from uav_core.video import UnreadableVideoError, count_frames, frame_times, probe
+from uav_core.video.color import Color
+
+BT709 = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
+
+
+def test_facts_of_a_clip(tmp_path):
+    path = write_clip(
+        tmp_path / "a.mp4",
+        pixel_format="yuv420p10le",
+        aspect=Fraction(4, 3),
+        tags=BT709,
+        audio=(("aac", 0, 0.5), ("aac", 0, 0.5)),
+    )
+    info = probe(path)
+    assert (info.width, info.height, info.rotation) == (48, 32, 0)
+    assert info.sample_aspect == Fraction(4, 3)
+    assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p10le", 10)
+    assert info.color == Color("limited", "bt709", "bt709", "bt709")
+    assert info.frames == 12 and info.rate == 25
+    assert [(a.codec, a.rate, a.channels) for a in info.audio] == [("aac", 48000, 1)] * 2
+    assert "mp4" in info.container
+
+
+def test_untagged_colour_is_unknown(tmp_path):
+    assert probe(write_clip(tmp_path / "a.mp4")).color.matrix == "unknown"
+
+
+@pytest.mark.parametrize(("angle", "clockwise"), [(-90, 90), (90, 270), (180, 180), (0, 0)])
+def test_rotation_swaps_the_sides_and_the_aspect(tmp_path, angle, clockwise):
+    info = probe(write_clip(tmp_path / "a.mp4", rotation=angle, aspect=Fraction(4, 3)))
+    turned = clockwise % 180 == 90
+    assert info.rotation == clockwise
+    assert (info.width, info.height) == ((32, 48) if turned else (48, 32))
+    assert info.sample_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
+    assert info.coded_size == (48, 32)
+
+
+VFR = [0, 512, 600, 2000, 2001, 5000, 5512, 9000, 9100, 9999, 12800, 20000]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("cfr.mp4", {}),
+        ("cfr.mkv", {}),
+        ("bframes.mp4", {"options": {"bf": "3", "x264-params": "b-adapt=0"}}),
+        ("vfr.mp4", {"times": VFR}),
+        ("late.mp4", {"times": [t + 25600 for t in VFR]}),
+        ("late.ts", {"times": [t + 25600 for t in VFR]}),
+        ("edit.mp4", {"times": [t - 2560 for t in range(0, 512 * 12, 512)]}),
+        ("packed.avi", {"codec": "mpeg4", "options": {"bf": "2"}, "base": Fraction(1, 25)}),
+        ("old.mpg", {"codec": "mpeg2video", "base": Fraction(1, 25)}),
+        ("raw.h264", {}),
+        ("interlaced.ts", {"options": {"flags": "+ildct+ilme", "x264-params": "tff=1"}}),
+        ("open.mkv", {"options": {"g": "5", "x264-params": "open-gop=1:bframes=2:b-adapt=0"}}),
+    ],
+)
+def test_times_are_those_of_decoding(tmp_path, name, arguments):
+    if name.startswith("edit"):
+        arguments = {**arguments, "container_options": {"avoid_negative_ts": "disabled"}}
+    path = write_clip(tmp_path / name, **arguments)
+    times, decoded = frame_times(path), plain_times(path)
+    assert count_frames(path) == len(decoded)
+    if None not in decoded:
+        assert times == decoded
+    assert times == sorted(set(times))
+
+
+def test_an_edit_list_hides_frames(tmp_path):
+    """The case above does hide some: otherwise it would test nothing."""
+    path = write_clip(
+        tmp_path / "a.mp4",
+        times=[t - 2560 for t in range(0, 512 * 12, 512)],
+        container_options={"avoid_negative_ts": "disabled"},
+    )
+    assert 0 < count_frames(path) < 12
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    def refused(name, content):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UnreadableVideoError) as error:
+            probe(path)
+        with pytest.raises(UnreadableVideoError):
+            frame_times(path)
+        return str(error.value)
+
+    whole = write_clip(tmp_path / "whole.mp4").read_bytes()
+    assert "cannot be opened" in refused("missing.mp4", None)
+    assert "0 bytes" in refused("empty.mp4", b"")
+    assert "not a video" in refused("text.mp4", b"no video at all " * 99)
+    assert "moov" in refused("cut.mp4", whole[: whole.index(b"moov") - 4])
+    with pytest.raises(UnreadableVideoError, match="folder"):
+        probe(tmp_path)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "a.m4a"
+    source = write_clip(tmp_path / "a.mp4", audio=(("aac", 0, 0.2),))
+    with av.open(str(source)) as whole, av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream_from_template(whole.streams.audio[0], opaque=True)
+        for packet in whole.demux(whole.streams.audio[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    with pytest.raises(UnreadableVideoError, match="no video stream"):
+        probe(path)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_a_stream_without_frames_is_named(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 48, 32
+        container.start_encoding()
+    with pytest.raises(UnreadableVideoError, match=r"without a single picture|no video stream"):
+        probe(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_file_cut_in_its_data_gives_the_frames_before(tmp_path, name, caplog):
+    options = {"g": "10", "bf": "0", "crf": "1"}
+    whole = write_clip(
+        tmp_path / name,
+        40,
+        options=options,
+        container_options={"movflags": "faststart"} if name == "a.mp4" else {},
+    )
+    cut = tmp_path / f"cut-{name}"
+    shutil.copy(whole, cut)
+    with open(cut, "r+b") as file:
+        file.truncate(whole.stat().st_size * 6 // 10)
+    with caplog.at_level(logging.WARNING):
+        times = frame_times(cut)
+    assert 10 < len(times) < 40
+    assert times == frame_times(whole)[: len(times)]
+    if name == "a.mp4":
+        assert f"{len(times)} of the 40 frames" in caplog.text

@@ -1,0 +1,52 @@
+"""Video files as streams of frames: read, encode in parts, join with the source's audio.
+
+Memory does not grow with the length of the video.
+"""
+
+from .choices import CODECS, EncodeParams, available_codecs
+from .color import Color
+from .errors import (
+    BadPartError,
+    DiskFullError,
+    EncodeError,
+    EncodeParamsError,
+    InputChangedError,
+    UnreadableVideoError,
+    UnwritableError,
+    VideoError,
+)
+from .fingerprint import Fingerprint, check_unchanged, fingerprint
+from .join import join
+from .parts import PartInfo, check_part, encode_part, part_info
+from .probe import AudioInfo, VideoInfo, probe
+from .reader import VideoReader
+from .times import count_frames, frame_times
+
+__all__ = [
+    "CODECS",
+    "AudioInfo",
+    "BadPartError",
+    "Color",
+    "DiskFullError",
+    "EncodeError",
+    "EncodeParams",
+    "EncodeParamsError",
+    "Fingerprint",
+    "InputChangedError",
+    "PartInfo",
+    "UnreadableVideoError",
+    "UnwritableError",
+    "VideoError",
+    "VideoInfo",
+    "VideoReader",
+    "available_codecs",
+    "check_part",
+    "check_unchanged",
+    "count_frames",
+    "encode_part",
+    "fingerprint",
+    "frame_times",
+    "join",
+    "part_info",
+    "probe",
+]

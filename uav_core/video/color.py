@@ -1,0 +1,241 @@
+"""Colour of video files: what the tags say, and pictures to RGB tensors and back.
+
+Only range and matrix are converted. Primaries and transfer stay as they are and keep their tags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, VideoReformatter
+from torch import Tensor
+
+UNKNOWN = "unknown"
+
+# The numbers are those of ITU-T H.273, which every format uses.
+MATRICES = {
+    "rgb": 0,
+    "bt709": 1,
+    UNKNOWN: 2,
+    "fcc": 4,
+    "bt470bg": 5,
+    "smpte170m": 6,
+    "smpte240m": 7,
+    "ycgco": 8,
+    "bt2020nc": 9,
+    "bt2020c": 10,
+}
+PRIMARIES = {
+    "bt709": 1,
+    UNKNOWN: 2,
+    "bt470m": 4,
+    "bt470bg": 5,
+    "smpte170m": 6,
+    "smpte240m": 7,
+    "film": 8,
+    "bt2020": 9,
+    "smpte428": 10,
+    "smpte431": 11,
+    "smpte432": 12,
+    "ebu3213": 22,
+}
+TRANSFERS = {
+    "bt709": 1,
+    UNKNOWN: 2,
+    "gamma22": 4,
+    "gamma28": 5,
+    "smpte170m": 6,
+    "smpte240m": 7,
+    "linear": 8,
+    "log100": 9,
+    "log316": 10,
+    "iec61966-2-4": 11,
+    "bt1361e": 12,
+    "iec61966-2-1": 13,
+    "bt2020-10": 14,
+    "bt2020-12": 15,
+    "smpte2084": 16,
+    "smpte428": 17,
+    "arib-std-b67": 18,
+}
+RANGES = {UNKNOWN: 0, "limited": 1, "full": 2}
+
+# swscale's own numbers of the matrices it can convert.
+_SWS_MATRICES = {
+    "bt709": 1,
+    "fcc": 4,
+    "bt470bg": 5,
+    "smpte170m": 5,
+    "smpte240m": 7,
+    "bt2020nc": 9,
+    "bt2020c": 9,
+}
+# Bicubic, full chroma in and out, accurate rounding, bit-exact: swscale's own flags, which PyAV
+# before 17 has no names for.
+_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+# swscale's 16-bit RGB has white at 255 << 8, not at 65535.
+_SWS_WHITE = 255 << 8
+
+
+@dataclass(frozen=True)
+class Color:
+    """The colour tags of a stream, by FFmpeg's names; "unknown" where the file is silent."""
+
+    range: str = "limited"
+    matrix: str = "bt709"
+    primaries: str = "bt709"
+    transfer: str = "bt709"
+
+
+BT709 = Color()
+
+
+def _name(names: dict[str, int], number: int) -> str:
+    return next((name for name, n in names.items() if n == int(number)), UNKNOWN)
+
+
+def color_of(context: av.VideoCodecContext) -> Color:
+    """The tags of an opened decoder."""
+    return Color(
+        _name(RANGES, context.color_range),
+        _name(MATRICES, context.colorspace),
+        _name(PRIMARIES, context.color_primaries),
+        _name(TRANSFERS, context.color_trc),
+    )
+
+
+def output_color(source: Color, *, keep_range: bool = False) -> Color:
+    """The tags to write for frames that were read from ``source``.
+
+    Limited range and the BT.709 matrix, but the BT.2020 matrix for such a source; full range if
+    the source has it and ``keep_range``. Primaries and transfer are the source's, BT.709 where
+    it does not name them.
+    """
+    wide = source.matrix.startswith("bt2020")
+    return Color(
+        "full" if keep_range and source.range == "full" else "limited",
+        "bt2020nc" if wide else "bt709",
+        "bt709" if source.primaries == UNKNOWN else source.primaries,
+        "bt709" if source.transfer == UNKNOWN else source.transfer,
+    )
+
+
+def guess_matrix(color: Color, width: int, height: int) -> str:
+    """The matrix to read with: the tag, or what players take for an untagged size."""
+    if color.matrix in _SWS_MATRICES:
+        return color.matrix
+    return "bt709" if width >= 1280 or height > 576 else "smpte170m"
+
+
+def depth(pixel_format: str) -> int:
+    """Bits per channel."""
+    return max(c.bits for c in av.VideoFormat(pixel_format).components)
+
+
+def _planes(frame: av.VideoFrame, dtype: type[np.generic]) -> list[np.ndarray]:
+    """Writable views (h, w) of a planar picture without chroma subsampling."""
+    h, w = frame.height, frame.width
+    planes: Any = frame.planes  # buffers, which its type does not say
+    return [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).view(dtype)[:h, :w]
+        for plane in planes
+    ]
+
+
+class ToRGB:
+    """Decoded pictures to (3, h, w) float32 in [-1, 1].
+
+    More than 8 bits go through 16-bit RGB. Alpha is dropped. Pictures of another size than the
+    first are scaled to it, as players do.
+
+    Args:
+        color: the stream's tags.
+        size: (width, height) as coded.
+    """
+
+    def __init__(self, color: Color, size: tuple[int, int]) -> None:
+        self._color, self._size = color, size
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Tensor:
+        """Convert one picture."""
+        source, (width, height) = frame.format, self._size
+        full = self._color.range == "full" or source.name.startswith("yuvj")
+        deep = depth(source.name) > 8
+        rgb = self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "gbrp16le" if deep else "gbrp",
+            src_colorspace=_SWS_MATRICES[guess_matrix(self._color, width, height)],
+            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            # Where both ranges are the same, PyAV before 17 leaves the matrix out as well.
+            dst_color_range=ColorRange.UNSPECIFIED if full else ColorRange.JPEG,
+            interpolation=_EXACT,
+        )
+        g, b, r = _planes(rgb, np.uint16 if deep else np.uint8)
+        out = torch.from_numpy(np.stack((r, g, b)).astype(np.float32))
+        white = _white(source, full) if deep else 255.0
+        if source.name.startswith("gray") and self._color.range == "limited":
+            # swscale takes every gray picture for full range.
+            out, white = out - white * 16 / 255, white * 219 / 255
+        return out.mul_(2 / white).sub_(1).clamp_(-1, 1)
+
+
+def _white(source: av.VideoFormat, full: bool) -> float:
+    """White in swscale's 16-bit RGB, which it shifts from other depths instead of scaling."""
+    bits = depth(source.name)
+    if source.is_rgb or full or source.name.startswith("gray"):
+        return float(((1 << bits) - 1) << (16 - bits))
+    return float(_SWS_WHITE)
+
+
+class FromRGB:
+    """Tensors (3, h, w) in [-1, 1] to pictures of ``pixel_format``, tagged with ``color``."""
+
+    def __init__(self, pixel_format: str, color: Color) -> None:
+        self._format, self._color = pixel_format, color
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: Tensor) -> av.VideoFrame:
+        """Convert one frame; values outside are clamped."""
+        bits, rgb = depth(self._format), av.VideoFormat(self._format).is_rgb
+        # RGB is written as it is, YUV converted from 8 or 16 bits.
+        white = (1 << bits) - 1 if rgb or bits == 8 else _SWS_WHITE
+        planar = self._format.startswith("gbrp")
+        name = self._format if planar else "gbrp" if bits == 8 else "gbrp16le"
+        levels = frame.float().add(1).mul(white / 2).round().clamp(0, white).to(torch.int32)
+        picture = av.VideoFrame(frame.shape[2], frame.shape[1], name)
+        dtype = np.uint8 if bits == 8 else np.uint16
+        for plane, channel in zip(_planes(picture, dtype), (1, 2, 0), strict=True):
+            plane[...] = levels[channel].cpu().numpy()
+        if rgb and not planar:
+            picture = self._reformatter.reformat(picture, format=self._format)
+        elif not rgb:
+            full = self._color.range == "full"
+            picture = self._reformatter.reformat(
+                picture,
+                format=self._format,
+                dst_colorspace=_SWS_MATRICES[self._color.matrix],
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+                interpolation=_EXACT,
+            )
+        tag(picture, self._color, rgb)
+        return picture
+
+
+def tag(target: Any, color: Color, rgb: bool) -> None:
+    """Write the tags of an encoder's context, or of a picture, which some encoders copy."""
+    target.color_range = RANGES["full" if rgb else color.range]
+    target.colorspace = MATRICES["rgb" if rgb else color.matrix]
+    for name, value in (
+        ("color_primaries", PRIMARIES[color.primaries]),
+        ("color_trc", TRANSFERS[color.transfer]),
+    ):
+        if hasattr(target, name):  # pictures have them since PyAV 17
+            setattr(target, name, value)

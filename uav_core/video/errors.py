@@ -1,0 +1,37 @@
+"""Named errors of video files. Each message says what arrived, what was expected and what to do."""
+
+from __future__ import annotations
+
+from ..errors import InputError, UpscaleAVideoError
+
+
+class VideoError(UpscaleAVideoError):
+    """Base of what can go wrong with a video file; the subclasses say what."""
+
+
+class UnreadableVideoError(VideoError, ValueError):
+    """The file is missing, empty, cut off, not a video, or holds no picture."""
+
+
+class InputChangedError(VideoError):
+    """The source is no longer the file that the run began with."""
+
+
+class UnwritableError(VideoError, OSError):
+    """A file or folder that cannot be written to."""
+
+
+class DiskFullError(UnwritableError):
+    """No room left on the disk, or a limit on the size of files was reached."""
+
+
+class EncodeError(VideoError):
+    """The encoder refused the frames or the settings."""
+
+
+class BadPartError(VideoError):
+    """A part that is missing, damaged, or does not belong to the other parts."""
+
+
+class EncodeParamsError(InputError):
+    """Settings of the encoder that do not fit each other, the size, or this build."""

@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from .errors import DiskFullError, UnwritableError
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+BLOCK = 1 << 20
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes that can still be written beside ``path``."""
+    return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+
+
+def check_room(path: str | os.PathLike[str], needed: int) -> None:
+    """Raise DiskFullError unless ``needed`` bytes can be written beside ``path``."""
+    folder = os.path.dirname(os.path.abspath(path))
+    _check_folder(folder)
+    free = free_bytes(path)
+    if free < needed:
+        raise DiskFullError(
+            f"The disk of '{folder}' is too full: {needed} bytes are needed, {free} are free. Make "
+            "room and run again."
+        )
+
+
+def _check_folder(folder: str) -> None:
+    if not os.path.isdir(folder):
+        raise UnwritableError(
+            f"The folder '{folder}' does not exist: expected an existing folder to write to."
+        )
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that becomes ``path`` once it is complete and on the disk.
+
+    Until then it is ``path`` with ".tmp" added; after any error it is gone, and an earlier
+    ``path`` is as it was. Raises DiskFullError or UnwritableError.
+    """
+    name = os.fspath(path)
+    temporary, folder = name + ".tmp", os.path.dirname(os.path.abspath(name))
+    _check_folder(folder)
+    written = 0
+    try:
+        with open(temporary, "wb", buffering=BLOCK) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            finally:
+                written = os.fstat(file.fileno()).st_size
+        os.replace(temporary, name)
+        _sync_folder(folder)
+    except OSError as error:
+        if isinstance(error, UnwritableError):
+            raise
+        raise _named(error, name, written) from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _named(error: OSError, name: str, written: int) -> UnwritableError:
+    if error.errno in _FULL:
+        reached = " (or a limit on the size of files is reached)" * (error.errno != errno.ENOSPC)
+        return DiskFullError(
+            f"The disk is full{reached}: '{name}' needs more than the {written} bytes written so "
+            f"far, {free_bytes(name)} are free. Nothing is left of it; make room and run again."
+        )
+    return UnwritableError(
+        f"'{name}' cannot be written ({error.strerror or error}): expected a folder that may be "
+        "written to. Choose another folder, or change its permissions."
+    )
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":
+        return  # folders cannot be opened there
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """BLAKE2b (hex, 32 bytes) of a whole file."""
+    digest = hashlib.blake2b(digest_size=32)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
