@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+MAX_SCORES = 64 * 2**20
+"""Bytes of attention scores held at once where no fused kernel serves."""
 
 # CUDA launches put (batch x heads) on a grid axis that ends at 65535.
 _MAX_GRID = 65535
@@ -28,7 +32,12 @@ class Attention(Protocol):
 def scaled_dot_product(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None
 ) -> Tensor:
-    """PyTorch's fused attention, in batches that stay inside CUDA's grid limit."""
+    """PyTorch's attention, in batches that stay inside CUDA's grid limit.
+
+    Where PyTorch has no fused kernel for the device or the width of a head, it would hold the
+    scores of all queries and keys: then the queries go in parts, with the same result, that keep
+    the scores within MAX_SCORES bytes (those of a single query, if they alone are more).
+    """
     step = max(1, _MAX_GRID // heads)
     if q.shape[0] > step:
         parts = [
@@ -37,5 +46,28 @@ def scaled_dot_product(
         ]
         return torch.cat(parts)
     q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # Kernels without fusion compute half precision in fp32, so every score counts 4 bytes.
+    row = 4 * q.shape[0] * heads * k.shape[2]
+    if row * q.shape[2] > MAX_SCORES and not _is_fused(q, k, v, mask):
+        out = _in_parts(q, k, v, mask, max(1, MAX_SCORES // row))
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b h n d -> b n (h d)")
+
+
+def _is_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+    """Whether PyTorch has a kernel for these (b h n d) that never holds all scores."""
+    return torch.ops.aten._fused_sdp_choice(q, k, v, mask) != SDPBackend.MATH.value
+
+
+def _in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, queries: int) -> Tensor:
+    """Attention for so many queries at a time."""
+    count = q.shape[2]
+    if mask is not None:
+        mask = mask.expand(*mask.shape[:-2], count, mask.shape[-1])
+    parts = []
+    for start in range(0, count, queries):
+        rows = slice(start, start + queries)
+        part_mask = None if mask is None else mask[..., rows, :]
+        parts.append(F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=part_mask))
+    return torch.cat(parts, dim=2)
