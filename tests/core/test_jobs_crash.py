@@ -1,0 +1,122 @@
+"""Jobs whose process dies: killed from outside, or ended before any line."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_jobs import LONG, PLAN, add_part, content, in_memory, inputs, untrue, untrue_records
+
+from uav_core.jobs import Job, JobBusyError, list_jobs
+
+WORKER = Path(__file__).with_name("job_worker.py")
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+@pytest.fixture
+def start():
+    """Starts a worker; those still running are ended with the test."""
+    started = []
+
+    def start_worker(*words) -> subprocess.Popen:
+        command = [sys.executable, str(WORKER), *map(str, words)]
+        pipe = subprocess.PIPE
+        # Unbuffered: a line read here must not take the next ones from communicate.
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, bufsize=0))
+        assert started[-1].stdout is not None
+        return started[-1]
+
+    yield start_worker
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    with in_memory(tmp_path) as folder:
+        yield folder
+
+
+def kill(process: subprocess.Popen) -> tuple[list[list[str]], str]:
+    """What it said before."""
+    process.send_signal(SIGKILL)
+    out, err = process.communicate(timeout=20)
+    return [line.split() for line in out.decode().splitlines()], err.decode()
+
+
+def test_thirty_kills_lose_nothing_that_was_acknowledged(start, tmp_path):
+    Job.open(tmp_path, inputs(), LONG).close()
+    pick, parts, frames_done = random.Random(), set(), 0
+    for _ in range(30):
+        process = start("work", tmp_path)
+        process.stdout.readline()
+        time.sleep(0.03 * pick.random())
+        said, err = kill(process)
+        assert not err and untrue_records(tmp_path) == []
+        parts |= {int(words[1]) for words in said if words[0] == "part"}
+        frames_done = max([frames_done] + [int(w[1]) for w in said if w[0] == "state"])
+        with Job.open(tmp_path, inputs(), lambda: pytest.fail("it began anew")) as job:
+            assert untrue(job) == []
+            recorded = {part.index for part in job.manifest.parts}
+            # One more may be recorded than there was time to say.
+            assert parts <= recorded and len(recorded) <= len(parts) + 1
+            parts = recorded
+            assert max((s.frames_done for s in job.manifest.states), default=0) >= frames_done
+    assert len(parts) > 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("scenario", "step", "least"), [("job", 40, 30), ("cleaning", 4, 30)])
+def test_a_crash_before_any_line_leaves_a_job_that_goes_on(start, tmp_path, scenario, step, least):
+    process = start("crash", tmp_path, scenario, step)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    lines = out.decode().splitlines()
+    assert [line for line in lines if not line.startswith("right")] == []
+    assert len(lines) >= 2 * least
+    assert lines[-2].split()[2] == "0"  # the last ran to its end
+
+
+def test_one_run_at_a_time_and_a_killed_one_does_not_block(start, tmp_path):
+    process = start("hold", tmp_path)
+    assert process.stdout.readline() == b"open\n"
+    with pytest.raises(JobBusyError, match=f"by process {process.pid}\\b"):
+        Job.open(tmp_path, inputs(), PLAN)
+    assert list_jobs(tmp_path)[0].busy
+    Job.open(tmp_path, inputs(steps=20), PLAN).close()  # another job is not held
+    kill(process)
+    with Job.open(tmp_path, inputs(), PLAN) as job:
+        with pytest.raises(JobBusyError, match=f"by process {os.getpid()}\\b"):
+            Job.open(tmp_path, inputs(), PLAN)
+        add_part(job, 0)
+    with Job.open(tmp_path, inputs(), PLAN) as job:
+        assert job.part_path(0).read_bytes() == content("part", 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder to sync")
+def test_data_is_on_the_disk_before_the_manifest_says_so(tmp_path):
+    calls = []
+
+    def profile(frame, event, function):
+        if event == "c_call" and function in (os.fsync, os.replace):
+            name = function.__name__
+            if name == "replace":
+                name = Path(frame.f_locals["target"]).name
+            calls.append(name)
+
+    with Job.open(tmp_path, inputs(), PLAN) as job:
+        path = job.part_path(0)
+        path.write_bytes(content("part", 0))
+        sys.setprofile(profile)
+        try:
+            job.add_part(0)
+        finally:
+            sys.setprofile(None)
+    written = ["fsync", "manifest.json.bak", "fsync", "fsync", "manifest.json", "fsync"]
+    # The part and its name, then each manifest: its content, its name, its folder.
+    assert calls == ["fsync", "fsync", *written]

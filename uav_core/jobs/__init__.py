@@ -1,0 +1,45 @@
+"""Long video jobs on disk: identity, manifest, folder, space, cleaning. Standard library only."""
+
+from .clean import JobSummary, clean, list_jobs, remove_job
+from .disk import check_space, disk_needed, human_bytes
+from .errors import (
+    DamagedManifestError,
+    DiskFullError,
+    JobBusyError,
+    JobError,
+    JobFolderError,
+    UnsafePathError,
+)
+from .folder import Job
+from .identity import JobInputs, job_id, weights_hash
+from .manifest import Fallback, Manifest, OutputRecord, PartRecord, StateRecord
+from .paths import inside, plain_name
+from .plan import JobPlan
+
+__all__ = [
+    "DamagedManifestError",
+    "DiskFullError",
+    "Fallback",
+    "Job",
+    "JobBusyError",
+    "JobError",
+    "JobFolderError",
+    "JobInputs",
+    "JobPlan",
+    "JobSummary",
+    "Manifest",
+    "OutputRecord",
+    "PartRecord",
+    "StateRecord",
+    "UnsafePathError",
+    "check_space",
+    "clean",
+    "disk_needed",
+    "human_bytes",
+    "inside",
+    "job_id",
+    "list_jobs",
+    "plain_name",
+    "remove_job",
+    "weights_hash",
+]
