@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare, condition, decode, load, propagate, sample
+from . import compare, condition, decode, load, longvideo, propagate, sample, tiles
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -18,7 +18,10 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sigmas,
     sample.Sampler,
     sample.Segments,
+    tiles.Tiles,
     compare.Compare,
+    longvideo.UpscaleLongVideo,
+    longvideo.LongVideoOptions,
 )
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from ..uav_core.color import ColorMode
 from ..uav_core.errors import InputError
 from ..uav_core.segments import DECODE_GROUP, plan_groups
+from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from .inputs import check_same_clip, video_frames, video_latent
 from .runtime import progress_bar
-from .schema import schema
+from .schema import ADVANCED, schema
 from .vae import VideoVAE
 
 
@@ -55,6 +56,27 @@ class VAEDecode(io.ComfyNode):
                     tooltip="If colours drift from the input: adain matches their mean and "
                     "spread, wavelet takes the input's low frequencies.",
                 ),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=8,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="Side of the tiles that are decoded one by one and blended, in pixels "
+                    "of the input; 0 for whole frames. 128 or more; smaller ones drift apart.",
+                ),
+                io.Int.Input(
+                    "tile_overlap",
+                    default=TILE_OVERLAP,
+                    min=0,
+                    max=512,
+                    step=8,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The upscaled frames.")],
         )
@@ -68,6 +90,8 @@ class VAEDecode(io.ComfyNode):
         lr_guidance: float,
         frames_per_group: int,
         color_fix: ColorMode,
+        tile: int = 0,
+        tile_overlap: int = TILE_OVERLAP,
     ) -> io.NodeOutput:
         latent, clip = video_latent(samples), video_frames(frames)
         check_same_clip("latent", tuple(latent.shape[2:]), tuple(clip.shape[2:]))
@@ -83,6 +107,8 @@ class VAEDecode(io.ComfyNode):
             w=lr_guidance,
             group=frames_per_group,
             color=color_fix,
+            tile=tile,
+            tile_overlap=tile_overlap,
             progress=progress_bar(groups),
         )
         return io.NodeOutput(images)

@@ -7,10 +7,12 @@ from typing import Any
 
 import comfy.model_patcher
 import comfy.patcher_extension
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core.tiles import OVERLAP, plan_tiles, tiled_predict
 from .runtime import check_cancelled
+from .schema import schema
 
 KEY = "upscale_a_video_tiles"
 _PREPARE = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
@@ -66,3 +68,44 @@ def with_tiles(
     model.remove_wrappers_with_key(_PREPARE, KEY)
     model.add_wrapper_with_key(_PREPARE, KEY, tiled.prepare_sampling)
     return model
+
+
+class Tiles(io.ComfyNode):
+    """MODEL -> MODEL that runs in tiles."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoTiles",
+            "Tiles on Model (Upscale-A-Video)",
+            ("tiled sampling", "low vram", "tiled diffusion"),
+            description="Runs the temporal U-Net on overlapping tiles that are blended at every "
+            "step: large frames on small cards, without seams.",
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                io.Int.Input(
+                    "tile",
+                    default=128,
+                    min=16,
+                    max=4096,
+                    step=8,
+                    tooltip="Side of a tile, in pixels of the input. Smaller takes less memory, "
+                    "and the model sees less around.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0,
+                    max=512,
+                    step=8,
+                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: comfy.model_patcher.ModelPatcher, tile: int, overlap: int
+    ) -> io.NodeOutput:
+        return io.NodeOutput(with_tiles(model, tile, overlap))

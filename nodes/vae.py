@@ -16,6 +16,8 @@ from ..uav_core.color import ColorMode, color_fix
 from ..uav_core.errors import InputError
 from ..uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ..uav_core.segments import DECODE_GROUP, plan_groups
+from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
+from ..uav_core.tiles import plan_tiles, tiled_decode
 from .inputs import to_images
 from .model import is_dynamic, new_patcher
 from .runtime import check_cancelled, load_models
@@ -38,6 +40,7 @@ class VideoVAE:
 
     def __init__(self, path: str) -> None:
         """Raises a CheckpointError that says what the file is, if it is not a temporal VAE."""
+        self.path = path
         checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
         weights = checkpoint.state_dict
         params = VAEParams.from_state_dict(weights)
@@ -71,6 +74,8 @@ class VideoVAE:
         w: float = 1.0,
         group: int = DECODE_GROUP,
         color: ColorMode = "none",
+        tile: int = 0,
+        tile_overlap: int = TILE_OVERLAP,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Decode group by group.
@@ -81,14 +86,16 @@ class VideoVAE:
             w: weight of the low-resolution guidance, 0 to 1.
             group: frames decoded together, sharing their normalisation.
             color: colour fix towards ``low_res``; needs it.
+            tile: side of square tiles in pixels of ``low_res``; 0 for whole frames.
             progress: called with (groups done, groups in all).
 
         Returns:
             IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
         """
         t, h, width = samples.shape[2:]
-        groups = plan_groups(t, group)
-        need = self.memory_required(min(group, t), h, width)
+        groups, side = plan_groups(t, group), tile or max(h, width)
+        tiles = plan_tiles(h, width, (side, side), tile_overlap if tile else 0)
+        need = self.memory_required(min(group, t), min(h, side), min(width, side))
         load_models([self.patcher], memory_required=need)
         images = torch.empty(
             (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device
@@ -98,7 +105,8 @@ class VideoVAE:
             s = slice(g.start, g.stop)
             z = samples[:, :, s].to(self.device, torch.float32)
             frames = None if low_res is None else low_res[:, :, s].to(self.device, torch.float32)
-            pixels = self.first_stage_model.decode(z, frames, w).clamp_(-1, 1)
+            pixels = tiled_decode(self.first_stage_model, z, frames, w, tiles, check_cancelled)
+            pixels.clamp_(-1, 1)
             if frames is not None:
                 pixels = color_fix(pixels, frames, color)
             images[s] = to_images(pixels).to(self.output_device)

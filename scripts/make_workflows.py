@@ -17,7 +17,7 @@ from typing import Any
 
 from comfy_server import ComfyServer
 from layout import ROOT, comfyui_path, default_version, environment_python
-from presets import AUTHORS, INCLUDED
+from presets import AUTHORS, INCLUDED, Preset
 from workflow_forms import Graph, Out, api, ui
 
 WORKFLOWS = ROOT / "workflows"
@@ -128,6 +128,100 @@ def upscale_video() -> Graph:
     return g
 
 
+def long_video() -> Graph:
+    """A file of any length into a file, streamed and resumed, with the included weights."""
+    g = Graph()
+
+    def add(type: str, pos: tuple[int, int], size: tuple[int, int], **inputs: Any) -> int:
+        return g.add(type, pos, size, **{**inputs, **INCLUDED.get(type, {})})
+
+    video = g.add("LoadVideo", (-20, 120), (300, 420), file=SAMPLE)
+    options = g.add(
+        "UpscaleAVideoLongVideoOptions",
+        (-20, 640),
+        (300, 360),
+        codec="h264",
+        container=".mp4",
+        crf=-1,
+        pixel_format="auto",
+        cut_detection="auto",
+        cuts="",
+        tile=0,
+        tile_overlap=16,
+        propagation_strength=0.5,
+        segment_length=8,
+        overlap=2,
+        frames_per_group=3,
+        lr_guidance=1.0,
+        part_length=48,
+    )
+    unet = add("UpscaleAVideoUNetLoader", (340, 120), (360, 90), weight_dtype="default")
+    vae = add("UpscaleAVideoVAELoader", (340, 270), (360, 70))
+    flow = add("UpscaleAVideoFlowLoader", (340, 400), (360, 70))
+    clip = add("UpscaleAVideoTextEncoderLoader", (340, 530), (360, 70))
+    texts = [
+        add(
+            "CLIPTextEncode",
+            (340, y),
+            (360, 130),
+            title=title,
+            text=text,
+            clip=Out(clip, 0),
+        )
+        for y, title, text in (
+            (660, "What the video shows (positive)", "best quality, extremely detailed"),
+            (840, "What to avoid (negative)", "blur, worst quality"),
+        )
+    ]
+    g.add(
+        "UpscaleAVideoLongVideo",
+        (760, 120),
+        (420, 760),
+        model=Out(unet, 0),
+        vae=Out(vae, 0),
+        video=Out(video, 0),
+        positive=Out(texts[0], 0),
+        negative=Out(texts[1], 0),
+        flow_model=Out(flow, 0),
+        options=Out(options, 0),
+        seed=0,
+        filename_prefix="video/upscaled",
+        **long_settings(INCLUDED),
+    )
+    g.group("1  Your video", (-40, 40, 340, 980), "#3f789e")
+    g.group("2  Models and text", (320, 40, 400, 980), "#8A8")
+    g.group("3  Upscale", (740, 40, 460, 980), "#a1309b")
+    g.note((1240, 40), (520, 460), NOTE_LONG)
+    return g
+
+
+def long_settings(preset: Preset) -> dict[str, Any]:
+    """The values of a preset, under the names of 'Upscale Long Video'."""
+    values = {name: value for inputs in preset.values() for name, value in inputs.items()}
+    names = ("noise_level", "guidance", "color_fix")
+    sampler = preset["UpscaleAVideoSegmentSampler"]
+    return {
+        **{name: values[name] for name in names},
+        "steps": sampler["steps"],
+        "propagation_steps": preset["UpscaleAVideoPropagation"]["steps"],
+    }
+
+
+NOTE_LONG = """\
+## Upscale a long video 4x
+
+The video goes from file to file; memory does not grow with its length. Sound, frame times and
+colours are kept.
+
+- **Scene cuts** are found first; nothing is carried over them. Give cuts by hand in the options
+  where the search errs.
+- **Every part of 48 frames is kept** as soon as it is done, in *output/upscale_a_video_jobs*. After
+  a crash or *Cancel*, queue the same again: it goes on. Other settings or another video start anew.
+- **Out of memory** is answered by smaller groups and tiles; the report says so.
+- The finished file is in ComfyUI's output folder; the parts are removed then.
+
+Try a few seconds first: the node says how long the rest will take once the first part is done."""
+
 NOTE_START = """\
 ## Upscale a video 4x
 
@@ -174,7 +268,8 @@ def main() -> None:
         with ComfyServer(comfyui, python, Path(base), ROOT) as server:
             info = server.object_info()
     TWINS.mkdir(parents=True, exist_ok=True)
-    for name, graph in {"upscale_video": upscale_video()}.items():
+    graphs = {"upscale_video": upscale_video(), "long_video": long_video()}
+    for name, graph in graphs.items():
         for folder, form in ((WORKFLOWS, ui), (TWINS, api)):
             path = folder / f"{name}.json"
             path.write_text(json.dumps(form(graph, info), indent=1) + "\n")

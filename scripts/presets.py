@@ -15,9 +15,9 @@ INCLUDED: Preset = {
     "UpscaleAVideoVAELoader": {"vae_name": "uav_small_vae_video (included)"},
     "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_small_text (included)"},
     "UpscaleAVideoFlowLoader": {"flow_name": "built-in (no weights)"},
-    "UpscaleAVideoConditioning": {"noise_level": 60},
-    "UpscaleAVideoPropagation": {"steps": "last 3"},
-    "UpscaleAVideoSegmentSampler": {"steps": 15, "guidance": 2.0},
+    "UpscaleAVideoConditioning": {"noise_level": 20},
+    "UpscaleAVideoPropagation": {"steps": "last 2"},
+    "UpscaleAVideoSegmentSampler": {"steps": 6, "guidance": 1.0},
     "UpscaleAVideoVAEDecode": {"color_fix": "adain"},
 }
 

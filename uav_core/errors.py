@@ -15,6 +15,10 @@ class MissingPackageError(UpscaleAVideoError, ImportError):
     """An optional package that was asked for is not installed."""
 
 
+class DiskFullError(UpscaleAVideoError):
+    """Less space on the disk than is needed."""
+
+
 class CheckpointError(UpscaleAVideoError, ValueError):
     """A weight file that cannot be used; the subclasses say why."""
 

@@ -19,6 +19,8 @@ from .models.unet import TemporalUNet, UNetParams
 from .models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from .propagation import PropagationParams, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
+from .tiles import OVERLAP as TILE_OVERLAP
+from .tiles import Tile, plan_tiles, tiled_decode, tiled_predict
 
 NULL_TEXT_KEY = "null_text_embedding"
 
@@ -98,11 +100,14 @@ def sample(
     propagation: PropagationParams | None = None,
     segment_length: int = SEGMENT_LENGTH,
     overlap: int = OVERLAP,
+    tile: int | None = None,
+    tile_overlap: int = TILE_OVERLAP,
     progress: Progress = _ignore,
     check_cancelled: Callable[[], None] = _ignore,
 ) -> Tensor:
     """Denoise the latent of a clip; the arguments are those of ``upscale``.
 
+    ``tile`` is the side of square tiles in pixels of the frames, None for whole frames.
     ``progress(done, total)`` counts segments; ``check_cancelled()`` is called before each and may
     raise. Returns (1, 4, t, h, w), before the division by the latent scale.
     """
@@ -114,6 +119,11 @@ def sample(
     table, grid = schedule.alphas_cumprod().to(noise), schedule.timesteps(steps).tolist()
     landings = schedule.previous_alphas(steps).to(noise)
     done, total = 0, steps * len(plan)
+    predict: Callable[..., Tensor] = unet
+    if tile is not None:
+        h, w = frames.shape[3:]
+        tiles = plan_tiles(h, w, (tile, tile), tile_overlap)
+        predict = tiled_predict(unet, tiles, check_cancelled)
 
     latent = noise
     for i, t in enumerate(grid):
@@ -122,7 +132,7 @@ def sample(
             check_cancelled()
             s = slice(segment.start, segment.stop)
             pair = latent[:, :, s].expand(2, -1, -1, -1, -1)
-            v = unet(
+            v = predict(
                 pair, torch.full((2,), t, device=noise.device), low_res[:, :, s], context, level
             )
             uncond, cond = v.chunk(2)
@@ -144,19 +154,27 @@ def decode(
     *,
     w: float = 1.0,
     group: int = DECODE_GROUP,
+    tile: int | None = None,
+    tile_overlap: int = TILE_OVERLAP,
     progress: Progress = _ignore,
     check_cancelled: Callable[[], None] = _ignore,
 ) -> Tensor:
     """Decode latents (before the division by the latent scale) in groups of frames.
 
-    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``. Returns
+    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``. ``tile`` is the side
+    of square tiles in pixels of the frames, None for whole frames. Returns
     (1, 3, t, 4h, 4w) clamped to [-1, 1].
     """
     groups, out = plan_groups(latents.shape[2], group), []
+    h, width = latents.shape[3:]
+    tiles: tuple[Tile, ...] = (Tile(0, h, 0, width),)
+    if tile is not None:
+        tiles = plan_tiles(h, width, (tile, tile), tile_overlap)
     for i, g in enumerate(groups):
         check_cancelled()
         s = slice(g.start, g.stop)
-        pixels = vae.decode(latents[:, :, s] / LATENT_SCALE, frames[:, :, s], w)
+        z = latents[:, :, s] / LATENT_SCALE
+        pixels = tiled_decode(vae, z, frames[:, :, s], w, tiles, check_cancelled)
         out.append(pixels.clamp_(-1, 1))
         progress(i + 1, len(groups))
     return torch.cat(out, dim=2)

@@ -51,6 +51,14 @@ def upscale(server: Any, clip: Path) -> Graph:
     return _shortened(Graph("upscale_video", server), server, clip)
 
 
+def long_video(server: Any, clip: Path) -> Graph:
+    """The shipped workflow for long videos on ``clip``: two steps, parts of three frames."""
+    graph = Graph("long_video", server)
+    graph.set("LoadVideo", file=server.upload(clip))
+    graph.set("UpscaleAVideoLongVideo", steps=STEPS, propagation_steps="last 1")
+    return graph.set("UpscaleAVideoLongVideoOptions", part_length=3)
+
+
 def upscale_with_files(server: Any, clip: Path) -> Graph:
     """The same with the four files that the authors' weights are converted to, here generated."""
     graph = Graph("upscale_video", server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import errors
 from ..errors import UpscaleAVideoError
 
 
@@ -21,7 +22,7 @@ class JobBusyError(JobError):
     """Another live process, or another run in this one, works on the same job."""
 
 
-class DiskFullError(JobError):
+class DiskFullError(JobError, errors.DiskFullError):
     """Less space on the disk than is needed; the message has both numbers."""
 
 

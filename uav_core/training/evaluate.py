@@ -49,9 +49,9 @@ class Settings:
     """One way to upscale; the defaults are the shipped workflow's."""
 
     name: str = "default"
-    steps: int = 15
-    guidance: float = 2.0
-    noise_level: int = 60
+    steps: int = 6
+    guidance: float = 1.0
+    noise_level: int = 20
     temporal_layers: bool = True
     propagation: bool = True
     temporal_decoder: bool = True
@@ -106,7 +106,7 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
     null = weights.texts[NULL_TEXT_KEY]
     context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
     flows = estimate_flows(FLOW_MODEL, low_res) if s.propagation else None
-    chosen = range(s.steps - 3, s.steps) if s.propagation else ()
+    chosen = range(max(0, s.steps - 2), s.steps) if s.propagation else ()
     with temporal_bypassed(weights.unet, not s.temporal_layers):
         latents = sample(
             weights.unet,
@@ -199,12 +199,11 @@ ABLATION = (
     replace(BASE, name="temporal layers off", temporal_layers=False),
     replace(BASE, name="propagation off", propagation=False),
     replace(BASE, name="plain decoder", temporal_decoder=False),
-    replace(BASE, name="noise level 20", noise_level=20),
     replace(BASE, name="noise level 120", noise_level=120),
     replace(BASE, name="noise level 250", noise_level=250),
-    replace(BASE, name="guidance 1", guidance=1.0),
+    replace(BASE, name="guidance 2", guidance=2.0),
     replace(BASE, name="guidance 4", guidance=4.0),
-    replace(BASE, name="guidance 6", guidance=6.0),
+    replace(BASE, name="30 steps", steps=30),
 )
 
 

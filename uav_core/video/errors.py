@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import errors
 from ..errors import InputError, UpscaleAVideoError
 
 
@@ -21,7 +22,7 @@ class UnwritableError(VideoError, OSError):
     """A file or folder that cannot be written to."""
 
 
-class DiskFullError(UnwritableError):
+class DiskFullError(UnwritableError, errors.DiskFullError):
     """No room left on the disk, or a limit on the size of files was reached."""
 
 

@@ -1,0 +1,369 @@
+"""A video of any length, from file to file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import comfy.model_patcher
+import folder_paths
+from comfy_api.input_impl import VideoFromFile
+from comfy_api.latest import io, ui
+
+from ..uav_core import schedule
+from ..uav_core.builtin_flow import BuiltinFlow
+from ..uav_core.color import ColorMode
+from ..uav_core.jobs import inside
+from ..uav_core.longvideo import LongVideo, LongVideoParams
+from ..uav_core.propagation import PropagationParams
+from ..uav_core.scenes import METHODS, SceneParams
+from ..uav_core.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
+from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
+from ..uav_core.video import CODECS, EncodeParams
+from .condition import Conditioning
+from .engine import ComfyEngine
+from .load import flow_patcher
+from .runtime import check_cancelled, progress_bar
+from .sample import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from .schema import ADVANCED, OpticalFlow, schema, seed_input
+from .video_file import video_file
+
+log = logging.getLogger(__name__)
+
+JOBS = "upscale_a_video_jobs"
+Options = io.Custom("UAV_VIDEO_OPTIONS")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What 'Long Video Options' sets: the rest of the run, and the file."""
+
+    encode: EncodeParams = field(default_factory=EncodeParams)
+    run: dict[str, Any] = field(default_factory=dict)
+    """Fields of LongVideoParams."""
+
+
+class LongVideoOptions(io.ComfyNode):
+    """The settings of a long video that rarely change."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        formats = list(dict.fromkeys(f for codec in CODECS.values() for f in codec.pixel_formats))
+        containers = list(dict.fromkeys(c for codec in CODECS.values() for c in codec.containers))
+        return schema(
+            "UpscaleAVideoLongVideoOptions",
+            "Long Video Options (Upscale-A-Video)",
+            ("codec", "crf", "scene cuts", "tiles"),
+            description="File format, scene cuts, tiles and decoding of 'Upscale Long Video'.",
+            inputs=[
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default="h264",
+                    tooltip="h264 plays everywhere; h265 and av1 are smaller; prores is for "
+                    "editing; ffv1 loses nothing and is very large.",
+                ),
+                io.Combo.Input(
+                    "container",
+                    options=containers,
+                    default=".mp4",
+                    tooltip="Kind of file. ffv1 needs .mkv, prores .mov or .mkv.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=-1,
+                    min=-1,
+                    max=63,
+                    tooltip="Quality of h264, h265 and av1: lower is better and larger. -1: the "
+                    "codec's usual value (18, 20, 26).",
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=["auto", *formats],
+                    default="auto",
+                    tooltip="auto: 4:2:0, with 10 bits if the input has more than 8.",
+                ),
+                io.Combo.Input(
+                    "cut_detection",
+                    options=list(METHODS),
+                    default="auto",
+                    tooltip="How scene cuts are found. auto takes PySceneDetect if it is "
+                    "installed, else the pack's own method. Nothing is carried over a cut.",
+                ),
+                io.String.Input(
+                    "cuts",
+                    default="",
+                    tooltip="Cuts by hand instead: frames or times, such as '340, 0:12.5'. '0' "
+                    "for none.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=8,
+                    tooltip="Side of the tiles, in pixels of the input; 0 for whole frames. If "
+                    "memory runs out, tiles are taken by themselves.",
+                ),
+                io.Int.Input(
+                    "tile_overlap",
+                    default=TILE_OVERLAP,
+                    min=0,
+                    max=512,
+                    step=8,
+                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
+                ),
+                io.Float.Input(
+                    "propagation_strength",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="As 'strength' in 'Flow-Guided Propagation'.",
+                ),
+                io.Int.Input(
+                    "segment_length",
+                    default=SEGMENT_LENGTH,
+                    min=1,
+                    max=64,
+                    **ADVANCED,
+                    tooltip="As in 'Segment Sampler'.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0,
+                    max=63,
+                    **ADVANCED,
+                    tooltip="As in 'Segment Sampler'.",
+                ),
+                io.Int.Input(
+                    "frames_per_group",
+                    default=DECODE_GROUP,
+                    min=1,
+                    max=64,
+                    **ADVANCED,
+                    tooltip="As in 'Temporal VAE Decode'.",
+                ),
+                io.Float.Input(
+                    "lr_guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    **ADVANCED,
+                    tooltip="As in 'Temporal VAE Decode'.",
+                ),
+                io.Int.Input(
+                    "part_length",
+                    default=48,
+                    min=1,
+                    max=10_000,
+                    **ADVANCED,
+                    tooltip="Frames that are encoded and kept together. A crash loses at most so "
+                    "many.",
+                ),
+            ],
+            outputs=[Options.Output(display_name="options")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        codec: str,
+        container: str,
+        crf: int,
+        pixel_format: str,
+        cut_detection: Any,
+        cuts: str,
+        tile: int,
+        tile_overlap: int,
+        propagation_strength: float,
+        **others: Any,
+    ) -> io.NodeOutput:
+        encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
+        run = {
+            "scenes": SceneParams(cut_detection),
+            "cuts": cuts,
+            "tile": tile,
+            "tile_overlap": tile_overlap,
+            "propagation": PropagationParams(propagation_strength),
+            **others,
+        }
+        LongVideoParams(**run)
+        return io.NodeOutput(VideoOptions(encode, run))
+
+
+class UpscaleLongVideo(io.ComfyNode):
+    """VIDEO -> VIDEO, streamed and resumed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoLongVideo",
+            "Upscale Long Video (Upscale-A-Video)",
+            ("stream video upscale", "long video", "resume", "video to video upscale"),
+            description="Upscales a video file of any length, four times, in memory that does not "
+            "grow with it. Scene cuts are kept apart. What is finished is kept on disk: queue the "
+            "same again after a crash or a cancel and it goes on.",
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="From 'Load Temporal U-Net'."),
+                io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
+                io.Video.Input("video", tooltip="From 'Load Video', or any node's VIDEO."),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="Encoded text: what the video shows, ending in 'best quality, "
+                    "extremely detailed'. Straight from 'CLIP Text Encode'.",
+                ),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
+                ),
+                OpticalFlow.Input(
+                    "flow_model",
+                    optional=True,
+                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+                ),
+                Options.Input(
+                    "options",
+                    optional=True,
+                    tooltip="From 'Long Video Options': file format, cuts, tiles.",
+                ),
+                io.Int.Input(
+                    "noise_level",
+                    default=schedule.DEFAULT_NOISE_LEVEL,
+                    min=0,
+                    max=schedule.MAX_NOISE_LEVEL,
+                    tooltip="As in 'Low-Res Conditioning'.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULT_STEPS,
+                    min=1,
+                    max=schedule.TRAIN_STEPS - 1,
+                    tooltip="Sampling steps. 30 is the reference's; time grows with them.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=DEFAULT_GUIDANCE,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="As in 'Segment Sampler'.",
+                ),
+                io.String.Input(
+                    "propagation_steps",
+                    default="24,26,28",
+                    tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=list(get_args(ColorMode)),
+                    default="none",
+                    tooltip="As in 'Temporal VAE Decode'.",
+                ),
+                seed_input("Seed of all noise, tied to the frames of each scene."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/upscaled",
+                    tooltip="Where in ComfyUI's output folder the file goes, and how its name "
+                    "begins; the start of the job's id follows.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(tooltip="The finished file."),
+                io.String.Output(display_name="report", tooltip="What was done, and how fast."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        vae: Any,
+        video: Any,
+        noise_level: int,
+        steps: int,
+        guidance: float,
+        propagation_steps: str,
+        color_fix: ColorMode,
+        seed: int,
+        filename_prefix: str,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        flow_model: Any = None,
+        options: VideoOptions | None = None,
+    ) -> io.NodeOutput:
+        options = options or VideoOptions()
+        params = LongVideoParams(
+            **{
+                **options.run,
+                "noise_level": noise_level,
+                "steps": steps,
+                "guidance": guidance,
+                "propagation_steps": propagation_steps,
+                "color": color_fix,
+                "seed": seed,
+            }
+        )
+        if flow_model is None:
+            flow_model = flow_patcher(BuiltinFlow())
+        engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
+        output = folder_paths.get_output_directory()
+        target = output_place(output, filename_prefix)
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(progress_bar(total))
+            bar[0](done, total)
+
+        with video_file(video) as path:
+            report = LongVideo(
+                path,
+                target.parent,
+                engine,
+                params,
+                options.encode,
+                name=target.name,
+                jobs=os.path.join(output, JOBS),
+                progress=progress,
+                status=lambda text: show_status(cls, text),
+                check_cancelled=check_cancelled,
+            ).run()
+        text = report.to_text()
+        show_status(cls, text)
+        finished = Path(report.output)
+        subfolder = finished.parent.relative_to(Path(output).resolve()).as_posix()
+        saved = ui.SavedResult(
+            finished.name, "" if subfolder == "." else subfolder, io.FolderType.output
+        )
+        shown = ui.PreviewVideo([saved]).as_dict()
+        return io.NodeOutput(VideoFromFile(str(finished)), text, ui={**shown, "text": (text,)})
+
+
+def output_place(output: str, prefix: str) -> Path:
+    """Folder and start of the name inside ComfyUI's output folder.
+
+    Raises UnsafePathError for a prefix that leads out of it.
+    """
+    parts = [part for part in prefix.replace("\\", "/").split("/") if part] or ["upscaled"]
+    return inside(output, *parts)
+
+
+def show_status(node: type[io.ComfyNode], text: str) -> None:
+    """Write on the running node, where this ComfyUI can, and into the log."""
+    log.info("%s", text)
+    from server import PromptServer
+
+    hidden = getattr(node, "hidden", None)
+    number = getattr(hidden, "unique_id", None)
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and number is not None:
+        server.send_progress_text(text, number)

@@ -1,0 +1,104 @@
+"""ComfyUI's VIDEO as a file that can be read frame by frame."""
+
+from __future__ import annotations
+
+import io as bytes_io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.codec.context
+import folder_paths
+import numpy as np
+from torch import Tensor
+
+from ..uav_core.errors import InputError
+from .inputs import check_frames
+
+
+@contextmanager
+def video_file(video: Any) -> Iterator[str]:
+    """The path of a VIDEO's file.
+
+    A video that comes from a file is read where it lies. One that a node made, or trimmed, is
+    first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
+    InputError for what is no VIDEO.
+    """
+    if not hasattr(video, "get_components"):
+        raise InputError(
+            f"The video is a {type(video).__name__}: expected a VIDEO, from 'Load Video' or "
+            "'Create Video'."
+        )
+    source = video.get_stream_source() if is_file(video) else None
+    if isinstance(source, str) and not trimmed(video):
+        yield source
+        return
+    folder = folder_paths.get_temp_directory()
+    os.makedirs(folder, exist_ok=True)
+    handle, path = tempfile.mkstemp(prefix="uav_", suffix=".mkv", dir=folder)
+    os.close(handle)
+    try:
+        if isinstance(source, bytes_io.BytesIO) and not trimmed(video):
+            with open(path, "wb") as file:
+                file.write(source.getbuffer())
+        else:
+            write_lossless(path, video.get_components(), bit_depth(video))
+        yield path
+    finally:
+        os.unlink(path)
+
+
+def is_file(video: Any) -> bool:
+    """Whether the VIDEO is backed by a file, on disk or in memory."""
+    return type(video).__name__ == "VideoFromFile"
+
+
+def trimmed(video: Any) -> bool:
+    """Whether only a part of the file is meant (newer ComfyUI)."""
+    window = getattr(video, "get_active_trim_window", None)
+    return window is not None and any(window())
+
+
+def bit_depth(video: Any) -> int:
+    """Bits per channel of the frames; 8 where ComfyUI does not say."""
+    get = getattr(video, "get_bit_depth", None)
+    return int(get()) if get is not None else 8
+
+
+def write_lossless(path: str, components: Any, depth: int = 8) -> None:
+    """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM."""
+    images: Tensor = components.images
+    check_frames(images)
+    rate = Fraction(components.frame_rate).limit_denominator(100_000)
+    t, h, w, _ = images.shape
+    deep = depth > 8
+    with av.open(path, "w", container_options={"fflags": "bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height = w, h
+        stream.pix_fmt = "gbrp16le" if deep else "bgr0"
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        sound = getattr(components, "audio", None)
+        track, layout = None, "stereo"
+        if sound is not None:
+            track = container.add_stream("pcm_f32le", rate=int(sound["sample_rate"]))
+            wave = sound["waveform"][0].float().cpu().numpy()
+            layout = "mono" if wave.shape[0] == 1 else "stereo"
+            track.layout = layout
+        levels = 65535 if deep else 255
+        kind, dtype = ("rgb48le", np.uint16) if deep else ("rgb24", np.uint8)
+        for i in range(t):
+            pixels = images[i].float().clamp(0, 1).mul(levels).round().cpu().numpy()
+            data: Any = np.ascontiguousarray(pixels.astype(dtype))
+            frame = av.VideoFrame.from_ndarray(data, kind)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if track is not None and sound is not None:
+            data = np.ascontiguousarray(wave[:2].T.reshape(1, -1))
+            packed = av.AudioFrame.from_ndarray(data, "flt", layout)
+            packed.sample_rate = int(sound["sample_rate"])
+            container.mux(track.encode(packed))
+            container.mux(track.encode())

@@ -1,0 +1,88 @@
+"""The command line, with the included weights on small real files."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from generated import det
+
+from uav_core import cli
+from uav_core.jobs import list_jobs
+from uav_core.video import EncodeParams, VideoReader, encode_part
+
+FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "2"]
+PARAMS = EncodeParams("ffv1", ".mkv", rate=Fraction(10))
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    frames = det("cli", (3, 3, 16, 24)).mul(0.3).clamp(-1, 1)
+    encode_part(folder / "clip.mkv", frames, PARAMS, (24, 16))
+    return folder / "clip.mkv"
+
+
+def test_a_file_becomes_a_file(clip, tmp_path, caplog):
+    target = tmp_path / "out" / "large.mp4"
+    target.parent.mkdir()
+    assert cli.main([str(clip), str(target), *FAST]) == 0
+    frames = list(VideoReader(target))
+    assert len(frames) == 3 and frames[0].shape == (3, 64, 96)
+    before = target.stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip), str(target), *FAST]) == 0
+    assert target.stat().st_mtime_ns == before and "finished before" in caplog.text
+
+
+def test_another_file_is_not_replaced(clip, tmp_path, caplog):
+    target = tmp_path / "mine.mp4"
+    target.write_text("precious")
+    assert cli.main([str(clip), str(target), *FAST]) == 1
+    assert target.read_text() == "precious" and "is there already" in caplog.text
+
+
+def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
+    (clip.parent / "broken.mp4").write_bytes(b"no video" * 100)
+    (clip.parent / "readme.txt").write_text("not even one")
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 1
+    assert "1 of 2 videos done" in caplog.text and "broken.mp4" in caplog.text
+    assert [p.name for p in (tmp_path / "out").glob("*.m*")] == ["clip.mkv"]
+
+
+def test_jobs_are_listed_and_cleaned(clip, tmp_path, caplog):
+    target = tmp_path / "large.mp4"
+    assert cli.main([str(clip), str(target), *FAST]) == 0
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert cli.main(["--jobs", str(tmp_path)]) == 0
+    assert "finished" in caplog.text and "3 of 3 frames" in caplog.text
+    assert cli.main(["--clean", str(tmp_path), "--dry-run"]) == 0
+    assert len(list_jobs(tmp_path / cli.JOBS)) == 1
+    assert cli.main(["--clean", str(tmp_path)]) == 0
+    assert list_jobs(tmp_path / cli.JOBS) == ()
+    assert target.is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["missing.mp4", "out.mp4"], ["missing.mp4", "out.gif"]],
+)
+def test_wrong_words_are_refused(words, caplog):
+    assert cli.main(words) == 1
+    assert caplog.text
+
+
+def test_the_seed_matters(clip, tmp_path):
+    results = []
+    for seed in ("1", "2"):
+        target = tmp_path / f"seed{seed}.mkv"
+        words = [str(clip), str(target), *FAST, "--seed", seed, "--codec", "ffv1"]
+        assert cli.main(words) == 0
+        results.append(torch.stack(list(VideoReader(target))))
+    assert not torch.equal(*results)

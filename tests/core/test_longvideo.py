@@ -1,0 +1,381 @@
+"""Whole jobs on real files, with the tiny networks of the golden data."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tiny
+import torch
+from generated import det
+
+from uav_core.builtin_flow import BuiltinFlow
+from uav_core.color import color_fix
+from uav_core.errors import InputError
+from uav_core.fallback import OutOfMemoryError, Setting
+from uav_core.flow import estimate_flows
+from uav_core.jobs import DiskFullError, JobBusyError
+from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams
+from uav_core.noise import LATENT, LOW_RES, frame_noise
+from uav_core.pipeline import decode, sample
+from uav_core.scenes import SceneParams
+from uav_core.video import EncodeParams, InputChangedError, VideoReader, frame_times
+
+W, H = 24, 16
+CUT, FRAMES = 11, 21
+LOSSLESS = EncodeParams("ffv1", ".mkv")
+PARAMS = LongVideoParams(
+    steps=2,
+    guidance=3.0,
+    noise_level=60,
+    seed=3,
+    propagation_steps="last 1",
+    flow_iterations=2,
+    cuts=str(CUT),
+    part_length=5,
+    scenes=SceneParams(shortest=2),
+)
+
+
+def picture(name: str, t: int, brightness: float = 0.3) -> torch.Tensor:
+    """(t, H, W, 3) uint8: a soft texture that moves."""
+    wide = det(name, (1, 3, 6, 9)).mul(0.2).add(brightness)
+    wide = torch.nn.functional.interpolate(wide, (H, W + t), mode="bicubic")[0].clamp(0, 1)
+    frames = torch.stack([wide[:, :, i : i + W] for i in range(t)])
+    return (frames.permute(0, 2, 3, 1) * 255).round().byte()
+
+
+def write(path: Path, pixels: torch.Tensor) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = W, H, "bgr0"
+        for frame in pixels:
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    one, two = picture("one", CUT), picture("two", FRAMES - CUT, 0.7)
+    return {
+        "both": write(folder / "both.mkv", torch.cat((one, two))),
+        "one": write(folder / "one.mkv", one),
+        "two": write(folder / "two.mkv", two),
+    }
+
+
+class Engine(CoreEngine):
+    """The core's engine; ``trouble(stage, setting)`` is asked before every piece of work."""
+
+    def __init__(self, params: LongVideoParams = PARAMS, trouble=lambda stage, setting: None):
+        super().__init__(
+            tiny.unet(),
+            tiny.vae("vae_video"),
+            tiny.context(),
+            BuiltinFlow(),
+            steps=params.steps,
+            guidance=params.guidance,
+            noise_level=params.noise_level,
+            flow_iterations=params.flow_iterations,
+            color=params.color,
+            hashes={"all": "00" * 8},
+        )
+        self.trouble = trouble
+
+    def predict(self, latent, step, low_res, setting):
+        self.trouble("sample", setting)
+        return super().predict(latent, step, low_res, setting)
+
+    def flow(self, earlier, later, setting):
+        self.trouble("flow", setting)
+        return super().flow(earlier, later, setting)
+
+    def decode(self, latents, frames, setting):
+        self.trouble("decode", setting)
+        return super().decode(latents, frames, setting)
+
+
+def run(source: Path, folder: Path, params=PARAMS, encode=LOSSLESS, trouble=None, **options):
+    engine = Engine(params, trouble) if trouble else Engine(params)
+    return LongVideo(source, folder, engine, params, encode, **options).run()
+
+
+def pixels(path: str | Path) -> torch.Tensor:
+    """(t, 3, h, w) in [-1, 1]."""
+    return torch.stack(list(VideoReader(path)))
+
+
+def expected(path: Path) -> torch.Tensor:
+    """The scene in ``path`` upscaled at once, by the core's plain pipeline."""
+    frames = pixels(path).transpose(0, 1)[None]
+    t = frames.shape[2]
+    latents = sample(
+        tiny.unet(),
+        frames,
+        tiny.context(),
+        steps=PARAMS.steps,
+        guidance=PARAMS.guidance,
+        noise_level=PARAMS.noise_level,
+        noise=frame_noise(PARAMS.seed, LATENT, range(t), 4, H, W),
+        low_res_noise=frame_noise(PARAMS.seed, LOW_RES, range(t), 3, H, W),
+        flows=estimate_flows(BuiltinFlow(), frames, PARAMS.flow_iterations),
+        propagation_steps=(1,),
+    )
+    result = decode(tiny.vae("vae_video"), latents, frames)
+    return color_fix(result, frames, PARAMS.color)[0].transpose(0, 1)
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory) -> Path:
+    """The result of an undisturbed run."""
+    return Path(run(clips["both"], tmp_path_factory.mktemp("whole")).output)
+
+
+def test_a_scene_is_what_the_pipeline_makes_of_it(clips, whole):
+    got = pixels(whole)
+    assert got.shape == (FRAMES, 3, 4 * H, 4 * W)
+    wanted = torch.cat((expected(clips["one"]), expected(clips["two"])))
+    assert (got - wanted).abs().max() <= 1.01 / 255  # half a level either way, of [-1, 1]
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_scenes_are_what_they_are_alone(clips, whole, tmp_path, name):
+    alone = run(clips[name], tmp_path, LongVideoParams(**{**vars(PARAMS), "cuts": "0"}))
+    part = slice(0, CUT) if name == "one" else slice(CUT, None)
+    assert torch.equal(pixels(alone.output), pixels(whole)[part])
+
+
+def test_times_are_the_sources(clips, whole):
+    assert frame_times(whole) == frame_times(clips["both"])
+
+
+def test_cuts_are_found(clips, whole, tmp_path):
+    found = LongVideoParams(**{**vars(PARAMS), "cuts": ""})
+    report = run(clips["both"], tmp_path, found)
+    assert report.scenes == 2
+    assert torch.equal(pixels(report.output), pixels(whole))
+
+
+def test_the_same_job_again_does_nothing(clips, tmp_path):
+    first = run(clips["both"], tmp_path)
+    before = Path(first.output).stat().st_mtime_ns
+
+    def never(stage: str, setting: Setting) -> None:
+        raise AssertionError(f"{stage} ran again")
+
+    again = run(clips["both"], tmp_path, trouble=never)
+    assert again.output == first.output and again.frames_before == FRAMES
+    assert Path(again.output).stat().st_mtime_ns == before
+
+
+def test_other_settings_are_another_job(clips, whole, tmp_path):
+    run(clips["both"], tmp_path)
+    other = LongVideoParams(**{**vars(PARAMS), "seed": 4})
+    report = run(clips["both"], tmp_path, other)
+    assert report.frames_before == 0
+    assert not torch.equal(pixels(report.output), pixels(whole))
+
+
+class Stop(Exception):
+    """Cancelled, or crashed."""
+
+
+def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path):
+    """Stopped before every unit of work in turn, and gone on from there."""
+    wanted, chance, stops = whole.read_bytes(), random.Random(1), 0
+    while True:
+        left = chance.randrange(12, 24)
+
+        def trouble(stage: str, setting: Setting) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Stop(stage)
+
+        try:
+            report = run(clips["both"], tmp_path, trouble=trouble)
+        except Stop:
+            stops += 1
+            assert stops < 40, "it gets nowhere"
+            continue
+        break
+    assert stops > 1
+    assert Path(report.output).read_bytes() == wanted
+
+
+def test_cancelled_between_frames_it_keeps_what_is_finished(clips, whole, tmp_path):
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 100:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], tmp_path, check_cancelled=check)
+    report = run(clips["both"], tmp_path)
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+def interrupted(clips, folder: Path, part: int) -> Path:
+    """A job stopped in the middle of a part; its folder."""
+    status: list[str] = []
+
+    def trouble(stage: str, setting: Setting) -> None:
+        if status and status[-1].startswith(f"part {part + 1} ") and stage == "decode":
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], folder, trouble=trouble, status=status.append)
+    (job,) = (path for path in (folder / "jobs").iterdir() if path.is_dir())
+    return job
+
+
+@pytest.mark.parametrize("damage", [b"", b"damage", None])
+def test_a_damaged_part_is_made_anew(clips, whole, tmp_path, damage):
+    job = interrupted(clips, tmp_path, 3)
+    parts = sorted(job.glob("part_*.mkv"))
+    assert len(parts) == 3
+    if damage is None:
+        parts[0].unlink()
+    else:
+        parts[1].write_bytes(damage)
+    report = run(clips["both"], tmp_path)
+    assert report.frames_before == 10
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+def test_a_damaged_state_only_costs_time(clips, whole, tmp_path):
+    job = interrupted(clips, tmp_path, 3)
+    states = [p for p in job.iterdir() if p.suffix not in (".mkv", ".json", ".bak", ".lock")]
+    states = [p for p in states if p.is_file() and "state" in p.name]
+    assert states
+    for path in states:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    report = run(clips["both"], tmp_path)
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["sample", "flow", "decode"])
+def test_memory_running_out_steps_down(tmp_path, stage):
+    large = det("large", (1, 3, 9, 30)).mul(0.3).add(0.5)
+    large = torch.nn.functional.interpolate(large, (72, 264), mode="bicubic")[0].clamp(0, 1)
+    frames = (large.permute(1, 2, 0)[None].expand(3, -1, -1, -1) * 255).byte()
+    path = tmp_path / "large.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 264, 72, "bgr0"
+        for frame in frames:
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    params = LongVideoParams(**{**vars(PARAMS), "cuts": "0", "steps": 1})
+    settings = []
+
+    def trouble(at: str, setting: Setting) -> None:
+        if at == stage:
+            settings.append(setting)
+            if len(settings) <= 2 and setting == settings[0]:
+                raise torch.OutOfMemoryError("out of memory")
+
+    report = run(path, tmp_path, params, trouble=trouble)
+    assert report.frames == 3 and len(report.notes) == 1
+    assert "Memory ran out" in report.notes[0]
+    assert len(set(settings)) == 2
+    assert pixels(report.output).shape == (3, 3, 288, 1056)
+
+
+def test_memory_too_small_for_anything_is_said(clips, tmp_path):
+    def trouble(stage: str, setting: Setting) -> None:
+        if stage == "decode":
+            raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match="decoding"):
+        run(clips["both"], tmp_path, trouble=trouble)
+
+
+def test_an_input_replaced_during_the_run_is_noticed(clips, tmp_path):
+    path = tmp_path / "input.mkv"
+    path.write_bytes(clips["both"].read_bytes())
+    replaced = False
+
+    def trouble(stage: str, setting: Setting) -> None:
+        nonlocal replaced
+        if stage == "decode" and not replaced:
+            path.write_bytes(clips["both"].read_bytes() + b"more")
+            replaced = True
+
+    with pytest.raises(InputChangedError):
+        run(path, tmp_path, trouble=trouble)
+
+
+def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
+    import uav_core.jobs.disk as disk
+
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+
+    def never(stage: str, setting: Setting) -> None:
+        raise AssertionError("work began")
+
+    with pytest.raises(DiskFullError, match="free"):
+        run(clips["both"], tmp_path, trouble=never)
+
+
+def test_a_job_is_locked_while_it_runs(clips, tmp_path):
+    def trouble(stage: str, setting: Setting) -> None:
+        with pytest.raises(JobBusyError):
+            run(clips["both"], tmp_path)
+        raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], tmp_path, trouble=trouble)
+
+
+def test_tiles_are_used_when_asked_for(clips, tmp_path):
+    seen = set()
+    params = LongVideoParams(
+        **{**vars(PARAMS), "tile": 16, "tile_overlap": 8, "propagation_steps": "", "steps": 1}
+    )
+    run(
+        clips["one"],
+        tmp_path,
+        LongVideoParams(**{**vars(params), "cuts": "0"}),
+        trouble=lambda stage, setting: seen.add((stage, setting.tile)),
+    )
+    assert seen == {("sample", 16), ("decode", 16)}
+
+
+def test_settings_are_plain_and_complete():
+    settings = PARAMS.settings()
+    assert json.loads(json.dumps(settings)) == settings
+    assert set(settings) == set(vars(PARAMS))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("guidance", 0.5),
+        ("noise_level", 351),
+        ("overlap", 8),
+        ("propagation_steps", "99"),
+        ("lr_guidance", 2),
+        ("tile", 8),
+        ("frames_per_group", 0),
+        ("part_length", 0),
+        ("cuts", "soon"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(InputError):
+        LongVideoParams(**{name: value})

@@ -1,0 +1,211 @@
+"""The long-video nodes, inside ComfyUI, against the nodes that hold a clip whole."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import graph
+import pytest
+import torch
+
+T, H, W = 9, 16, 24
+SETTINGS = {
+    "noise_level": 60,
+    "steps": 2,
+    "guidance": 3.0,
+    "propagation_steps": "1",
+    "color_fix": "none",
+    "seed": 5,
+    "filename_prefix": "clips/long",
+}
+
+
+@pytest.fixture
+def folders(pack, tmp_path, monkeypatch):
+    import folder_paths
+
+    output, temp = tmp_path / "output", tmp_path / "temp"
+    output.mkdir()
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(output))
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(temp))
+    return SimpleNamespace(output=output, temp=temp)
+
+
+@pytest.fixture
+def networks(pack):
+    load = pack.nodes.load
+    return {
+        "model": load.LoadUNet.execute("unet.safetensors", "fp32").result[0],
+        "vae": load.LoadVAE.execute("vae_video.safetensors").result[0],
+        "flow_model": load.LoadFlowModel.execute(load.BUILTIN_FLOW).result[0],
+    }
+
+
+def video(images: torch.Tensor, audio=None):
+    from comfy_api.input_impl import VideoFromComponents
+    from comfy_api.util import VideoComponents
+
+    return VideoFromComponents(VideoComponents(images=images, audio=audio, frame_rate=Fraction(10)))
+
+
+def options(pack, **changes):
+    settings = {
+        "codec": "ffv1",
+        "container": ".mkv",
+        "crf": -1,
+        "pixel_format": "auto",
+        "cut_detection": "off",
+        "cuts": "",
+        "tile": 0,
+        "tile_overlap": 16,
+        "propagation_strength": 0.5,
+        "part_length": 4,
+    }
+    node = pack.nodes.longvideo.LongVideoOptions
+    return node.execute(**{**settings, **changes}).result[0]
+
+
+def run(pack, networks, clip, **changes):
+    positive, negative = graph.texts()
+    given = {"positive": positive, "negative": negative, "options": options(pack)}
+    node = pack.nodes.longvideo.UpscaleLongVideo
+    return node.execute(**{**networks, **given, **SETTINGS, **changes, "video": clip})
+
+
+def whole(pack, networks, images):
+    """The same by the nodes for clips."""
+    positive, negative, latent = graph.conditioned(pack, images, noise_level=60)
+    plan = pack.nodes.propagate.Propagation.execute(
+        networks["flow_model"], images, "1", 0.5, 0.001, 0.05
+    ).result[0]
+    sampled = pack.nodes.sample.SegmentSampler.execute(
+        networks["model"], positive, negative, latent, 2, 3.0, 5, 8, 2, plan
+    ).result[0]
+    return pack.nodes.decode.VAEDecode.execute(
+        sampled, networks["vae"], images, 1.0, 3, "none"
+    ).result[0]
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    return images.mul(255).round().div(255)
+
+
+def test_it_makes_what_the_nodes_for_clips_make(pack, networks, folders):
+    images = levels(graph.frames(T))
+    result = run(pack, networks, video(images))
+    made = result.result[0].get_components()
+    assert made.images.shape == (T, 4 * H, 4 * W, 3)
+    assert made.frame_rate == 10
+    expected = whole(pack, networks, images)
+    path = result.result[0].get_stream_source()
+    # Read by our own reader: ComfyUI's turns 8-bit RGB into floats less exactly.
+    pixels = torch.stack(list(pack.uav_core.video.VideoReader(path))).movedim(1, -1).add(1).div(2)
+    assert (pixels - expected).abs().max() < 1e-3 + 0.5 / 255
+    report = result.result[1]
+    assert f"{T} frames of {4 * W}x{4 * H} in 1 scene." in report
+    (saved,) = result.ui["images"]
+    path = folders.output / saved["subfolder"] / saved["filename"]
+    assert path.is_file() and saved["subfolder"] == "clips"
+    assert path.name.startswith("long_") and path.suffix == ".mkv"
+    assert not list(folders.temp.iterdir()), "the copy in the temp folder is gone"
+
+
+def test_sound_comes_along(pack, networks, folders):
+    wave = torch.sin(torch.arange(T * 800) / 20).expand(1, 2, -1)
+    clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 8000})
+    made = run(pack, networks, clip).result[0].get_components()
+    assert made.audio["sample_rate"] == 8000
+    assert made.audio["waveform"].shape[-1] == pytest.approx(T * 800, abs=1100)
+
+
+def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
+    import comfy.model_management as mm
+
+    clip = video(levels(graph.frames(T)))
+    undisturbed = run(pack, networks, clip)
+    first = Path(undisturbed.result[0].get_stream_source())
+    wanted = first.read_bytes()
+    job = next((folders.output / "upscale_a_video_jobs").glob("*/manifest.json")).parent
+    first.unlink()
+
+    engine, calls = pack.nodes.engine.ComfyEngine, []
+    decode = engine.decode
+
+    def cancelled(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            mm.interrupt_current_processing(True)
+        return decode(self, *args)
+
+    monkeypatch.setattr(engine, "decode", cancelled)
+    with pytest.raises(mm.InterruptProcessingException):
+        run(pack, networks, clip)
+    monkeypatch.setattr(engine, "decode", decode)
+    assert list(job.glob("part_*"))
+    again = run(pack, networks, clip)
+    assert "were there from an earlier run" in again.result[1]
+    assert Path(again.result[0].get_stream_source()).read_bytes() == wanted
+
+
+def test_memory_running_out_is_survived(pack, networks, folders, monkeypatch):
+    engine, calls = pack.nodes.engine.ComfyEngine, []
+    decode = engine.decode
+
+    def short(self, latents, frames, setting):
+        calls.append(latents.shape[2])
+        if latents.shape[2] > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(self, latents, frames, setting)
+
+    monkeypatch.setattr(engine, "decode", short)
+    report = run(pack, networks, video(levels(graph.frames(T)))).result[1]
+    assert "Memory ran out while decoding" in report and max(calls[1:]) == 2
+
+
+def test_tiles_go_through_the_model(pack, networks, folders):
+    plain = run(pack, networks, video(levels(graph.frames(T))))
+    tiled = run(
+        pack,
+        networks,
+        video(levels(graph.frames(T))),
+        options=options(pack, tile=16, tile_overlap=8),
+    )
+    a, b = (r.result[0].get_components().images for r in (plain, tiled))
+    assert a.shape == b.shape and not torch.equal(a, b)
+    assert (a - b).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("prefix", ["../outside", "/etc/passwd", "a/../../b", "C:\\x\\..\\..\\y"])
+def test_paths_stay_in_the_output_folder(pack, networks, folders, prefix):
+    try:
+        result = run(pack, networks, video(levels(graph.frames(2))), filename_prefix=prefix)
+    except ValueError as error:
+        assert "UnsafePath" in type(error).__name__
+    except Exception as error:
+        assert "UnsafePath" in type(error).__name__, error
+    else:
+        path = Path(result.result[0].get_stream_source()).resolve()
+        assert folders.output.resolve() in path.parents
+
+
+def test_what_is_no_temporal_vae_is_refused(pack, networks, folders):
+    with pytest.raises(Exception, match="not a temporal VAE"):
+        run(pack, {**networks, "vae": object()}, video(graph.frames(2)))
+
+
+def test_what_is_no_video_is_refused(pack, networks, folders):
+    with pytest.raises(Exception, match="expected a VIDEO"):
+        run(pack, networks, graph.frames(2))
+
+
+def test_lora_makes_it_another_job(pack, networks, folders):
+    clip = video(levels(graph.frames(2)))
+    first = run(pack, networks, clip).result[0].get_stream_source()
+    model = networks["model"].clone()
+    key = "diffusion_model.conv_in.weight"
+    weight = model.model.state_dict()[key]
+    model.add_patches({key: ("diff", (torch.full_like(weight, 0.01),))}, 1.0)
+    second = run(pack, {**networks, "model": model}, clip).result[0].get_stream_source()
+    assert first != second

@@ -1,0 +1,181 @@
+"""What computes: the networks, wherever they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..bounded_flow import estimate_flow_bounded
+from ..color import ColorMode, color_fix
+from ..fallback import Setting
+from ..models.unet import TemporalUNet
+from ..models.vae import LATENT_SCALE, TemporalVAE
+from ..schedule import timesteps
+from ..stream import DDIM, VelocityDDIM
+from ..tiles import plan_tiles, tiled_decode, tiled_predict
+
+T = TypeVar("T")
+
+
+class Engine(Protocol):
+    """The networks of a run.
+
+    Everything that decides the result but the settings and the input is in ``weights``. Every
+    method may raise when memory runs out; it is then called again with a smaller ``setting``.
+    """
+
+    ddim: DDIM
+    """The arithmetic that goes with what ``predict`` returns."""
+
+    def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
+        """Hashes in hex of networks and texts by name; ``cache`` is a folder to keep them in."""
+        ...
+
+    def prepare(self, frames: int, h: int, w: int) -> None:
+        """Segments will have so many frames of (h, w), until this is called again."""
+        ...
+
+    def sampling(self, work: Callable[[], T]) -> T:
+        """Run ``work``, which calls ``predict`` many times, with the U-Net ready."""
+        ...
+
+    def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
+        """What the U-Net says of one segment, guidance applied.
+
+        ``latent`` (1, 4, n, h, w); ``low_res`` (1, 3, n, h, w), the frames noised.
+        """
+        ...
+
+    def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
+        """Forward and backward flow, (1, 2, h, w) in pixels, between frames (1, 3, h, w)."""
+        ...
+
+    def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
+        """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), of one group."""
+        ...
+
+    def release(self) -> None:
+        """Hand back memory that is cached, after it ran out."""
+        ...
+
+    def ran_out(self, error: BaseException) -> bool:
+        """Whether an error that torch does not name so says that memory ran out."""
+        ...
+
+
+class CoreEngine:
+    """The core's own networks on one device."""
+
+    def __init__(
+        self,
+        unet: TemporalUNet,
+        vae: TemporalVAE,
+        context: Tensor,
+        flow_model: nn.Module,
+        *,
+        steps: int,
+        guidance: float,
+        noise_level: int,
+        lr_guidance: float = 1.0,
+        color: ColorMode = "none",
+        flow_iterations: int = 20,
+        hashes: Mapping[str, str],
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``context`` (2, tokens, dim) is [negative, positive]; ``hashes`` are of the weights."""
+        self.ddim: DDIM = VelocityDDIM(steps)
+        self.unet, self.vae, self.flow_model = unet, vae, flow_model
+        self.device = next(unet.parameters()).device
+        self.dtype = next(unet.parameters()).dtype
+        self.context = context.to(self.device, self.dtype)
+        self.guidance, self.lr_guidance = guidance, lr_guidance
+        self.color: ColorMode = color
+        self.times = timesteps(steps).tolist()
+        self.noise_level, self.flow_iterations = noise_level, flow_iterations
+        self.hashes, self.check_cancelled = hashes, check_cancelled
+
+    def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
+        return self.hashes
+
+    def prepare(self, frames: int, h: int, w: int) -> None:
+        pass
+
+    def sampling(self, work: Callable[[], T]) -> T:
+        return work()
+
+    @torch.inference_mode()
+    def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
+        guided = self.guidance != 1
+        context = self.context if guided else self.context[1:]
+        n = len(context)
+        times = torch.full((n,), self.times[step], device=self.device)
+        level = torch.full((n,), self.noise_level, device=self.device)
+
+        def both(x: Tensor, _: Tensor, c_concat: Tensor) -> Tensor:
+            x = x.expand(n, -1, -1, -1, -1)
+            frames = c_concat.expand(n, -1, -1, -1, -1)
+            v = self.unet(x, times, frames, context, level)
+            if not guided:
+                return v
+            uncond, cond = v.chunk(2)
+            return uncond + self.guidance * (cond - uncond)
+
+        h, w = latent.shape[-2:]
+        side = setting.tile or max(h, w)
+        plan = plan_tiles(h, w, (side, side), setting.overlap or 0)
+        latent = latent.to(self.device, self.dtype)
+        predict = tiled_predict(both, plan, self.check_cancelled)
+        v = predict(latent, times, c_concat=low_res.to(latent))
+        return v.float().cpu()
+
+    def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
+        def between(a: Tensor, b: Tensor) -> Tensor:
+            a, b = a.to(self.device), b.to(self.device)
+            bound = setting.longest_side
+            return estimate_flow_bounded(self.flow_model, a, b, self.flow_iterations, bound).cpu()
+
+        return between(earlier, later), between(later, earlier)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
+        vae_device = next(self.vae.parameters()).device
+        return decode_group(
+            self.vae,
+            latents.to(vae_device),
+            frames.to(vae_device),
+            self.lr_guidance,
+            self.color,
+            setting,
+            self.check_cancelled,
+        ).cpu()
+
+    def release(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def ran_out(self, error: BaseException) -> bool:
+        return False
+
+
+def decode_group(
+    vae: TemporalVAE,
+    latents: Tensor,
+    frames: Tensor,
+    lr_guidance: float,
+    color: ColorMode,
+    setting: Setting,
+    check_cancelled: Callable[[], None],
+) -> Tensor:
+    """One group of frames as ``Engine.decode`` gives it, on the device of ``latents``."""
+    z, low_res = latents.float() / LATENT_SCALE, frames.float()
+    if setting.tile is None:
+        pixels = vae.decode(z, low_res, lr_guidance)
+    else:
+        h, w = z.shape[-2:]
+        plan = plan_tiles(h, w, (setting.tile, setting.tile), setting.overlap or 0)
+        pixels = tiled_decode(vae, z, low_res, lr_guidance, plan, check_cancelled)
+    return color_fix(pixels.clamp_(-1, 1), low_res, color)

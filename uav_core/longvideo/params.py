@@ -1,0 +1,86 @@
+"""How a long video is upscaled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .. import schedule
+from ..color import ColorMode
+from ..errors import InputError
+from ..flow import ITERATIONS
+from ..propagation import PropagationParams, parse_steps
+from ..scenes import SceneParams, parse_cuts
+from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
+from ..stream import StreamParams
+from ..tiles import OVERLAP as TILE_OVERLAP
+from ..tiles import plan_tiles
+
+PART_LENGTH = 48
+
+
+@dataclass(frozen=True)
+class LongVideoParams:
+    """The settings of a run; the defaults are the reference's, for the authors' weights.
+
+    Raises InputError for values outside their range.
+    """
+
+    steps: int = 30
+    guidance: float = 6.0
+    noise_level: int = schedule.DEFAULT_NOISE_LEVEL
+    seed: int = 0
+    segment_length: int = SEGMENT_LENGTH
+    overlap: int = OVERLAP
+    propagation_steps: str = "24,26,28"
+    """As in ``parse_steps``; empty for none."""
+    propagation: PropagationParams = field(default_factory=PropagationParams)
+    flow_iterations: int = ITERATIONS
+    frames_per_group: int = DECODE_GROUP
+    lr_guidance: float = 1.0
+    color: ColorMode = "none"
+    tile: int = 0
+    """Side of the tiles to begin with, in low-resolution pixels; 0 for whole frames."""
+    tile_overlap: int = TILE_OVERLAP
+    scenes: SceneParams = field(default_factory=SceneParams)
+    cuts: str = ""
+    """Cuts given by hand instead of looked for: frames or times, as in ``parse_cuts``."""
+    part_length: int = PART_LENGTH
+    """Frames of an encoded part; the most that a crash can lose."""
+
+    def __post_init__(self) -> None:
+        schedule.timesteps(self.steps)
+        schedule.check_noise_level(self.noise_level)
+        plan_segments(1, self.segment_length, self.overlap)
+        parse_steps(self.propagation_steps, self.steps)
+        parse_cuts(self.cuts)
+        if not self.guidance >= 1:
+            raise InputError(f"A guidance of {self.guidance}: expected 1 or more.")
+        if not 0 <= self.lr_guidance <= 1:
+            raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
+        if self.tile:
+            plan_tiles(self.tile, self.tile, (self.tile, self.tile), self.tile_overlap)
+        for name, value in (
+            ("frames per group", self.frames_per_group),
+            ("flow iterations", self.flow_iterations),
+            ("part length", self.part_length),
+        ):
+            if value < 1:
+                raise InputError(f"{name.capitalize()}: {value}; expected 1 or more.")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the frames, as plain values."""
+        return asdict(self)
+
+    def stream(self, frames: int, h: int, w: int) -> StreamParams:
+        """The same for one scene of frames (h, w)."""
+        return StreamParams(
+            frames=frames,
+            h=h,
+            w=w,
+            steps=self.steps,
+            segment_length=self.segment_length,
+            overlap=self.overlap,
+            propagation_steps=parse_steps(self.propagation_steps, self.steps),
+            propagation=self.propagation,
+        )

@@ -1,0 +1,370 @@
+"""The whole job: from a file to a file, resumed where it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..fallback import Ladder, Setting, StepDown, decode_ladder, flow_ladder, sample_ladder
+from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
+from ..models.vae import UPSCALE
+from ..scenes import find_cuts, parse_cuts, plan_scenes
+from ..stream import DamagedStateError, StreamState, load_state, save_state
+from ..video import (
+    EncodeParams,
+    PartInfo,
+    VideoReader,
+    check_unchanged,
+    encode_part,
+    fingerprint,
+    frame_times,
+    join,
+    part_info,
+    probe,
+)
+from .engine import Engine
+from .params import LongVideoParams
+from .report import Report
+from .scene import Ladders, Scene
+from .window import Window
+
+log = logging.getLogger(__name__)
+
+SMALLEST_SIDE = 16
+# An upper guess of what encoders make of a pixel, before the first part tells.
+BITS_PER_PIXEL = {"h264": 0.6, "h265": 0.5, "av1": 0.4, "prores": 6.0, "ffv1": 14.0}
+# How often the input is looked at while the run reads it.
+CHECK_EVERY_PARTS = 4
+
+Progress = Callable[[int, int], None]
+
+
+def _ignore(*_: object) -> None:
+    """The callback of a caller who wants none."""
+
+
+class LongVideo:
+    """Upscales one video file into one, in parts that survive a crash.
+
+    Run again with the same input, settings and weights it goes on where it was, and the finished
+    file is bit for bit that of an undisturbed run on the same machine.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        engine: Engine,
+        params: LongVideoParams,
+        encode: EncodeParams,
+        *,
+        name: str = "",
+        file_name: str = "",
+        jobs: str | os.PathLike[str] | None = None,
+        progress: Progress = _ignore,
+        status: Callable[[str], None] = _ignore,
+        check_cancelled: Callable[[], None] = _ignore,
+    ) -> None:
+        """Nothing is read before ``run``.
+
+        Args:
+            source: the video.
+            folder: where the result lies; made if it is not there.
+            engine: the networks, set to ``params``.
+            name: how the result's file name begins, the source's with "_4x" where left out; the
+                start of the job's id and the ending follow.
+            file_name: the whole file name instead. A file of that name that is not the job's own
+                result is not replaced.
+            jobs: the folder of all jobs; ``folder``/jobs where left out.
+            progress: called with (passes done, passes in all), of the whole video.
+            status: called with what is being done, and with estimates.
+            check_cancelled: called before every pass, group and frame; may raise, and what is
+                finished is kept.
+        """
+        self.source, self.folder = Path(source), Path(folder)
+        self.engine, self.params, self._choices = engine, params, encode
+        self.name, self.file_name = name, file_name
+        self.jobs = Path(jobs) if jobs is not None else self.folder / "jobs"
+        self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
+        self._scene: tuple[int, Scene] | None = None
+        self._report = Report()
+
+    def run(self) -> Report:
+        """Do what is left of the job.
+
+        Raises:
+            UnreadableVideoError, InputChangedError: of the source.
+            InputError: settings that do not fit the source or each other.
+            DiskFullError, JobFolderError, UnwritableError: of the folders.
+            JobBusyError: another run works on the same job.
+            OutOfMemoryError: memory ran out with the smallest settings too.
+        """
+        started = time.monotonic()
+        self._status("reading the video")
+        self.info = probe(self.source)
+        self.size = self.info.height, self.info.width
+        if min(self.size) < SMALLEST_SIDE:
+            raise InputError(
+                f"'{self.source}' is {self.info.width}x{self.info.height}: expected at least "
+                f"{SMALLEST_SIDE} px on each side."
+            )
+        self.encode = self._choices.for_source(self.info)
+        large = UPSCALE * self.info.width, UPSCALE * self.info.height
+        self.encode.check_size(*large)
+        self.fingerprint = fingerprint(self.source)
+        self.times = frame_times(self.source, check_cancelled=self._check_cancelled)
+        self._report.frames, self._report.size = len(self.times), large
+        try:
+            with self._open() as job:
+                self._work(job)
+                self._report.output = str(job.output_path)
+        finally:
+            self._close_scene()
+        self._report.seconds = time.monotonic() - started
+        log.info("%s", self._report.to_text())
+        return self._report
+
+    # --- the job ---------------------------------------------------------------------------
+
+    def _open(self) -> Job:
+        inputs = JobInputs(
+            fingerprint={"size": self.fingerprint.size, "blake2b": self.fingerprint.blake2b},
+            settings={"run": self.params.settings(), "encode": plain(self.encode)},
+            weights=self.engine.weights(self.jobs),
+            name=self.source.name,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        return Job.open(
+            self.jobs,
+            inputs,
+            self._plan,
+            output_folder=self.folder,
+            check_cancelled=self._check_cancelled,
+        )
+
+    def _plan(self) -> JobPlan:
+        frames = len(self.times)
+        if self.params.cuts.strip():
+            base = float(self.info.time_base)
+            cuts = parse_cuts(self.params.cuts, [t * base for t in self.times])
+        else:
+            self._status("looking for cuts")
+            with VideoReader(
+                self.source, times=self.times, check_cancelled=self._check_cancelled
+            ) as reader:
+                cuts = find_cuts(reader, self.params.scenes)
+        return JobPlan(frames, self.params.part_length, plan_scenes(frames, cuts))
+
+    def _work(self, job: Job) -> None:
+        plan, missing = job.plan, job.missing_parts()
+        self._report.scenes = len(plan.scenes)
+        left = sum(len(plan.part(i)) for i in missing)
+        self._report.frames_before = plan.frames - left
+        if job.finished:
+            self._report.frames_before = plan.frames
+            self._report.notes.append("The job was finished before; nothing was done.")
+            return
+        if self.file_name and (self.folder / self.file_name).exists():
+            raise InputError(
+                f"'{self.folder / self.file_name}' is there already: choose another name, or move "
+                "it away."
+            )
+        self.ladders = self._make_ladders(job)
+        self._totals(plan, plan.frames - left)
+        first, started = len(missing), time.monotonic()
+        for done, index in enumerate(missing):
+            self._check_space(job)
+            if done % CHECK_EVERY_PARTS == 0:
+                check_unchanged(self.fingerprint, self.source)
+            self._make_part(job, index)
+            self._estimate(first - done - 1, (time.monotonic() - started) / (done + 1))
+        check_unchanged(self.fingerprint, self.source)
+        self._join(job)
+
+    def _check_space(self, job: Job) -> None:
+        parts = job.manifest.parts
+        if parts:
+            each = sum(p.bytes for p in parts) / sum(p.stop - p.start for p in parts)
+        else:
+            w, h = self._report.size
+            each = BITS_PER_PIXEL[self.encode.codec] * w * h / 8
+        done = sum(part.stop - part.start for part in parts)
+        stream = self.params.stream(len(self.times), *self.size)
+        state = stream.most_held * 2 * 4 * stream.channels * stream.h * stream.w
+        need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
+        if not parts:
+            self._status(f"about {human_bytes(need)} of disk are needed")
+        check_space(job.folder, need)
+
+    def _estimate(self, parts: int, seconds: float) -> None:
+        if parts:
+            left = parts * seconds
+            self._status(f"about {int(left // 3600)}:{int(left % 3600 // 60):02} h left")
+
+    def _make_ladders(self, job: Job) -> Ladders:
+        h, w = self.size
+        overlap = self.params.tile_overlap
+        group, tile = self.params.frames_per_group, self.params.tile
+        sample = sample_ladder(self.params.segment_length, h, w, overlap)
+        decode = decode_ladder(group, h, w, group, overlap)
+        if tile and tile < max(h, w):
+            sample = from_tile(sample, tile, overlap)
+            decode = from_tile(decode, tile, overlap)
+        ladders = Ladders(sample, decode, flow_ladder(h, w))
+        for record in job.manifest.fallbacks:
+            for name, setting in record.setting.items():
+                ladders.named()[name].resume(Setting.from_json(dict(setting)))
+        self._job = job
+        return ladders
+
+    def _stepped_down(self, step: StepDown) -> None:
+        """Record it: what is made from here on depends on it."""
+        self._report.notes.append(str(step))
+        self._status(str(step))
+        settings = {name: x.setting.to_json() for name, x in self.ladders.named().items()}
+        self._job.add_fallback(self._at, settings)
+
+    def _totals(self, plan: JobPlan, frames_done: int) -> None:
+        passes = [
+            self.params.steps * len(self.params.stream(len(s), *self.size).plan)
+            for s in plan.scenes
+        ]
+        self._passes = sum(passes)
+        self._done = round(self._passes * frames_done / plan.frames)
+        self._progress(self._done, self._passes)
+
+    def _count_pass(self) -> None:
+        self._done = min(self._done + 1, self._passes)
+        self._progress(self._done, self._passes)
+
+    # --- one part --------------------------------------------------------------------------
+
+    def _make_part(self, job: Job, index: int) -> None:
+        frames = job.plan.part(index)
+        self._at = frames.start
+        self._status(f"part {index + 1} of {job.plan.parts}")
+        encode_part(
+            job.part_path(index),
+            self._pixels(job, frames),
+            self.encode,
+            self._report.size,
+            check_cancelled=self._check_cancelled,
+        )
+        job.add_part(index)
+
+    def _pixels(self, job: Job, frames: range) -> Iterator[Tensor]:
+        for frame in frames:
+            number = job.plan.scene_at(frame)
+            start = job.plan.scenes[number].start
+            scene = self._scene_at(job, number, frame - start)
+            # A state is of use only if it is not past the part that comes next.
+            stop = min(frames.stop - start, scene.count)
+            group = self.params.frames_per_group
+            if scene.next == stop // group * group and frames.stop - start < scene.count:
+                self._save(job, number, scene)
+            yield scene.take(stop)
+        number = job.plan.scene_at(frames.stop - 1)
+        if self._scene is not None and self._scene[0] == number:
+            scene = self._scene[1]
+            if frames.stop < job.plan.scenes[number].stop:
+                self._save(job, number, scene)
+
+    def _save(self, job: Job, number: int, scene: Scene) -> None:
+        state = scene.state()
+        if state is None:
+            return
+        save_state(job.new_state_path(), state)
+        job.set_state(number, job.plan.scenes[number].start + scene.next)
+
+    def _scene_at(self, job: Job, number: int, frame: int) -> Scene:
+        """The scene, ready to give this frame: the one under way, or begun from a state."""
+        if self._scene is not None and self._scene[0] == number and self._scene[1].next <= frame:
+            scene = self._scene[1]
+        else:
+            self._close_scene()
+            scene = self._begin(job, number, frame)
+            self._scene = number, scene
+        scene.skip(frame)
+        while scene.next < frame:
+            scene.take(frame)
+        return scene
+
+    def _begin(self, job: Job, number: int, frame: int) -> Scene:
+        frames = job.plan.scenes[number]
+        found, state = job.state_for(frames.start + frame), None
+        if found is not None:
+            try:
+                state = load_state(found[0])
+                return self._new_scene(frames, found[1].frames_done - frames.start, state)
+            except (DamagedStateError, InputError) as error:
+                log.warning("Scene %d begins anew: %s", number, error)
+                self._close_scene()
+        return self._new_scene(frames, 0, None)
+
+    def _new_scene(self, frames: range, first: int, state: StreamState | None) -> Scene:
+        window = Window(str(self.source), frames, first, self.times, self._check_cancelled)
+        try:
+            return Scene(
+                window,
+                len(frames),
+                self.size,
+                self.engine,
+                self.params,
+                self.ladders,
+                on_step=self._stepped_down,
+                on_pass=self._count_pass,
+                check_cancelled=self._check_cancelled,
+                state=state,
+            )
+        except BaseException:
+            window.close()
+            raise
+
+    def _close_scene(self) -> None:
+        if self._scene is not None:
+            self._scene[1].window.close()
+            self._scene = None
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def _join(self, job: Job) -> None:
+        self._status("joining the parts")
+        begin = self.name or f"{self.source.stem}_4x"
+        name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
+        join(
+            part_infos(job, self.encode),
+            self.folder / name,
+            self.times,
+            self.source,
+            self.encode,
+            check_cancelled=self._check_cancelled,
+        )
+        job.finish(name, keep_parts=False)
+
+
+def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
+    """The finished parts of a job, as ``join`` takes them."""
+    return [part_info(job.part_path(part.index), encode) for part in job.manifest.parts]
+
+
+def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:
+    """The same ladder, begun with tiles of ``side`` instead of whole frames."""
+    whole = [replace(s, tile=side, overlap=overlap) for s in ladder.settings if s.tile is None]
+    smaller = [s for s in ladder.settings if s.tile is not None and s.tile < side]
+    return Ladder(ladder.stage, [*whole, *smaller])
+
+
+def plain(encode: EncodeParams) -> dict[str, object]:
+    """Encoder settings as plain values."""
+    return {
+        name: value if isinstance(value, int | float | str | None) else str(value)
+        for name, value in asdict(encode).items()
+    }

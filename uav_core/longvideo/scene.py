@@ -1,0 +1,178 @@
+"""One scene under way: its stream, its frames, and what is decoded of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import schedule
+from ..fallback import Ladder, Setting, run_with_fallback
+from ..noise import LATENT, LOW_RES, frame_noise
+from ..stream import LatentStream, StreamState
+from .engine import Engine
+from .params import LongVideoParams
+from .window import Window
+
+T = TypeVar("T")
+
+# Flow is estimated for so many pairs at once, so that its network and the U-Net take turns rarely.
+FLOW_PAIRS = 64
+
+
+class Ladders:
+    """The settings of the three stages; they hold for the rest of the job once stepped down."""
+
+    def __init__(self, sample: Ladder, decode: Ladder, flow: Ladder) -> None:
+        self.sample, self.decode, self.flow = sample, decode, flow
+
+    def named(self) -> dict[str, Ladder]:
+        """By the names that a record of the job uses."""
+        return {"sample": self.sample, "decode": self.decode, "flow": self.flow}
+
+
+class Scene:
+    """Gives the upscaled frames of a scene, in order.
+
+    Numbers count from the scene's first frame, noise as well: a scene gives the same frames in
+    whatever video it stands.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        frames: int,
+        size: tuple[int, int],
+        engine: Engine,
+        params: LongVideoParams,
+        ladders: Ladders,
+        *,
+        on_step: Callable[[Any], None],
+        on_pass: Callable[[], None],
+        check_cancelled: Callable[[], None],
+        state: StreamState | None = None,
+    ) -> None:
+        """``size`` is (h, w) of the low-resolution frames."""
+        self.window, self.engine, self.params, self.ladders = window, engine, params, ladders
+        self.size, self.count = size, frames
+        self._on_step, self._check_cancelled = on_step, check_cancelled
+        self._flows: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ready: deque[Tensor] = deque()
+        self.next = 0
+        """The frame that ``take`` gives next."""
+        stream = params.stream(frames, *size)
+        engine.prepare(min(frames, params.segment_length), *size)
+        self.stream = LatentStream(
+            stream,
+            self._predict,
+            lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *size),
+            self._flow if stream.propagates else None,
+            ddim=engine.ddim,
+            progress=lambda *_: on_pass(),
+            check_cancelled=check_cancelled,
+        )
+        if state is not None:
+            self.stream.restore(state)
+            self.next = self.stream.fetched
+
+    def state(self) -> StreamState | None:
+        """Where the sampler is, if no frame waits to be taken; otherwise None."""
+        return None if self._ready else self.stream.state()
+
+    def take(self, stop: int) -> Tensor:
+        """The next frame as (3, 4h, 4w) in [-1, 1].
+
+        ``stop`` is a frame up to which others will be asked for soon: they are sampled together.
+        """
+        if not self._ready:
+            self._fetch(stop)
+        self.next += 1
+        return self._ready.popleft()
+
+    def skip(self, stop: int) -> None:
+        """Leave out frames up to ``stop``, as far as they need not be decoded."""
+        group = self.params.frames_per_group
+        target = stop if stop == self.count else stop // group * group
+        if target > self.next and not self._ready:
+            self._advance(target - self.next)
+            self.next = target
+            self.window.drop(target)
+
+    def _fetch(self, stop: int) -> None:
+        """Sample and decode whole groups, up to ``stop`` or the group it lies in."""
+        group, start = self.params.frames_per_group, self.stream.fetched
+        whole = stop if stop == self.count else stop // group * group
+        if whole <= start:
+            whole = min(start + group, self.count)
+        latents = self._advance(whole - start)
+        for first in range(start, whole, group):
+            self._check_cancelled()
+            last = min(first + group, whole)
+            z = latents[:, :, first - start : last - start]
+            pixels = self._decode(z, self.window.frames(first, last))
+            self._ready.extend(pixels[0].unbind(1))
+        self.window.drop(whole)
+
+    def _decode(self, latents: Tensor, frames: Tensor) -> Tensor:
+        def work(setting: Setting) -> Tensor:
+            n = min(setting.frames or latents.shape[2], latents.shape[2])
+            parts = [
+                self.engine.decode(latents[:, :, i : i + n], frames[:, :, i : i + n], setting)
+                for i in range(0, latents.shape[2], n)
+            ]
+            return torch.cat(parts, dim=2)
+
+        return self._stepping_down(work, self.ladders.decode)
+
+    def _advance(self, count: int) -> Tensor:
+        def work() -> Tensor | int:
+            try:
+                latents = self.stream.advance(count)
+            except _Flow as wanted:
+                return wanted.pair
+            assert latents is not None  # never called at the end of the scene
+            return latents
+
+        while True:
+            result = self.engine.sampling(work)
+            if isinstance(result, Tensor):
+                return result
+            self._estimate(result)
+
+    def _predict(self, latent: Tensor, step: int, frames: range) -> Tensor:
+        clean = self.window.frames(frames.start, frames.stop)
+        noise = frame_noise(self.params.seed, LOW_RES, frames, 3, *self.size)
+        low_res = schedule.noise_low_res(clean, noise, self.params.noise_level)
+        return self._stepping_down(
+            lambda setting: self.engine.predict(latent, step, low_res, setting),
+            self.ladders.sample,
+        )
+
+    def _flow(self, pair: int) -> tuple[Tensor, Tensor]:
+        if pair not in self._flows:
+            raise _Flow(pair)
+        return self._flows.pop(pair)
+
+    def _estimate(self, first: int) -> None:
+        """Flows of the pairs from ``first`` on. Outside of sampling: another network runs."""
+        last = min(first + FLOW_PAIRS, self.count - 1, self.window.stop - 1)
+        for pair in range(first, max(last, first + 1)):
+            self._check_cancelled()
+            a, b = (self.window.frames(i, i + 1)[:, :, 0] for i in (pair, pair + 1))
+            self._flows[pair] = self._stepping_down(
+                lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders.flow
+            )
+
+    def _stepping_down(self, work: Callable[[Setting], T], ladder: Ladder) -> T:
+        engine = self.engine
+        return run_with_fallback(work, ladder, engine.release, self._on_step, engine.ran_out)
+
+
+class _Flow(Exception):
+    """The stream asks, in the middle of sampling, for a flow that is not there yet."""
+
+    def __init__(self, pair: int) -> None:
+        self.pair = pair
