@@ -56,7 +56,7 @@ def test_a_clip_is_upscaled_and_measured_in_every_way(tmp_path):
         replace(base, name="temporal layers off", temporal_layers=False),
         replace(base, name="propagation off", propagation=False),
         replace(base, name="plain decoder", temporal_decoder=False),
-        replace(base, name="guidance 1", guidance=1.0),
+        replace(base, name="guidance 4", guidance=4.0),
         replace(base, name="noise level 250", noise_level=250),
     )
     found = judge(weights, [(0, HeldOutClip("waves", frames))], ways, tmp_path)
