@@ -99,7 +99,8 @@ def upscale_video() -> Graph:
         vae=Out(vae, 0),
         frames=frames,
         lr_guidance=1.0,
-        frames_per_group=3,
+        tile=0,
+        tile_overlap=16,
     )
     made = add(
         "CreateVideo",
@@ -151,7 +152,7 @@ def long_video() -> Graph:
         propagation_strength=0.5,
         segment_length=8,
         overlap=2,
-        frames_per_group=3,
+        frames_per_group=INCLUDED["UpscaleAVideoVAEDecode"]["frames_per_group"],
         lr_guidance=1.0,
         part_length=48,
     )
@@ -245,7 +246,7 @@ NOTE_SETTINGS = """\
 - **guidance**: higher is sharper and less calm.
 - **Propagation steps**: a few late ones (*24,26,28* of 30, or *last 3*) against flicker. Leave
   empty for cuts and very fast motion.
-- **color_fix**: *none* is the reference; *adain* keeps the input's colours."""
+- **color_fix**: *none* is the reference; *adain* and *wavelet* keep the input's colours."""
 
 
 def authors_settings() -> str:

@@ -18,7 +18,7 @@ INCLUDED: Preset = {
     "UpscaleAVideoConditioning": {"noise_level": 20},
     "UpscaleAVideoPropagation": {"steps": "last 2"},
     "UpscaleAVideoSegmentSampler": {"steps": 6, "guidance": 1.0},
-    "UpscaleAVideoVAEDecode": {"color_fix": "adain"},
+    "UpscaleAVideoVAEDecode": {"color_fix": "wavelet", "frames_per_group": 8},
 }
 
 # The names are those that `uav_core.convert` writes.
@@ -30,7 +30,7 @@ AUTHORS: Preset = {
     "UpscaleAVideoConditioning": {"noise_level": 120},
     "UpscaleAVideoPropagation": {"steps": "24,26,28"},
     "UpscaleAVideoSegmentSampler": {"steps": 30, "guidance": 6.0},
-    "UpscaleAVideoVAEDecode": {"color_fix": "adain"},
+    "UpscaleAVideoVAEDecode": {"color_fix": "adain", "frames_per_group": 3},
 }
 
 

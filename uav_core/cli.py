@@ -72,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--guidance", type=float, default=1.0)
     p.add_argument("--noise-level", type=int, default=20)
     p.add_argument("--propagation-steps", default="last 2", help="'' for none")
-    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default="adain")
+    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default="wavelet")
+    p.add_argument("--frames-per-group", type=int, default=8, help="frames decoded together")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
     p.add_argument("--cut-detection", choices=METHODS, default="auto")
@@ -108,6 +109,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
         seed=o.seed,
         propagation_steps=o.propagation_steps,
         color=o.color_fix,
+        frames_per_group=o.frames_per_group,
         tile=o.tile,
         scenes=SceneParams(o.cut_detection),
         cuts=o.cuts,

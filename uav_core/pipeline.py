@@ -113,8 +113,12 @@ def sample(
     """
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
-    low_res = torch.cat((low_res, low_res))
-    level = torch.full((2,), noise_level, device=frames.device)
+    guided = guidance != 1
+    if not guided:
+        context = context[1:]  # guidance 1 is the positive text alone
+    halves = len(context)
+    low_res = torch.cat([low_res] * halves)
+    level = torch.full((halves,), noise_level, device=frames.device)
     plan = plan_segments(frames.shape[2], segment_length, overlap)
     table, grid = schedule.alphas_cumprod().to(noise), schedule.timesteps(steps).tolist()
     landings = schedule.previous_alphas(steps).to(noise)
@@ -131,12 +135,13 @@ def sample(
         for segment in plan:
             check_cancelled()
             s = slice(segment.start, segment.stop)
-            pair = latent[:, :, s].expand(2, -1, -1, -1, -1)
-            v = predict(
-                pair, torch.full((2,), t, device=noise.device), low_res[:, :, s], context, level
-            )
-            uncond, cond = v.chunk(2)
-            parts.append((segment, uncond + guidance * (cond - uncond)))
+            both = latent[:, :, s].expand(halves, -1, -1, -1, -1)
+            times = torch.full((halves,), t, device=noise.device)
+            v = predict(both, times, low_res[:, :, s], context, level)
+            if guided:
+                uncond, cond = v.chunk(2)
+                v = uncond + guidance * (cond - uncond)
+            parts.append((segment, v))
             done += 1
             progress(done, total)
         x0, eps = schedule.predict(latent, combine(parts, latent), table[t])

@@ -55,7 +55,8 @@ class Settings:
     temporal_layers: bool = True
     propagation: bool = True
     temporal_decoder: bool = True
-    color: ColorMode = "adain"
+    color: ColorMode = "wavelet"
+    group: int = 8
 
 
 @dataclass
@@ -122,7 +123,7 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
         )
     vae = weights.vae if s.temporal_decoder else weights.plain_vae
     assert vae is not None
-    return color_fix(decode(vae, latents, low_res), low_res, s.color)
+    return color_fix(decode(vae, latents, low_res, group=s.group), low_res, s.color)
 
 
 def judge(
@@ -139,7 +140,7 @@ def judge(
             results[s.name] = upscale(weights, low_res, s)
             seconds[s.name] = time.monotonic() - started
         t = truth.shape[2]
-        borders = sorted({*segment_borders(t), *group_borders(t)})
+        borders = sorted({*segment_borders(t), *group_borders(t, ways[0].group)})
         measured = compare(results, truth, FLOW_MODEL, borders=borders).rows
         for name, measures in measured.items():
             rows.append(Row(clip.name, name, seconds.get(name, 0.0), measures))
@@ -204,6 +205,8 @@ ABLATION = (
     replace(BASE, name="guidance 2", guidance=2.0),
     replace(BASE, name="guidance 4", guidance=4.0),
     replace(BASE, name="30 steps", steps=30),
+    replace(BASE, name="decode groups of 3", group=3),
+    replace(BASE, name="no colour fix", color="none"),
 )
 
 
