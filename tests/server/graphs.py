@@ -69,4 +69,5 @@ def upscale_with_files(server: Any, clip: Path) -> Graph:
 def _shortened(graph: Graph, server: Any, clip: Path) -> Graph:
     graph.set("LoadVideo", file=server.upload(clip))
     graph.set("UpscaleAVideoSegmentSampler", steps=STEPS)
+    graph.set("UpscaleAVideoVAEDecode", frames_per_group=3)
     return graph.set("UpscaleAVideoPropagation", steps="last 1", flow_iterations=2)
