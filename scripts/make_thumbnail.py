@@ -1,8 +1,8 @@
-"""Make `workflows/upscale_video.jpg`: the shipped workflow on ComfyUI's page after a run.
+"""Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
 
-It runs on the sample clip with the workflow's own settings, in a real browser.
+They run on the sample clip with their own settings, in a real browser.
 
-    python scripts/make_thumbnail.py
+    python scripts/make_thumbnail.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from playwright.sync_api import ViewportSize, sync_playwright
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from comfy_page import ComfyPage
 
-TEMPLATE = "upscale_video"
+TEMPLATES = ("upscale_video", "long_video")
 VIEW: ViewportSize = {"width": 1600, "height": 1000}
 WIDTH = 1000
 MARGIN = 8
@@ -41,17 +41,18 @@ log = logging.getLogger("make_thumbnail")
 
 
 def main() -> None:
-    """Run the workflow on the page, and keep a picture of its groups."""
+    """Run the workflows on the page, and keep a picture of their groups."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    target = WORKFLOWS / f"{TEMPLATE}.jpg"
-    with tempfile.TemporaryDirectory() as folder:
-        picture = picture_of_run(Path(folder))
-        height = round(picture.height * WIDTH / picture.width)
-        picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
-    log.info("%s: %d bytes", target.relative_to(ROOT), target.stat().st_size)
+    for name in sys.argv[1:] or TEMPLATES:
+        target = WORKFLOWS / f"{name}.jpg"
+        with tempfile.TemporaryDirectory() as folder:
+            picture = picture_of_run(Path(folder), name)
+            height = round(picture.height * WIDTH / picture.width)
+            picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
+        log.info("%s: %d bytes", target.relative_to(ROOT), target.stat().st_size)
 
 
-def picture_of_run(base: Path) -> Image.Image:
+def picture_of_run(base: Path, name: str) -> Image.Image:
     """The workflow's part of the page, after a run."""
     python, comfyui = environment_python(), comfyui_path(default_version())
     server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
@@ -62,14 +63,14 @@ def picture_of_run(base: Path) -> Image.Image:
         server.upload(ROOT / "assets" / "sample.mp4")
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
-        page.open_template(TEMPLATE)
+        page.open_template(name)
         page.page.evaluate(
             "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
         )
         page.run(timeout=3600)
         page.page.wait_for_timeout(5000)  # for the message that the job is done to fade
         left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
-        whole = Image.open(page.picture(TEMPLATE)).convert("RGB")
+        whole = Image.open(page.picture(name)).convert("RGB")
         browser.close()
     return whole.crop(
         (int(left) - MARGIN, int(top) - MARGIN, int(right) + MARGIN, int(bottom) + MARGIN)

@@ -2,27 +2,31 @@
 
 import json
 
+import pytest
 from clips import read_clip
 from layout import ROOT
 
 TEMPLATE = "upscale_video"
+TEMPLATES = (TEMPLATE, "long_video")
 # Sent by the page; the nodes do without them.
 PAGE_ONLY = {"video-preview", "codec.encoding"}
 
 
-def test_the_template_opens_complete(page):
-    assert TEMPLATE in page.list_templates()
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_template_opens_complete(page, name):
+    assert name in page.list_templates()
     page.picture("template-browser")
-    page.open_template(TEMPLATE)
-    page.picture("template-opened")
+    page.open_template(name)
+    page.picture(f"{name}-opened")
     assert page.missing_nodes() == []
     assert page.node_types()
     assert page.complaints == []
 
 
-def test_the_page_makes_the_api_twin_of_it(page):
-    page.open_template(TEMPLATE)
-    twin = json.loads((ROOT / "tests" / "server" / "api" / f"{TEMPLATE}.json").read_text())
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_page_makes_the_api_twin_of_it(page, name):
+    page.open_template(name)
+    twin = json.loads((ROOT / "tests" / "server" / "api" / f"{name}.json").read_text())
     made = page.api_prompt()
     assert set(made) == set(twin)
     for key, node in made.items():
@@ -43,8 +47,9 @@ def test_the_template_runs_from_the_page(page, page_server, sample_clip):
     assert page.complaints == []
 
 
-def test_the_template_has_a_picture(page):
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_template_has_a_picture(page, name):
     page.list_templates()
-    picture = f"{TEMPLATE}.jpg"
+    picture = f"{name}.jpg"
     assert (ROOT / "workflows" / picture).is_file()
     assert not [text for text in page.complaints if picture in text]
