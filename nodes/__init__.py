@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare, condition, decode, load, longvideo, propagate, sample, tiles
+from . import compare, condition, decode, jobs, load, longvideo, propagate, sample, tiles
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -22,6 +22,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     compare.Compare,
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
+    jobs.LongVideoJobs,
 )
 
 

@@ -209,3 +209,15 @@ def test_lora_makes_it_another_job(pack, networks, folders):
     model.add_patches({key: ("diff", (torch.full_like(weight, 0.01),))}, 1.0)
     second = run(pack, {**networks, "model": model}, clip).result[0].get_stream_source()
     assert first != second
+
+
+def test_jobs_are_listed_and_removed(pack, networks, folders):
+    result = run(pack, networks, video(levels(graph.frames(2))))
+    node = pack.nodes.jobs.LongVideoJobs
+    listed = node.execute("list", 7.0, True).result[0]
+    assert "finished" in listed and "2/2 frames" in listed and "1 job kept" in listed
+    assert "0 jobs removed" in node.execute("remove", 7.0, True).result[0]
+    assert "1 job would be removed" in node.execute("what would be removed", 0.0, True).result[0]
+    assert "1 job removed" in node.execute("remove", 0.0, True).result[0]
+    assert "0 jobs kept" in node.execute("list", 7.0, True).result[0]
+    assert Path(result.result[0].get_stream_source()).is_file(), "the video stays"
