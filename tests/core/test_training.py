@@ -218,10 +218,14 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path, adversarial)
     assert second.step == 4
     second.run()
     wanted = weights_of(whole)
+    # Bit for bit, but for what the maths library does not repeat: a gradient that is nothing but
+    # rounding has a random sign, which Adam turns into a step. Two steps without the optimiser's
+    # state would be off by 1e-3.
     for name, value in weights_of(second).items():
-        assert torch.equal(value, wanted[name]), name
-    assert any(not torch.equal(value, wanted[name]) for name, value in start.items())
-    assert second.history == whole.history
+        assert torch.allclose(value, wanted[name], rtol=0, atol=4e-4), name
+    assert any(not torch.allclose(v, wanted[n], rtol=0, atol=4e-4) for n, v in start.items())
+    for row, expected in zip(second.history, whole.history, strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
     assert (tmp_path / "parts" / "losses.csv").read_text().count("\n") == LOOP.steps + 1
     assert ("discriminator" in whole.history[0]) == (adversarial > 0)
 
