@@ -78,8 +78,8 @@ def learning_rate(step: int, params: LoopParams) -> float:
 class Loop:
     """Trains players and keeps the run in a folder: ``state.pt``, ``losses.csv``, ``curves.png``.
 
-    A run that was stopped goes on where its last checkpoint was, and ends bit for bit where an
-    undisturbed one does, on the same machine: every random number belongs to a step.
+    A run that was stopped goes on where its last checkpoint was, and ends where an undisturbed one
+    does, but for what the maths library does not repeat: every random number belongs to a step.
     """
 
     def __init__(self, folder: Path, players: list[Player], params: LoopParams) -> None:
