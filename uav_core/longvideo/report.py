@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 
@@ -32,7 +33,7 @@ class Report:
         w, h = self.size
         scenes = f"{self.scenes} scene{'s' * (self.scenes != 1)}"
         lines = [
-            f"{self.output}: {self.frames} frames of {w}x{h} in {scenes}.",
+            f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h} in {scenes}.",
             f"This run: {self.frames - self.frames_before} frames in {self.seconds:.0f} s"
             + (f", {self.rate:.2f} frames per second." if self.rate else "."),
         ]
