@@ -30,7 +30,7 @@ from .longvideo import CoreEngine, LongVideo, LongVideoParams, Report
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
 from .scenes import METHODS, SceneParams
-from .video import CODECS, EncodeParams
+from .video import CODECS, EncodeParams, probe
 
 log = logging.getLogger("upscale_a_video")
 
@@ -116,6 +116,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
         part_length=o.part_length,
     )
     encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
+    probe(source)  # what cannot be read leaves no folder behind
     jobs = target.parent / JOBS
     jobs.mkdir(parents=True, exist_ok=True)
     bar = Bar(source.name)

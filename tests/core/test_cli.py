@@ -73,9 +73,11 @@ def test_jobs_are_listed_and_cleaned(clip, tmp_path, caplog):
     "words",
     [[], ["missing.mp4", "out.mp4"], ["missing.mp4", "out.gif"]],
 )
-def test_wrong_words_are_refused(words, caplog):
+def test_wrong_words_are_refused(words, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(words) == 1
     assert caplog.text
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
 def test_the_seed_matters(clip, tmp_path):
