@@ -8,13 +8,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core.color import ColorMode
-from ..uav_core.errors import InputError
 from ..uav_core.segments import DECODE_GROUP, plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from .inputs import check_same_clip, video_frames, video_latent
 from .runtime import progress_bar
 from .schema import ADVANCED, schema
-from .vae import VideoVAE
+from .vae import check_vae
 
 
 class VAEDecode(io.ComfyNode):
@@ -95,11 +94,7 @@ class VAEDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         latent, clip = video_latent(samples), video_frames(frames)
         check_same_clip("latent", tuple(latent.shape[2:]), tuple(clip.shape[2:]))
-        if not isinstance(vae, VideoVAE):
-            raise InputError(
-                "This is not a temporal VAE: expected the output of 'Load Temporal VAE "
-                "(Upscale-A-Video)', not of the native VAE loader."
-            )
+        check_vae(vae)
         groups = len(plan_groups(latent.shape[2], frames_per_group))
         images = vae.decode_video(
             latent,

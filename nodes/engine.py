@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..uav_core import schedule
 from ..uav_core.bounded_flow import bounded_size, estimate_flow_bounded
-from ..uav_core.errors import InputError
 from ..uav_core.fallback import Setting
 from ..uav_core.jobs import weights_hash
 from ..uav_core.longvideo import LongVideoParams
@@ -26,7 +25,7 @@ from .propagate import check_flow_model, flow_memory
 from .runtime import check_cancelled, load_models
 from .sample import check_conditioning, check_model
 from .tiles import TiledModel, Wrapper
-from .vae import VideoVAE
+from .vae import check_vae
 
 T = TypeVar("T")
 
@@ -48,11 +47,7 @@ class ComfyEngine:
         params: LongVideoParams,
     ) -> None:
         """Raises InputError for parts that do not fit each other, before anything is loaded."""
-        if not isinstance(vae, VideoVAE):
-            raise InputError(
-                "This is not a temporal VAE: expected the output of 'Load Temporal VAE "
-                "(Upscale-A-Video)', not of the native VAE loader."
-            )
+        check_vae(vae)
         check_flow_model(flow_model)
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.texts = positive, negative

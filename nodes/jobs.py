@@ -10,8 +10,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..uav_core.errors import InputError
-from ..uav_core.jobs import JobSummary, clean, human_bytes, list_jobs
-from .longvideo import JOBS
+from ..uav_core.jobs import FOLDER, JobSummary, clean, human_bytes, list_jobs
 from .schema import schema
 
 ACTIONS = ("list", "what would be removed", "remove")
@@ -63,7 +62,7 @@ class LongVideoJobs(io.ComfyNode):
     def execute(cls, action: str, keep_days: float, finished_only: bool) -> io.NodeOutput:
         if action not in ACTIONS:
             raise InputError(f"The action is '{action}': expected one of {', '.join(ACTIONS)}.")
-        root = os.path.join(folder_paths.get_output_directory(), JOBS)
+        root = os.path.join(folder_paths.get_output_directory(), FOLDER)
         if action == "list":
             text = table(list_jobs(root), "kept")
         else:

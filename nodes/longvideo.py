@@ -16,8 +16,9 @@ from comfy_api.latest import io, ui
 from ..uav_core import schedule
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.color import ColorMode
-from ..uav_core.jobs import inside
+from ..uav_core.jobs import FOLDER, inside
 from ..uav_core.longvideo import LongVideo, LongVideoParams
+from ..uav_core.longvideo.params import PART_LENGTH
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.scenes import METHODS, SceneParams
 from ..uav_core.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
@@ -33,7 +34,6 @@ from .video_file import video_file
 
 log = logging.getLogger(__name__)
 
-JOBS = "upscale_a_video_jobs"
 Options = io.Custom("UAV_VIDEO_OPTIONS")
 
 
@@ -159,7 +159,7 @@ class LongVideoOptions(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "part_length",
-                    default=48,
+                    default=PART_LENGTH,
                     min=1,
                     max=10_000,
                     **ADVANCED,
@@ -332,7 +332,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 params,
                 options.encode,
                 name=target.name,
-                jobs=os.path.join(output, JOBS),
+                jobs=os.path.join(output, FOLDER),
                 progress=progress,
                 status=lambda text: show_status(cls, text),
                 check_cancelled=check_cancelled,

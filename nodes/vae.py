@@ -27,6 +27,16 @@ from .runtime import check_cancelled, load_models
 BYTES_PER_PIXEL_CHANNEL = 28
 
 
+def check_vae(vae: Any) -> VideoVAE:
+    """The VAE, if it is one of ours; InputError otherwise."""
+    if not isinstance(vae, VideoVAE):
+        raise InputError(
+            "This is not a temporal VAE: expected the output of 'Load Temporal VAE "
+            "(Upscale-A-Video)', not of the native VAE loader."
+        )
+    return vae
+
+
 class VideoVAE:
     """A loaded temporal VAE. Weights and arithmetic are fp32: in fp16 the decoder overflows."""
 

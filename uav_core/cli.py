@@ -25,8 +25,9 @@ from . import included
 from .builtin_flow import BuiltinFlow
 from .errors import InputError, UpscaleAVideoError
 from .flow import load_flow_model
-from .jobs import clean, human_bytes, list_jobs, weights_hash
+from .jobs import FOLDER, clean, human_bytes, list_jobs, weights_hash
 from .longvideo import CoreEngine, LongVideo, LongVideoParams, Report
+from .longvideo.params import PART_LENGTH
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
 from .scenes import METHODS, SceneParams
@@ -34,7 +35,6 @@ from .video import CODECS, EncodeParams, probe
 
 log = logging.getLogger("upscale_a_video")
 
-JOBS = "upscale_a_video_jobs"
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 
 
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--codec", choices=tuple(CODECS), default="h264")
     p.add_argument("--crf", type=int, help="quality; lower is better and larger")
     p.add_argument("--pixel-format", default="auto")
-    p.add_argument("--part-length", type=int, default=48, help="frames kept together")
+    p.add_argument("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
     weights = p.add_argument_group("weights; the included ones where left out")
     weights.add_argument("--unet", type=Path)
     weights.add_argument("--vae", type=Path)
@@ -117,7 +117,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
     )
     encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
     probe(source)  # what cannot be read leaves no folder behind
-    jobs = target.parent / JOBS
+    jobs = target.parent / FOLDER
     jobs.mkdir(parents=True, exist_ok=True)
     bar = Bar(source.name)
     run = LongVideo(
@@ -217,7 +217,7 @@ class Bar:
 
 def show_jobs(folder: Path) -> int:
     """List what is kept in an output folder."""
-    for job in list_jobs(folder / JOBS):
+    for job in list_jobs(folder / FOLDER):
         log.info(
             "%s  %-10s %s  %d of %d frames, %s",
             job.id[:8],
@@ -233,7 +233,7 @@ def show_jobs(folder: Path) -> int:
 def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay where they were asked for."""
     gone = clean(
-        o.clean / JOBS,
+        o.clean / FOLDER,
         keep_days=o.keep_days,
         finished_only=o.finished_only,
         dry_run=o.dry_run,

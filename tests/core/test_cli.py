@@ -11,7 +11,7 @@ import torch
 from generated import det
 
 from uav_core import cli
-from uav_core.jobs import list_jobs
+from uav_core.jobs import FOLDER, list_jobs
 from uav_core.video import EncodeParams, VideoReader, encode_part
 
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "2"]
@@ -63,9 +63,9 @@ def test_jobs_are_listed_and_cleaned(clip, tmp_path, caplog):
         assert cli.main(["--jobs", str(tmp_path)]) == 0
     assert "finished" in caplog.text and "3 of 3 frames" in caplog.text
     assert cli.main(["--clean", str(tmp_path), "--dry-run"]) == 0
-    assert len(list_jobs(tmp_path / cli.JOBS)) == 1
+    assert len(list_jobs(tmp_path / FOLDER)) == 1
     assert cli.main(["--clean", str(tmp_path)]) == 0
-    assert list_jobs(tmp_path / cli.JOBS) == ()
+    assert list_jobs(tmp_path / FOLDER) == ()
     assert target.is_file()
 
 

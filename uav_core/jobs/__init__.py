@@ -13,10 +13,12 @@ from .errors import (
 from .folder import Job
 from .identity import JobInputs, job_id, weights_hash
 from .manifest import Fallback, Manifest, OutputRecord, PartRecord, StateRecord
+from .names import FOLDER
 from .paths import inside, plain_name
 from .plan import JobPlan
 
 __all__ = [
+    "FOLDER",
     "DamagedManifestError",
     "DiskFullError",
     "Fallback",

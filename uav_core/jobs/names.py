@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+FOLDER = "upscale_a_video_jobs"
+"""What callers name the folder of all jobs, beside the videos that come of them."""
+
 LOCK = "job.lock"
 MANIFEST = "manifest.json"
 BACKUP = "manifest.json.bak"

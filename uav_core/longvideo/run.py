@@ -128,7 +128,6 @@ class LongVideo:
         finally:
             self._close_scene()
         self._report.seconds = time.monotonic() - started
-        log.info("%s", self._report.to_text())
         return self._report
 
     # --- the job ---------------------------------------------------------------------------
@@ -352,7 +351,9 @@ class LongVideo:
 
 def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
     """The finished parts of a job, as ``join`` takes them."""
-    return [part_info(job.part_path(part.index), encode) for part in job.manifest.parts]
+    return [
+        part_info(job.part_path(part.index), encode, part.blake2b) for part in job.manifest.parts
+    ]
 
 
 def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:

@@ -138,10 +138,11 @@ def check_part(part: PartInfo) -> None:
         )
 
 
-def part_info(path: Path, params: EncodeParams) -> PartInfo:
+def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
     """The PartInfo of a part that an earlier run has encoded with ``params``.
 
-    Raises BadPartError if it cannot be read.
+    ``blake2b`` is the hash known of it: the file is not read for it again. Raises BadPartError
+    if the part cannot be read.
     """
     name, frames, reorder = os.fspath(path), 0, 0
     try:
@@ -155,4 +156,4 @@ def part_info(path: Path, params: EncodeParams) -> PartInfo:
         raise BadPartError(
             f"The part '{name}' cannot be read ({error}): delete it and encode its frames again."
         ) from error
-    return PartInfo(name, frames, os.path.getsize(name), file_hash(name), reorder)
+    return PartInfo(name, frames, os.path.getsize(name), blake2b, reorder)
