@@ -10,7 +10,7 @@ import comfy.patcher_extension
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..uav_core.tiles import OVERLAP, plan_tiles, tiled_predict
+from ..uav_core.tiles import OVERLAP, square_tiles, tiled_predict
 from .runtime import check_cancelled
 from .schema import schema
 
@@ -33,7 +33,7 @@ class TiledModel:
 
     def __call__(self, apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         h, w = args["input"].shape[-2:]
-        plan = plan_tiles(h, w, (self.tile, self.tile), self.overlap)
+        plan = square_tiles(h, w, self.tile, self.overlap)
         predict = tiled_predict(apply_model, plan, check_cancelled)
         if self.around is not None:
             return self.around(predict, args)
@@ -58,7 +58,7 @@ def with_tiles(
     Neighbours share ``overlap`` pixels. Tiles set earlier are replaced, any other wrapper stays,
     around the tiles. Raises InputError for an overlap that leaves nothing of a tile.
     """
-    plan_tiles(tile, tile, (tile, tile), overlap)
+    square_tiles(tile, tile, tile, overlap)
     model = model.clone()
     options: dict[str, Any] = model.model_options
     around = options.get("model_function_wrapper")

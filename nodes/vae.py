@@ -17,7 +17,7 @@ from ..uav_core.errors import InputError
 from ..uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ..uav_core.segments import DECODE_GROUP, plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
-from ..uav_core.tiles import plan_tiles, tiled_decode
+from ..uav_core.tiles import square_tiles, tiled_decode
 from .inputs import to_images
 from .model import is_dynamic, new_patcher
 from .runtime import check_cancelled, load_models
@@ -104,7 +104,7 @@ class VideoVAE:
         """
         t, h, width = samples.shape[2:]
         groups, side = plan_groups(t, group), tile or max(h, width)
-        tiles = plan_tiles(h, width, (side, side), tile_overlap if tile else 0)
+        tiles = square_tiles(h, width, tile, tile_overlap)
         need = self.memory_required(min(group, t), min(h, side), min(width, side))
         load_models([self.patcher], memory_required=need)
         images = torch.empty(

@@ -20,7 +20,7 @@ from .models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from .propagation import PropagationParams, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
 from .tiles import OVERLAP as TILE_OVERLAP
-from .tiles import Tile, plan_tiles, tiled_decode, tiled_predict
+from .tiles import square_tiles, tiled_decode, tiled_predict
 
 NULL_TEXT_KEY = "null_text_embedding"
 
@@ -113,21 +113,12 @@ def sample(
     """
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
-    guided = guidance != 1
-    if not guided:
-        context = context[1:]  # guidance 1 is the positive text alone
-    halves = len(context)
-    low_res = torch.cat([low_res] * halves)
-    level = torch.full((halves,), noise_level, device=frames.device)
     plan = plan_segments(frames.shape[2], segment_length, overlap)
     table, grid = schedule.alphas_cumprod().to(noise), schedule.timesteps(steps).tolist()
     landings = schedule.previous_alphas(steps).to(noise)
     done, total = 0, steps * len(plan)
-    predict: Callable[..., Tensor] = unet
-    if tile is not None:
-        h, w = frames.shape[3:]
-        tiles = plan_tiles(h, w, (tile, tile), tile_overlap)
-        predict = tiled_predict(unet, tiles, check_cancelled)
+    h, w = frames.shape[3:]
+    predict = tiled_predict(unet, square_tiles(h, w, tile, tile_overlap), check_cancelled)
 
     latent = noise
     for i, t in enumerate(grid):
@@ -135,12 +126,9 @@ def sample(
         for segment in plan:
             check_cancelled()
             s = slice(segment.start, segment.stop)
-            both = latent[:, :, s].expand(halves, -1, -1, -1, -1)
-            times = torch.full((halves,), t, device=noise.device)
-            v = predict(both, times, low_res[:, :, s], context, level)
-            if guided:
-                uncond, cond = v.chunk(2)
-                v = uncond + guidance * (cond - uncond)
+            v = velocity(
+                predict, latent[:, :, s], t, low_res[:, :, s], context, noise_level, guidance
+            )
             parts.append((segment, v))
             done += 1
             progress(done, total)
@@ -149,6 +137,36 @@ def sample(
             x0 = propagate(x0, *flows, propagation)
         latent = schedule.ddim_step(x0, eps, landings[i])
     return latent
+
+
+def velocity(
+    predict: Callable[..., Tensor],
+    latent: Tensor,
+    time: int,
+    low_res: Tensor,
+    context: Tensor,
+    noise_level: int,
+    guidance: float,
+) -> Tensor:
+    """v of one segment (1, 4, n, h, w), classifier-free guidance applied.
+
+    ``predict`` is called as a TemporalUNet, once, with both texts as a batch; with guidance 1 the
+    positive one alone. ``low_res`` (1, 3, n, h, w) are the noised frames.
+    """
+    if guidance == 1:
+        context = context[1:]
+    n, device = len(context), latent.device
+    v = predict(
+        latent.expand(n, -1, -1, -1, -1),
+        torch.full((n,), time, device=device),
+        low_res.expand(n, -1, -1, -1, -1),
+        context,
+        torch.full((n,), noise_level, device=device),
+    )
+    if guidance == 1:
+        return v
+    uncond, cond = v.chunk(2)
+    return uncond + guidance * (cond - uncond)
 
 
 @torch.inference_mode()
@@ -172,9 +190,7 @@ def decode(
     """
     groups, out = plan_groups(latents.shape[2], group), []
     h, width = latents.shape[3:]
-    tiles: tuple[Tile, ...] = (Tile(0, h, 0, width),)
-    if tile is not None:
-        tiles = plan_tiles(h, width, (tile, tile), tile_overlap)
+    tiles = square_tiles(h, width, tile, tile_overlap)
     for i, g in enumerate(groups):
         check_cancelled()
         s = slice(g.start, g.stop)

@@ -72,6 +72,16 @@ def plan_tiles(h: int, w: int, tile: tuple[int, int], overlap: int = OVERLAP) ->
     )
 
 
+def square_tiles(h: int, w: int, side: int | None, overlap: int | None = None) -> tuple[Tile, ...]:
+    """As ``plan_tiles`` with tiles of ``side`` a side; the whole picture for None or 0.
+
+    ``overlap`` None shares nothing. Raises InputError as ``plan_tiles``.
+    """
+    if not side:
+        return (Tile(0, h, 0, w),)
+    return plan_tiles(h, w, (side, side), overlap or 0)
+
+
 def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
     """The tiles along one axis."""
     if side <= length:

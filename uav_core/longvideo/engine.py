@@ -14,9 +14,10 @@ from ..color import ColorMode, color_fix
 from ..fallback import Setting
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
+from ..pipeline import velocity
 from ..schedule import timesteps
 from ..stream import DDIM, VelocityDDIM
-from ..tiles import plan_tiles, tiled_decode, tiled_predict
+from ..tiles import square_tiles, tiled_decode, tiled_predict
 
 T = TypeVar("T")
 
@@ -109,27 +110,18 @@ class CoreEngine:
 
     @torch.inference_mode()
     def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
-        guided = self.guidance != 1
-        context = self.context if guided else self.context[1:]
-        n = len(context)
-        times = torch.full((n,), self.times[step], device=self.device)
-        level = torch.full((n,), self.noise_level, device=self.device)
-
-        def both(x: Tensor, _: Tensor, c_concat: Tensor) -> Tensor:
-            x = x.expand(n, -1, -1, -1, -1)
-            frames = c_concat.expand(n, -1, -1, -1, -1)
-            v = self.unet(x, times, frames, context, level)
-            if not guided:
-                return v
-            uncond, cond = v.chunk(2)
-            return uncond + self.guidance * (cond - uncond)
-
         h, w = latent.shape[-2:]
-        side = setting.tile or max(h, w)
-        plan = plan_tiles(h, w, (side, side), setting.overlap or 0)
-        latent = latent.to(self.device, self.dtype)
-        predict = tiled_predict(both, plan, self.check_cancelled)
-        v = predict(latent, times, c_concat=low_res.to(latent))
+        plan = square_tiles(h, w, setting.tile, setting.overlap)
+        x = latent.to(self.device, self.dtype)
+        v = velocity(
+            tiled_predict(self.unet, plan, self.check_cancelled),
+            x,
+            self.times[step],
+            low_res.to(x),
+            self.context,
+            self.noise_level,
+            self.guidance,
+        )
         return v.float().cpu()
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
@@ -172,10 +164,7 @@ def decode_group(
 ) -> Tensor:
     """One group of frames as ``Engine.decode`` gives it, on the device of ``latents``."""
     z, low_res = latents.float() / LATENT_SCALE, frames.float()
-    if setting.tile is None:
-        pixels = vae.decode(z, low_res, lr_guidance)
-    else:
-        h, w = z.shape[-2:]
-        plan = plan_tiles(h, w, (setting.tile, setting.tile), setting.overlap or 0)
-        pixels = tiled_decode(vae, z, low_res, lr_guidance, plan, check_cancelled)
+    h, w = z.shape[-2:]
+    plan = square_tiles(h, w, setting.tile, setting.overlap)
+    pixels = tiled_decode(vae, z, low_res, lr_guidance, plan, check_cancelled)
     return color_fix(pixels.clamp_(-1, 1), low_res, color)

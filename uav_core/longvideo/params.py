@@ -14,7 +14,7 @@ from ..scenes import SceneParams, parse_cuts
 from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
 from ..stream import StreamParams
 from ..tiles import OVERLAP as TILE_OVERLAP
-from ..tiles import plan_tiles
+from ..tiles import square_tiles
 
 PART_LENGTH = 48
 
@@ -58,8 +58,7 @@ class LongVideoParams:
             raise InputError(f"A guidance of {self.guidance}: expected 1 or more.")
         if not 0 <= self.lr_guidance <= 1:
             raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
-        if self.tile:
-            plan_tiles(self.tile, self.tile, (self.tile, self.tile), self.tile_overlap)
+        square_tiles(self.tile, self.tile, self.tile, self.tile_overlap)
         for name, value in (
             ("frames per group", self.frames_per_group),
             ("flow iterations", self.flow_iterations),
