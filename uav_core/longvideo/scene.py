@@ -13,6 +13,7 @@ from .. import schedule
 from ..fallback import Ladder, Setting, run_with_fallback
 from ..noise import LATENT, LOW_RES, frame_noise
 from ..stream import LatentStream, StreamState
+from ..stream.frames import HeldFrames, separate
 from .engine import Engine
 from .params import LongVideoParams
 from .window import Window
@@ -77,6 +78,7 @@ class Scene:
         if state is not None:
             self.stream.restore(state)
             self.next = self.stream.fetched
+        self._noised = HeldFrames(self.next)
 
     def state(self) -> StreamState | None:
         """Where the sampler is, if no frame waits to be taken; otherwise None."""
@@ -99,7 +101,7 @@ class Scene:
         if target > self.next and not self._ready:
             self._advance(target - self.next)
             self.next = target
-            self.window.drop(target)
+            self._drop(target)
 
     def _fetch(self, stop: int) -> None:
         """Sample and decode whole groups, up to ``stop`` or the group it lies in."""
@@ -114,7 +116,7 @@ class Scene:
             z = latents[:, :, first - start : last - start]
             pixels = self._decode(z, self.window.frames(first, last))
             self._ready.extend(pixels[0].unbind(1))
-        self.window.drop(whole)
+        self._drop(whole)
 
     def _decode(self, latents: Tensor, frames: Tensor) -> Tensor:
         def work(setting: Setting) -> Tensor:
@@ -143,13 +145,26 @@ class Scene:
             self._estimate(result)
 
     def _predict(self, latent: Tensor, step: int, frames: range) -> Tensor:
-        clean = self.window.frames(frames.start, frames.stop)
-        noise = frame_noise(self.params.seed, LOW_RES, frames, 3, *self.size)
-        low_res = schedule.noise_low_res(clean, noise, self.params.noise_level)
+        low_res = self._noised_frames(frames)
         return self._stepping_down(
             lambda setting: self.engine.predict(latent, step, low_res, setting),
             self.ladders.sample,
         )
+
+    def _noised_frames(self, frames: range) -> Tensor:
+        """What the U-Net sees of the frames: noised once, for all steps and segments."""
+        held = self._noised
+        new = range(held.stop, frames.stop)
+        if new:
+            clean = self.window.frames(new.start, new.stop)
+            noise = frame_noise(self.params.seed, LOW_RES, new, 3, *self.size)
+            held.append(separate(schedule.noise_low_res(clean, noise, self.params.noise_level)))
+        return held.stack(frames.start, frames.stop)
+
+    def _drop(self, stop: int) -> None:
+        """Let go of the frames before ``stop``."""
+        self.window.drop(stop)
+        self._noised.drop(stop)
 
     def _flow(self, pair: int) -> tuple[Tensor, Tensor]:
         if pair not in self._flows:

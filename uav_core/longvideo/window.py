@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from ..stream.frames import HeldFrames
@@ -41,7 +40,7 @@ class Window:
         """(1, 3, stop - start, h, w) in [-1, 1]."""
         while self._held.stop < stop:
             self._held.append([next(self._frames)[None]])
-        return torch.cat([self._held[i][:, :, None] for i in range(start, stop)], dim=2)
+        return self._held.stack(start, stop)
 
     def drop(self, stop: int) -> None:
         """Frames before ``stop`` are not asked for again."""
