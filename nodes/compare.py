@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from einops import rearrange
 from torch import Tensor
 
+from ..uav_core.bounded_flow import bounded_size
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.errors import InputError
 from ..uav_core.metrics import compare, group_borders, segment_borders, temporal_profile
@@ -148,8 +149,8 @@ class Compare(io.ComfyNode):
 
         h, w = everything[0].shape[-2:]
         if len(first) > 1:
-            scale = min(1.0, motion_side / max(h, w))
-            load_models([flow_model], flow_memory(flow_model, int(h * scale), int(w * scale)))
+            size = bounded_size(h, w, motion_side)
+            load_models([flow_model], flow_memory(flow_model, *size))
         table = compare(
             clips,
             target,

@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bounded_flow import estimate_flows_bounded
 from ..errors import InputError
-from ..flow import ITERATIONS, SMALLEST_SIDE, estimate_flows, stretch_flow
+from ..flow import ITERATIONS
 from ..propagation import warp
 from .clips import check_clip, frame
 
@@ -61,16 +62,17 @@ def estimate_motion(
     frame pairs, both directions. Raises InputError.
     """
     check_clip(reference, least=2, what="reference")
-    h, w = reference.shape[-2:]
-    small = _at_most(reference, longest_side)
-    flows = estimate_flows(
-        model, small, iterations, progress=progress, check_cancelled=check_cancelled
+    forward, backward = estimate_flows_bounded(
+        model,
+        reference,
+        iterations,
+        longest_side,
+        progress=progress,
+        check_cancelled=check_cancelled,
     )
-    forward = flows[0].new_empty(1, 2, reference.shape[2] - 1, h, w)
     seen = torch.empty_like(forward[:, :1], dtype=torch.bool)
     for i in range(forward.shape[2]):
-        there, back = (stretch_flow(flow[:, :, i], h, w) for flow in flows)
-        forward[:, :, i], seen[:, :, i] = there, visible(there, back)
+        seen[:, :, i] = visible(forward[:, :, i], backward[:, :, i])
     return Motion(forward, seen)
 
 
@@ -118,25 +120,6 @@ def warping_error(
         difference = warp(frame(frames, i + 1), flow, "bilinear") - frame(frames, i)
         errors.append(difference.square().mean(dim=1, keepdim=True)[seen].mean())
     return float(torch.stack(errors).mean()) if errors else float("nan")
-
-
-def _at_most(frames: Tensor, longest_side: int | None) -> Tensor:
-    """Frames shrunk, if need be, until their longer side has so many pixels."""
-    t, h, w = frames.shape[2:]
-    if longest_side is None or max(h, w) <= longest_side:
-        return frames
-    if longest_side < SMALLEST_SIDE:
-        raise InputError(
-            f"Motion at a longest side of {longest_side} px: expected at least {SMALLEST_SIDE}."
-        )
-    scale = longest_side / max(h, w)
-    size = [max(SMALLEST_SIDE, round(side * scale)) for side in (h, w)]
-    small = frames.new_empty(1, 3, t, *size, dtype=torch.float32)
-    for i in range(t):
-        small[:, :, i] = F.interpolate(
-            frames[:, :, i].float(), size, mode="bilinear", align_corners=False, antialias=True
-        )
-    return small
 
 
 def _inside(flow: Tensor) -> Tensor:
