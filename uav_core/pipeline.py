@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import schedule
+from .callbacks import Progress, ignore
 from .checkpoints import load_checkpoint, strict_load
 from .errors import CheckpointMismatchError, InputError
 from .models.unet import TemporalUNet, UNetParams
@@ -25,11 +26,6 @@ from .tiles import square_tiles, tiled_decode, tiled_predict
 NULL_TEXT_KEY = "null_text_embedding"
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-Progress = Callable[[int, int], None]
-
-
-def _ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
 
 
 def load_unet(
@@ -102,8 +98,8 @@ def sample(
     overlap: int = OVERLAP,
     tile: int | None = None,
     tile_overlap: int = TILE_OVERLAP,
-    progress: Progress = _ignore,
-    check_cancelled: Callable[[], None] = _ignore,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """Denoise the latent of a clip; the arguments are those of ``upscale``.
 
@@ -179,8 +175,8 @@ def decode(
     group: int = DECODE_GROUP,
     tile: int | None = None,
     tile_overlap: int = TILE_OVERLAP,
-    progress: Progress = _ignore,
-    check_cancelled: Callable[[], None] = _ignore,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """Decode latents (before the division by the latent scale) in groups of frames.
 

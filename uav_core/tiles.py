@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .callbacks import ignore
 from .errors import InputError
 from .models.vae import UPSCALE, TemporalVAE
 
@@ -22,10 +23,6 @@ MULTIPLE = 8
 """The U-Net halves a picture three times: tiles that are multiples of it halve evenly."""
 OVERLAP = 16
 """Pixels of the low-resolution frame that neighbouring tiles share."""
-
-
-def _ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ def blend_tiles(parts: Iterable[tuple[Tile, Tensor]], plan: Sequence[Tile], like
 def tiled_predict(
     predict: Callable[..., Tensor],
     plan: Sequence[Tile],
-    check_cancelled: Callable[[], None] = _ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Callable[..., Tensor]:
     """``predict`` as a function that runs on one tile after the other and blends the results.
 
@@ -227,7 +224,7 @@ def tiled_decode(
     low_res: Tensor | None,
     w: float,
     plan: Sequence[Tile],
-    check_cancelled: Callable[[], None] = _ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """Decode one group of frames tile by tile, blended in pixels.
 

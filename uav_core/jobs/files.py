@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..callbacks import ignore
+from ..files import sync_folder
 from .disk import free_bytes, human_bytes
 from .errors import DiskFullError, JobError, JobFolderError
 from .names import TMP
@@ -26,10 +28,6 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _BINARY = getattr(os, "O_BINARY", 0)
 # Without O_NONBLOCK, opening a pipe waits for its other end.
 PLAIN = _BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-
-
-def ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
 
 
 @dataclass(frozen=True)
@@ -133,17 +131,6 @@ def sync_file(path: Path) -> None:
     # Windows flushes only what is open for writing.
     mode = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
     file = os.open(path, mode | PLAIN)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can."""
-    if sys.platform == "win32":
-        return
-    file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)
     finally:

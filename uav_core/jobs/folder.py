@@ -10,9 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..callbacks import ignore
 from ..errors import InputError
+from ..files import sync_folder
 from .errors import JobFolderError, UnsafePathError
-from .files import ignore, named_errors, settle, sync_folder
+from .files import named_errors, settle
 from .identity import JobInputs, job_id
 from .lock import JobLock
 from .manifest import (

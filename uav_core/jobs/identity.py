@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..callbacks import ignore
 from ..errors import InputError
 from .errors import JobError
 from .files import (
     DIGEST_BYTES,
     ByteCount,
     hash_file,
-    ignore,
     name_error,
     named_errors,
     read_plain,

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..callbacks import ignore
 from .errors import JobFolderError
-from .files import ByteCount, FileDigest, hash_file, ignore, is_plain
+from .files import ByteCount, FileDigest, hash_file, is_plain
 from .manifest import Manifest, OutputRecord, PartRecord, StateRecord
 from .names import part_name
 

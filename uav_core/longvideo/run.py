@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..fallback import Ladder, Setting, StepDown, decode_ladder, flow_ladder, sample_ladder
 from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
@@ -43,12 +44,6 @@ BITS_PER_PIXEL = {"h264": 0.6, "h265": 0.5, "av1": 0.4, "prores": 6.0, "ffv1": 1
 # How often the input is looked at while the run reads it.
 CHECK_EVERY_PARTS = 4
 
-Progress = Callable[[int, int], None]
-
-
-def _ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
-
 
 class LongVideo:
     """Upscales one video file into one, in parts that survive a crash.
@@ -68,9 +63,9 @@ class LongVideo:
         name: str = "",
         file_name: str = "",
         jobs: str | os.PathLike[str] | None = None,
-        progress: Progress = _ignore,
-        status: Callable[[str], None] = _ignore,
-        check_cancelled: Callable[[], None] = _ignore,
+        progress: Progress = ignore,
+        status: Callable[[str], None] = ignore,
+        check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         """Nothing is read before ``run``.
 

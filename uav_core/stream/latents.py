@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..callbacks import ignore
 from ..errors import InputError
 from ..segments import Segment, blend
 from .ddim import DDIM, VelocityDDIM
@@ -18,10 +19,6 @@ from .wave import Wave
 
 Predict = Callable[[Tensor, int, range], Tensor]
 Noise = Callable[[range], Tensor]
-
-
-def _ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
 
 
 class LatentStream:
@@ -44,8 +41,8 @@ class LatentStream:
         *,
         ddim: DDIM | None = None,
         device: torch.device | str = "cpu",
-        progress: Callable[[int, int], None] = _ignore,
-        check_cancelled: Callable[[], None] = _ignore,
+        progress: Callable[[int, int], None] = ignore,
+        check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         """Nothing runs before ``advance``.
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..files import sync_folder
 from .state import AGAIN, DamagedStateError, StreamState
 
 _META, _CHECKSUM = "stream", "blake2b"
@@ -38,12 +39,7 @@ def save_state(path: str | os.PathLike[str], state: StreamState) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and needs no flush
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)
 
 
 def load_state(path: str | os.PathLike[str]) -> StreamState:

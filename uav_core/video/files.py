@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from ..files import sync_folder
 from .errors import DiskFullError, UnwritableError
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
@@ -60,7 +61,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             finally:
                 written = os.fstat(file.fileno()).st_size
         os.replace(temporary, name)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         if isinstance(error, UnwritableError):
             raise
@@ -81,16 +82,6 @@ def _named(error: OSError, name: str, written: int) -> UnwritableError:
         f"'{name}' cannot be written ({error.strerror or error}): expected a folder that may be "
         "written to. Choose another folder, or change its permissions."
     )
-
-
-def _sync_folder(folder: str) -> None:
-    if os.name == "nt":
-        return  # folders cannot be opened there
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

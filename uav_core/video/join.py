@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from ..callbacks import Progress, ignore
 from ..errors import InputError
 from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
@@ -22,11 +23,9 @@ from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
 from .probe import Path, open_video
 from .sound import Sound, audio_start
-from .times import _ignore
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # About how the source was written, not about what it shows.
@@ -98,8 +97,8 @@ def join(
     params: EncodeParams,
     *,
     first: int = 0,
-    progress: Progress = _ignore,
-    check_cancelled: Callable[[], None] = _ignore,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> int:
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
 

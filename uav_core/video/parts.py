@@ -15,13 +15,13 @@ import av
 from av.error import FFmpegError
 from torch import Tensor
 
+from ..callbacks import ignore
 from ..errors import InputError
 from .choices import CODECS, EncodeParams, check_available, open_encoder
 from .color import FromRGB
 from .errors import BadPartError, EncodeError
 from .files import BLOCK, file_hash, replacing
 from .probe import Path
-from .times import _ignore
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def encode_part(
     params: EncodeParams,
     size: tuple[int, int],
     *,
-    check_cancelled: Callable[[], None] = _ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> PartInfo:
     """Encode frames into a part.
 

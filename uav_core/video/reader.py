@@ -15,11 +15,12 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ..callbacks import ignore
 from ..errors import InputError
 from .color import ToRGB
 from .errors import UnreadableVideoError
 from .probe import Path, open_video, probe
-from .times import _ignore, decoded, frame_times, numbered, whole_packets
+from .times import decoded, frame_times, numbered, whole_packets
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class VideoReader:
         stop: int | None = None,
         *,
         times: Sequence[int] | None = None,
-        check_cancelled: Callable[[], None] = _ignore,
+        check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         self.path = os.fspath(path)
         self.info = probe(path)

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from ..callbacks import ignore
 from .errors import UnreadableVideoError
 from .probe import Path, open_video
 
@@ -19,10 +20,6 @@ log = logging.getLogger(__name__)
 
 # Their packets may hold pictures that are never shown.
 _HIDDEN_PICTURES = ("vp8", "vp6", "vp6f", "vp7")
-
-
-def _ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
 
 
 def whole_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
@@ -62,7 +59,7 @@ def decoded(
             yield (frame.dts if frame.pts is None else frame.pts), frame
 
 
-def frame_times(path: Path, *, check_cancelled: Callable[[], None] = _ignore) -> list[int]:
+def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> list[int]:
     """The presentation time of every frame, in the stream's time base, in order.
 
     Nothing is decoded if the packets alone tell; they do not where they carry no times, hold
@@ -86,7 +83,7 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = _ignore) ->
     return times
 
 
-def count_frames(path: Path, *, check_cancelled: Callable[[], None] = _ignore) -> int:
+def count_frames(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> int:
     """The exact number of frames that can be read; see ``frame_times``."""
     return len(frame_times(path, check_cancelled=check_cancelled))
 
