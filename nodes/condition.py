@@ -14,6 +14,7 @@ from ..uav_core.noise import frame_noise
 from .inputs import video_frames
 from .model import LOW_RES, NOISE_LEVEL, NULL_TEXT
 from .schema import schema, seed_input
+from .settings import noise_level_input
 
 Conditioning = list[list[Any]]
 
@@ -31,13 +32,9 @@ class LowResConditioning(io.ComfyNode):
             "empty latent to sample in.",
             inputs=[
                 io.Image.Input("frames", tooltip="The clip to upscale, RGB, 16 px or more a side."),
-                io.Int.Input(
-                    "noise_level",
-                    default=schedule.DEFAULT_NOISE_LEVEL,
-                    min=0,
-                    max=schedule.MAX_NOISE_LEVEL,
-                    tooltip="How much noise hides the input from the model. Low keeps it "
-                    "faithful; high gives more room to invent detail and to repair damage.",
+                noise_level_input(
+                    "How much noise hides the input from the model. Low keeps it "
+                    "faithful; high gives more room to invent detail and to repair damage."
                 ),
                 seed_input("Seed of the noise put on the frames."),
                 io.Conditioning.Input(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core.color import ColorMode
-from ..uav_core.segments import DECODE_GROUP, plan_groups
+from ..uav_core.segments import plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from .inputs import check_same_clip, video_frames, video_latent
 from .runtime import progress_bar
 from .schema import ADVANCED, schema
+from .settings import (
+    color_fix_input,
+    frames_per_group_input,
+    lr_guidance_input,
+    tile_input,
+    tile_overlap_input,
+)
 from .vae import check_vae
 
 
@@ -31,51 +38,25 @@ class VAEDecode(io.ComfyNode):
                 io.Latent.Input("samples", tooltip="The sampled latent."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
                 io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
-                io.Float.Input(
-                    "lr_guidance",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How strongly the input frames guide vae_video: 1 as trained, 0 not "
-                    "at all. vae_3d ignores it.",
+                lr_guidance_input(
+                    "How strongly the input frames guide vae_video: 1 as trained, 0 not "
+                    "at all. vae_3d ignores it."
                 ),
-                io.Int.Input(
-                    "frames_per_group",
-                    default=DECODE_GROUP,
-                    min=1,
-                    max=64,
-                    tooltip="Frames decoded together. They share their normalisation, so the "
-                    "result depends on it; 3 is the reference's, 1 takes the least memory.",
+                frames_per_group_input(
+                    "Frames decoded together. They share their normalisation, so the "
+                    "result depends on it; 3 is the reference's, 1 takes the least memory."
                 ),
-                io.Combo.Input(
-                    "color_fix",
-                    options=list(get_args(ColorMode)),
-                    default="none",
-                    tooltip="If colours drift from the input: adain matches their mean and "
-                    "spread, wavelet takes the input's low frequencies.",
+                color_fix_input(
+                    "If colours drift from the input: adain matches their mean and "
+                    "spread, wavelet takes the input's low frequencies."
                 ),
-                io.Int.Input(
-                    "tile",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=8,
-                    optional=True,
-                    **ADVANCED,
-                    tooltip="Side of the tiles that are decoded one by one and blended, in pixels "
+                tile_input(
+                    "Side of the tiles that are decoded one by one and blended, in pixels "
                     "of the input; 0 for whole frames. 128 or more; smaller ones drift apart.",
-                ),
-                io.Int.Input(
-                    "tile_overlap",
-                    default=TILE_OVERLAP,
-                    min=0,
-                    max=512,
-                    step=8,
                     optional=True,
                     **ADVANCED,
-                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
                 ),
+                tile_overlap_input("tile_overlap", optional=True, **ADVANCED),
             ],
             outputs=[io.Image.Output(tooltip="The upscaled frames.")],
         )

@@ -6,14 +6,13 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import comfy.model_patcher
 import folder_paths
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 
-from ..uav_core import schedule
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.color import ColorMode
 from ..uav_core.jobs import FOLDER, inside
@@ -21,15 +20,25 @@ from ..uav_core.longvideo import LongVideo, LongVideoParams
 from ..uav_core.longvideo.params import PART_LENGTH
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.scenes import METHODS, SceneParams
-from ..uav_core.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
-from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from ..uav_core.video import CODECS, EncodeParams
 from .condition import Conditioning
 from .engine import ComfyEngine
 from .load import flow_patcher
 from .runtime import check_cancelled, progress_bar
-from .sample import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from .schema import ADVANCED, OpticalFlow, schema, seed_input
+from .settings import (
+    color_fix_input,
+    frames_per_group_input,
+    guidance_input,
+    lr_guidance_input,
+    noise_level_input,
+    overlap_input,
+    segment_length_input,
+    steps_input,
+    strength_input,
+    tile_input,
+    tile_overlap_input,
+)
 from .video_file import video_file
 
 log = logging.getLogger(__name__)
@@ -99,64 +108,18 @@ class LongVideoOptions(io.ComfyNode):
                     tooltip="Cuts by hand instead: frames or times, such as '340, 0:12.5'. '0' "
                     "for none.",
                 ),
-                io.Int.Input(
-                    "tile",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=8,
-                    tooltip="Side of the tiles, in pixels of the input; 0 for whole frames. If "
-                    "memory runs out, tiles are taken by themselves.",
+                tile_input(
+                    "Side of the tiles, in pixels of the input; 0 for whole frames. If "
+                    "memory runs out, tiles are taken by themselves."
                 ),
-                io.Int.Input(
-                    "tile_overlap",
-                    default=TILE_OVERLAP,
-                    min=0,
-                    max=512,
-                    step=8,
-                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
+                tile_overlap_input("tile_overlap"),
+                strength_input(
+                    "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
                 ),
-                io.Float.Input(
-                    "propagation_strength",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="As 'strength' in 'Flow-Guided Propagation'.",
-                ),
-                io.Int.Input(
-                    "segment_length",
-                    default=SEGMENT_LENGTH,
-                    min=1,
-                    max=64,
-                    **ADVANCED,
-                    tooltip="As in 'Segment Sampler'.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=63,
-                    **ADVANCED,
-                    tooltip="As in 'Segment Sampler'.",
-                ),
-                io.Int.Input(
-                    "frames_per_group",
-                    default=DECODE_GROUP,
-                    min=1,
-                    max=64,
-                    **ADVANCED,
-                    tooltip="As in 'Temporal VAE Decode'.",
-                ),
-                io.Float.Input(
-                    "lr_guidance",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    **ADVANCED,
-                    tooltip="As in 'Temporal VAE Decode'.",
-                ),
+                segment_length_input("As in 'Segment Sampler'.", **ADVANCED),
+                overlap_input("As in 'Segment Sampler'.", **ADVANCED),
+                frames_per_group_input("As in 'Temporal VAE Decode'.", **ADVANCED),
+                lr_guidance_input("As in 'Temporal VAE Decode'.", **ADVANCED),
                 io.Int.Input(
                     "part_length",
                     default=PART_LENGTH,
@@ -234,40 +197,15 @@ class UpscaleLongVideo(io.ComfyNode):
                     optional=True,
                     tooltip="From 'Long Video Options': file format, cuts, tiles.",
                 ),
-                io.Int.Input(
-                    "noise_level",
-                    default=schedule.DEFAULT_NOISE_LEVEL,
-                    min=0,
-                    max=schedule.MAX_NOISE_LEVEL,
-                    tooltip="As in 'Low-Res Conditioning'.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=DEFAULT_STEPS,
-                    min=1,
-                    max=schedule.TRAIN_STEPS - 1,
-                    tooltip="Sampling steps. 30 is the reference's; time grows with them.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=DEFAULT_GUIDANCE,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="As in 'Segment Sampler'.",
-                ),
+                noise_level_input("As in 'Low-Res Conditioning'."),
+                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
+                guidance_input("As in 'Segment Sampler'."),
                 io.String.Input(
                     "propagation_steps",
                     default="24,26,28",
                     tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
                 ),
-                io.Combo.Input(
-                    "color_fix",
-                    options=list(get_args(ColorMode)),
-                    default="none",
-                    tooltip="As in 'Temporal VAE Decode'.",
-                ),
+                color_fix_input("As in 'Temporal VAE Decode'."),
                 seed_input("Seed of all noise, tied to the frames of each scene."),
                 io.String.Input(
                     "filename_prefix",

@@ -15,6 +15,7 @@ from ..uav_core.propagation import PropagationParams, parse_steps, propagate
 from .inputs import check_same_clip, video_frames
 from .runtime import check_cancelled, load_models, progress_bar
 from .schema import ADVANCED, OpticalFlow, PropagationSocket, schema
+from .settings import strength_input
 
 DEFAULT_ITERATIONS = 20
 # The built-in estimator holds about 100 tensors of one fp32 value a pixel at once.
@@ -111,13 +112,9 @@ class Propagation(io.ComfyNode):
                     tooltip="Sampling steps (counted from 0) after which to propagate: '24,26,28', "
                     "'20-24', '80%-95%' or 'last 3'. Few late steps work best; empty means never.",
                 ),
-                io.Float.Input(
+                strength_input(
                     "strength",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the neighbouring frame where the motion is reliable. 0.5 is "
+                    "Share of the neighbouring frame where the motion is reliable. 0.5 is "
                     "the paper's; more is steadier and softer.",
                 ),
                 io.Float.Input(

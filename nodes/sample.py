@@ -23,9 +23,14 @@ from .propagate import FlowPropagation
 from .runtime import check_cancelled, progress_bar
 from .schema import PropagationSocket, schema, seed_input
 from .segments import with_segments
-
-DEFAULT_STEPS = 30
-DEFAULT_GUIDANCE = 6.0
+from .settings import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    guidance_input,
+    overlap_input,
+    segment_length_input,
+    steps_input,
+)
 
 
 def ddim(
@@ -141,39 +146,18 @@ class SegmentSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
                 io.Conditioning.Input("negative", tooltip="From 'Low-Res Conditioning'."),
                 io.Latent.Input("latent", tooltip="From 'Low-Res Conditioning'."),
-                io.Int.Input(
-                    "steps",
-                    default=DEFAULT_STEPS,
-                    min=1,
-                    max=schedule.TRAIN_STEPS - 1,
-                    tooltip="Sampling steps. 30 is the reference's; time grows with them.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=DEFAULT_GUIDANCE,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
-                    "negative text and takes half the time.",
+                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
+                guidance_input(
+                    "Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
+                    "negative text and takes half the time."
                 ),
                 seed_input("Seed of the noise the latent starts from, tied to each frame."),
-                io.Int.Input(
-                    "segment_length",
-                    default=SEGMENT_LENGTH,
-                    min=1,
-                    max=64,
-                    tooltip="Frames the model sees at once; 8 as trained. Shorter needs less "
-                    "memory.",
+                segment_length_input(
+                    "Frames the model sees at once; 8 as trained. Shorter needs less memory."
                 ),
-                io.Int.Input(
-                    "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=63,
-                    tooltip="Frames that neighbouring segments share, to hide the joint. Must be "
-                    "less than the segment length.",
+                overlap_input(
+                    "Frames that neighbouring segments share, to hide the joint. Must be "
+                    "less than the segment length."
                 ),
                 PropagationSocket.Input(
                     "propagation",
@@ -304,11 +288,7 @@ class Sigmas(io.ComfyNode):
             ("scheduler", "ddim schedule"),
             description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
             "ddim_uniform gives other time steps.",
-            inputs=[
-                io.Int.Input(
-                    "steps", default=DEFAULT_STEPS, min=1, max=999, tooltip="Sampling steps."
-                )
-            ],
+            inputs=[steps_input("Sampling steps.")],
             outputs=[io.Sigmas.Output()],
         )
 
@@ -357,20 +337,8 @@ class Segments(io.ComfyNode):
             description="Makes any sampler run the model on overlapping segments of the clip.",
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
-                io.Int.Input(
-                    "segment_length",
-                    default=SEGMENT_LENGTH,
-                    min=1,
-                    max=64,
-                    tooltip="Frames the model sees at once; 8 as trained.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=63,
-                    tooltip="Frames that neighbouring segments share.",
-                ),
+                segment_length_input("Frames the model sees at once; 8 as trained."),
+                overlap_input("Frames that neighbouring segments share."),
             ],
             outputs=[io.Model.Output()],
         )

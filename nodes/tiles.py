@@ -13,6 +13,7 @@ from torch import Tensor
 from ..uav_core.tiles import OVERLAP, square_tiles, tiled_predict
 from .runtime import check_cancelled
 from .schema import schema
+from .settings import tile_overlap_input
 
 KEY = "upscale_a_video_tiles"
 _PREPARE = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
@@ -92,14 +93,7 @@ class Tiles(io.ComfyNode):
                     tooltip="Side of a tile, in pixels of the input. Smaller takes less memory, "
                     "and the model sees less around.",
                 ),
-                io.Int.Input(
-                    "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=512,
-                    step=8,
-                    tooltip="Pixels of the input that neighbouring tiles share and fade over.",
-                ),
+                tile_overlap_input("overlap"),
             ],
             outputs=[io.Model.Output()],
         )
