@@ -12,7 +12,7 @@ from torch import Tensor
 from ..uav_core.bounded_flow import bounded_size
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.errors import InputError
-from ..uav_core.metrics import compare, group_borders, segment_borders, temporal_profile
+from ..uav_core.metrics import compare, joint_borders, temporal_profile
 from ..uav_core.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from .inputs import video_frames
 from .load import flow_patcher
@@ -139,7 +139,7 @@ class Compare(io.ComfyNode):
     ) -> io.NodeOutput:
         given = [clip for clip in (first, second, third) if clip is not None]
         called = clip_names(names, len(given))
-        borders = clip_borders(len(first), segment_length, overlap, frames_per_group)
+        borders = joint_borders(len(first), segment_length, overlap, frames_per_group)
         everything = same_size([*given, *([] if reference is None else [reference])])
         clips = dict(zip(called, everything, strict=False))
         target = None if reference is None else everything[-1]
@@ -182,17 +182,6 @@ def clip_names(names: str, count: int) -> list[str]:
             "'input, upscaled, third'."
         )
     return called
-
-
-def clip_borders(frames: int, length: int, overlap: int, group: int) -> tuple[int, ...]:
-    """Frames at which segments or decode groups meet.
-
-    None where the clip has no other frames to compare them with.
-    """
-    segments = segment_borders(frames, length, overlap) if length and frames else ()
-    groups = group_borders(frames, group) if group and frames else ()
-    borders = sorted({*segments, *groups})
-    return tuple(borders) if len(borders) < frames - 1 else ()
 
 
 def same_size(clips: list[Tensor]) -> list[Tensor]:

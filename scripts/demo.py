@@ -34,7 +34,7 @@ from presets import AUTHORS, Preset, with_preset
 sys.path.extend([str(ROOT), str(ROOT / "tests" / "support")])
 from torchvision_shim.prestartup_script import install as complete_torchvision
 
-from uav_core.metrics import Comparison, compare, group_borders, segment_borders
+from uav_core.metrics import Comparison, compare, joint_borders
 from uav_core.pipeline import bicubic
 
 OUTPUT = ROOT / "output"
@@ -174,10 +174,7 @@ def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
     """The frames at which what was computed apart meets: segments and decode groups."""
     sampler = prompt[find(prompt, "UpscaleAVideoSegmentSampler")]["inputs"]
     group = prompt[find(prompt, DECODE)]["inputs"]["frames_per_group"]
-    segments = segment_borders(frames, sampler["segment_length"], sampler["overlap"])
-    found = {*segments, *group_borders(frames, group)}
-    # The measure compares joints with the rest, which a very short clip does not have.
-    return tuple(sorted(found)) if len(found) < frames - 1 else ()
+    return joint_borders(frames, sampler["segment_length"], sampler["overlap"], group)
 
 
 def measure(versions: dict[str, np.ndarray], borders: tuple[int, ...]) -> Comparison:

@@ -6,19 +6,30 @@ second in its note; the demo and the tests switch from the one to the other.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+from layout import ROOT
+
+sys.path.append(str(ROOT))
+from uav_core import included
+
+MARK = " (included)"
 
 Preset = dict[str, dict[str, Any]]
 
 INCLUDED: Preset = {
-    "UpscaleAVideoUNetLoader": {"unet_name": "uav_small_unet (included)"},
-    "UpscaleAVideoVAELoader": {"vae_name": "uav_small_vae_video (included)"},
-    "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_small_text (included)"},
+    "UpscaleAVideoUNetLoader": {"unet_name": included.UNET + MARK},
+    "UpscaleAVideoVAELoader": {"vae_name": included.VAE_VIDEO + MARK},
+    "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": included.TEXT + MARK},
     "UpscaleAVideoFlowLoader": {"flow_name": "built-in (no weights)"},
-    "UpscaleAVideoConditioning": {"noise_level": 20},
-    "UpscaleAVideoPropagation": {"steps": "last 2"},
-    "UpscaleAVideoSegmentSampler": {"steps": 6, "guidance": 1.0},
-    "UpscaleAVideoVAEDecode": {"color_fix": "wavelet", "frames_per_group": 8},
+    "UpscaleAVideoConditioning": {"noise_level": included.NOISE_LEVEL},
+    "UpscaleAVideoPropagation": {"steps": f"last {included.PROPAGATED}"},
+    "UpscaleAVideoSegmentSampler": {"steps": included.STEPS, "guidance": included.GUIDANCE},
+    "UpscaleAVideoVAEDecode": {
+        "color_fix": included.COLOR_FIX,
+        "frames_per_group": included.FRAMES_PER_GROUP,
+    },
 }
 
 # The names are those that `uav_core.convert` writes.

@@ -68,12 +68,17 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
     p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
-    p.add_argument("--steps", type=int, default=6)
-    p.add_argument("--guidance", type=float, default=1.0)
-    p.add_argument("--noise-level", type=int, default=20)
-    p.add_argument("--propagation-steps", default="last 2", help="'' for none")
-    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default="wavelet")
-    p.add_argument("--frames-per-group", type=int, default=8, help="frames decoded together")
+    p.add_argument("--steps", type=int, default=included.STEPS)
+    p.add_argument("--guidance", type=float, default=included.GUIDANCE)
+    p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
+    p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
+    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
+    p.add_argument(
+        "--frames-per-group",
+        type=int,
+        default=included.FRAMES_PER_GROUP,
+        help="frames decoded together",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
     p.add_argument("--cut-detection", choices=METHODS, default="auto")

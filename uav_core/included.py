@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .color import ColorMode
 from .errors import CheckpointError, UnreadableCheckpointError
 from .weight_files import AGAIN
 
@@ -14,6 +15,13 @@ UNET = "uav_small_unet"
 VAE_VIDEO = "uav_small_vae_video"
 VAE_3D = "uav_small_vae_3d"
 TEXT = "uav_small_text"
+
+# What they are used with: the workflows, the command line and the evaluation read it here.
+STEPS, GUIDANCE, NOISE_LEVEL = 6, 1.0, 20
+PROPAGATED = 2
+"""At so many of the last steps the latent is propagated."""
+COLOR_FIX: ColorMode = "wavelet"
+FRAMES_PER_GROUP = 8
 
 REPAIR = (
     "The file came with this pack: run 'git checkout weights' in the pack's folder, or install "

@@ -191,9 +191,7 @@ class LongVideo:
             w, h = self._report.size
             each = BITS_PER_PIXEL[self.encode.codec] * w * h / 8
         done = sum(part.stop - part.start for part in parts)
-        stream = self.params.stream(len(self.times), *self.size)
-        state = stream.most_held * 2 * 4 * stream.channels * stream.h * stream.w
-        need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
+        need = disk_needed(job.plan, each, frames_done=done, state_bytes=self._state_bytes)
         if not parts:
             self._status(f"about {human_bytes(need)} of disk are needed")
         check_space(job.folder, need)
@@ -227,11 +225,12 @@ class LongVideo:
         self._job.add_fallback(self._at, settings)
 
     def _totals(self, plan: JobPlan, frames_done: int) -> None:
-        passes = [
-            self.params.steps * len(self.params.stream(len(s), *self.size).plan)
-            for s in plan.scenes
-        ]
-        self._passes = sum(passes)
+        """The passes of the whole video, and an upper guess of a sampler state's size."""
+        streams = [self.params.stream(len(scene), *self.size) for scene in plan.scenes]
+        self._passes = sum(stream.steps * len(stream.plan) for stream in streams)
+        held = max(stream.most_held for stream in streams)
+        one = streams[0]
+        self._state_bytes = held * 2 * 4 * one.channels * one.h * one.w
         self._done = round(self._passes * frames_done / plan.frames)
         self._progress(self._done, self._passes)
 
@@ -293,7 +292,7 @@ class LongVideo:
 
     def _begin(self, job: Job, number: int, frame: int) -> Scene:
         frames = job.plan.scenes[number]
-        found, state = job.state_for(frames.start + frame), None
+        found = job.state_for(frames.start + frame)
         if found is not None:
             try:
                 state = load_state(found[0])

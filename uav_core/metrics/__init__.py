@@ -5,7 +5,7 @@ Clips are (1,3,t,h,w) in [-1, 1] as everywhere in the core; differences are take
 
 from .compare import Comparison, compare
 from .fidelity import FIDELITY, fidelity, gmsd, haarpsi, psnr, ssim
-from .joints import group_borders, segment_borders, spatial_jump, temporal_jump
+from .joints import group_borders, joint_borders, segment_borders, spatial_jump, temporal_jump
 from .motion import Motion, estimate_motion, visible, warping_error
 from .pictures import detail, temporal_profile
 
@@ -20,6 +20,7 @@ __all__ = [
     "gmsd",
     "group_borders",
     "haarpsi",
+    "joint_borders",
     "psnr",
     "segment_borders",
     "spatial_jump",

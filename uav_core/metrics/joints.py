@@ -33,6 +33,22 @@ def group_borders(frames: int, size: int = DECODE_GROUP) -> tuple[int, ...]:
     return tuple(group.start for group in plan_groups(frames, size)[1:])
 
 
+def joint_borders(
+    frames: int,
+    length: int = SEGMENT_LENGTH,
+    overlap: int = OVERLAP,
+    group: int = DECODE_GROUP,
+) -> tuple[int, ...]:
+    """The frames at which segments or decode groups meet; a length or group of 0 leaves them out.
+
+    None where the clip has no other frames to compare them with.
+    """
+    segments = segment_borders(frames, length, overlap) if length and frames else ()
+    groups = group_borders(frames, group) if group and frames else ()
+    borders = sorted({*segments, *groups})
+    return tuple(borders) if len(borders) < frames - 1 else ()
+
+
 def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:
     """How much more a clip (1,3,t,h,w) changes where `borders` begin than elsewhere.
 

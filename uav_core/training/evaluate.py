@@ -23,10 +23,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .. import included
 from ..builtin_flow import BuiltinFlow
 from ..color import ColorMode, color_fix
 from ..flow import estimate_flows
-from ..metrics import compare, group_borders, segment_borders
+from ..metrics import compare, joint_borders
 from ..metrics.compare import MEASURES
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
@@ -49,14 +50,14 @@ class Settings:
     """One way to upscale; the defaults are the shipped workflow's."""
 
     name: str = "default"
-    steps: int = 6
-    guidance: float = 1.0
-    noise_level: int = 20
+    steps: int = included.STEPS
+    guidance: float = included.GUIDANCE
+    noise_level: int = included.NOISE_LEVEL
     temporal_layers: bool = True
     propagation: bool = True
     temporal_decoder: bool = True
-    color: ColorMode = "wavelet"
-    group: int = 8
+    color: ColorMode = included.COLOR_FIX
+    group: int = included.FRAMES_PER_GROUP
 
 
 @dataclass
@@ -71,15 +72,15 @@ class Weights:
     @classmethod
     def load(cls, folder: Path) -> Weights:
         """The files of a folder as ``export`` writes them."""
-        unet, texts = load_trained_unet(folder / "uav_small_unet.safetensors")
-        path = folder / "uav_small_text.safetensors"
+        unet, texts = load_trained_unet(folder / f"{included.UNET}.safetensors")
+        path = folder / f"{included.TEXT}.safetensors"
         if path.exists():
             texts = load_texts(path)
-        plain = folder / "uav_small_vae_3d.safetensors"
+        plain = folder / f"{included.VAE_3D}.safetensors"
         return cls(
             unet,
             texts,
-            load_vae(folder / "uav_small_vae_video.safetensors"),
+            load_vae(folder / f"{included.VAE_VIDEO}.safetensors"),
             load_vae(plain) if plain.exists() else None,
         )
 
@@ -107,7 +108,7 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
     null = weights.texts[NULL_TEXT_KEY]
     context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
     flows = estimate_flows(FLOW_MODEL, low_res) if s.propagation else None
-    chosen = range(max(0, s.steps - 2), s.steps) if s.propagation else ()
+    chosen = range(max(0, s.steps - included.PROPAGATED), s.steps) if s.propagation else ()
     with temporal_bypassed(weights.unet, not s.temporal_layers):
         latents = sample(
             weights.unet,
@@ -140,7 +141,7 @@ def judge(
             results[s.name] = upscale(weights, low_res, s)
             seconds[s.name] = time.monotonic() - started
         t = truth.shape[2]
-        borders = sorted({*segment_borders(t), *group_borders(t, ways[0].group)})
+        borders = joint_borders(t, group=ways[0].group)
         measured = compare(results, truth, FLOW_MODEL, borders=borders).rows
         for name, measures in measured.items():
             rows.append(Row(clip.name, name, seconds.get(name, 0.0), measures))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .. import included
 from ..checkpoints import load_checkpoint
 from ..errors import InputError
 from ..models.unet import TemporalUNet
@@ -71,14 +72,14 @@ def export(
 ) -> list[Path]:
     """Write finished runs in fp16 under the names the pack looks for; the paths written."""
     output.mkdir(parents=True, exist_ok=True)
-    files = {"uav_small_vae_3d": load_file(result_of(vae))}
+    files = {included.VAE_3D: load_file(result_of(vae))}
     if decoder is not None:
-        files["uav_small_vae_video"] = load_file(result_of(decoder))
+        files[included.VAE_VIDEO] = load_file(result_of(decoder))
     if unet is not None:
         tensors = load_file(result_of(unet))
-        files["uav_small_text"] = {name: tensors[name] for name in TEXT_KEYS}
+        files[included.TEXT] = {name: tensors[name] for name in TEXT_KEYS}
         del tensors[NEGATIVE_TEXT_KEY]
-        files["uav_small_unet"] = tensors
+        files[included.UNET] = tensors
     paths = []
     for name, tensors in files.items():
         path = output / f"{name}.safetensors"
