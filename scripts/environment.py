@@ -54,6 +54,8 @@ DEFAULT_TORCH = "torch==2.13.0"
 TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
 # Without its dependencies, torchvision and by it torch, which are there and must not move.
 MEASURES = "piq>=0.8"
+# With the OpenCV that needs no windows.
+SCENES = "scenedetect-headless>=0.6.5"
 BROWSER_TOOLS = ("playwright>=1.49",)
 
 log = logging.getLogger("environment")
@@ -301,6 +303,7 @@ def make(
             fetch_comfyui(version)
     if tools:
         environment.install("tools", *TOOLS)
+        environment.install("scene detection", SCENES)
     if tools or measures:
         environment.install("measures", "--no-deps", MEASURES)
     if browser:
