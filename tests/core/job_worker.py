@@ -13,7 +13,18 @@ package = types.ModuleType("uav_core")
 package.__path__ = [str(CORE)]
 sys.modules["uav_core"] = package
 
-from made_jobs import LONG, PLAN, SHORT, add_part, add_state, finish, inputs, untrue, untrue_records  # noqa: E402
+from made_jobs import (  # noqa: E402
+    LONG,
+    PLAN,
+    SCENES,
+    SHORT,
+    add_part,
+    add_state,
+    finish,
+    inputs,
+    untrue,
+    untrue_records,
+)
 
 from uav_core.jobs import Job, clean  # noqa: E402
 
@@ -37,9 +48,19 @@ def work(root: str) -> None:
 
 
 def hold(root: str) -> None:
-    with Job.open(root, inputs(), PLAN):
-        say("open")
+    with Job.open(root, inputs(), PLAN) as job:
+        say("open", job.claim())
         time.sleep(60)
+
+
+def share(root: str) -> None:
+    """Make what no other run makes, until nothing is left to take on."""
+    with Job.open(root, inputs(), SCENES) as job:
+        while (scene := job.claim()) is not None:
+            for index in job.missing_parts(scene):
+                add_part(job, index)
+                add_state(job, job.plan.part(index).start)
+                say("part", index)
 
 
 def whole_job(root: Path) -> None:
@@ -120,4 +141,4 @@ def crash(root: str, scenario: str, step: str) -> None:
 
 
 if __name__ == "__main__":
-    {"work": work, "hold": hold, "crash": crash}[sys.argv[1]](*sys.argv[2:])
+    {"work": work, "hold": hold, "share": share, "crash": crash}[sys.argv[1]](*sys.argv[2:])

@@ -12,6 +12,7 @@ from uav_core.jobs.manifest_file import read_manifest
 PLAN = JobPlan(20, 3, (range(0, 8), range(8, 20)))
 
 LONG = JobPlan(6000, 3, (range(0, 2500), range(2500, 6000)))
+SCENES = JobPlan(400, 3, tuple(range(i, i + 10) for i in range(0, 400, 10)))
 SHORT = JobPlan(9, 3, (range(0, 9),))
 
 
@@ -54,8 +55,8 @@ def add_part(job: Job, index: int) -> None:
 
 
 def add_state(job: Job, frames_done: int, scene: int | None = None) -> None:
-    write(job.new_state_path(), content("state", frames_done))
     scene = job.plan.scene_at(frames_done) if scene is None else scene
+    write(job.new_state_path(scene), content("state", frames_done))
     job.set_state(scene, frames_done)
 
 
@@ -88,4 +89,5 @@ def untrue(job: Job) -> list[str]:
     known = {f"part_{part.index:06d}.mkv" for part in manifest.parts}
     known |= {state.file for state in manifest.states} | {"out.mp4"}
     known |= {"job.lock", "manifest.json", "manifest.json.bak"}
+    known |= {f"run_{number:03d}.lock" for number in range(4)}
     return wrong + sorted(path.name for path in job.folder.iterdir() if path.name not in known)

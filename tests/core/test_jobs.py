@@ -66,7 +66,7 @@ def test_a_job_goes_on_where_it_was(tmp_path):
         assert untrue(job) == []
     with Job.open(tmp_path, inputs(name="renamed.mp4"), lambda: pytest.fail("asked")) as job:
         assert job.missing_parts() == (2, 3, 5, 6)
-        assert [(p.start, p.stop) for p in job.manifest.parts] == [(0, 3), (3, 6), (12, 15)]
+        assert [(p.start, p.stop) for p in job.manifest.parts] == [(0, 3), (3, 6), (11, 14)]
         assert [vars(f) for f in job.manifest.fallbacks] == [
             {"frame": 6, "setting": {"decode_group": 2}}
         ]
@@ -103,7 +103,7 @@ def test_progress_of_verifying_counts_bytes_and_can_be_cancelled(tmp_path):
         assert job.missing_parts() == ALL[2:]
 
 
-def test_states_at_most_two_and_the_one_that_fits(tmp_path):
+def test_states_at_most_two_of_a_scene_and_the_one_that_fits(tmp_path):
     with Job.open(tmp_path, inputs(), PLAN) as job:
         assert job.state_for(0) is None
         for done in (0, 3, 6):
@@ -122,8 +122,12 @@ def test_states_at_most_two_and_the_one_that_fits(tmp_path):
                 job.set_state(scene, done)
     (job.folder / job.manifest.states[1].file).write_bytes(b"damaged")
     with Job.open(tmp_path, inputs(), PLAN) as job:
-        assert job.state_for(10) is None and job.state_for(7) is None
-        assert len(job.manifest.states) == 1
+        assert frames_done(job, 7) == 6 and frames_done(job, 10) == 8
+        assert len(job.manifest.states) == 2
+        for index in job.missing_parts(0):
+            add_part(job, index)
+        # A scene that is done needs none.
+        assert [s.scene for s in job.manifest.states] == [1] and untrue(job) == []
 
 
 def test_leftovers_go_and_what_is_not_ours_stays(tmp_path):
@@ -139,6 +143,7 @@ def test_leftovers_go_and_what_is_not_ours_stays(tmp_path):
             "manifest.json.bak",
             "notes.txt",
             "part_000000.mkv",
+            "run_000.lock",
         ]
 
 

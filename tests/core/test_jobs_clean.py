@@ -70,7 +70,7 @@ def test_list(tmp_path):
     assert 5 * DAY <= jobs[old].age < 5 * DAY + 60
     assert jobs[damaged.name].status == "damaged" and "manifest" in jobs[damaged.name].problem
     assert jobs[job_id(inputs(steps=9))].status == "empty"
-    sizes = [f.stat().st_size for f in (tmp_path / old).iterdir() if f.name != "job.lock"]
+    sizes = [f.stat().st_size for f in (tmp_path / old).iterdir() if f.suffix != ".lock"]
     assert jobs[old].bytes == sum(sizes) > len(content("output", 0))
 
 

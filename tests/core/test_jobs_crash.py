@@ -9,9 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
-from made_jobs import LONG, PLAN, add_part, content, in_memory, inputs, untrue, untrue_records
+from made_jobs import (
+    LONG,
+    PLAN,
+    SCENES,
+    add_part,
+    content,
+    finish,
+    in_memory,
+    inputs,
+    untrue,
+    untrue_records,
+)
 
-from uav_core.jobs import Job, JobBusyError, list_jobs
+from uav_core.jobs import Job, clean, list_jobs
 
 WORKER = Path(__file__).with_name("job_worker.py")
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -82,20 +93,40 @@ def test_a_crash_before_any_line_leaves_a_job_that_goes_on(start, tmp_path, scen
     assert lines[-2].split()[2] == "0"  # the last ran to its end
 
 
-def test_one_run_at_a_time_and_a_killed_one_does_not_block(start, tmp_path):
+def test_runs_share_the_scenes_and_a_killed_one_gives_its_own_back(start, tmp_path):
     process = start("hold", tmp_path)
-    assert process.stdout.readline() == b"open\n"
-    with pytest.raises(JobBusyError, match=f"by process {process.pid}\\b"):
-        Job.open(tmp_path, inputs(), PLAN)
-    assert list_jobs(tmp_path)[0].busy
-    Job.open(tmp_path, inputs(steps=20), PLAN).close()  # another job is not held
-    kill(process)
+    assert process.stdout.readline() == b"open 0\n"
+    assert list_jobs(tmp_path)[0].busy and clean(tmp_path, keep_days=0) == ()
     with Job.open(tmp_path, inputs(), PLAN) as job:
-        with pytest.raises(JobBusyError, match=f"by process {os.getpid()}\\b"):
-            Job.open(tmp_path, inputs(), PLAN)
-        add_part(job, 0)
-    with Job.open(tmp_path, inputs(), PLAN) as job:
-        assert job.part_path(0).read_bytes() == content("part", 0)
+        assert job.claim() == 1 and not job.alone()
+        for index in job.missing_parts(1):
+            add_part(job, index)
+        assert job.claim() is None and not job.claim_joining()
+        kill(process)
+        assert job.alone() and job.claim() == 0
+        with Job.open(tmp_path, inputs(), PLAN) as other:  # in the same process
+            assert other.claim() is None
+        for index in job.missing_parts(0):
+            add_part(job, index)
+        assert job.claim() is None and job.claim_joining()
+        with Job.open(tmp_path, inputs(), PLAN) as other:
+            assert other.missing_parts() == () and not other.claim_joining()
+            finish(job, keep_parts=False)
+            assert not other.claim_joining() and other.finished
+    assert [job.busy for job in list_jobs(tmp_path)] == [False]
+    assert len(clean(tmp_path, keep_days=0)) == 1
+
+
+def test_many_runs_write_one_manifest(start, tmp_path):
+    """Four processes at once; nothing that one records is lost by what another writes."""
+    processes = [start("share", tmp_path) for _ in range(4)]
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [err.decode() for _, err in said] == [""] * 4
+    made = [int(line.split()[1]) for out, _ in said for line in out.splitlines()]
+    with Job.open(tmp_path, inputs(), SCENES) as job:
+        assert job.missing_parts() == () and untrue(job) == []
+        # Each once, by whichever run.
+        assert sorted(made) == list(range(SCENES.parts))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder to sync")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -18,7 +20,7 @@ from uav_core.color import color_fix
 from uav_core.errors import InputError
 from uav_core.fallback import OutOfMemoryError, Setting
 from uav_core.flow import estimate_flows
-from uav_core.jobs import DiskFullError, JobBusyError
+from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
@@ -249,12 +251,12 @@ def test_a_damaged_part_is_made_anew(clips, whole, tmp_path, damage):
     else:
         parts[1].write_bytes(damage)
     report = run(clips["both"], tmp_path)
-    assert report.frames_before == 10
+    assert report.frames_before == CUT - 5
     assert Path(report.output).read_bytes() == whole.read_bytes()
 
 
 def test_a_damaged_state_only_costs_time(clips, whole, tmp_path):
-    job = interrupted(clips, tmp_path, 3)
+    job = interrupted(clips, tmp_path, 1)
     states = [p for p in job.iterdir() if p.suffix not in (".mkv", ".json", ".bak", ".lock")]
     states = [p for p in states if p.is_file() and "state" in p.name]
     assert states
@@ -331,14 +333,47 @@ def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
         run(clips["both"], tmp_path, trouble=never)
 
 
-def test_a_job_is_locked_while_it_runs(clips, tmp_path):
-    def trouble(stage: str, setting: Setting) -> None:
-        with pytest.raises(JobBusyError):
-            run(clips["both"], tmp_path)
-        raise Stop
+def both_at_work(clips, folder: Path, first_ends: Exception | None):
+    """Two runs of one job at once, each with a scene; what both report, None for one that died."""
+    meet = threading.Barrier(2, timeout=60)
 
-    with pytest.raises(Stop):
-        run(clips["both"], tmp_path, trouble=trouble)
+    def waiting(error: Exception | None):
+        left = 1
+
+        def trouble(stage: str, setting: Setting) -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                meet.wait()
+                if error is not None:
+                    raise error
+
+        return trouble
+
+    def started(trouble):
+        try:
+            return run(clips["both"], folder, trouble=trouble)
+        except Stop:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(started, waiting(error)) for error in (first_ends, None)]
+        return [run.result() for run in runs]
+
+
+def test_runs_of_one_job_share_its_scenes(clips, whole, tmp_path):
+    first, second = both_at_work(clips, tmp_path, None)
+    assert first is not None and second is not None
+    assert sorted((first.frames_made, second.frames_made)) == sorted((CUT, FRAMES - CUT))
+    assert first.output == second.output
+    assert Path(first.output).read_bytes() == whole.read_bytes()
+    assert "made by other runs" in first.to_text()
+
+
+def test_what_a_run_that_died_had_taken_on_is_done_by_another(clips, whole, tmp_path):
+    died, other = both_at_work(clips, tmp_path, Stop())
+    assert died is None and other is not None and other.frames_made == FRAMES
+    assert Path(other.output).read_bytes() == whole.read_bytes()
 
 
 def test_tiles_are_used_when_asked_for(clips, tmp_path):

@@ -12,10 +12,10 @@ from ..errors import InputError
 from .errors import DamagedManifestError, JobBusyError, JobError
 from .files import is_plain, name_error
 from .identity import is_job_id
-from .lock import JobLock, is_locked
+from .lock import JobLock, is_locked, runs_in
 from .manifest import FINISHED, now
 from .manifest_file import read_manifest
-from .names import BACKUP, LOCK, MANIFEST, TMP, is_ours
+from .names import BACKUP, LOCK, MANIFEST, TMP, is_lock, is_ours
 
 DAMAGED, EMPTY = "damaged", "empty"
 _DAY = 24 * 3600
@@ -104,8 +104,9 @@ def _summary(folder: Path) -> JobSummary | None:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode):
             return None
-        # The lock is left out: its size is that of a process id, which looking may change.
-        sizes = {entry.name: _size(entry) for entry in os.scandir(folder) if entry.name != LOCK}
+        # What runs hold is left out: it is a line each, and comes and goes.
+        there = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
+        sizes = {entry.name: _size(entry) for entry in there}
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -150,7 +151,7 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
     try:
         # What a listing saw may have changed: all is looked at again under the lock.
         with JobLock.acquire(job.folder, wait=0, make=False):
-            if _changed(job):
+            if runs_in(job.folder) or _changed(job):
                 return False
             names = _removable(job)
             if dry_run or names is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,10 +28,12 @@ from .manifest import (
     new_manifest,
 )
 from .manifest_file import read_manifest, write_manifest
-from .names import is_data, is_ours, next_state_name, part_name
+from .names import STATES_OF_A_SCENE, is_data, is_ours, next_state_name, part_name
 from .paths import inside, plain_name
 from .plain import check_plain
 from .plan import JobPlan
+from .runs import JOINING, NOTHING, Run
+from .shared import SharedManifest
 from .verify import Verified, verify
 
 log = logging.getLogger(__name__)
@@ -41,20 +42,20 @@ log = logging.getLogger(__name__)
 class Job:
     """One video being upscaled into one video, in a folder of its own; a context manager.
 
+    Several runs, in one process or in many, may have the same job open. Each takes on a scene that
+    no other works on (``claim``), then another; one of them takes on the joining. What a run that
+    died had taken on is free again.
+
     Files are written by others: a part to ``part_path(index)``, a sampler state to
-    ``new_state_path()``. ``add_part`` and ``set_state`` then wait until they are on the disk and
-    record them. What is not recorded counts as not done, and is removed on the next opening.
-    Made by ``Job.open``; its methods may be called from several threads.
+    ``new_state_path(scene)``. ``add_part`` and ``set_state`` then wait until they are on the disk
+    and record them. What is not recorded counts as not done, and is removed by the next run that
+    opens the job alone. Made by ``Job.open``; its methods may be called from several threads.
     """
 
-    def __init__(
-        self, folder: Path, output_folder: Path, lock: JobLock, manifest: Manifest
-    ) -> None:
+    def __init__(self, folder: Path, output_folder: Path, shared: SharedManifest) -> None:
         self.folder = folder
         self.output_folder = output_folder
-        self.manifest = manifest
-        self._lock = lock
-        self._guard = threading.RLock()
+        self._shared = shared
 
     @classmethod
     def open(
@@ -67,7 +68,7 @@ class Job:
         progress: Callable[[int, int], None] = ignore,
         check_cancelled: Callable[[], None] = ignore,
     ) -> Job:
-        """Begin the job of ``inputs`` in ``root``, or continue it, and lock it.
+        """Begin the job of ``inputs`` in ``root``, continue it, or join the runs at work on it.
 
         Args:
             root: the folder of all jobs; made if it is not there.
@@ -76,41 +77,50 @@ class Job:
                 that is continued keeps the plan it began with: see ``job.plan``.
             output_folder: where the finished video lies; the job's own folder where left out.
             progress: called with (bytes, bytes in all) while finished files are verified.
-            check_cancelled: called often; may raise.
+            check_cancelled: called often, now and while the job is open; may raise.
 
-        A part, state or output that is missing or damaged is logged and counts as not done.
+        A part, state or output that is missing or damaged is logged and counts as not done; this
+        is looked at by the run that comes first.
 
         Raises:
             InputError: inputs that are not plain values, or a plan of another number of frames.
-            JobBusyError: another run works on it.
+            JobBusyError: too many runs work on it.
             DamagedManifestError: neither the manifest nor the one before can be used.
             JobFolderError, DiskFullError, UnsafePathError: the folder cannot be used.
         """
         folder = _job_folder(root, job_id(inputs))
         output = Path(output_folder or folder)
-        with ExitStack() as stack:
-            lock = stack.enter_context(JobLock.acquire(folder))
+        with JobLock.acquire(folder, check_cancelled=check_cancelled), ExitStack() as stack:
             with named_errors(folder.parent, "writing"):
                 sync_folder(folder.parent)
+            run = Run.enter(folder)
+            stack.callback(run.leave)
             found = read_manifest(folder)
             if found is None:
                 manifest = new_manifest(inputs, plan if isinstance(plan, JobPlan) else plan())
                 write_manifest(folder, manifest, None)
-                job = cls(folder, output, lock, manifest)
+                job = cls(folder, output, SharedManifest(folder, run, manifest, check_cancelled))
             else:
-                job = cls(folder, output, lock, found[0])
+                job = cls(folder, output, SharedManifest(folder, run, found[0], check_cancelled))
                 _check_plan(job, plan)
-                verified = verify(
-                    job.manifest,
-                    folder,
-                    job.output_folder,
-                    progress=progress,
-                    check_cancelled=check_cancelled,
-                )
-                job._restart_from(verified, newest=found[1])
-            job._remove_leftovers()
+                if not run.others():
+                    verified = verify(
+                        job.manifest,
+                        folder,
+                        job.output_folder,
+                        progress=progress,
+                        check_cancelled=check_cancelled,
+                    )
+                    job._restart_from(verified, newest=found[1])
+            if not run.others():
+                job._remove_leftovers()
             stack.pop_all()
         return job
+
+    @property
+    def manifest(self) -> Manifest:
+        """As this run last saw it; ``refresh`` looks again."""
+        return self._shared.manifest
 
     @property
     def id(self) -> str:
@@ -133,14 +143,52 @@ class Job:
         output = self.manifest.output
         return None if output is None else self.output_folder / output.name
 
+    # --- what this run takes on ------------------------------------------------------------
+
+    def claim(self) -> int | None:
+        """Take on the first scene that has parts missing and that no other run works on.
+
+        None if there is none: all is done, or others are at work on what is left. What was taken
+        on before is given free.
+        """
+        with self._shared.locked():
+            taken, missing = self._shared.run.others(), self.missing_parts()
+            scenes = dict.fromkeys(self.plan.scene_at(self.plan.part(i).start) for i in missing)
+            scene = next((scene for scene in scenes if scene not in taken), None)
+            self._shared.run.take(NOTHING if scene is None else scene)
+            return scene
+
+    def claim_joining(self) -> bool:
+        """Take on joining the parts; whether that is to be done and no other run does it."""
+        with self._shared.locked():
+            free = JOINING not in self._shared.run.others()
+            ready = free and not self.finished and not self.missing_parts()
+            if ready:
+                self._shared.run.take(JOINING)
+            return ready
+
+    def alone(self) -> bool:
+        """Whether no other run works on the job."""
+        with self._shared.locked():
+            return not self._shared.run.others()
+
+    def refresh(self) -> Manifest:
+        """Look at what other runs have finished."""
+        with self._shared.locked():
+            return self.manifest
+
     # --- parts -----------------------------------------------------------------------------
 
-    def missing_parts(self) -> tuple[int, ...]:
-        """Indices of the parts still to be encoded, in order; of a finished job, none."""
+    def missing_parts(self, scene: int | None = None) -> tuple[int, ...]:
+        """Indices of the parts still to be encoded, in order; of a finished job, none.
+
+        Of one scene, if it is given.
+        """
         if self.finished:
             return ()
         there = {part.index for part in self.manifest.parts}
-        return tuple(i for i in range(self.plan.parts) if i not in there)
+        parts = range(self.plan.parts) if scene is None else self.plan.parts_of(scene)
+        return tuple(i for i in parts if i not in there)
 
     def part_path(self, index: int) -> Path:
         """Where part ``index`` lies or is to be written; InputError outside the plan."""
@@ -154,27 +202,27 @@ class Job:
         there, DiskFullError if the manifest does not fit; the job is then as it was.
         """
         path, frames = self.part_path(index), self.plan.part(index)
-        with self._guard:
-            self._check_open()
+        with self._shared.locked():
             if index not in self.missing_parts():
                 raise InputError(f"Part {index} of job {self.id} is finished already.")
             found = settle(path)
             part = PartRecord(index, frames.start, frames.stop, found.bytes, found.blake2b)
             parts = sorted((*self.manifest.parts, part), key=lambda part: part.index)
-            self._write(parts=tuple(parts))
+            self._shared.write(parts=tuple(parts))
+            self._drop_states()
         return part
 
     # --- sampler states --------------------------------------------------------------------
 
-    def new_state_path(self) -> Path:
-        """Where the next sampler state is to be written."""
-        return self.folder / next_state_name(state.file for state in self.manifest.states)
+    def new_state_path(self, scene: int) -> Path:
+        """Where the next sampler state of a scene is to be written."""
+        return self.folder / next_state_name(scene, [s.file for s in self.manifest.states])
 
     def set_state(self, scene: int, frames_done: int) -> StateRecord:
-        """Record the file at ``new_state_path()`` as the newest state of scene ``scene``.
+        """Record the file at ``new_state_path(scene)`` as the newest state of the scene.
 
         ``frames_done`` is the absolute frame up to which (exclusive) its frames were given out.
-        The state before is kept, older ones are removed. Raises as ``add_part`` does.
+        The scene's state before is kept, older ones are removed. Raises as ``add_part`` does.
         """
         if not 0 <= scene < len(self.plan.scenes):
             raise InputError(f"Scene {scene}: the plan has 0 to {len(self.plan.scenes) - 1}.")
@@ -184,15 +232,15 @@ class Job:
                 f"A state at frame {frames_done} of scene {scene}, which has frames "
                 f"{frames.start} to {frames.stop}."
             )
-        with self._guard:
-            self._check_open()
-            path = self.new_state_path()
+        with self._shared.locked():
+            path = self.new_state_path(scene)
             found = settle(path)
             state = StateRecord(path.name, found.bytes, found.blake2b, scene, frames_done)
-            old = self.manifest.states
-            kept = (*old, state)[-MOST_STATES:]
-            self._write(states=kept)
-            self._remove(s.file for s in old if s not in kept)
+            old = [s for s in self.manifest.states if s.scene == scene]
+            gone = old[: 1 - STATES_OF_A_SCENE]
+            kept = tuple(s for s in self.manifest.states if s not in gone)
+            self._shared.write(states=(*kept, state)[-MOST_STATES:])
+            self._remove(s.file for s in gone)
         return state
 
     def state_for(self, frame: int) -> tuple[Path, StateRecord] | None:
@@ -217,13 +265,12 @@ class Job:
         check_plain(setting, "setting")
         if not 0 <= frame <= self.plan.frames:
             raise InputError(f"A fallback at frame {frame} of {self.plan.frames}.")
-        with self._guard:
-            self._check_open()
+        with self._shared.locked():
             old, new = self.manifest.fallbacks, Fallback(frame, dict(setting))
             if len(old) >= MOST_FALLBACKS:
                 raise InputError(f"Job {self.id} has {len(old)} fallbacks: expected no more.")
             if old[-1:] != (new,):
-                self._write(fallbacks=(*old, new))
+                self._shared.write(fallbacks=(*old, new))
 
     def finish(
         self,
@@ -245,8 +292,7 @@ class Job:
                 f"The output's name is {name}, as of a job's own file: choose another."
             )
         path = self.output_folder / name
-        with self._guard:
-            self._check_open()
+        with self._shared.locked():
             missing = self.missing_parts()
             if missing:
                 raise InputError(
@@ -255,17 +301,16 @@ class Job:
                 )
             found = settle(path, progress=progress, check_cancelled=check_cancelled)
             record = OutputRecord(name, found.bytes, found.blake2b)
-            self._write(output=record)
+            self._shared.write(output=record)
             if not keep_parts:
                 # Only now: the backup must know of the output before the parts go.
-                self._write(parts=(), states=())
+                self._shared.write(parts=(), states=())
                 self._remove_leftovers()
         return record
 
     def close(self) -> None:
-        """Unlock the job. It can be opened again; this object cannot be used any more."""
-        with self._guard:
-            self._lock.release()
+        """Leave the job. It can be opened again; this object cannot be used any more."""
+        self._shared.leave()
 
     def __enter__(self) -> Job:
         return self
@@ -275,26 +320,27 @@ class Job:
 
     # --- inside ----------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if not self._lock.held:
-            raise InputError(f"Job {self.id} is closed. Open it again with Job.open.")
-
-    def _write(self, **fields: Any) -> None:
-        manifest = self.manifest.changed(**fields)
-        write_manifest(self.folder, manifest, self.manifest)
-        self.manifest = manifest
+    def _drop_states(self) -> None:
+        """Remove the states of scenes that are done."""
+        missing = self.missing_parts()
+        open_scenes = {self.plan.scene_at(self.plan.part(i).start) for i in missing}
+        gone = [s for s in self.manifest.states if s.scene not in open_scenes]
+        if gone:
+            self._shared.write(states=tuple(s for s in self.manifest.states if s not in gone))
+            self._remove(s.file for s in gone)
 
     def _restart_from(self, verified: Verified, newest: bool) -> None:
         """Forget what is not whole."""
         manifest = self.manifest
         if verified.same_as(manifest) and newest:
             return
-        changed = manifest.changed(
-            parts=verified.parts, states=verified.states, output=verified.output
+        self._shared.write(
+            # Not yet a good one to keep beside it: the backup itself may be all there is.
+            previous_is_good=newest,
+            parts=verified.parts,
+            states=verified.states,
+            output=verified.output,
         )
-        # Not yet a good one to keep beside it: the backup itself may be all there is.
-        write_manifest(self.folder, changed, None if not newest else manifest)
-        self.manifest = changed
 
     def _remove_leftovers(self) -> None:
         """Delete what a crash left: half-written files, and whole ones that are not recorded."""

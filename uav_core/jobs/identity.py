@@ -26,7 +26,7 @@ from .files import (
 )
 from .plain import canonical
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the manifest and of all that a job folder holds."""
 
 WEIGHTS_CACHE = "weights.json"

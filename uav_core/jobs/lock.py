@@ -1,45 +1,55 @@
-"""The lock of a job: one run at a time. The system lets go of it when a process dies."""
+"""Locked files of a job. The system lets go of them when a process dies."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ..callbacks import ignore
 from .errors import JobBusyError, JobFolderError
 from .files import PLAIN, named_errors
-from .names import LOCK
+from .names import LOCK, is_run
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-WAIT_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
-# Windows keeps others from reading locked bytes: the lock lies behind the process id.
+# Windows keeps others from reading locked bytes: the lock lies behind the content.
 _LOCKED_BYTE = 1 << 20
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
 class JobLock:
-    """A held lock on a job folder; a context manager. ``release`` may be called again."""
+    """A locked file in a job folder; a context manager. ``release`` may be called again."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self.path = file, path
 
     @classmethod
-    def acquire(cls, folder: Path, wait: float = WAIT_SECONDS, *, make: bool = True) -> JobLock:
-        """Lock ``folder``, which is made (``make``) if it is not there.
+    def acquire(
+        cls,
+        folder: Path,
+        wait: float = math.inf,
+        *,
+        name: str = LOCK,
+        make: bool = True,
+        check_cancelled: Callable[[], None] = ignore,
+    ) -> JobLock:
+        """Lock the file ``name`` of ``folder``, which is made (``make``) if it is not there.
 
         Raises JobBusyError if another run holds it for ``wait`` seconds, JobFolderError if the
-        folder or the lock's file cannot be used.
+        folder or the lock's file cannot be used. ``check_cancelled`` is called while it waits.
         """
-        path, deadline = folder / LOCK, time.monotonic() + wait
+        path, deadline = folder / name, time.monotonic() + wait
         while True:
             if make:
                 with named_errors(folder, "making"):
@@ -47,25 +57,33 @@ class JobLock:
             file = _open(path)
             try:
                 if file and _try(file, path) and _is_at(file, path):
-                    _write_pid(file, path)
-                    lock, file = cls(file), None
+                    lock, file = cls(file, path), None
                     return lock
             finally:
                 if file:
                     file.close()
+            if not file and not make:
+                raise JobFolderError(f"{folder} is gone.")
             if time.monotonic() >= deadline:
-                if not file:
-                    raise JobFolderError(f"{folder} is gone.")
                 raise JobBusyError(
-                    f"Job {folder.name} is being worked on{_by(path)}. Wait until it is done, or "
-                    "stop that run first."
+                    f"Job {folder.name} is being worked on. Wait until it is done, or stop that "
+                    "run first."
                 )
+            check_cancelled()
             time.sleep(_RETRY_SECONDS)
 
     @property
     def held(self) -> bool:
         """Whether it has not been released."""
         return not self._file.closed
+
+    def write(self, text: str) -> None:
+        """Replace the file's content; not waited for until it is on the disk."""
+        data = text.encode("ascii")
+        with named_errors(self.path, "writing", len(data)):
+            self._file.truncate(0)
+            self._file.seek(0)
+            self._file.write(data)
 
     def release(self) -> None:
         """Let go of the lock; its file stays."""
@@ -81,8 +99,20 @@ class JobLock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a run holds the lock of ``folder``; also if that cannot be found out."""
-    path = folder / LOCK
+    """Whether a run works in ``folder``; also if that cannot be found out."""
+    return is_held(folder / LOCK) or runs_in(folder)
+
+
+def runs_in(folder: Path) -> bool:
+    """The same, if the caller holds the job's lock."""
+    try:
+        return any(is_held(folder / name) for name in os.listdir(folder) if is_run(name))
+    except OSError:
+        return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether the file is locked; also if that cannot be found out."""
     try:
         file = _open(path, create=False)
         if not file:
@@ -144,19 +174,3 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except OSError:
         return False
-
-
-def _write_pid(file: BinaryIO, path: Path) -> None:
-    text = b"%d\n" % os.getpid()
-    with named_errors(path, "writing", len(text)):
-        file.truncate(0)
-        file.seek(0)
-        file.write(text)
-
-
-def _by(path: Path) -> str:
-    try:
-        pid = path.read_text("ascii", "replace")[:20].strip()
-    except OSError:
-        return ""
-    return f" by process {pid}" if pid.isdigit() else ""

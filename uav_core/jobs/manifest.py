@@ -10,7 +10,7 @@ from typing import Any
 from .identity import JobInputs, job_id
 from .plan import JobPlan
 
-MOST_STATES = 2
+MOST_STATES = 1000
 MOST_FALLBACKS = 10_000
 MOST_NAME = 255
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from .errors import DamagedManifestError, JobError
@@ -45,6 +46,15 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
     if problems:
         raise DamagedManifestError(str(problems[0])) from problems[0]
     return None
+
+
+def manifest_stamp(folder: Path) -> tuple[int, ...]:
+    """Another value whenever another manifest was written."""
+    try:
+        found = os.lstat(folder / MANIFEST)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def write_manifest(folder: Path, manifest: Manifest, previous: Manifest | None) -> None:

@@ -17,6 +17,8 @@ class Report:
     scenes: int = 0
     frames_before: int = 0
     """Frames that earlier runs of the job had finished."""
+    frames_made: int = 0
+    """Frames that this run made; others may have been made at the same time by other runs."""
     seconds: float = 0.0
     """Of this run."""
     notes: list[str] = field(default_factory=list)
@@ -25,8 +27,7 @@ class Report:
     @property
     def rate(self) -> float:
         """Frames per second made by this run; 0 if it made none."""
-        made = self.frames - self.frames_before
-        return made / self.seconds if made > 0 and self.seconds > 0 else 0.0
+        return self.frames_made / self.seconds if self.seconds > 0 else 0.0
 
     def to_text(self) -> str:
         """The report in a few lines."""
@@ -34,9 +35,12 @@ class Report:
         scenes = f"{self.scenes} scene{'s' * (self.scenes != 1)}"
         lines = [
             f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h} in {scenes}.",
-            f"This run: {self.frames - self.frames_before} frames in {self.seconds:.0f} s"
+            f"This run: {self.frames_made} frames in {self.seconds:.0f} s"
             + (f", {self.rate:.2f} frames per second." if self.rate else "."),
         ]
         if self.frames_before:
             lines.append(f"{self.frames_before} frames were there from an earlier run.")
+        others = self.frames - self.frames_before - self.frames_made
+        if others > 0:
+            lines.append(f"{others} frames were made by other runs at the same time.")
         return "\n".join([*lines, *self.notes])

@@ -43,13 +43,16 @@ SMALLEST_SIDE = 16
 BITS_PER_PIXEL = {"h264": 0.6, "h265": 0.5, "av1": 0.4, "prores": 6.0, "ffv1": 14.0}
 # How often the input is looked at while the run reads it.
 CHECK_EVERY_PARTS = 4
+# While other runs work on all that is left: how often it is looked at, and said again.
+LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
 
 class LongVideo:
     """Upscales one video file into one, in parts that survive a crash.
 
     Run again with the same input, settings and weights it goes on where it was, and the finished
-    file is bit for bit that of an undisturbed run on the same machine.
+    file is bit for bit that of an undisturbed run on the same machine. Runs of the same job at the
+    same time, in any process that reaches the folder of jobs, share its scenes.
     """
 
     def __init__(
@@ -98,7 +101,6 @@ class LongVideo:
             UnreadableVideoError, InputChangedError: of the source.
             InputError: settings that do not fit the source or each other.
             DiskFullError, JobFolderError, UnwritableError: of the folders.
-            JobBusyError: another run works on the same job.
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
@@ -166,22 +168,41 @@ class LongVideo:
             self._report.frames_before = plan.frames
             self._report.notes.append("The job was finished before; nothing was done.")
             return
+        if job.alone():
+            self._check_name()
+        self.ladders = self._make_ladders(job)
+        self._totals(plan, plan.frames - left)
+        self._started, self._parts_made = time.monotonic(), 0
+        while not job.finished:
+            scene = job.claim()
+            if scene is not None:
+                self._count_frames(job)
+                for index in job.missing_parts(scene):
+                    self._make_part(job, index)
+            elif job.claim_joining():
+                check_unchanged(self.fingerprint, self.source)
+                self._join(job)
+            else:
+                self._wait(job)
+
+    def _check_name(self) -> None:
         if self.file_name and (self.folder / self.file_name).exists():
             raise InputError(
                 f"'{self.folder / self.file_name}' is there already: choose another name, or move "
                 "it away."
             )
-        self.ladders = self._make_ladders(job)
-        self._totals(plan, plan.frames - left)
-        first, started = len(missing), time.monotonic()
-        for done, index in enumerate(missing):
-            self._check_space(job)
-            if done % CHECK_EVERY_PARTS == 0:
-                check_unchanged(self.fingerprint, self.source)
-            self._make_part(job, index)
-            self._estimate(first - done - 1, (time.monotonic() - started) / (done + 1))
-        check_unchanged(self.fingerprint, self.source)
-        self._join(job)
+
+    def _wait(self, job: Job) -> None:
+        """Until another run has finished something, or died."""
+        self._status("waiting for the scenes that other runs work on")
+        self._close_scene()
+        done = job.manifest.frames_done
+        for _ in range(round(WAIT_SECONDS / LOOK_SECONDS)):
+            self._check_cancelled()
+            time.sleep(LOOK_SECONDS)
+            if job.refresh().frames_done != done or job.finished:
+                break
+        self._count_frames(job)
 
     def _check_space(self, job: Job) -> None:
         parts = job.manifest.parts
@@ -196,10 +217,13 @@ class LongVideo:
             self._status(f"about {human_bytes(need)} of disk are needed")
         check_space(job.folder, need)
 
-    def _estimate(self, parts: int, seconds: float) -> None:
-        if parts:
-            left = parts * seconds
-            self._status(f"about {int(left // 3600)}:{int(left % 3600 // 60):02} h left")
+    def _estimate(self, job: Job) -> None:
+        """The time left if the rest goes as what this run and others made since it began."""
+        left = job.plan.frames - job.manifest.frames_done
+        made = job.manifest.frames_done - self._report.frames_before
+        if left > 0 and made > 0:
+            seconds = (time.monotonic() - self._started) * left / made
+            self._status(f"about {int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h left")
 
     def _make_ladders(self, job: Job) -> Ladders:
         h, w = self.size
@@ -234,6 +258,12 @@ class LongVideo:
         self._done = round(self._passes * frames_done / plan.frames)
         self._progress(self._done, self._passes)
 
+    def _count_frames(self, job: Job) -> None:
+        """Count what other runs have finished."""
+        share = job.manifest.frames_done / job.plan.frames
+        self._done = max(self._done, round(self._passes * share))
+        self._progress(self._done, self._passes)
+
     def _count_pass(self) -> None:
         self._done = min(self._done + 1, self._passes)
         self._progress(self._done, self._passes)
@@ -241,6 +271,9 @@ class LongVideo:
     # --- one part --------------------------------------------------------------------------
 
     def _make_part(self, job: Job, index: int) -> None:
+        self._check_space(job)
+        if self._parts_made % CHECK_EVERY_PARTS == 0:
+            check_unchanged(self.fingerprint, self.source)
         frames = job.plan.part(index)
         self._at = frames.start
         self._status(f"part {index + 1} of {job.plan.parts}")
@@ -252,29 +285,28 @@ class LongVideo:
             check_cancelled=self._check_cancelled,
         )
         job.add_part(index)
+        self._parts_made += 1
+        self._report.frames_made += len(frames)
+        self._estimate(job)
 
     def _pixels(self, job: Job, frames: range) -> Iterator[Tensor]:
-        for frame in frames:
-            number = job.plan.scene_at(frame)
-            start = job.plan.scenes[number].start
-            scene = self._scene_at(job, number, frame - start)
+        number = job.plan.scene_at(frames.start)
+        start, group = job.plan.scenes[number].start, self.params.frames_per_group
+        scene = self._scene_at(job, number, frames.start - start)
+        stop = frames.stop - start
+        for _ in frames:
             # A state is of use only if it is not past the part that comes next.
-            stop = min(frames.stop - start, scene.count)
-            group = self.params.frames_per_group
-            if scene.next == stop // group * group and frames.stop - start < scene.count:
+            if scene.next == stop // group * group and stop < scene.count:
                 self._save(job, number, scene)
             yield scene.take(stop)
-        number = job.plan.scene_at(frames.stop - 1)
-        if self._scene is not None and self._scene[0] == number:
-            scene = self._scene[1]
-            if frames.stop < job.plan.scenes[number].stop:
-                self._save(job, number, scene)
+        if stop < scene.count:
+            self._save(job, number, scene)
 
     def _save(self, job: Job, number: int, scene: Scene) -> None:
         state = scene.state()
         if state is None:
             return
-        save_state(job.new_state_path(), state)
+        save_state(job.new_state_path(number), state)
         job.set_state(number, job.plan.scenes[number].start + scene.next)
 
     def _scene_at(self, job: Job, number: int, frame: int) -> Scene:
@@ -329,6 +361,7 @@ class LongVideo:
     # --- the end ---------------------------------------------------------------------------
 
     def _join(self, job: Job) -> None:
+        self._check_name()
         self._status("joining the parts")
         begin = self.name or f"{self.source.stem}_4x"
         name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
