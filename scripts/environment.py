@@ -56,6 +56,7 @@ TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
 MEASURES = "piq>=0.8"
 # With the OpenCV that needs no windows.
 SCENES = "scenedetect-headless>=0.6.5"
+WORKERS = "ray>=2.9"
 BROWSER_TOOLS = ("playwright>=1.49",)
 
 log = logging.getLogger("environment")
@@ -304,6 +305,7 @@ def make(
     if tools:
         environment.install("tools", *TOOLS)
         environment.install("scene detection", SCENES)
+        environment.install("workers", WORKERS)
     if tools or measures:
         environment.install("measures", "--no-deps", MEASURES)
     if browser:

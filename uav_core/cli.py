@@ -32,14 +32,20 @@ from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
 from .scenes import METHODS, SceneParams
 from .video import CODECS, EncodeParams, probe
+from .workers import run_workers
 
 log = logging.getLogger("upscale_a_video")
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run the command; 0 if everything that was asked for is done."""
+def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int:
+    """Run the command; 0 if everything that was asked for is done.
+
+    ``share`` is (number, count) of one among several workers: of a folder, each begins with
+    another video.
+    """
+    words = sys.argv[1:] if words is None else words
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     o = parser().parse_args(words)
     try:
@@ -47,8 +53,15 @@ def main(words: list[str] | None = None) -> int:
             return show_jobs(o.jobs) if o.jobs else clean_jobs(o)
         if o.input is None or o.output is None:
             raise InputError("Expected an input and an output: two files, or two folders.")
+        if o.workers:
+            return run_workers(
+                without(words, "--workers", "--ray"),
+                o.workers,
+                address=o.ray,
+                gpus=1 if o.device.startswith("cuda") else 0,
+            )
         if o.input.is_dir():
-            return upscale_folder(o)
+            return upscale_folder(o, share)
         upscale(o, o.input, o.output)
     except UpscaleAVideoError as error:
         log.error("%s", error)
@@ -96,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--half", action="store_true", help="the U-Net in fp16")
+    several = p.add_argument_group("several processes or GPUs, by Ray")
+    several.add_argument("--workers", type=int, default=0, help="processes, a GPU or a core each")
+    several.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
     kept = p.add_argument_group("jobs that are kept")
     kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs of a folder")
     kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs of a folder")
@@ -142,7 +158,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
     return report
 
 
-def upscale_folder(o: argparse.Namespace) -> int:
+def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> int:
     """Every video of a folder into another, going on past those that cannot be."""
     if o.output.suffix and not o.output.is_dir():
         raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
@@ -150,6 +166,8 @@ def upscale_folder(o: argparse.Namespace) -> int:
     files = sorted(p for p in o.input.iterdir() if p.suffix.lower() in VIDEOS and p.is_file())
     if not files:
         raise InputError(f"The folder '{o.input}' has no video: expected {', '.join(VIDEOS)}.")
+    first = len(files) * share[0] // share[1]
+    files = files[first:] + files[:first]
     containers = CODECS[o.codec].containers
     failed: dict[Path, str] = {}
     for number, path in enumerate(files, start=1):
@@ -191,6 +209,20 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
         flow_iterations=params.flow_iterations,
         hashes=hashes,
     )
+
+
+def without(words: list[str], *names: str) -> list[str]:
+    """A command line without some options and their values."""
+    kept, values = [], 0
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in names:
+            values = 0 if value else 1
+        elif values:
+            values = 0
+        else:
+            kept.append(word)
+    return kept
 
 
 class Bar:
