@@ -129,3 +129,36 @@ def test_killed_again_and_again_it_ends_the_same(small_clip, tmp_path, artifacts
         entry = server.run(graph.prompt)
         assert finished(server, entry).read_bytes() == wanted
         assert completed < KILLS, "it was never interrupted"
+
+
+def at_work(server: ComfyServer) -> list[str]:
+    """What the runs of the only job say that they work on."""
+    files = (server.base / "output" / "upscale_a_video_jobs").glob("*/run_*.lock")
+    return [line for file in files for line in file.read_text().splitlines() if "works on" in line]
+
+
+@pytest.mark.slow
+def test_two_servers_share_a_job_and_one_may_be_killed(small_clip, tmp_path, artifacts):
+    """The same queue on two servers with one output folder."""
+    version, options = default_version(), "UpscaleAVideoLongVideoOptions"
+    with served(version, tmp_path / "one", artifacts) as one:
+        graph = long_video(one, small_clip).set(options, cuts="3, 6, 9")
+        path = finished(one, one.run(graph.prompt))
+        wanted = path.read_bytes()
+        shutil.rmtree(one.base / "output")
+        (one.base / "output").mkdir()
+        one.free()
+        (tmp_path / "two").mkdir()
+        (tmp_path / "two" / "output").symlink_to(one.base / "output")
+        with served(version, tmp_path / "two", artifacts) as two:
+            same = long_video(two, small_clip).set(options, cuts="3, 6, 9")
+            prompt = one.queue(graph.prompt)
+            two.queue(same.prompt)
+            deadline = time.monotonic() + 120
+            while len({line for line in at_work(one) if not line.endswith("-2")}) < 2:
+                assert time.monotonic() < deadline, "they never worked at the same time"
+                time.sleep(0.02)
+            assert two.process is not None
+            two.process.send_signal(signal.SIGKILL)
+            two.process.wait()
+            assert finished(one, one.wait(prompt)).read_bytes() == wanted
