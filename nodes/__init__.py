@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare, condition, decode, jobs, load, longvideo, propagate, sample, tiles
+from . import (
+    compare,
+    condition,
+    decode,
+    jobs,
+    load,
+    longvideo,
+    output_size,
+    propagate,
+    sample,
+    tiles,
+)
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -19,6 +30,8 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sampler,
     sample.Segments,
     tiles.Tiles,
+    output_size.SetOutputSize,
+    output_size.FinishOutputSize,
     compare.Compare,
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
