@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    alpha,
     compare,
     condition,
     decode,
@@ -30,6 +31,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sampler,
     sample.Segments,
     tiles.Tiles,
+    alpha.UpscaleAlpha,
     output_size.SetOutputSize,
     output_size.FinishOutputSize,
     compare.Compare,
