@@ -12,10 +12,12 @@ from . import (
     jobs,
     load,
     longvideo,
+    look,
     output_size,
     preview_crop,
     propagate,
     sample,
+    scene_strip,
     tiles,
 )
 
@@ -37,6 +39,10 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     output_size.FinishOutputSize,
     preview_crop.PreviewCrop,
     compare.Compare,
+    look.ShowFlow,
+    look.ShowDifference,
+    look.ShowBeforeAfter,
+    scene_strip.SceneStrip,
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
     jobs.LongVideoJobs,

@@ -88,9 +88,15 @@ class SizePlan:
 
     def to_text(self) -> str:
         """The sizes on the way, width x height."""
-        sizes = [_text(self.source), _text(self.given), _text(self.upscaled), _text(self.size)]
-        names = ["frames", "to the model", "upscaled", "finished"]
-        return ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
+        steps = {"frames": self.source, "finished": self.size}
+        if self.upscaled != self.source:
+            steps = {
+                "frames": self.source,
+                "to the model": self.given,
+                "upscaled": self.upscaled,
+                "finished": self.size,
+            }
+        return ", ".join(f"{name} {_text(size)}" for name, size in steps.items())
 
 
 def plan_size(h: int, w: int, wanted: OutputSize, *, upscaled: bool = False) -> SizePlan:
