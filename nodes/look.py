@@ -46,6 +46,7 @@ class ShowFlow(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     round=0.0001,
+                    optional=True,
                     **ADVANCED,
                     tooltip="As in 'Flow-Guided Propagation'.",
                 ),
@@ -55,6 +56,7 @@ class ShowFlow(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
+                    optional=True,
                     **ADVANCED,
                     tooltip="As in 'Flow-Guided Propagation'.",
                 ),
@@ -63,6 +65,7 @@ class ShowFlow(io.ComfyNode):
                     default=DEFAULT_ITERATIONS,
                     min=1,
                     max=64,
+                    optional=True,
                     **ADVANCED,
                     tooltip="As in 'Flow-Guided Propagation'.",
                 ),
@@ -164,7 +167,7 @@ class ShowDifference(io.ComfyNode):
     def execute(cls, first: Tensor, second: Tensor, factor: float, names: str) -> io.NodeOutput:
         called = clip_names(names, 2)
         clips = same_size([first, second])
-        apart, chosen = difference(*clips, factor if factor > 0 else None)
+        apart, chosen = difference(clips[0], clips[1], factor if factor > 0 else None)
         pictures = [images(clip) for clip in (*clips, apart)]
         label = f"difference x {chosen:g}"
         panels = side_by_side(pictures, [*called, label])

@@ -201,8 +201,8 @@ def load_unet(
         )
     cast = mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
-    config.latent_format = latent_format(path)
     model = config.get_model(weights)
+    model.latent_format = latent_format(path)
     check_keys(model.diffusion_model, weights, checkpoint.source)
     if null_text is not None:
         model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()

@@ -90,6 +90,7 @@ class SetOutputSize(io.ComfyNode):
                 io.Boolean.Input(
                     "even",
                     default=True,
+                    optional=True,
                     **ADVANCED,
                     tooltip="Round sides to even numbers, as most video codecs want them.",
                 ),

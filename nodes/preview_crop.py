@@ -229,9 +229,13 @@ def render(
             flow.lap()
 
     passes = Laps()
+    positive, negative = (
+        condition(texts[name], low_res, params.noise_level) for name in ("positive", "negative")
+    )
     samples = sample_segments(
         model,
-        *(condition(text, low_res, params.noise_level) for text in texts.values()),
+        positive,
+        negative,
         torch.zeros_like(latent),
         latent,
         steps=params.steps,

@@ -22,7 +22,7 @@ from .inputs import check_same_clip, video_latent
 from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
 from .progress import SegmentProgress
 from .propagate import FlowPropagation
-from .runtime import check_cancelled
+from .runtime import check_cancelled, show_status
 from .schema import PropagationSocket, schema, seed_input
 from .segments import with_segments
 from .settings import (
@@ -33,6 +33,7 @@ from .settings import (
     segment_length_input,
     steps_input,
 )
+from .summary import RunSummary
 
 
 def ddim(
@@ -143,6 +144,7 @@ class SegmentSampler(io.ComfyNode):
             ("video ksampler", "upscale sampler", "context window sampler"),
             description="Denoises the clip in overlapping segments, with the reference's DDIM "
             "sampler. Every value is open in parts as well: sigmas, sampler, segments.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
                 io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
@@ -186,6 +188,7 @@ class SegmentSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         samples = video_latent(latent)
         t, h, w = samples.shape[2:]
+        summary = RunSummary()
         result = sample_segments(
             model,
             positive,
@@ -200,6 +203,7 @@ class SegmentSampler(io.ComfyNode):
             propagation=propagation,
             noise_mask=latent.get("noise_mask"),
         )
+        show_status(cls, summary.to_text("Sampled", t))
         return io.NodeOutput({"samples": result})
 
 

@@ -75,6 +75,7 @@ class SceneStrip(io.ComfyNode):
                     min=1.1,
                     max=50.0,
                     step=0.1,
+                    optional=True,
                     **ADVANCED,
                     tooltip="How many times the change around it the change at a cut must be. "
                     "Higher finds fewer. 'Upscale Long Video' uses 3: give it the cuts instead.",

@@ -24,12 +24,12 @@ def upscaled(frames: torch.Tensor) -> torch.Tensor:
 def run(frames: torch.Tensor, wanted: OutputSize, shrink: bool) -> torch.Tensor:
     """Frames through the plan around a 4x, or after it alone."""
     if shrink:
-        plan = plan_size(*frames.shape[1:3], wanted)
+        plan = plan_size(frames.shape[1], frames.shape[2], wanted)
         small = before(frames, plan)
         assert tuple(small.shape[1:3]) == plan.given
         return after(upscaled(small), plan)
     large = upscaled(frames)
-    return after(large, plan_size(*large.shape[1:3], wanted, upscaled=True))
+    return after(large, plan_size(large.shape[1], large.shape[2], wanted, upscaled=True))
 
 
 def disc(h: int, w: int, radius: float) -> torch.Tensor:

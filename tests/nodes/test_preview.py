@@ -57,6 +57,7 @@ def test_colours_are_those_of_the_included_vae(pack, previews):
 
     def error(latent_format):
         previewer = latent_preview.get_previewer("cpu", latent_format)
+        assert previewer is not None
         shown = previewer.decode_latent_to_preview_image("JPEG", latent)[1]
         shown = torch.from_numpy(np.array(shown)).float().div(255)
         return float((shown - small).abs().mean())

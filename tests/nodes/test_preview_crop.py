@@ -91,8 +91,8 @@ def test_a_video_is_read_where_it_is_needed(pack, networks, tmp_path, monkeypatc
 
     monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
     images = graph.frames(T, H, W).mul(255).round().div(255)
-    changes = {"first_frame": 5, "frames": 2, "x": 16, "width": 16, "height": 16, "steps": 1}
-    changes["propagation_steps"] = ""
+    place = {"first_frame": 5, "frames": 2, "x": 16, "width": 16, "height": 16}
+    changes = {**place, "steps": 1, "propagation_steps": ""}
     by_file = run(pack, networks, clip_of(images), **changes).result
     by_frames = run(pack, networks, images, **changes).result
     torch.testing.assert_close(by_file[1], by_frames[1], rtol=0, atol=0.003)
@@ -108,7 +108,9 @@ def test_the_estimate_is_about_right(pack, networks):
     assert result.ui["text"] == (text,) and len(result.ui["images"]) == 1
     assert "(4 passes)" in text and "(4 groups)" in text and "flow" not in text
     # 10 frames at twice the area, in two segments of 8 frames instead of one.
-    seconds = float(re.search(r"frames of 32x16: .*?, ([\d.e-]+) s a frame", text)[1]) * T
+    found = re.search(r"frames of 32x16: .*?, ([\d.e-]+) s a frame", text)
+    assert found is not None
+    seconds = float(found[1]) * T
     started = time.perf_counter()
     run(pack, networks, images, frames=T, propagation_steps="")
     took = time.perf_counter() - started
