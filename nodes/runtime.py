@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,10 +37,10 @@ def check_cancelled() -> None:
 def show_status(node: type[io.ComfyNode], text: str) -> None:
     """Write on the running node, where this ComfyUI can, and into the log."""
     log.info("%s", text)
-    from server import PromptServer
-
     hidden = getattr(node, "hidden", None)
     number = getattr(hidden, "unique_id", None)
-    server = getattr(PromptServer, "instance", None)
+    # Loaded wherever there is a page to write on; not imported for those who run nodes without.
+    running = getattr(sys.modules.get("server"), "PromptServer", None)
+    server = getattr(running, "instance", None)
     if server is not None and number is not None:
         server.send_progress_text(text, number)

@@ -43,7 +43,8 @@ def networks(pack):
 
 def run(pack, networks, clip, **changes):
     node = pack.nodes.preview_crop.PreviewCrop
-    return node.execute(**{**networks, **SETTINGS, **changes, "clip": clip})
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        return node.execute(**{**networks, **SETTINGS, **changes, "clip": clip})
 
 
 def clip_of(images):
