@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare, condition, decode, jobs, load, longvideo, propagate, sample, tiles
+from . import (
+    alpha,
+    compare,
+    condition,
+    decode,
+    jobs,
+    load,
+    longvideo,
+    look,
+    output_size,
+    preview_crop,
+    propagate,
+    sample,
+    scene_strip,
+    tiles,
+)
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -19,7 +34,15 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sampler,
     sample.Segments,
     tiles.Tiles,
+    alpha.UpscaleAlpha,
+    output_size.SetOutputSize,
+    output_size.FinishOutputSize,
+    preview_crop.PreviewCrop,
     compare.Compare,
+    look.ShowFlow,
+    look.ShowDifference,
+    look.ShowBeforeAfter,
+    scene_strip.SceneStrip,
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
     jobs.LongVideoJobs,

@@ -11,7 +11,7 @@ from ..uav_core.color import ColorMode
 from ..uav_core.segments import plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from .inputs import check_same_clip, video_frames, video_latent
-from .runtime import progress_bar
+from .runtime import progress_bar, show_status
 from .schema import ADVANCED, schema
 from .settings import (
     color_fix_input,
@@ -20,6 +20,7 @@ from .settings import (
     tile_input,
     tile_overlap_input,
 )
+from .summary import RunSummary
 from .vae import check_vae
 
 
@@ -34,6 +35,7 @@ class VAEDecode(io.ComfyNode):
             ("video vae decode", "decode video latent", "color fix"),
             description="Decodes the latent, guided by the low-resolution frames, to four times "
             "their size.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Latent.Input("samples", tooltip="The sampled latent."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
@@ -77,6 +79,7 @@ class VAEDecode(io.ComfyNode):
         check_same_clip("latent", tuple(latent.shape[2:]), tuple(clip.shape[2:]))
         check_vae(vae)
         groups = len(plan_groups(latent.shape[2], frames_per_group))
+        summary = RunSummary()
         images = vae.decode_video(
             latent,
             clip,
@@ -87,4 +90,5 @@ class VAEDecode(io.ComfyNode):
             tile_overlap=tile_overlap,
             progress=progress_bar(groups),
         )
+        show_status(cls, summary.to_text("Decoded", len(images)))
         return io.NodeOutput(images)

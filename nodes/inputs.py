@@ -35,7 +35,7 @@ def check_frames(images: Tensor) -> None:
         what = "an alpha channel" if c == 4 else f"{c} channels"
         raise InputError(
             f"The frames have {what}: expected RGB. Put 'Split Image with Alpha' (or 'Remove "
-            "Alpha') before this node."
+            "Alpha') before this node, and 'Upscale Alpha' at the end to have alpha again."
         )
     if min(h, w) < MIN_SIDE:
         raise InputError(

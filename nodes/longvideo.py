@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..uav_core.video import CODECS, EncodeParams
 from .condition import Conditioning
 from .engine import ComfyEngine
 from .load import flow_patcher
-from .runtime import check_cancelled, progress_bar
+from .runtime import check_cancelled, progress_bar, show_status
 from .schema import ADVANCED, OpticalFlow, schema, seed_input
 from .settings import (
     color_fix_input,
@@ -40,8 +39,6 @@ from .settings import (
     tile_overlap_input,
 )
 from .video_file import video_file
-
-log = logging.getLogger(__name__)
 
 Options = io.Custom("UAV_VIDEO_OPTIONS")
 
@@ -293,15 +290,3 @@ def output_place(output: str, prefix: str) -> Path:
     """
     parts = [part for part in prefix.replace("\\", "/").split("/") if part] or ["upscaled"]
     return inside(output, *parts)
-
-
-def show_status(node: type[io.ComfyNode], text: str) -> None:
-    """Write on the running node, where this ComfyUI can, and into the log."""
-    log.info("%s", text)
-    from server import PromptServer
-
-    hidden = getattr(node, "hidden", None)
-    number = getattr(hidden, "unique_id", None)
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and number is not None:
-        server.send_progress_text(text, number)

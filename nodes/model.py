@@ -6,7 +6,6 @@ import functools
 from typing import Any, cast
 
 import comfy.conds
-import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -23,15 +22,10 @@ from ..uav_core.models.attention import Attention
 from ..uav_core.models.unet import TemporalUNet, UNetParams
 from ..uav_core.pipeline import NULL_TEXT_KEY, check_null_text
 from .files import MARK
+from .latent import VideoLatent, latent_format
 
 # Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
 LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
-
-
-class VideoLatent(comfy.latent_formats.SD_X4):
-    """The x4 upscaler's latent, with time."""
-
-    latent_dimensions = 3
 
 
 class DiffusionModel(TemporalUNet):
@@ -208,6 +202,7 @@ def load_unet(
     cast = mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
     model = config.get_model(weights)
+    model.latent_format = latent_format(path)
     check_keys(model.diffusion_model, weights, checkpoint.source)
     if null_text is not None:
         model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()

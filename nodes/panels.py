@@ -30,6 +30,17 @@ def stacked(panels: Sequence[Tensor], labels: Sequence[str] | None = None) -> Te
     return _even(_joined(rows, dim=1))
 
 
+def filled(picture: Tensor, h: int, w: int) -> Tensor:
+    """A picture (t, h0, w0, 3) in the middle of one of (h, w), which is no smaller."""
+    t, h0, w0, c = picture.shape
+    if (h0, w0) == (h, w):
+        return picture
+    result = _colour(picture, BACKGROUND).expand(t, h, w, c).clone()
+    top, left = (h - h0) // 2, (w - w0) // 2
+    result[:, top : top + h0, left : left + w0] = picture
+    return result
+
+
 def table_picture(cells: Sequence[Sequence[str]], notes: Sequence[str], size: int = 16) -> Tensor:
     """A table, its first column to the left and numbers to the right, and notes: (1, h, w, 3)."""
     font, small = ImageFont.load_default(size), ImageFont.load_default(size - 3)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management as mm
 import comfy.utils
+from comfy_api.latest import io
+
+log = logging.getLogger(__name__)
 
 
 def load_models(patchers: Sequence[Any], memory_required: int = 0) -> None:
@@ -27,3 +32,15 @@ def progress_bar(total: int) -> Callable[..., None]:
 def check_cancelled() -> None:
     """Raise ComfyUI's interrupt if the user has pressed Cancel. Never to be swallowed."""
     mm.throw_exception_if_processing_interrupted()
+
+
+def show_status(node: type[io.ComfyNode], text: str) -> None:
+    """Write on the running node, where this ComfyUI can, and into the log."""
+    log.info("%s", text)
+    hidden = getattr(node, "hidden", None)
+    number = getattr(hidden, "unique_id", None)
+    # Loaded wherever there is a page to write on; not imported for those who run nodes without.
+    running = getattr(sys.modules.get("server"), "PromptServer", None)
+    server = getattr(running, "instance", None)
+    if server is not None and number is not None:
+        server.send_progress_text(text, number)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_patcher
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core import schedule
+from ..uav_core.callbacks import ignore
 from ..uav_core.errors import InputError
 from ..uav_core.noise import LATENT, frame_noise
 from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
 from .condition import Conditioning
 from .inputs import check_same_clip, video_latent
 from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
+from .progress import SegmentProgress
 from .propagate import FlowPropagation
-from .runtime import check_cancelled, progress_bar
+from .runtime import check_cancelled, show_status
 from .schema import PropagationSocket, schema, seed_input
 from .segments import with_segments
 from .settings import (
@@ -31,6 +33,7 @@ from .settings import (
     segment_length_input,
     steps_input,
 )
+from .summary import RunSummary
 
 
 def ddim(
@@ -141,6 +144,7 @@ class SegmentSampler(io.ComfyNode):
             ("video ksampler", "upscale sampler", "context window sampler"),
             description="Denoises the clip in overlapping segments, with the reference's DDIM "
             "sampler. Every value is open in parts as well: sigmas, sampler, segments.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
                 io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
@@ -184,6 +188,7 @@ class SegmentSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         samples = video_latent(latent)
         t, h, w = samples.shape[2:]
+        summary = RunSummary()
         result = sample_segments(
             model,
             positive,
@@ -198,6 +203,7 @@ class SegmentSampler(io.ComfyNode):
             propagation=propagation,
             noise_mask=latent.get("noise_mask"),
         )
+        show_status(cls, summary.to_text("Sampled", t))
         return io.NodeOutput({"samples": result})
 
 
@@ -215,12 +221,14 @@ def sample_segments(
     overlap: int = OVERLAP,
     propagation: FlowPropagation | None = None,
     noise_mask: Tensor | None = None,
+    on_pass: Callable[[], None] = ignore,
 ) -> Tensor:
     """Sample through ComfyUI's guider, sampler and context windows.
 
     Args:
         samples: (1, 4, t, h, w), zeros to start from noise alone.
         noise: the same shape, standard normal.
+        on_pass: called when the model has seen a segment, at every step.
 
     Returns:
         The sampled latent, already divided by the latent scale.
@@ -240,7 +248,7 @@ def sample_segments(
             # Now, so that RAFT and the U-Net need not share the memory.
             propagation.estimate()
 
-    report = SegmentProgress(model, steps, segments)
+    report = SegmentProgress(model, steps, segments, guidance, on_pass)
     guider = comfy.samplers.CFGGuider(with_segments(model, segment_length, overlap, report.segment))
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)
@@ -254,27 +262,6 @@ def sample_segments(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-
-
-class SegmentProgress:
-    """Progress per segment, with a preview at the end of every step."""
-
-    def __init__(self, model: comfy.model_patcher.ModelPatcher, steps: int, segments: int) -> None:
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.total, self.segments, self.done = steps * segments, segments, 0
-        self.bar = progress_bar(self.total)
-
-    def segment(self) -> None:
-        self.done += 1
-        self.bar(self.done, self.total)
-
-    def step(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        # A clip of one segment runs without windows: the step is the segment.
-        self.done = (step + 1) * self.segments
-        preview = None
-        if self.previewer is not None:
-            preview = self.previewer.decode_latent_to_preview_image("JPEG", x0)
-        self.bar(self.done, self.total, preview)
 
 
 class Sigmas(io.ComfyNode):

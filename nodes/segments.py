@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.context_windows as cw
@@ -13,6 +13,9 @@ from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, Segment, blend, plan_se
 from .runtime import check_cancelled
 
 TIME = 2
+
+# Called after a segment with its predicted clean latents, one a conditioning (positive first).
+OnSegment = Callable[[Sequence[Tensor]], None]
 
 
 class SegmentHandler(cw.IndexListContextHandler):
@@ -26,7 +29,7 @@ class SegmentHandler(cw.IndexListContextHandler):
         self,
         length: int = SEGMENT_LENGTH,
         overlap: int = OVERLAP,
-        on_segment: Callable[[], None] | None = None,
+        on_segment: OnSegment | None = None,
     ) -> None:
         super().__init__(
             context_schedule=cw.ContextSchedule("upscale_a_video", self._index_lists),
@@ -67,10 +70,7 @@ class SegmentHandler(cw.IndexListContextHandler):
 
     def evaluate_context_windows(self, *args: Any, **kwargs: Any) -> Any:
         check_cancelled()
-        results = super().evaluate_context_windows(*args, **kwargs)
-        if self.on_segment is not None:
-            self.on_segment()
-        return results
+        return super().evaluate_context_windows(*args, **kwargs)
 
     def combine_context_window_results(
         self,
@@ -91,13 +91,15 @@ class SegmentHandler(cw.IndexListContextHandler):
             blend(total, covered, plan[window_idx], part)
             # ComfyUI divides by the counts at the end; ours is already an average.
             count.fill_(1)
+        if self.on_segment is not None:
+            self.on_segment(sub_conds_out)
 
 
 def with_segments(
     model: comfy.model_patcher.ModelPatcher,
     length: int,
     overlap: int,
-    on_segment: Callable[[], None] | None = None,
+    on_segment: OnSegment | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
     """A clone of ``model`` that samples in segments, budgeting memory for one at a time."""
     plan_segments(length, length, overlap)

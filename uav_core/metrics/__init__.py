@@ -8,6 +8,15 @@ from .fidelity import FIDELITY, fidelity, gmsd, haarpsi, psnr, ssim
 from .joints import group_borders, joint_borders, segment_borders, spatial_jump, temporal_jump
 from .motion import Motion, estimate_motion, visible, warping_error
 from .pictures import detail, temporal_profile
+from .views import (
+    difference,
+    divided,
+    flow_picture,
+    longest_motion,
+    scene_list,
+    thumbnail,
+    validity,
+)
 
 __all__ = [
     "FIDELITY",
@@ -15,18 +24,25 @@ __all__ = [
     "Motion",
     "compare",
     "detail",
+    "difference",
+    "divided",
     "estimate_motion",
     "fidelity",
+    "flow_picture",
     "gmsd",
     "group_borders",
     "haarpsi",
     "joint_borders",
+    "longest_motion",
     "psnr",
+    "scene_list",
     "segment_borders",
     "spatial_jump",
     "ssim",
     "temporal_jump",
     "temporal_profile",
+    "thumbnail",
+    "validity",
     "visible",
     "warping_error",
 ]

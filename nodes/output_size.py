@@ -1,0 +1,164 @@
+"""Output sizes other than 4x: what to do before upscaling, and after it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..uav_core.errors import InputError
+from ..uav_core.output_size import Aspect, OutputSize, SizePlan, Target, after, before, plan_size
+from .runtime import check_cancelled
+from .schema import ADVANCED, schema
+
+SizeSocket = io.Custom("UAV_OUTPUT_SIZE")
+BEFORE, AFTER = "before upscaling (fast)", "after upscaling (best)"
+ALIASES = ("upscale 2x", "resize video", "target resolution", "upscale to 1080p", "letterbox")
+
+
+class SetOutputSize(io.ComfyNode):
+    """Frames and a wanted size -> frames, and a plan for what is left to do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoOutputSize",
+            "Output Size (Upscale-A-Video)",
+            ALIASES,
+            description="Any output size instead of 4x. Before the upscaler it shrinks the frames, "
+            "so that nothing is computed in vain, and 'Finish Output Size' does the rest; or it "
+            "resizes the upscaled frames alone, which keeps all detail of the input.",
+            inputs=[
+                io.Image.Input(
+                    "frames",
+                    tooltip="The clip to upscale; or, for 'after upscaling', what came of it. "
+                    "Alpha is resized as well.",
+                ),
+                io.Combo.Input(
+                    "use",
+                    options=[BEFORE, AFTER],
+                    tooltip="before: put it before everything else and 'Finish Output Size' at the "
+                    "end; a quarter of the time for half the size. after: put it at the end alone.",
+                ),
+                io.Combo.Input(
+                    "target",
+                    options=list(get_args(Target)),
+                    tooltip="Which of the values below counts.",
+                ),
+                io.Float.Input(
+                    "factor",
+                    default=2.0,
+                    min=1.0,
+                    max=4.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Times the size of the clip, for 'factor'.",
+                ),
+                io.Int.Input(
+                    "short_side",
+                    default=1080,
+                    min=16,
+                    max=16384,
+                    step=2,
+                    tooltip="Shorter side of the result in pixels, for 'short side'. The aspect is "
+                    "kept.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=1920,
+                    min=16,
+                    max=16384,
+                    step=2,
+                    tooltip="Width of the result in pixels, for 'exact size'.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=1080,
+                    min=16,
+                    max=16384,
+                    step=2,
+                    tooltip="Height of the result in pixels, for 'exact size'.",
+                ),
+                io.Combo.Input(
+                    "aspect",
+                    options=list(get_args(Aspect)),
+                    tooltip="If an exact size has another aspect than the clip. fit: as large as "
+                    "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
+                    "off. stretch: distorts.",
+                ),
+                io.Boolean.Input(
+                    "even",
+                    default=True,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="Round sides to even numbers, as most video codecs want them.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="frames",
+                    tooltip="For 'Low-Res Conditioning', 'Flow-Guided Propagation' and 'Temporal "
+                    "VAE Decode'; or the finished frames.",
+                ),
+                SizeSocket.Output(display_name="plan", tooltip="For 'Finish Output Size'."),
+                io.String.Output(display_name="sizes", tooltip="The sizes on the way."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames: Tensor,
+        use: str,
+        target: Target,
+        factor: float,
+        short_side: int,
+        width: int,
+        height: int,
+        aspect: Aspect,
+        even: bool = True,
+    ) -> io.NodeOutput:
+        if use not in (BEFORE, AFTER):
+            raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
+        wanted = OutputSize(target, factor, short_side, width, height, aspect, even)
+        plan = plan_size(*check_images(frames), wanted, upscaled=use == AFTER)
+        work = after if use == AFTER else before
+        return io.NodeOutput(work(frames, plan, check_cancelled), plan, plan.to_text())
+
+
+class FinishOutputSize(io.ComfyNode):
+    """Upscaled frames and a plan -> frames of the wanted size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoFinishOutputSize",
+            "Finish Output Size (Upscale-A-Video)",
+            ALIASES,
+            description="Brings upscaled frames to the size set in 'Output Size': cuts off what "
+            "was padded, adds bars, and resizes what is left.",
+            inputs=[
+                io.Image.Input("frames", tooltip="From 'Temporal VAE Decode' or 'Upscale Alpha'."),
+                SizeSocket.Input("plan", tooltip="From 'Output Size'."),
+            ],
+            outputs=[io.Image.Output(tooltip="Frames of the wanted size.")],
+        )
+
+    @classmethod
+    def execute(cls, frames: Tensor, plan: Any) -> io.NodeOutput:
+        if not isinstance(plan, SizePlan):
+            raise InputError(
+                f"The plan is a {type(plan).__name__}: expected that of 'Output Size'."
+            )
+        return io.NodeOutput(after(frames, plan, check_cancelled))
+
+
+def check_images(frames: Tensor) -> tuple[int, int]:
+    """Height and width of an IMAGE of any channels; InputError for what is none."""
+    if frames.ndim != 4 or 0 in frames.shape:
+        raise InputError(
+            f"The frames arrived as {tuple(frames.shape)}: expected (frames, height, width, "
+            "channels) with at least one frame."
+        )
+    return int(frames.shape[1]), int(frames.shape[2])

@@ -1,0 +1,125 @@
+"""Pictures that show what numbers cannot: motion, where it is trusted, and what differs.
+
+Clips are (1, 3, t, h, w) in [-1, 1], as everywhere in the core, and so are the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..propagation import PropagationParams, consistent
+from .clips import check_alike, frame
+
+FACTORS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+
+def longest_motion(*flows: Tensor) -> float:
+    """The motion in pixels that all but one in a hundred stay under; at least 1.
+
+    What a few wrong vectors say must not wash out the colours of all others.
+    """
+    lengths = torch.cat([flow.square().sum(dim=1).sqrt().flatten() for flow in flows])
+    if lengths.numel() == 0:
+        return 1.0
+    return max(1.0, _nearly_most(lengths, 0.99))
+
+
+def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
+    """Flow (1, 2, t, h, w) in colours: hue is the direction, strength the length.
+
+    The colour wheel of Baker et al., "A database and evaluation methodology for optical flow"
+    (IJCV 2011), drawn by torchvision; white is no motion. ``longest`` is the motion in pixels with
+    the full colour, ``longest_motion(flow)`` where left out. Raises InputError for another shape.
+    """
+    if flow.ndim != 5 or flow.shape[:2] != (1, 2):
+        raise InputError(f"A flow is (1, 2, t, h, w), but this one is {tuple(flow.shape)}.")
+    # Imported here: torchvision is heavy, and only this picture needs it.
+    from torchvision.utils import flow_to_image
+
+    longest = longest_motion(flow) if longest is None else longest
+    result = flow.new_empty((1, 3, *flow.shape[2:]))
+    _, _, count, h, w = flow.shape
+    for i in range(count):
+        length = flow[0, :, i].square().sum(dim=0).sqrt()
+        bounded = flow[0, :, i] * (longest / length.clamp(min=longest))
+        # torchvision scales by the longest of its input: one column has it, and is cut off.
+        scale = bounded.new_zeros((2, h, 1))
+        scale[0] = longest
+        colours = flow_to_image(torch.cat([bounded, scale], dim=2).float())[:, :, :w]
+        result[0, :, i] = colours.to(result).div(127.5).sub(1)
+    return result
+
+
+def validity(forward: Tensor, backward: Tensor, params: PropagationParams | None = None) -> Tensor:
+    """Where propagation trusts the motion: (1, 1, t, h, w) bool, of flows (1, 2, t, h, w).
+
+    Going forward and back again must end near the start; else something is hidden, or the flow
+    is wrong, and the frame's own latent stays.
+    """
+    params = params or PropagationParams()
+    pairs = zip(forward.unbind(2), backward.unbind(2), strict=True)
+    parts = [consistent(there, back, params) for there, back in pairs]
+    if not parts:
+        return forward.new_zeros((1, 1, *forward.shape[2:]), dtype=torch.bool)
+    return torch.stack(parts, dim=2)
+
+
+def difference(first: Tensor, second: Tensor, factor: float | None = None) -> tuple[Tensor, float]:
+    """What differs between two clips, brightened, and the factor. Black is the same.
+
+    Without a ``factor`` it is chosen so that all but one in a thousand values of every frame stay
+    unclipped: 1, 2, 5, 10, 20, 50 or 100. Raises InputError for clips of different sizes.
+    """
+    check_alike(first, second)
+    count = first.shape[2]
+    if factor is None:
+        most = max(_nearly_most(_apart(first, second, i), 0.999) for i in range(count))
+        factor = max((f for f in FACTORS if f * most <= 1), default=1.0)
+    result = torch.empty_like(first)
+    for i in range(count):
+        result[:, :, i] = _apart(first, second, i).mul(factor).clamp(0, 1).mul(2).sub(1)
+    return result, factor
+
+
+def divided(before: Tensor, after: Tensor, position: float = 0.5, line: int = 2) -> Tensor:
+    """The left of one clip and the right of another, with a white line of ``line`` px between.
+
+    ``position`` is the line's, 0 left to 1 right. Raises InputError for clips of different sizes.
+    """
+    check_alike(before, after)
+    w = before.shape[-1]
+    edge = round(position * w)
+    result = torch.cat([before[..., :edge], after[..., edge:]], dim=-1)
+    left = min(max(0, edge - line // 2), w - line)
+    result[..., left : left + line] = 1
+    return result
+
+
+def scene_list(cuts: Sequence[int]) -> str:
+    """Cuts as text, in the form that ``parse_cuts`` takes: "48, 120"; "0" for none."""
+    return ", ".join(map(str, cuts)) if cuts else "0"
+
+
+def thumbnail(picture: Tensor, height: int) -> Tensor:
+    """A picture (3, h, w) at another height, by area, with its aspect: (3, height, width)."""
+    h, w = picture.shape[-2:]
+    size = height, max(1, round(w * height / h))
+    return F.interpolate(picture[None].float(), size, mode="bicubic", antialias=True)[0].clamp(
+        -1, 1
+    )
+
+
+def _apart(first: Tensor, second: Tensor, index: int) -> Tensor:
+    """(1, 3, h, w) in [0, 1]: the difference of two frames."""
+    return (frame(first, index) - frame(second, index)).abs()
+
+
+def _nearly_most(values: Tensor, share: float) -> float:
+    """What this share of the values is not above."""
+    flat = values.flatten()
+    return float(flat.kthvalue(max(1, round(share * len(flat)))).values)
