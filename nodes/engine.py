@@ -128,6 +128,18 @@ class ComfyEngine:
             check_cancelled,
         ).cpu()
 
+    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
+        halves = 1 if self.params.guidance == 1 else 2
+        shape = (halves, 4, frames, h, w)
+        patcher = self.vae.patcher
+        return (
+            int(self.model.model.memory_required(shape)) + self.model.model_size(),
+            self.vae.memory_required(group, h, w) + patcher.model_size(),
+        )
+
+    def device_name(self) -> str:
+        return "CPU" if mm.get_torch_device().type == "cpu" else "GPU"
+
     def release(self) -> None:
         mm.soft_empty_cache()
 

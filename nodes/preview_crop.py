@@ -14,9 +14,10 @@ from torch import Tensor
 from ..uav_core import schedule
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.color import ColorMode
-from ..uav_core.estimate import Estimate, Measured, Work, clip_bytes, estimate
+from ..uav_core.estimate import Estimate, Measured, clip_bytes, estimate
 from ..uav_core.jobs import JobPlan, disk_needed
 from ..uav_core.longvideo import LongVideoParams
+from ..uav_core.longvideo.forecast import work_of
 from ..uav_core.models.vae import UPSCALE
 from ..uav_core.noise import LATENT, LOW_RES
 from ..uav_core.propagation import PropagationParams
@@ -217,7 +218,7 @@ def render(
     noise = piece.noise(params.seed, LOW_RES, 3).to(frames)
     low_res = schedule.noise_low_res(frames, noise, params.noise_level)
     latent = piece.noise(params.seed, LATENT, 4)
-    work = work_of([len(part)], *piece.size, params)
+    work = work_of(params, [len(part)], *piece.size)
 
     propagation, flow = None, Laps()
     if work.propagates:
@@ -289,21 +290,6 @@ class Laps:
         return self.times[-1] - self.times[0]
 
 
-def work_of(scenes: list[int], h: int, w: int, params: LongVideoParams) -> Work:
-    """What a run on frames (h, w) consists of."""
-    return Work(
-        scenes,
-        h,
-        w,
-        steps=params.steps,
-        halves=1 if params.guidance == 1 else 2,
-        segment_length=params.segment_length,
-        overlap=params.overlap,
-        frames_per_group=params.frames_per_group,
-        propagates=bool(params.stream(sum(scenes), h, w).propagation_steps),
-    )
-
-
 def estimate_clip(
     model: comfy.model_patcher.ModelPatcher,
     vae: VideoVAE,
@@ -314,7 +300,7 @@ def estimate_clip(
 ) -> Estimate:
     """The whole clip of a piece: held whole by the nodes for clips, or by 'Upscale Long Video'."""
     t, h, w = piece.frames, piece.h, piece.w
-    work = work_of([t], h, w, params)
+    work = work_of(params, [t], h, w)
     noise_shape = (work.halves, 4, max(work.segments), h, w)
     each = BITS_PER_PIXEL / 8 * UPSCALE**2 * h * w
     held, disk = clip_bytes(t, h, w), round(each * t)

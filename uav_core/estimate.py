@@ -122,7 +122,7 @@ class Estimate:
         """In a few lines; ``device`` is what runs the models, "GPU" or "CPU"."""
         work, memory = self.work, f"memory of the GPU {human_bytes(self.device_bytes)}, "
         held = self.ram_bytes
-        if device != "GPU":
+        if device != "GPU" or not self.device_bytes:
             memory, held = "", held + self.device_bytes
         scenes = f" in {len(work.scenes)} scenes" if len(work.scenes) > 1 else ""
         per_frame = self.seconds / work.frames

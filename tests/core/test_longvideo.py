@@ -162,6 +162,7 @@ def test_cuts_are_found(clips, whole, tmp_path):
     found = LongVideoParams(**{**vars(PARAMS), "cuts": ""})
     report = run(clips["both"], tmp_path, found)
     assert report.scenes == 2
+    assert report.cuts_text() == f"2 scenes, cut at frame {CUT} (0:01.1)"
     assert torch.equal(pixels(report.output), pixels(whole))
 
 
@@ -319,6 +320,19 @@ def test_an_input_replaced_during_the_run_is_noticed(clips, tmp_path):
 
     with pytest.raises(InputChangedError):
         run(path, tmp_path, trouble=trouble)
+
+
+def test_what_it_will_take_is_told_early(clips, tmp_path):
+    told, parts = [], []
+    run(clips["both"], tmp_path, status=told.append)
+    parts = [i for i, text in enumerate(told) if text.startswith("part ")]
+    early = [i for i, text in enumerate(told) if "Decoding is not timed yet" in text]
+    whole = [i for i, text in enumerate(told) if text.startswith(f"Estimate for all {FRAMES} ")]
+    assert len(early) == 1 and len(whole) == 2 and set(early) <= set(whole)
+    # Before the first part is finished.
+    assert max(whole) < parts[1]
+    assert any("disk are needed" in text for text in told[: parts[0] + 1])
+    assert f"2 scenes, cut at frame {CUT} (0:01.1)" in told
 
 
 def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def test_it_makes_what_the_nodes_for_clips_make(pack, networks, folders):
     pixels = torch.stack(list(pack.uav_core.video.VideoReader(path))).movedim(1, -1).add(1).div(2)
     assert (pixels - expected).abs().max() < 1e-3 + 0.5 / 255
     report = result.result[1]
-    assert f"{T} frames of {4 * W}x{4 * H} in 1 scene." in report
+    assert f"{T} frames of {4 * W}x{4 * H}.\n1 scene, no cuts." in report
     (saved,) = result.ui["images"]
     path = folders.output / saved["subfolder"] / saved["filename"]
     assert path.is_file() and saved["subfolder"] == "clips"

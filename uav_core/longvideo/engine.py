@@ -59,6 +59,17 @@ class Engine(Protocol):
         """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), of one group."""
         ...
 
+    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
+        """Bytes on the device for a pass of ``frames`` (h, w), and for decoding a ``group``.
+
+        With the weights that each needs; 0 where it is not known.
+        """
+        ...
+
+    def device_name(self) -> str:
+        """ "GPU" or "CPU"."""
+        ...
+
     def release(self) -> None:
         """Hand back memory that is cached, after it ran out."""
         ...
@@ -144,6 +155,12 @@ class CoreEngine:
             setting,
             self.check_cancelled,
         ).cpu()
+
+    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
+        return 0, 0
+
+    def device_name(self) -> str:
+        return "CPU" if self.device.type == "cpu" else "GPU"
 
     def release(self) -> None:
         if self.device.type == "cuda":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+MOST_CUTS = 20
+"""That the text lists."""
+
 
 @dataclass
 class Report:
@@ -14,7 +17,8 @@ class Report:
     frames: int = 0
     size: tuple[int, int] = (0, 0)
     """Width and height of the result."""
-    scenes: int = 0
+    cuts: list[tuple[int, float]] = field(default_factory=list)
+    """First frame and time in seconds of every scene but the first."""
     frames_before: int = 0
     """Frames that earlier runs of the job had finished."""
     frames_made: int = 0
@@ -29,12 +33,27 @@ class Report:
         """Frames per second made by this run; 0 if it made none."""
         return self.frames_made / self.seconds if self.seconds > 0 else 0.0
 
+    @property
+    def scenes(self) -> int:
+        """How many scenes the video has."""
+        return len(self.cuts) + 1
+
+    def cuts_text(self) -> str:
+        """ "3 scenes, cut at frame 40 (0:01.6), 90 (0:03.6)"; of many cuts, the first."""
+        if not self.cuts:
+            return "1 scene, no cuts"
+        shown = [
+            f"{frame} ({int(at // 60)}:{at % 60:04.1f})" for frame, at in self.cuts[:MOST_CUTS]
+        ]
+        more = f" and {self.scenes - 1 - len(shown)} more" if self.scenes - 1 > len(shown) else ""
+        return f"{self.scenes} scenes, cut at frame {', '.join(shown)}{more}"
+
     def to_text(self) -> str:
         """The report in a few lines."""
         w, h = self.size
-        scenes = f"{self.scenes} scene{'s' * (self.scenes != 1)}"
         lines = [
-            f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h} in {scenes}.",
+            f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h}.",
+            f"{self.cuts_text()}.",
             f"This run: {self.frames_made} frames in {self.seconds:.0f} s"
             + (f", {self.rate:.2f} frames per second." if self.rate else "."),
         ]

@@ -6,14 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from ..fallback import Ladder, Setting, StepDown, decode_ladder, flow_ladder, sample_ladder
+from ..fallback import StepDown
 from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
 from ..models.vae import UPSCALE
 from ..scenes import find_cuts, parse_cuts, plan_scenes
@@ -31,9 +31,11 @@ from ..video import (
     probe,
 )
 from .engine import Engine
+from .forecast import Forecast
+from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
-from .scene import Ladders, Scene
+from .scene import Scene
 from .window import Window
 
 log = logging.getLogger(__name__)
@@ -161,7 +163,10 @@ class LongVideo:
 
     def _work(self, job: Job) -> None:
         plan, missing = job.plan, job.missing_parts()
-        self._report.scenes = len(plan.scenes)
+        base = float(self.info.time_base)
+        starts = [scene.start for scene in plan.scenes]
+        self._report.cuts = [(i, (self.times[i] - self.times[0]) * base) for i in starts[1:]]
+        self._status(self._report.cuts_text())
         left = sum(len(plan.part(i)) for i in missing)
         self._report.frames_before = plan.frames - left
         if job.finished:
@@ -170,8 +175,12 @@ class LongVideo:
             return
         if job.alone():
             self._check_name()
-        self.ladders = self._make_ladders(job)
-        self._totals(plan, plan.frames - left)
+        self._job, self.ladders = job, Ladders.of(self.params, *self.size)
+        self.ladders.resume(job.manifest.fallbacks)
+        scenes = [len(scene) for scene in plan.scenes]
+        self._forecast = Forecast(self.params, scenes, self.size, self.engine, self._status)
+        self._passes, self._done = self._forecast.passes, 0
+        self._count_frames(job)
         self._started, self._parts_made = time.monotonic(), 0
         while not job.finished:
             scene = job.claim()
@@ -212,7 +221,9 @@ class LongVideo:
             w, h = self._report.size
             each = BITS_PER_PIXEL[self.encode.codec] * w * h / 8
         done = sum(part.stop - part.start for part in parts)
-        need = disk_needed(job.plan, each, frames_done=done, state_bytes=self._state_bytes)
+        state = self._forecast.state_bytes
+        need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
+        self._forecast.disk_bytes = need
         if not parts:
             self._status(f"about {human_bytes(need)} of disk are needed")
         check_space(job.folder, need)
@@ -225,38 +236,11 @@ class LongVideo:
             seconds = (time.monotonic() - self._started) * left / made
             self._status(f"about {int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h left")
 
-    def _make_ladders(self, job: Job) -> Ladders:
-        h, w = self.size
-        overlap = self.params.tile_overlap
-        group, tile = self.params.frames_per_group, self.params.tile
-        sample = sample_ladder(self.params.segment_length, h, w, overlap)
-        decode = decode_ladder(group, h, w, group, overlap)
-        if tile and tile < max(h, w):
-            sample = from_tile(sample, tile, overlap)
-            decode = from_tile(decode, tile, overlap)
-        ladders = Ladders(sample, decode, flow_ladder(h, w))
-        for record in job.manifest.fallbacks:
-            for name, setting in record.setting.items():
-                ladders.named()[name].resume(Setting.from_json(dict(setting)))
-        self._job = job
-        return ladders
-
     def _stepped_down(self, step: StepDown) -> None:
         """Record it: what is made from here on depends on it."""
         self._report.notes.append(str(step))
         self._status(str(step))
-        settings = {name: x.setting.to_json() for name, x in self.ladders.named().items()}
-        self._job.add_fallback(self._at, settings)
-
-    def _totals(self, plan: JobPlan, frames_done: int) -> None:
-        """The passes of the whole video, and an upper guess of a sampler state's size."""
-        streams = [self.params.stream(len(scene), *self.size) for scene in plan.scenes]
-        self._passes = sum(stream.steps * len(stream.plan) for stream in streams)
-        held = max(stream.most_held for stream in streams)
-        one = streams[0]
-        self._state_bytes = held * 2 * 4 * one.channels * one.h * one.w
-        self._done = round(self._passes * frames_done / plan.frames)
-        self._progress(self._done, self._passes)
+        self._job.add_fallback(self._at, self.ladders.to_json())
 
     def _count_frames(self, job: Job) -> None:
         """Count what other runs have finished."""
@@ -346,6 +330,7 @@ class LongVideo:
                 self.ladders,
                 on_step=self._stepped_down,
                 on_pass=self._count_pass,
+                timed=self._forecast.timed,
                 check_cancelled=self._check_cancelled,
                 state=state,
             )
@@ -381,13 +366,6 @@ def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
     return [
         part_info(job.part_path(part.index), encode, part.blake2b) for part in job.manifest.parts
     ]
-
-
-def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:
-    """The same ladder, begun with tiles of ``side`` instead of whole frames."""
-    whole = [replace(s, tile=side, overlap=overlap) for s in ladder.settings if s.tile is None]
-    smaller = [s for s in ladder.settings if s.tile is not None and s.tile < side]
-    return Ladder(ladder.stage, [*whole, *smaller])
 
 
 def plain(encode: EncodeParams) -> dict[str, object]:

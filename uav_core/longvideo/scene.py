@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,8 @@ from ..noise import LATENT, LOW_RES, frame_noise
 from ..stream import LatentStream, StreamState
 from ..stream.frames import HeldFrames, separate
 from .engine import Engine
+from .forecast import DECODING, FLOW, SAMPLING
+from .ladders import Ladders
 from .params import LongVideoParams
 from .window import Window
 
@@ -22,17 +25,6 @@ T = TypeVar("T")
 
 # Flow is estimated for so many pairs at once, so that its network and the U-Net take turns rarely.
 FLOW_PAIRS = 64
-
-
-class Ladders:
-    """The settings of the three stages; they hold for the rest of the job once stepped down."""
-
-    def __init__(self, sample: Ladder, decode: Ladder, flow: Ladder) -> None:
-        self.sample, self.decode, self.flow = sample, decode, flow
-
-    def named(self) -> dict[str, Ladder]:
-        """By the names that a record of the job uses."""
-        return {"sample": self.sample, "decode": self.decode, "flow": self.flow}
 
 
 class Scene:
@@ -53,12 +45,14 @@ class Scene:
         *,
         on_step: Callable[[Any], None],
         on_pass: Callable[[], None],
+        timed: Callable[[str, int], AbstractContextManager[None]],
         check_cancelled: Callable[[], None],
         state: StreamState | None = None,
     ) -> None:
-        """``size`` is (h, w) of the low-resolution frames."""
+        """``size`` is (h, w) of the low-resolution frames; ``timed`` is as in ``Forecast``."""
         self.window, self.engine, self.params, self.ladders = window, engine, params, ladders
         self.size, self.count = size, frames
+        self._timed = timed
         self._on_step, self._check_cancelled = on_step, check_cancelled
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
         self._ready: deque[Tensor] = deque()
@@ -114,7 +108,8 @@ class Scene:
             self._check_cancelled()
             last = min(first + group, whole)
             z = latents[:, :, first - start : last - start]
-            pixels = self._decode(z, self.window.frames(first, last))
+            with self._timed(DECODING, last - first):
+                pixels = self._decode(z, self.window.frames(first, last))
             self._ready.extend(pixels[0].unbind(1))
         self._drop(whole)
 
@@ -146,10 +141,11 @@ class Scene:
 
     def _predict(self, latent: Tensor, step: int, frames: range) -> Tensor:
         low_res = self._noised_frames(frames)
-        return self._stepping_down(
-            lambda setting: self.engine.predict(latent, step, low_res, setting),
-            self.ladders.sample,
-        )
+        with self._timed(SAMPLING, len(frames)):
+            return self._stepping_down(
+                lambda setting: self.engine.predict(latent, step, low_res, setting),
+                self.ladders.sample,
+            )
 
     def _noised_frames(self, frames: range) -> Tensor:
         """What the U-Net sees of the frames: noised once, for all steps and segments."""
@@ -177,9 +173,10 @@ class Scene:
         for pair in range(first, max(last, first + 1)):
             self._check_cancelled()
             a, b = (self.window.frames(i, i + 1)[:, :, 0] for i in (pair, pair + 1))
-            self._flows[pair] = self._stepping_down(
-                lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders.flow
-            )
+            with self._timed(FLOW, 1):
+                self._flows[pair] = self._stepping_down(
+                    lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders.flow
+                )
 
     def _stepping_down(self, work: Callable[[Setting], T], ladder: Ladder) -> T:
         engine = self.engine

@@ -1,0 +1,115 @@
+"""What a run will take, told before its long part: from what the first passes took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+from ..estimate import Estimate, Measured, Work, estimate
+from ..models.vae import UPSCALE
+from .engine import Engine
+from .params import LongVideoParams
+
+SAMPLING, DECODING, FLOW = "sampling", "decoding", "flow"
+
+# The first pass loads and warms up: it is timed, and not counted.
+WARM_UP = 1
+# So many passes say what the others take.
+PASSES = 3
+
+
+class Forecast:
+    """Times the pieces of a run, and tells once what the whole will take.
+
+    Told twice: of sampling after the first passes, and of all after the first group was decoded,
+    which with many steps is much later.
+    """
+
+    def __init__(
+        self,
+        params: LongVideoParams,
+        scenes: Sequence[int],
+        size: tuple[int, int],
+        engine: Engine,
+        tell: Callable[[str], None],
+    ) -> None:
+        """``scenes``: frames of each; ``size`` (h, w); ``tell`` is given the text."""
+        self.params, self.size, self.engine, self._tell = params, size, engine, tell
+        h, w = size
+        streams = [params.stream(frames, h, w) for frames in scenes]
+        self.work = work_of(params, scenes, h, w)
+        self.state_bytes = max(s.most_held for s in streams) * 2 * 4 * 4 * h * w
+        """An upper guess of a sampler state."""
+        self.disk_bytes = 0
+        """To be set before the first piece."""
+        self.estimate: Estimate | None = None
+        """Of the whole video, once there is one."""
+        self._count: dict[str, int] = defaultdict(int)
+        self._frames: dict[str, int] = defaultdict(int)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._said: set[str] = set()
+
+    @property
+    def passes(self) -> int:
+        """Passes of the U-Net of the whole video."""
+        return self.work.passes
+
+    @contextmanager
+    def timed(self, stage: str, frames: int) -> Iterator[None]:
+        """Around one piece of work on so many frames (of a flow: one pair)."""
+        started = perf_counter()
+        yield
+        self._count[stage] += 1
+        if stage != SAMPLING or self._count[stage] > WARM_UP:
+            self._frames[stage] += frames
+            self._seconds[stage] += perf_counter() - started
+        if stage == DECODING:
+            self._say(DECODING)
+        elif self._count[SAMPLING] == WARM_UP + PASSES:
+            self._say(SAMPLING)
+
+    def _say(self, what: str) -> None:
+        # A resumed run may decode before it has sampled enough.
+        if what in self._said or DECODING in self._said or not self._frames[SAMPLING]:
+            return
+        self._said.add(what)
+        self.estimate = self._estimated()
+        text = self.estimate.to_text(self.engine.device_name())
+        self._tell(text if what == DECODING else f"{text}\nDecoding is not timed yet.")
+
+    def _estimated(self) -> Estimate:
+        h, w = self.size
+        n = max(self.work.segments)
+        # As if a piece of one pass and one group of as many frames had been timed.
+        piece = Work(
+            [n], h, w, 1, self.work.halves, n, min(self.params.overlap, n - 1), frames_per_group=n
+        )
+        rate = {stage: self._seconds[stage] / max(self._frames[stage], 1) for stage in self._count}
+        group = max(self.work.groups)
+        pass_bytes, group_bytes = self.engine.memory(n, group, h, w)
+        held = self.state_bytes + 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
+        return estimate(
+            self.work,
+            Measured(piece, rate[SAMPLING] * n, rate.get(DECODING, 0.0) * n, rate.get(FLOW, 0.0)),
+            pass_bytes=pass_bytes,
+            group_bytes=group_bytes,
+            held_bytes=held,
+            disk_bytes=self.disk_bytes,
+        )
+
+
+def work_of(params: LongVideoParams, scenes: Sequence[int], h: int, w: int) -> Work:
+    """What a run on frames (h, w) consists of; ``scenes``: the frames of each."""
+    return Work(
+        scenes,
+        h,
+        w,
+        steps=params.steps,
+        halves=1 if params.guidance == 1 else 2,
+        segment_length=params.segment_length,
+        overlap=params.overlap,
+        frames_per_group=params.frames_per_group,
+        propagates=bool(params.stream(max(scenes), h, w).propagation_steps),
+    )
