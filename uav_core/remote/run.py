@@ -61,8 +61,7 @@ async def upscale_on_server(
         try:
             # Inside, so that a prompt is stopped too whose queueing was interrupted.
             named = with_files(graph, name, f"video/{plain_stem(source)}_4x")
-            await server.queue(named, prompt)
-            entry = await server.wait(prompt, UPSCALE, progress, say)
+            entry = await server.run(named, prompt, UPSCALE, progress, say)
         except asyncio.CancelledError:
             await server.cancel(prompt)
             raise

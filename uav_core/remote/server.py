@@ -167,8 +167,7 @@ class Server:
 
     # --- the job -----------------------------------------------------------------------------
 
-    async def queue(self, graph: dict[str, Any], prompt: str) -> None:
-        """Queue a graph under an id, a UUID of our own. ServerJobError if the server refuses it."""
+    async def _queue(self, graph: dict[str, Any], prompt: str) -> None:
         content = {"prompt": graph, "prompt_id": prompt, "client_id": self._client}
         async with self._ask("POST", "prompt", json=content) as answer:
             body = await answer.read()
@@ -180,17 +179,28 @@ class Server:
             why = refusal(said) or f"{answer.status} {answer.reason}"
             raise ServerJobError(f"The server refuses the job: {why}.")
 
-    async def wait(
-        self, prompt: str, node: str, progress: Progress, say: Callable[[str], None]
+    async def run(
+        self,
+        graph: dict[str, Any],
+        prompt: str,
+        node: str,
+        progress: Progress,
+        say: Callable[[str], None],
     ) -> dict[str, Any]:
-        """Wait for a prompt's end; its entry in the history.
+        """Queue a graph under an id, a UUID of our own, and wait; its entry in the history.
 
-        ``progress`` and ``say`` get what ``node`` reports meanwhile. Raises ServerJobError if a
-        node fails or the prompt is stopped, ServerUnreachableError if the server goes away.
+        ``progress`` and ``say`` get what ``node`` reports meanwhile. Raises ServerJobError if the
+        server refuses it, a node fails or the prompt is stopped, ServerUnreachableError if the
+        server goes away.
         """
-        listening = asyncio.create_task(self._listen(prompt, node, progress, say))
-        heard = time.monotonic()
+        opened = asyncio.Event()
+        listening = asyncio.create_task(self._listen(prompt, node, progress, say, opened))
+        hearing = asyncio.create_task(opened.wait())
         try:
+            # What is said before the socket is open is lost.
+            await asyncio.wait((listening, hearing), return_when=asyncio.FIRST_COMPLETED)
+            await self._queue(graph, prompt)
+            heard = time.monotonic()
             while True:
                 try:
                     entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
@@ -213,22 +223,31 @@ class Server:
                 if listening.done():
                     # Without it there is no progress to show, but the job goes on.
                     await asyncio.sleep(1)
-                    listening = asyncio.create_task(self._listen(prompt, node, progress, say))
+                    listening = asyncio.create_task(
+                        self._listen(prompt, node, progress, say, opened)
+                    )
         finally:
             listening.cancel()
+            hearing.cancel()
 
     async def _queued(self, prompt: str) -> bool:
         queue = await self._json("GET", "queue")
         return any(item[1] == prompt for items in queue.values() for item in items)
 
     async def _listen(
-        self, prompt: str, node: str, progress: Progress, say: Callable[[str], None]
+        self,
+        prompt: str,
+        node: str,
+        progress: Progress,
+        say: Callable[[str], None],
+        opened: asyncio.Event,
     ) -> None:
         address = self.url / "ws"
         try:
             async with self._session.ws_connect(
                 address, params={"clientId": self._client}, max_msg_size=0
             ) as socket:
+                opened.set()
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.TEXT:
                         said = json.loads(message.data)
