@@ -22,7 +22,7 @@ check:  ## formatting, lint, types and the fast tests
 	$(ENVIRONMENT) --tools -- -m pyright
 	$(ENVIRONMENT) --tools -- -m pytest tests/core tests/nodes -m "not slow" $(PYTEST_ARGS)
 
-bench:  ## time the U-Net, the decoder and propagation against plain eager code
+bench:  ## time and memory against plain eager code, and the memory of long videos
 	$(ENVIRONMENT) --tools -- scripts/bench.py
 
 clean:  ## remove caches and outputs; the environment in .dev stays

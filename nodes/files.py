@@ -10,6 +10,7 @@ import folder_paths
 
 from ..uav_core import included
 from ..uav_core.errors import InputError
+from ..uav_core.included import MARK
 
 # Files may lie in a folder of our own (the release unpacked as it is) or in ComfyUI's.
 OWN = "upscale_a_video"
@@ -21,7 +22,6 @@ INCLUDED = {
     "vae": (included.VAE_VIDEO, included.VAE_3D),
     "text_encoders": (included.TEXT,),
 }
-MARK = " (included)"
 
 
 def register_folders() -> None:

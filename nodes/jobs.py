@@ -13,6 +13,7 @@ from ..uav_core.errors import InputError
 from ..uav_core.jobs import FOLDER, JobSummary, clean, human_bytes, list_jobs
 from .schema import schema
 
+GIGABYTE = 1 << 30
 ACTIONS = ("list", "what would be removed", "remove")
 
 
@@ -49,6 +50,16 @@ class LongVideoJobs(io.ComfyNode):
                     default=True,
                     tooltip="Remove only jobs that are finished.",
                 ),
+                io.Float.Input(
+                    "max_gigabytes",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=1.0,
+                    tooltip="While all jobs together take more GiB than this, the oldest go too, "
+                    "finished ones first. 0: no bound.",
+                ),
             ],
             outputs=[io.String.Output(display_name="table")],
         )
@@ -59,7 +70,9 @@ class LongVideoJobs(io.ComfyNode):
         return time.time()
 
     @classmethod
-    def execute(cls, action: str, keep_days: float, finished_only: bool) -> io.NodeOutput:
+    def execute(
+        cls, action: str, keep_days: float, finished_only: bool, max_gigabytes: float = 0.0
+    ) -> io.NodeOutput:
         if action not in ACTIONS:
             raise InputError(f"The action is '{action}': expected one of {', '.join(ACTIONS)}.")
         root = os.path.join(folder_paths.get_output_directory(), FOLDER)
@@ -69,6 +82,7 @@ class LongVideoJobs(io.ComfyNode):
             gone = clean(
                 root,
                 keep_days=keep_days,
+                max_bytes=round(max_gigabytes * GIGABYTE) if max_gigabytes else None,
                 finished_only=finished_only,
                 dry_run=action != "remove",
             )

@@ -12,7 +12,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..uav_core.builtin_flow import BuiltinFlow
+from ..uav_core.builtin_flow import BUILTIN_FLOW, BuiltinFlow
 from ..uav_core.checkpoints import Kind, load_checkpoint
 from ..uav_core.errors import CheckpointMismatchError, InputError
 from ..uav_core.flow import load_flow_model
@@ -186,9 +186,6 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
         "intermediate_size": first.shape[0],
         "num_attention_heads": width // 64,
     }
-
-
-BUILTIN_FLOW = "built-in (no weights)"
 
 
 def flow_patcher(model: torch.nn.Module) -> comfy.model_patcher.ModelPatcher:

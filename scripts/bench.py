@@ -1,4 +1,4 @@
-"""Time and memory of the U-Net, the decoder and propagation against plain eager code.
+"""The U-Net, the decoder and propagation against plain eager code; memory of long videos.
 
     python scripts/bench.py [--quick] [--repeat N] [--size N] [--device auto|cpu|cuda]
 
@@ -21,9 +21,19 @@ sys.path.insert(0, str(ROOT))
 
 from bench.calibrate import calibrate  # noqa: E402
 from bench.cases import CASES, Setup  # noqa: E402
+from bench.long_video import (  # noqa: E402
+    FRAMES,
+    QUICK_FRAMES,
+    LongVideoError,
+    long_json,
+    long_table,
+    measure_long,
+)
 from bench.machine import describe, measure_limits  # noqa: E402
 from bench.measure import DifferentResultError, run_case  # noqa: E402
 from bench.report import as_json, as_markdown  # noqa: E402
+
+LONG = "long"
 
 log = logging.getLogger("bench")
 
@@ -38,13 +48,24 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width of the latents (32; quick 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--only", nargs="+", choices=CASES, default=list(CASES), help="these cases alone"
+        "--only",
+        nargs="+",
+        choices=[*CASES, LONG],
+        default=[*CASES, LONG],
+        help="these cases alone",
+    )
+    parser.add_argument(
+        "--long-frames",
+        type=int,
+        nargs="+",
+        help="lengths of the long videos (50 150; 200 2000 takes ten minutes)",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
     options = parser.parse_args(words)
     options.size = options.size or (8 if options.quick else 32)
-    if options.repeat < 1 or options.size < 1:
-        parser.error("--repeat and --size start at 1")
+    options.long_frames = options.long_frames or (QUICK_FRAMES if options.quick else FRAMES)
+    if options.repeat < 1 or options.size < 1 or min(options.long_frames) < 1:
+        parser.error("--repeat, --size and --long-frames start at 1")
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     return options
@@ -60,9 +81,10 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     setup = Setup(device, options.size, options.quick)
 
-    machine, results = describe(device), {}
+    machine, results, runs = describe(device), {}, []
     limits = measure_limits(device, options.quick)
-    for name in options.only:
+    compared = [name for name in options.only if name != LONG]
+    for name in compared:
         case = CASES[name](setup)
         try:
             results[name] = run_case(case, options.repeat, device)
@@ -73,13 +95,21 @@ def main() -> int:
         # Again after every case: other load at the start must not pass for the machine's best.
         limits = limits.best_of(measure_limits(device, options.quick))
 
+    if LONG in options.only:
+        try:
+            runs = measure_long(options.long_frames, device=options.device)
+        except LongVideoError as error:
+            log.error("%s The long videos are left out.", error)
+
     text = as_markdown(machine, setup, limits, results)
+    if runs:
+        text += f"\n{long_table(runs)}\n"
     log.info("\n%s", text)
     options.output.mkdir(parents=True, exist_ok=True)
-    data = as_json(machine, setup, limits, results)
+    data = {**as_json(machine, setup, limits, results), "long_videos": long_json(runs)}
     (options.output / "bench.json").write_text(json.dumps(data, indent=2) + "\n")
     (options.output / "bench.md").write_text(text)
-    return 0 if len(results) == len(options.only) else 1
+    return 0 if len(results) == len(compared) and bool(runs) == (LONG in options.only) else 1
 
 
 if __name__ == "__main__":

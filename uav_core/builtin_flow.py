@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from .flow import stretch_flow
 
+BUILTIN_FLOW = "built-in (no weights)"
+"""Its name in the lists of flow models."""
+
 # The pyramid: every level has half the sides of the one before, the last one at least this many
 # pixels on its short side. The shifts tried there reach this many of its pixels each way, a
 # quarter of the picture's height.

@@ -7,6 +7,11 @@ Runs the networks directly, without ComfyUI, on the GPU if there is one. What is
 the same command again goes on. With a folder every video in it is upscaled, and one that cannot be
 is reported at the end; the exit code is then 1.
 
+    python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
+
+runs the same on a ComfyUI that has this pack: the video is sent there, or read where it lies if
+that is ComfyUI's input folder, and the result is fetched.
+
     python -m uav_core.cli --jobs folder_out             # what is kept there
     python -m uav_core.cli --clean folder_out --keep-days 7
 """
@@ -14,6 +19,7 @@ is reported at the end; the exit code is then 1.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import sys
 from pathlib import Path
@@ -23,13 +29,15 @@ import torch
 
 from . import included
 from .builtin_flow import BuiltinFlow
-from .errors import InputError, UpscaleAVideoError
+from .errors import InputError, MissingPackageError, UpscaleAVideoError
 from .flow import load_flow_model
 from .jobs import FOLDER, clean, human_bytes, list_jobs, weights_hash
-from .longvideo import CoreEngine, LongVideo, LongVideoParams, Report
+from .longvideo import CoreEngine, LongVideo, LongVideoParams
 from .longvideo.params import PART_LENGTH
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
+from .remote import MissingPackError, ServerUnreachableError, WeightNames
+from .remote.graph import long_video_graph
 from .scenes import METHODS, SceneParams
 from .video import CODECS, EncodeParams, probe
 from .workers import run_workers
@@ -53,16 +61,18 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
             return show_jobs(o.jobs) if o.jobs else clean_jobs(o)
         if o.input is None or o.output is None:
             raise InputError("Expected an input and an output: two files, or two folders.")
+        if o.server is not None:
+            check_for_server(o)
         if o.workers:
             return run_workers(
                 without(words, "--workers", "--ray"),
                 o.workers,
                 address=o.ray,
-                gpus=1 if o.device.startswith("cuda") else 0,
+                gpus=1 if device_of(o).startswith("cuda") else 0,
             )
         if o.input.is_dir():
             return upscale_folder(o, share)
-        upscale(o, o.input, o.output)
+        upscale_file(o, o.input, o.output)
     except UpscaleAVideoError as error:
         log.error("%s", error)
         return 1
@@ -101,29 +111,32 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pixel-format", default="auto")
     p.add_argument("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
     weights = p.add_argument_group("weights; the included ones where left out")
-    weights.add_argument("--unet", type=Path)
-    weights.add_argument("--vae", type=Path)
-    weights.add_argument("--flow", type=Path, help="RAFT; the built-in flow where left out")
+    weights.add_argument("--unet", help="a file; with --server an entry of its loader")
+    weights.add_argument("--vae", help="likewise")
+    weights.add_argument("--flow", help="RAFT, likewise; the built-in flow where left out")
     weights.add_argument(
-        "--texts", type=Path, help="safetensors with null_ and negative_text_embedding"
+        "--texts",
+        help="safetensors with null_ and negative_text_embedding; with --server any text encoder",
     )
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--half", action="store_true", help="the U-Net in fp16")
-    several = p.add_argument_group("several processes or GPUs, by Ray")
-    several.add_argument("--workers", type=int, default=0, help="processes, a GPU or a core each")
-    several.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
+    where = p.add_argument_group("where it runs")
+    where.add_argument("--server", metavar="URL", help="a running ComfyUI, http://127.0.0.1:8188")
+    where.add_argument("--device", help="here: cuda if there is one, else cpu")
+    where.add_argument("--half", action="store_true", help="here: the U-Net in fp16")
+    where.add_argument("--workers", type=int, default=0, help="here: processes, by Ray")
+    where.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
     kept = p.add_argument_group("jobs that are kept")
     kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs of a folder")
     kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs of a folder")
-    kept.add_argument("--keep-days", type=float, default=0, help="keep those used since")
+    kept.add_argument("--keep-days", type=float, help="keep those used since")
+    kept.add_argument("--max-gb", type=float, help="remove the oldest until so many GiB are left")
     kept.add_argument("--finished-only", action="store_true")
     kept.add_argument("--dry-run", action="store_true", help="only say what would go")
     return p
 
 
-def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
-    """One file into one, under the very name that was asked for."""
-    params = LongVideoParams(
+def run_params(o: argparse.Namespace) -> LongVideoParams:
+    """The options that decide the frames."""
+    return LongVideoParams(
         steps=o.steps,
         guidance=o.guidance,
         noise_level=o.noise_level,
@@ -136,11 +149,63 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
         cuts=o.cuts,
         part_length=o.part_length,
     )
-    encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
+
+
+def encode_params(o: argparse.Namespace, target: Path) -> EncodeParams:
+    """The options that decide the file."""
+    return EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
+
+
+def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
+    """One file into one, here or on the server, with a bar and a report."""
+    bar = Bar(source.name)
+    try:
+        text = (upscale_there if o.server is not None else upscale)(o, source, target, bar)
+    finally:
+        bar.close()
+    log.info("%s", text)
+
+
+def device_of(o: argparse.Namespace) -> str:
+    """What the networks run on, if they run here."""
+    return o.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_for_server(o: argparse.Namespace) -> None:
+    """InputError for options that a server has no use for."""
+    given = {"--device": o.device is not None, "--half": o.half, "--workers": o.workers}
+    for name in (name for name, there in given.items() if there):
+        raise InputError(f"{name} is for this machine: a server chooses by itself. Leave it out.")
+    for option in ("unet", "vae", "flow", "texts"):
+        name = getattr(o, option)
+        if name is not None and Path(name).is_absolute():
+            raise InputError(
+                f"--{option} {name} is a file of this machine: with --server expected a name as "
+                "the server's loader lists it. Put the file into a models folder of the server."
+            )
+
+
+def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
+    """One file into one on a running ComfyUI; the report."""
+    try:
+        from .remote.run import upscale_on_server
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--server needs aiohttp ({error}): install it with 'pip install aiohttp', or run the "
+            "command with ComfyUI's Python, which has it."
+        ) from error
+    names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
+    weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
+    graph = long_video_graph(run_params(o), encode_params(o, target), weights)
+    return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
+
+
+def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
+    """One file into one on this machine, under the very name that was asked for; the report."""
+    params, encode = run_params(o), encode_params(o, target)
     probe(source)  # what cannot be read leaves no folder behind
     jobs = target.parent / FOLDER
     jobs.mkdir(parents=True, exist_ok=True)
-    bar = Bar(source.name)
     run = LongVideo(
         source,
         target.parent,
@@ -152,10 +217,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path) -> Report:
         progress=bar,
         status=bar.say,
     )
-    report = run.run()
-    bar.close()
-    log.info("%s", report.to_text())
-    return report
+    return run.run().to_text()
 
 
 def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> int:
@@ -174,7 +236,9 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
         log.info("%d of %d: %s", number, len(files), path.name)
         ending = path.suffix.lower() if path.suffix.lower() in containers else containers[0]
         try:
-            upscale(o, path, o.output / f"{path.stem}{ending}")
+            upscale_file(o, path, o.output / f"{path.stem}{ending}")
+        except (ServerUnreachableError, MissingPackError):
+            raise  # of the server, not of the file
         except UpscaleAVideoError as error:
             log.error("%s", error)
             failed[path] = str(error)
@@ -186,21 +250,22 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
 
 def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreEngine:
     """The networks that the options name."""
-    unet_path = o.unet or included.path_of(included.UNET)
-    vae_path = o.vae or included.path_of(included.VAE_VIDEO)
-    text_path = o.texts or included.path_of(included.TEXT)
+    unet_path = Path(o.unet or included.path_of(included.UNET))
+    vae_path = Path(o.vae or included.path_of(included.VAE_VIDEO))
+    text_path = Path(o.texts or included.path_of(included.TEXT))
+    device = device_of(o)
     dtype = torch.float16 if o.half else torch.float32
     texts = load_quality_text(text_path)
     paths = {"unet": unet_path, "vae": vae_path, "texts": text_path}
     if o.flow is not None:
-        paths["flow"] = o.flow
+        paths["flow"] = Path(o.flow)
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
     flow = BuiltinFlow() if o.flow is None else load_flow_model(o.flow)
     return CoreEngine(
-        load_unet(unet_path, dtype=dtype, device=o.device),
-        load_vae(vae_path, device=o.device),
+        load_unet(unet_path, dtype=dtype, device=device),
+        load_vae(vae_path, device=device),
         torch.stack((texts.embed("blur, worst quality"), texts.embed(""))),
-        flow.to(o.device),
+        flow.to(device),
         steps=params.steps,
         guidance=params.guidance,
         noise_level=params.noise_level,
@@ -271,7 +336,8 @@ def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay where they were asked for."""
     gone = clean(
         o.clean / FOLDER,
-        keep_days=o.keep_days,
+        keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,
+        max_bytes=None if o.max_gb is None else round(o.max_gb * 2**30),
         finished_only=o.finished_only,
         dry_run=o.dry_run,
     )

@@ -15,6 +15,8 @@ UNET = "uav_small_unet"
 VAE_VIDEO = "uav_small_vae_video"
 VAE_3D = "uav_small_vae_3d"
 TEXT = "uav_small_text"
+MARK = " (included)"
+"""What the loaders add to these names in their lists."""
 
 # What they are used with: the workflows, the command line and the evaluation read it here.
 STEPS, GUIDANCE, NOISE_LEVEL = 6, 1.0, 20

@@ -69,6 +69,39 @@ def test_jobs_are_listed_and_cleaned(clip, tmp_path, caplog):
     assert target.is_file()
 
 
+def test_jobs_are_cleaned_down_to_a_bound(clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "large.mp4"), *FAST]) == 0
+    (job,) = list_jobs(tmp_path / FOLDER)
+    for share, left in ((1.1, 1), (0.9, 0)):
+        bound = str(job.bytes * share / 2**30)
+        assert cli.main(["--clean", str(tmp_path), "--max-gb", bound]) == 0, caplog.text
+        assert len(list_jobs(tmp_path / FOLDER)) == left
+
+
+@pytest.mark.parametrize("words", [["--half"], ["--device", "cpu"], ["--unet", "/models/a.bin"]])
+def test_what_a_server_has_no_use_for_is_refused(words, clip, tmp_path, caplog):
+    target = tmp_path / "out.mp4"
+    # Nothing listens at that address: it is refused before anyone is asked.
+    assert cli.main([str(clip), str(target), "--server", "127.0.0.1:9", *words]) == 1
+    assert words[0] in caplog.text and "answers" not in caplog.text
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:9/under"])
+def test_a_server_that_is_not_there_is_said(address, clip, tmp_path, caplog):
+    for target in (tmp_path / "out.mp4", tmp_path / "folder"):
+        source = clip if target.suffix else clip.parent
+        caplog.clear()
+        assert cli.main([str(source), str(target), "--server", address]) == 1
+        assert "No ComfyUI answers" in caplog.text and "--server" in caplog.text
+        assert "videos done" not in caplog.text, "it is not the file's fault"
+
+
+@pytest.mark.parametrize("address", ["", "ftp://somewhere", "http://"])
+def test_an_address_that_is_none_is_said(address, clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "out.mp4"), "--server", address]) == 1
+    assert "expected an address" in caplog.text
+
+
 @pytest.mark.parametrize(
     "words",
     [[], ["missing.mp4", "out.mp4"], ["missing.mp4", "out.gif"]],

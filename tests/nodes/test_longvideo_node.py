@@ -10,6 +10,8 @@ import graph
 import pytest
 import torch
 
+from uav_core.jobs import FOLDER, list_jobs
+
 T, H, W = 9, 16, 24
 SETTINGS = {
     "noise_level": 60,
@@ -221,3 +223,16 @@ def test_jobs_are_listed_and_removed(pack, networks, folders):
     assert "1 job removed" in node.execute("remove", 0.0, True).result[0]
     assert "0 jobs kept" in node.execute("list", 7.0, True).result[0]
     assert Path(result.result[0].get_stream_source()).is_file(), "the video stays"
+
+
+def test_jobs_are_removed_down_to_a_bound(pack, networks, folders):
+    for count in (2, 3):
+        run(pack, networks, video(levels(graph.frames(count))))
+    node = pack.nodes.jobs.LongVideoJobs
+    most = 1.5 * max(job.bytes for job in list_jobs(folders.output / FOLDER)) / 2**30
+    act = "what would be removed"
+    assert "0 jobs" in node.execute(act, 7.0, True).result[0], "0 is no bound"
+    assert "0 jobs" in node.execute(act, 7.0, True, 2.0).result[0]
+    assert "1 job would" in node.execute(act, 7.0, True, most).result[0]
+    assert "1 job removed" in node.execute("remove", 7.0, True, most).result[0]
+    assert len(list_jobs(folders.output / FOLDER)) == 1

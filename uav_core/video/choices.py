@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import av
+import torch
 from av.codec.codec import UnknownCodecError
 from av.codec.context import Flags
 from av.error import FFmpegError
@@ -184,7 +185,7 @@ class EncodeParams:
         preset = codec.preset if self.preset == "auto" else self.preset
         crf = str(self.crf if self.crf is not None else codec.crf[2]) if codec.crf else ""
         options = {
-            "libx264": {"preset": preset, "crf": crf},
+            "libx264": {"preset": preset, "crf": crf, **_x264_options()},
             "libx265": {
                 "preset": preset,
                 "crf": crf,
@@ -203,6 +204,18 @@ class EncodeParams:
             "ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
         }
         return options[codec.encoder]
+
+
+@cache
+def _x264_options() -> dict[str, str]:
+    """What makes x264 give the same bytes for the same frames.
+
+    Its AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree), so
+    that what happens to lie there decides the bytes.
+    """
+    if "AVX512" in torch.backends.cpu.get_cpu_capability():
+        return {"x264-params": "asm=avx2"}
+    return {}
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...], codec: str) -> None:

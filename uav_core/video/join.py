@@ -1,4 +1,4 @@
-"""Parts and the source's audio into one file, without encoding the video again."""
+"""Parts into one file, without encoding again, with the source's audio, subtitles and chapters."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
+from .captions import Captions, copy_chapters
 from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
 from .files import BLOCK, check_room, replacing
@@ -102,6 +103,8 @@ def join(
 ) -> int:
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
 
+    Text subtitles and chapters are kept as well, where PyAV and the container allow it.
+
     Frames are shown when the source shows them, counted from where its picture or its sound
     starts. Audio packets are copied where the container can hold their codec and encoded to AAC,
     in Matroska to FLAC, otherwise. Title, language and the like are kept, rotation is not: it is
@@ -137,7 +140,11 @@ def join(
         )
     check_room(target, sum(part.bytes for part in parts))
     try:
-        with open_video(source) as (container, stream), replacing(target) as file:
+        with (
+            open_video(source) as (container, stream),
+            open_video(source) as (again, _),
+            replacing(target) as file,
+        ):
             base = Fraction(stream.time_base or 1)
             starts = [times[first] * base] + (audio_start(container) if first == 0 else [])
             # Whole units, so that the frames' times stay exact.
@@ -166,7 +173,9 @@ def join(
             ) as output:
                 writer = _Writer(output, container, parts, params, clock)
                 sound = Sound(container, output, params.container, **cut)
-                writer.write(sound, origin, progress, check_cancelled)
+                captions = Captions(again, output, params.container, **cut)
+                copy_chapters(container, output, **cut)
+                writer.write((sound, captions), origin, progress, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
             f"'{os.fspath(target)}' cannot be joined: {error.strerror}. If the source's audio is "
@@ -176,7 +185,7 @@ def join(
 
 
 class _Writer:
-    """Writes the video packets of all parts, and the audio that belongs beside them."""
+    """Writes the video packets of all parts, and what belongs beside them."""
 
     def __init__(
         self,
@@ -201,7 +210,7 @@ class _Writer:
 
     def write(
         self,
-        sound: Sound,
+        beside: tuple[Sound, Captions],
         origin: Fraction,
         progress: Progress,
         check_cancelled: Callable[[], None],
@@ -211,13 +220,15 @@ class _Writer:
             check_cancelled()
             packet.pts, packet.dts, packet.duration = self._clock.stamps(order, index)
             packet.time_base, packet.stream = base, self._stream
-            for piece in sound.until(packet.dts * base + origin):
-                self._output.mux(piece)
+            for source in beside:
+                for piece in source.until(packet.dts * base + origin):
+                    self._output.mux(piece)
             self._output.mux(packet)
             progress(order + 1, frames)
-        for piece in sound.until(None):
-            check_cancelled()
-            self._output.mux(piece)
+        for source in beside:
+            for piece in source.until(None):
+                check_cancelled()
+                self._output.mux(piece)
 
     def _packets(self) -> Iterator[tuple[Packet, int]]:
         """(packet, number of its frame) of all parts, in the order of decoding."""

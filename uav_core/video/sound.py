@@ -35,7 +35,7 @@ class Track:
         self.source = source
         self.target: Any
         self.copied, self.target = _add_stream(source, output, container)
-        self.target.metadata.update(_kept(source.metadata))
+        self.target.metadata.update(kept_tags(source.metadata))
         self.target.disposition = source.disposition.value
         self.done = False
         self._last: int | None = None
@@ -121,7 +121,7 @@ def _layout(source: AudioStream) -> str:
     return name
 
 
-def _kept(metadata: dict[str, str]) -> dict[str, str]:
+def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Tags that are about the content, not about how the source was written."""
     return {k: v for k, v in metadata.items() if k.lower() in ("language", "title")}
 

@@ -1,0 +1,175 @@
+"""Subtitles and chapters of a source in the joined file."""
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from av.container import OutputContainer
+from video_files import write_clip
+
+from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, join, probe
+
+SRT = """1
+00:00:00,100 --> 00:00:00,300
+<i>Hello</i>
+
+2
+00:00:00,800 --> 00:00:01,200
+Grüße
+line two
+"""
+ASS = """[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize
+Style: Default,Arial,20
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Dialogue: 0,0:00:00.10,0:00:00.30,Default,,0,0,0,,{\\i1}Hello{\\i0}
+Dialogue: 0,0:00:00.80,0:00:01.20,Default,,0,0,0,,Grüße\\Nline two
+"""
+CHAPTERS = [(0, 500, "One"), (500, 1300, "Two"), (1300, 2000, "Three")]
+ENDINGS = [".mp4", ".mkv", ".mov"]
+
+needs_chapters = pytest.mark.skipif(
+    not hasattr(OutputContainer, "set_chapters"), reason="this PyAV cannot write chapters"
+)
+
+
+@pytest.fixture(params=["srt", "ass"])
+def source(request, tmp_path) -> Path:
+    """Two seconds with sound, two texts in Danish, and three chapters."""
+    text = tmp_path / f"text.{request.param}"
+    text.write_text({"srt": SRT, "ass": ASS}[request.param])
+    return with_text(tmp_path, text)
+
+
+def with_text(folder: Path, text: Path) -> Path:
+    picture = write_clip(folder / "picture.mkv", 50, audio=(("flac", 0, 2),))
+    path = folder / "source.mkv"
+    with av.open(str(path), "w") as out, av.open(str(picture)) as a, av.open(str(text)) as b:
+        streams = {s: out.add_stream_from_template(s) for s in a.streams}
+        (written,) = b.streams.subtitles
+        target = out.add_stream_from_template(written)
+        target.metadata["language"] = "dan"
+        if hasattr(out, "set_chapters"):
+            out.set_chapters(
+                [
+                    {
+                        "id": i,
+                        "start": start,
+                        "end": stop,
+                        "time_base": Fraction(1, 1000),
+                        "metadata": {"title": title},
+                    }
+                    for i, (start, stop, title) in enumerate(CHAPTERS, start=1)
+                ]
+            )
+        for packet in [p for p in b.demux(written) if p.size]:
+            packet.stream = target
+            out.mux(packet)
+        for packet in a.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream]
+                out.mux(packet)
+    return path
+
+
+def joined(source: Path, target: Path, first: int = 0, stop: int = 50) -> Path:
+    params = EncodeParams(container=target.suffix).for_source(probe(source))
+    frames = VideoReader(source, first, stop)
+    part = encode_part(target.parent / "part.mkv", frames, params, (48, 32))
+    join([part], target, frame_times(source), source, params, first=first)
+    return target
+
+
+def texts(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
+    """(language, (start, stop, text) of each) as a player reads them."""
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        found = []
+        for packet in container.demux(stream):
+            shown = stream.codec_context.decode2(packet) if packet.size else None
+            lines = [r.ass.decode().split(",", 8)[-1] for r in shown or ()]
+            if any(lines):
+                start = float(packet.pts * packet.time_base)
+                found.append((start, start + float(packet.duration * packet.time_base), lines[0]))
+        return stream.metadata.get("language", ""), found
+
+
+def chapters(path: Path) -> list[tuple[float, float, str]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                float(c["start"] * c["time_base"]),
+                float(c["end"] * c["time_base"]),
+                c["metadata"]["title"],
+            )
+            for c in container.chapters()
+        ]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_texts_and_their_times_are_kept(source, tmp_path, ending):
+    language, found = texts(joined(source, tmp_path / f"out{ending}"))
+    assert language == "dan" and len(found) == 2
+    for (start, stop, text), (first, last, said) in zip(
+        found, [(0.1, 0.3, "Hello"), (0.8, 1.2, r"Grüße\Nline two")], strict=True
+    ):
+        assert (start, stop) == pytest.approx((first, last), abs=0.002)
+        assert said in text
+    assert r"{\i1}" in found[0][2], "what is written slanted stays so"
+
+
+def test_what_mp4_holds_goes_into_matroska(source, tmp_path):
+    between = joined(source, tmp_path / "between.mp4")
+    for ending in ENDINGS:
+        after = texts(joined(between, tmp_path / f"out{ending}"))[1]
+        assert r"{\i1}Hello" in after[0][2] and r"Grüße\Nline two" in after[1][2]
+        assert after[1][:2] == pytest.approx((0.8, 1.2), abs=0.01)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_range_takes_its_piece_of_the_texts(source, tmp_path, ending):
+    _, found = texts(joined(source, tmp_path / f"out{ending}", first=5, stop=25))  # 0.2 to 1 s
+    assert found[0][:2] == pytest.approx((0.0, 0.1), abs=0.01)
+    assert found[1][:2] == pytest.approx((0.6, 0.8), abs=0.01)
+
+
+@needs_chapters
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_chapters_are_kept_and_cut(source, tmp_path, ending):
+    found = chapters(joined(source, tmp_path / f"all{ending}"))
+    wanted = [(start / 1000, stop / 1000, title) for start, stop, title in CHAPTERS]
+    for one, other in zip(found, wanted, strict=True):
+        assert one[:2] == pytest.approx(other[:2], abs=0.03) and one[2] == other[2]
+    found = chapters(joined(source, tmp_path / f"piece{ending}", first=5, stop=25))
+    assert [title for _, _, title in found] == ["One", "Two"]
+    assert found[0][:2] == pytest.approx((0.0, 0.3), abs=0.03)
+    assert found[1][:2] == pytest.approx((0.3, 0.8), abs=0.03)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_same_source_gives_the_same_bytes(source, tmp_path, ending):
+    first = joined(source, tmp_path / f"a{ending}").read_bytes()
+    assert joined(source, tmp_path / f"b{ending}").read_bytes() == first
+
+
+def test_subtitles_that_are_pictures_are_left_out_and_said(tmp_path, caplog):
+    picture, path = write_clip(tmp_path / "picture.mkv", 5), tmp_path / "source.mkv"
+    with av.open(str(path), "w") as out, av.open(str(picture)) as a:
+        target = out.add_stream_from_template(a.streams.video[0])
+        out.add_stream("dvbsub")
+        for packet in a.demux(a.streams.video[0]):
+            if packet.size:
+                packet.stream = target
+                out.mux(packet)
+    with caplog.at_level(logging.WARNING):
+        target = joined(path, tmp_path / "out.mp4", stop=5)
+    assert "dvb_subtitle are no text" in caplog.text
+    with av.open(str(target)) as container:
+        assert not container.streams.subtitles
