@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare, condition, decode, jobs, load, longvideo, propagate, sample, tiles
+from . import compare, condition, decode, jobs, load, longvideo, propagate, sample, tiles, weights
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -23,6 +23,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
     jobs.LongVideoJobs,
+    weights.CheckWeights,
 )
 
 
