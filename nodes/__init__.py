@@ -19,6 +19,7 @@ from . import (
     sample,
     scene_strip,
     tiles,
+    weights,
 )
 
 NODES: tuple[type[io.ComfyNode], ...] = (
@@ -46,6 +47,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     longvideo.UpscaleLongVideo,
     longvideo.LongVideoOptions,
     jobs.LongVideoJobs,
+    weights.CheckWeights,
 )
 
 

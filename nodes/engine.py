@@ -20,6 +20,7 @@ from ..uav_core.jobs import weights_hash
 from ..uav_core.longvideo import LongVideoParams
 from ..uav_core.longvideo.engine import decode_group
 from ..uav_core.stream import DDIM, DenoisedDDIM
+from .caches import without_caches
 from .condition import Conditioning, condition
 from .propagate import check_flow_model, flow_memory
 from .runtime import check_cancelled, load_models
@@ -153,6 +154,7 @@ class ComfyEngine:
         model = self.model.clone()
         options: dict[str, Any] = model.model_options
         options.pop("context_handler", None)  # segments are ours here
+        without_caches(model)
         around: Wrapper | None = options.get("model_function_wrapper")
 
         def wrapper(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:

@@ -9,18 +9,25 @@ from pathlib import Path
 import folder_paths
 
 from ..uav_core import included
+from ..uav_core.checkpoints import Kind
 from ..uav_core.errors import InputError
 from ..uav_core.included import MARK
+from ..uav_core.weight_headers import fits, may_be_ours, read_header
+from ..uav_core.weight_survey import EXTENSIONS, OWN
 
-# Files may lie in a folder of our own (the release unpacked as it is) or in ComfyUI's.
-OWN = "upscale_a_video"
-EXTENSIONS = {".safetensors", ".bin", ".pth", ".pt", ".ckpt"}
 # What the pack brings itself, by ComfyUI's folder for the like. No file of a user's is taken for
 # one of these: listed files have an extension.
 INCLUDED = {
     "diffusion_models": (included.UNET,),
     "vae": (included.VAE_VIDEO, included.VAE_3D),
     "text_encoders": (included.TEXT,),
+}
+# What the loaders take, by the same folders.
+KINDS = {
+    "diffusion_models": (Kind.UNET,),
+    "vae": (Kind.VAE_3D, Kind.VAE_VIDEO),
+    "text_encoders": (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT),
+    "optical_flow": (Kind.RAFT, Kind.RAFT_TORCHVISION),
 }
 
 
@@ -38,14 +45,37 @@ def register_folders() -> None:
 def choices(native: str, hints: tuple[str, ...], folders: Sequence[str] = ()) -> list[str]:
     """Names for a dropdown: included weights, ``folders``, then files.
 
-    Files are those of our folder and of ComfyUI's folder ``native``; names with one of the
-    ``hints`` in them come first, so that the first of them is a likely one.
+    Files are those of our folder and of ComfyUI's folder ``native`` that hold what the loader
+    takes, whatever they are called; names with one of the ``hints`` in them come first, so that
+    the first of them is a likely one.
     """
-    names = [*folder_paths.get_filename_list(OWN), *folder_paths.get_filename_list(native)]
-    names = sorted(
-        dict.fromkeys(names), key=lambda name: not any(hint in name.lower() for hint in hints)
-    )
+
+    def hinted(name: str) -> bool:
+        return any(hint in name.lower() for hint in hints)
+
+    names = [
+        name
+        for folder in (OWN, native)
+        for name in folder_paths.get_filename_list(folder)
+        if _listed(folder, name, native, folder == OWN or hinted(name))
+    ]
+    names = sorted(dict.fromkeys(names), key=lambda name: not hinted(name))
     return [*(name + MARK for name in INCLUDED.get(native, ())), *folders, *names]
+
+
+def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
+    """Whether a loader lists a file: it fits, or is ``likely`` and cannot be told to be another.
+
+    A damaged file stays in the list, for the loader to say what is wrong with it.
+    """
+    path = folder_paths.get_full_path(folder, name)
+    # Of hundreds of models in ComfyUI's folders nearly all are told from the names alone.
+    if path is None or not (likely or may_be_ours(path)):
+        return False
+    header = read_header(path)
+    if header.kind in (None, Kind.UNKNOWN):
+        return likely
+    return fits(header, KINDS[native])
 
 
 @contextmanager
@@ -66,12 +96,21 @@ def opened(name: str, native: str, marker: tuple[str, ...] = ()) -> Iterator[str
 
 
 def resolve(name: str, native: str) -> str:
-    """Full path of a file that ``choices`` listed; InputError if it has gone."""
+    """Full path of a file that ``choices`` listed; InputError if it has gone.
+
+    Of two files of one name it is the one that fits, our folder's first.
+    """
+    paths = []
     for folder in (OWN, native):
         # ComfyUI 0.3.75 takes any text for a dropdown entry: only what was listed is opened.
         listed = name in folder_paths.get_filename_list(folder)
         if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
+            paths.append(path)
+    for path in paths:
+        if fits(read_header(path), KINDS[native]):
             return path
+    if paths:
+        return paths[0]
     raise InputError(
         f"'{name}' is not in models/{OWN} or models/{native} any more. Press R to refresh the "
         "list, and choose another file."

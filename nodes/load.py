@@ -17,6 +17,7 @@ from ..uav_core.checkpoints import Kind, load_checkpoint
 from ..uav_core.errors import CheckpointMismatchError, InputError
 from ..uav_core.flow import load_flow_model
 from ..uav_core.quality_text import QualityText
+from ..uav_core.weight_headers import TEXT_ENCODER_LAYERS
 from . import files
 from .model import load_unet
 from .schema import OpticalFlow, schema
@@ -173,7 +174,7 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
     layers = {int(k[len(stem) :].split(".")[0]) for k in sd if k.startswith(stem)}
     width = sd["text_model.embeddings.token_embedding.weight"].shape[1]
     first = sd.get(f"{stem}0.mlp.fc1.weight")
-    whole = layers in (set(range(TEXT_LAYERS)), set(range(TEXT_LAYERS + 1)))
+    whole = layers in TEXT_ENCODER_LAYERS
     if first is None or not whole or width % 64:
         raise CheckpointMismatchError(
             f"{source} holds {len(layers)} layers of width {width}: expected all {TEXT_LAYERS} "

@@ -17,6 +17,7 @@ from ..uav_core.callbacks import ignore
 from ..uav_core.errors import InputError
 from ..uav_core.noise import LATENT, frame_noise
 from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
+from .caches import full_step
 from .condition import Conditioning
 from .inputs import check_same_clip, video_latent
 from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
@@ -55,9 +56,12 @@ def ddim(
     batch = x.new_ones([x.shape[0]])
     for i in range(len(sigmas) - 1):
         check_cancelled()
+        propagates = propagation is not None and i in chosen
+        if propagates:
+            full_step(options.get("model_options", {}))
         denoised = model(x, sigmas[i] * batch, **options)
         eps = (x - denoised) / sigmas[i]
-        if propagation and i in chosen:
+        if propagation is not None and propagates:
             denoised = propagation.apply(denoised)
         if callback is not None:
             callback(

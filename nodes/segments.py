@@ -10,6 +10,7 @@ import comfy.model_patcher
 from torch import Tensor
 
 from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, Segment, blend, plan_segments
+from .caches import count_skipped, of_part
 from .runtime import check_cancelled
 
 TIME = 2
@@ -68,9 +69,34 @@ class SegmentHandler(cw.IndexListContextHandler):
                 conds["c_concat"] = conds["c_concat"]._copy_with(part)
         return resized
 
-    def evaluate_context_windows(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate_context_windows(
+        self,
+        calc_cond_batch: Callable[..., Any],
+        model: Any,
+        x_in: Tensor,
+        conds: Any,
+        timestep: Tensor,
+        enumerated_context_windows: list[tuple[int, Any]],
+        model_options: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         check_cancelled()
-        return super().evaluate_context_windows(*args, **kwargs)
+        options = model_options["transformer_options"]
+        own = of_part(options, enumerated_context_windows[0][0])
+        results = super().evaluate_context_windows(
+            calc_cond_batch,
+            model,
+            x_in,
+            conds,
+            timestep,
+            enumerated_context_windows,
+            {**model_options, "transformer_options": own},
+            *args,
+            **kwargs,
+        )
+        count_skipped(options)
+        return results
 
     def combine_context_window_results(
         self,

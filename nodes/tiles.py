@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core.tiles import OVERLAP, square_tiles, tiled_predict
+from .caches import part_by_part
 from .runtime import check_cancelled
 from .schema import schema
 from .settings import tile_overlap_input
@@ -35,7 +36,8 @@ class TiledModel:
     def __call__(self, apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         h, w = args["input"].shape[-2:]
         plan = square_tiles(h, w, self.tile, self.overlap)
-        predict = tiled_predict(apply_model, plan, check_cancelled)
+        one = part_by_part(apply_model) if len(plan) > 1 else apply_model
+        predict = tiled_predict(one, plan, check_cancelled)
         if self.around is not None:
             return self.around(predict, args)
         return predict(args["input"], args["timestep"], **args["c"])

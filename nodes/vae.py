@@ -129,6 +129,27 @@ class VideoVAE:
 
         Raises InputError for ``vae_video``, which needs the low-resolution frames as well.
         """
+        return self._decode_alone(samples)[None]
+
+    def decode_tiled(
+        self,
+        samples: Tensor,
+        tile_x: int = 0,
+        tile_y: int = 0,
+        overlap: int = TILE_OVERLAP,
+        **_: Any,
+    ) -> Tensor:
+        """ComfyUI's native tiled decode: as ``decode``, sides of tiles and overlap in latents."""
+        return self._decode_alone(samples, min(tile_x, tile_y), overlap)[None]
+
+    def spacial_compression_decode(self) -> int:
+        """Pixels to a latent; the spelling is ComfyUI's."""
+        return UPSCALE
+
+    def temporal_compression_decode(self) -> None:
+        """Frames to a latent; None: time is not compressed, and is decoded in groups anyway."""
+
+    def _decode_alone(self, samples: Tensor, tile: int = 0, overlap: int = 0) -> Tensor:
         if self.params.temporal:
             raise InputError(
                 "This VAE (vae_video) decodes with the low-resolution frames, which the native "
@@ -136,7 +157,7 @@ class VideoVAE:
             )
         if samples.ndim == 4:
             samples = rearrange(samples, "t c h w -> 1 c t h w")
-        return self.decode_video(samples, None)[None]
+        return self.decode_video(samples, None, tile=tile, tile_overlap=overlap)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """ComfyUI's native VAE Encode: IMAGE (t, 4h, 4w, 3) -> mean latent (1, 4, t, h, w)."""

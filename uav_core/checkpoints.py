@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -23,13 +24,17 @@ __all__ = [
     "Checkpoint",
     "Kind",
     "canonical",
+    "canonical_name",
     "describe",
     "detect",
     "load_checkpoint",
     "read_state_dict",
     "strict_load",
     "unwrap",
+    "without_prefixes",
 ]
+
+T = TypeVar("T")
 
 
 class Kind(str, Enum):
@@ -152,17 +157,22 @@ def unwrap(obj: object) -> dict[str, Tensor]:
     averaged weights first; removes `module.`, `model.diffusion_model.` and the like, repeatedly,
     where at least nine in ten keys have them. {} where there are no named tensors.
     """
-    state_dict = open_wrappers(obj)
-    while state_dict:
-        prefix = next((p for p in _PREFIXES if _is_common(p, state_dict)), None)
+    return without_prefixes(open_wrappers(obj))
+
+
+def without_prefixes(entries: Mapping[str, T]) -> dict[str, T]:
+    """``entries`` without the prefixes that ``unwrap`` removes, whatever the values are."""
+    entries = dict(entries)
+    while entries:
+        prefix = next((p for p in _PREFIXES if _is_common(p, entries)), None)
         if prefix is None:
             break
         kept = _KEPT_PARTS.get(prefix, "")
-        state_dict = {
+        entries = {
             kept + key[len(prefix) :] if key.startswith(prefix) else key: value
-            for key, value in state_dict.items()
+            for key, value in entries.items()
         }
-    return state_dict
+    return entries
 
 
 def _is_common(prefix: str, keys: Iterable[str]) -> bool:
@@ -199,8 +209,7 @@ def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
-        for pattern, replacement in _RENAMES:
-            name = pattern.sub(replacement, name)
+        name = canonical_name(name)
         if name == _POSITION_IDS:
             continue
         if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and _VAE_ATTENTION.match(name):
@@ -209,37 +218,45 @@ def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def detect(state_dict: Mapping[str, Tensor]) -> Kind:
+def canonical_name(name: str) -> str:
+    """A tensor's name in the authors' release, for one in any known layout."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def detect(state_dict: Mapping[str, Any]) -> Kind:
     """What network canonical keys belong to; Kind.UNKNOWN for none that is known.
 
     A 4x Stable Diffusion VAE has the very keys of `vae_3d` and is taken for one: it is what
-    `vae_3d` was made from, and nothing in the file tells them apart.
+    `vae_3d` was made from, and nothing in the file tells them apart. Of the values only their
+    `shape` and `ndim` are looked at; None where they are not known.
     """
     return next(kind for kind, is_it in _SIGNATURES if is_it(state_dict))
 
 
-def _has(*keys: str) -> Callable[[Mapping[str, Tensor]], bool]:
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda sd: all(key in sd for key in keys)
 
 
-def _contains(*parts: str) -> Callable[[Mapping[str, Tensor]], bool]:
+def _contains(*parts: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda sd: any(part in key for key in sd for part in parts)
 
 
-def _is_temporal_unet(sd: Mapping[str, Tensor]) -> bool:
+def _is_temporal_unet(sd: Mapping[str, Any]) -> bool:
     return _has("conv_in.weight", "class_embedding.weight")(sd) and _contains(
         "down_temp_blocks.", ".resblock_temporal.", ".attn_temporal."
     )(sd)
 
 
-def _is_x4_unet(sd: Mapping[str, Tensor]) -> bool:
+def _is_x4_unet(sd: Mapping[str, Any]) -> bool:
     if not any(key.startswith(("down_blocks.", "input_blocks.")) for key in sd):
         return False
     first = sd.get("conv_in.weight", sd.get("input_blocks.0.0.weight"))
     return first is not None and first.ndim == 4 and first.shape[1] == 7
 
 
-def _is_sd_checkpoint(sd: Mapping[str, Tensor]) -> bool:
+def _is_sd_checkpoint(sd: Mapping[str, Any]) -> bool:
     return all(
         any(key.startswith(part) for key in sd)
         for part in ("model.diffusion_model.", "first_stage_model.")
@@ -249,7 +266,7 @@ def _is_sd_checkpoint(sd: Mapping[str, Tensor]) -> bool:
 _VAE_KEYS = ("encoder.conv_in.weight", "decoder.conv_in.weight")
 
 # The first that fits decides.
-_SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Tensor]], bool]], ...] = (
+_SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Any]], bool]], ...] = (
     (Kind.LORA, _contains(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora.down.")),
     (Kind.SD_CHECKPOINT, _is_sd_checkpoint),
     (Kind.UNET, _is_temporal_unet),

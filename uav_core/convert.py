@@ -139,7 +139,7 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
     metadata = {
         "format": "pt",
         "uav.kind": part.target_kind.value,
-        "uav.source": f"sha256:{_sha256(source)}",
+        "uav.source": f"sha256:{sha256_of(source)}",
         "uav.dtype": dtype,
         "uav.version": LAYOUT_VERSION,
         "license": LICENSE,
@@ -164,7 +164,8 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
     return Outcome(part, "converted")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 22):

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .checkpoints import Kind, load_checkpoint, strict_load
-from .errors import CheckpointMismatchError, InputError
+from .errors import CheckpointMismatchError, InputError, MissingPackageError
 
 ITERATIONS = 20
 SMALLEST_SIDE = 16
@@ -82,11 +82,18 @@ def raft_to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_flow_model(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> nn.Module:
     """torchvision's RAFT-large in fp32 and eval mode, from weights in either layout.
 
-    `source` is a path or a state dict. Raises a CheckpointError that says what it looks like.
+    `source` is a path or a state dict. Raises a CheckpointError that says what it looks like, and
+    MissingPackageError without torchvision.
     """
     checkpoint = load_checkpoint(source, (Kind.RAFT, Kind.RAFT_TORCHVISION))
-    # Imported here: torchvision is heavy, and only flow needs it.
-    from torchvision.models.optical_flow import raft_large
+    try:
+        # Imported here: torchvision is heavy, and only flow needs it.
+        from torchvision.models.optical_flow import raft_large
+    except ImportError as error:
+        raise MissingPackageError(
+            f"RAFT needs the package torchvision, which cannot be imported ({error}). Install the "
+            "one that belongs to your PyTorch, or use the built-in flow."
+        ) from error
 
     model = raft_large(weights=None, progress=False)
     state_dict = checkpoint.state_dict

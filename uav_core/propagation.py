@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, MissingPackageError
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,14 @@ def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
 
     Positions outside give 0. ``mode`` is "nearest" or "bilinear".
     """
-    # Imported late: it takes longer to import than the rest of the core together.
-    from kornia.geometry.transform import remap
+    try:
+        # Imported late: it takes longer to import than the rest of the core together.
+        from kornia.geometry.transform import remap
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Moving frames along a flow needs kornia, which cannot be imported ({error}). Install "
+            "it into the Python that runs this: python -m pip install kornia"
+        ) from error
 
     h, w = x.shape[-2:]
     xs = torch.arange(w, device=flow.device, dtype=flow.dtype) + flow[:, 0]

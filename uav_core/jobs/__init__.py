@@ -11,7 +11,7 @@ from .errors import (
     UnsafePathError,
 )
 from .folder import Job
-from .identity import JobInputs, job_id, weights_hash
+from .identity import JobInputs, job_id, known_hash, weights_hash
 from .manifest import Fallback, Manifest, OutputRecord, PartRecord, StateRecord
 from .names import FOLDER
 from .paths import inside, plain_name
@@ -40,6 +40,7 @@ __all__ = [
     "human_bytes",
     "inside",
     "job_id",
+    "known_hash",
     "list_jobs",
     "plain_name",
     "remove_job",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..callbacks import ignore
 from ..files import sync_folder
@@ -110,7 +110,20 @@ def hash_file(
 
     ``advance(bytes)`` and ``check_cancelled()`` are called for every block of 1 MiB.
     """
-    digest, size = hashlib.blake2b(digest_size=DIGEST_BYTES), 0
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    size = feed(path, digest, advance=advance, check_cancelled=check_cancelled)
+    return FileDigest(size, digest.hexdigest())
+
+
+def feed(
+    path: Path,
+    digest: Any,
+    *,
+    advance: Callable[[int], None] = ignore,
+    check_cancelled: Callable[[], None] = ignore,
+) -> int:
+    """Put a regular file through one of hashlib's digests, as ``hash_file`` does; its bytes."""
+    size = 0
     # The callbacks stay outside: an OSError of theirs says nothing about this file.
     with named_errors(path, "reading"):
         file = open_plain(path)
@@ -120,7 +133,7 @@ def hash_file(
             with named_errors(path, "reading"):
                 block = file.read(_BLOCK)
             if not block:
-                return FileDigest(size, digest.hexdigest())
+                return size
             digest.update(block)
             size += len(block)
             advance(len(block))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..callbacks import ignore
 from ..errors import InputError
@@ -18,7 +18,7 @@ from .errors import JobError
 from .files import (
     DIGEST_BYTES,
     ByteCount,
-    hash_file,
+    feed,
     name_error,
     named_errors,
     read_plain,
@@ -29,7 +29,11 @@ from .plain import canonical
 FORMAT_VERSION = 2
 """Of the manifest and of all that a job folder holds."""
 
-WEIGHTS_CACHE = "weights.json"
+Algorithm = Literal["blake2b", "sha256"]
+WEIGHTS_CACHES: dict[Algorithm, str] = {
+    "blake2b": "weights.json",
+    "sha256": ".weights-sha256.json",
+}
 _ID_BYTES = 16
 _MOST_CACHED = 256
 _MOST_CACHE_BYTES = 1 << 20
@@ -79,24 +83,37 @@ def weights_hash(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str],
     *,
+    algorithm: Algorithm = "blake2b",
     progress: Callable[[int, int], None] = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> str:
-    """BLAKE2b (64 hex digits) of a weight file, read once and then remembered in ``root``.
+    """BLAKE2b or SHA-256 (64 hex digits) of a weight file, read once and then kept in ``root``.
 
     It is read again when its size or time of change differs. ``progress(done, total)`` counts
     bytes. Raises JobFolderError if the file cannot be read.
     """
-    real, cache_file = Path(os.path.realpath(path)), Path(root) / WEIGHTS_CACHE
+    known = known_hash(path, root, algorithm)
+    if known is not None:
+        return known
+    real, cache_file = Path(os.path.realpath(path)), Path(root) / WEIGHTS_CACHES[algorithm]
     size, changed = _size_and_time(real)
-    known = _read_cache(cache_file).get(str(real))
-    if known is not None and known[:2] == [size, changed]:
-        return known[2]
+    digest = (
+        hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b(digest_size=DIGEST_BYTES)
+    )
     count = ByteCount(progress, size)
-    digest = hash_file(real, advance=count, check_cancelled=check_cancelled)
-    if _size_and_time(real) == (size, changed) and digest.bytes == size:
-        _remember(cache_file, str(real), [size, changed, digest.blake2b])
-    return digest.blake2b
+    read = feed(real, digest, advance=count, check_cancelled=check_cancelled)
+    if _size_and_time(real) == (size, changed) and read == size:
+        _remember(cache_file, str(real), [size, changed, digest.hexdigest()])
+    return digest.hexdigest()
+
+
+def known_hash(
+    path: str | os.PathLike[str], root: str | os.PathLike[str], algorithm: Algorithm
+) -> str | None:
+    """What ``weights_hash`` has kept of the file as it is now; None if it would have to read it."""
+    real = Path(os.path.realpath(path))
+    known = _read_cache(Path(root) / WEIGHTS_CACHES[algorithm]).get(str(real))
+    return known[2] if known is not None and known[:2] == [*_size_and_time(real)] else None
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -1,0 +1,106 @@
+"""ComfyUI's step caches, EasyCache and LazyCache: each part of a clip has a state of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_patcher
+import comfy.patcher_extension
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+# Where both keep their state among the transformer options, and the keys of their wrappers.
+STATE = "easycache"
+_KEYS = (STATE, "lazycache")
+_PARTS = "upscale_a_video_parts"
+
+
+def full_step(model_options: dict[str, Any]) -> None:
+    """Let no cache skip the next evaluation of the model.
+
+    A step that propagates keeps what it predicts: it must not be a guess.
+    """
+    _forbid_skipping(model_options.get("transformer_options", {}).get(STATE))
+
+
+def _forbid_skipping(state: Any) -> None:
+    if hasattr(state, "cumulative_change_rate"):
+        # It is compared with the threshold, and starts from 0 again after a full evaluation.
+        state.cumulative_change_rate = math.inf
+    for part in getattr(state, _PARTS, {}).values():
+        _forbid_skipping(part)
+
+
+def of_part(transformer_options: dict[str, Any], part: int) -> dict[str, Any]:
+    """The options with the cache state of one segment or tile.
+
+    EasyCache compares an evaluation with the one before it. Of a clip in segments or tiles that is
+    another place of the clip, and what is reused would be another place's detail.
+    """
+    whole = transformer_options.get(STATE)
+    if not hasattr(whole, "uuid_cache_diffs"):  # none, or LazyCache, which sees the clip whole
+        return transformer_options
+    # Kept on the state itself, which ComfyUI makes for a run and drops after it.
+    parts = whole.__dict__.setdefault(_PARTS, {})
+    if part not in parts:
+        own = parts[part] = whole.clone()
+        own.start_t, own.end_t = whole.start_t, whole.end_t
+    return {**transformer_options, STATE: parts[part]}
+
+
+def count_skipped(transformer_options: dict[str, Any]) -> None:
+    """Bring the steps that parts skipped, on average, into what the cache reports at the end."""
+    whole: Any = transformer_options.get(STATE)
+    if parts := getattr(whole, _PARTS, None):
+        total = sum(part.total_steps_skipped for part in parts.values())
+        whole.total_steps_skipped = round(total / len(parts))
+
+
+def part_by_part(apply_model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``apply_model`` for tiles that are always run in the same order, each with its own state."""
+    tile = 0
+
+    def apply(x: Tensor, timestep: Tensor, **conds: Any) -> Tensor:
+        nonlocal tile
+        options = conds.get("transformer_options")
+        if not options or STATE not in options:
+            return apply_model(x, timestep, **conds)
+        own = of_part(options, tile)
+        tile += 1
+        state, step = own[STATE], float(timestep.flatten()[0])
+        if getattr(state, "step", step) != step:
+            # ComfyUI does this for the state that it knows of.
+            state.skip_current_step = False
+        state.step = step
+        result = apply_model(x, timestep, **{**conds, "transformer_options": own})
+        count_skipped(options)
+        return result
+
+    return apply
+
+
+def without_caches(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Take the caches off ``model``, with a warning if there were any."""
+    options: dict[str, Any] = model.model_options.get("transformer_options", {})
+    if options.get(STATE) is None:
+        return
+    log.warning(
+        "EasyCache and LazyCache have no effect on a long video: its segments are at different "
+        "steps at one time."
+    )
+    types = comfy.patcher_extension.WrappersMP
+    for kind in (
+        types.OUTER_SAMPLE,
+        types.CALC_COND_BATCH,
+        types.DIFFUSION_MODEL,
+        types.PREDICT_NOISE,
+    ):
+        for key in _KEYS:
+            model.remove_wrappers_with_key(kind, key)
+    model.model_options["transformer_options"] = {
+        name: value for name, value in options.items() if name != STATE
+    }
