@@ -41,7 +41,7 @@ def of_part(transformer_options: dict[str, Any], part: int) -> dict[str, Any]:
     EasyCache compares an evaluation with the one before it. Of a clip in segments or tiles that is
     another place of the clip, and what is reused would be another place's detail.
     """
-    whole = transformer_options.get(STATE)
+    whole: Any = transformer_options.get(STATE)
     if not hasattr(whole, "uuid_cache_diffs"):  # none, or LazyCache, which sees the clip whole
         return transformer_options
     # Kept on the state itself, which ComfyUI makes for a run and drops after it.

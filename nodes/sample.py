@@ -56,13 +56,13 @@ def ddim(
     batch = x.new_ones([x.shape[0]])
     for i in range(len(sigmas) - 1):
         check_cancelled()
-        propagates = propagation is not None and i in chosen
-        if propagates:
+        carry = propagation if i in chosen else None
+        if carry is not None:
             full_step(options.get("model_options", {}))
         denoised = model(x, sigmas[i] * batch, **options)
         eps = (x - denoised) / sigmas[i]
-        if propagation is not None and propagates:
-            denoised = propagation.apply(denoised)
+        if carry is not None:
+            denoised = carry.apply(denoised)
         if callback is not None:
             callback(
                 {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised}
