@@ -9,6 +9,8 @@ from bench import baseline
 from bench.memory import LiveBytes, measure_peak
 from bench.weights import Weights
 from uav_core import propagate
+from uav_core.pipeline import sample
+from uav_core.segments import plan_segments
 
 CPU = torch.device("cpu")
 
@@ -55,6 +57,22 @@ def test_propagation_is_the_same(size):
     plain = baseline.propagate(x0, forward, backward)
     close(plain, propagate(x0, forward, backward))
     assert not torch.equal(plain, x0)
+
+
+@pytest.mark.parametrize("frames", [5, 14, 20])
+def test_a_run_is_the_same(frames):
+    shape = (1, 4, frames, 8, 8)
+    clip, text = det("bench/clip", (1, 3, *shape[2:])).clamp(-1, 1), tiny.context()
+    start, low_res_noise = det("bench/start", shape), det("bench/low_res_noise", (1, 3, *shape[2:]))
+    plain = baseline.sample(
+        Weights(tiny.unet_weights()), clip, text, start, low_res_noise, 2, 6.0, 120
+    )
+    args = {"steps": 2, "guidance": 6.0, "noise": start, "low_res_noise": low_res_noise}
+    close(plain, sample(tiny.unet(), clip, text, **args))
+
+
+def test_the_baseline_repeats_the_last_segment():
+    assert len(baseline.segments(20)) == len(plan_segments(20)) + 1 == 4
 
 
 def test_relative_bias_of_long_clips_is_the_same():
