@@ -7,6 +7,7 @@ the tensor is laid out channels-last: frames, tokens and clips are then views of
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,38 @@ def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D ``layer`` to every frame of ``x`` (b c t h w)."""
     out = layer(x.transpose(1, 2).flatten(0, 1))
     return out.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, written into ``x`` unless gradients are asked for."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of the normalised ``x``."""
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
+
+
+class AlongTime(nn.Module):
+    """Mixed into a Conv3d of kernel (k, 1, 1): runs it as a 2-D convolution, twice as fast.
+
+    The image of that convolution has time as its height and all positions of a frame as its
+    width; with the channels last it is a view. Weights still come through the layer's own class,
+    which may cast, stream or patch them.
+    """
+
+    kernel_size: tuple[int, ...]
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
+        h, w = input.shape[-2:]
+        out = F.conv2d(input.flatten(-2), weight[..., 0], bias, padding=(weight.shape[2] // 2, 0))
+        return out.unflatten(-1, (h, w))
+
+
+@functools.cache
+def conv_along_time(operations: Any) -> type[nn.Module]:
+    """The Conv3d of ``operations`` for kernels (k, 1, 1)."""
+    return type("ConvAlongTime", (AlongTime, operations.Conv3d), {})
 
 
 class Resnet(nn.Module):
@@ -52,7 +85,7 @@ class Resnet(nn.Module):
             if temporal_kernels is None:
                 return operations.Conv2d(cin, out_channels, 3, padding=1, **factory)
             k = temporal_kernels[kernel_index]
-            return operations.Conv3d(
+            return conv_along_time(operations)(
                 cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0), **factory
             )
 
@@ -79,17 +112,18 @@ class Resnet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
-        h = self._convolve(self.conv1, F.silu(self.norm1(x), inplace=not torch.is_grad_enabled()))
+        h = self._convolve(self.conv1, activated(self.norm1, x))
         if self.time_emb_proj is not None:
             if time is None:
                 raise TypeError("this resnet has a time projection but no embedding was given")
-            h = h + self.time_emb_proj(time)[:, :, None, None, None]
-        h = self._convolve(self.conv2, F.silu(self.norm2(h), inplace=not torch.is_grad_enabled()))
+            h = added(h, self.time_emb_proj(time)[:, :, None, None, None])
+        h = activated(self.norm2, h)
+        h = self._convolve(self.conv2, h)
         if self.conv_shortcut is not None:
             x = per_frame(self.conv_shortcut, x)
-        x = x + h
+        x = added(h, x)
         if self.conv_3d is not None:
-            x = x + self.conv_3d(F.silu(self.norm_3d(x)))
+            x = added(self.conv_3d(activated(self.norm_3d, x)), x)
         return x
 
 
