@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .stripes import LendsWeights, activation, blank, convolve, doubled, is_striped
+
 GROUPS = 32
 
 
@@ -57,6 +59,12 @@ def conv_along_time(operations: Any) -> type[nn.Module]:
     return type("ConvAlongTime", (AlongTime, operations.Conv3d), {})
 
 
+@functools.cache
+def lending(layer: type[nn.Module]) -> Any:
+    """A convolution class of ``operations``, able to run in stripes."""
+    return type(layer.__name__, (LendsWeights, layer), {})
+
+
 class Resnet(nn.Module):
     """norm, SiLU, conv, (+ time), norm, SiLU, conv, + shortcut of the input.
 
@@ -83,7 +91,7 @@ class Resnet(nn.Module):
 
         def conv(cin: int, kernel_index: int) -> nn.Module:
             if temporal_kernels is None:
-                return operations.Conv2d(cin, out_channels, 3, padding=1, **factory)
+                return lending(operations.Conv2d)(cin, out_channels, 3, padding=1, **factory)
             k = temporal_kernels[kernel_index]
             return conv_along_time(operations)(
                 cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0), **factory
@@ -103,7 +111,8 @@ class Resnet(nn.Module):
             self.conv_shortcut = None
         if refine_3d:
             self.norm_3d = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
-            self.conv_3d = operations.Conv3d(out_channels, out_channels, 3, padding=1, **factory)
+            conv_3d = lending(operations.Conv3d)
+            self.conv_3d = conv_3d(out_channels, out_channels, 3, padding=1, **factory)
         else:
             self.conv_3d = None
 
@@ -112,10 +121,12 @@ class Resnet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
+        if self.time_emb_proj is not None and time is None:
+            raise TypeError("this resnet has a time projection but no embedding was given")
+        if not self.is_temporal and is_striped(x):
+            return self._in_stripes(x, time)
         h = self._convolve(self.conv1, activated(self.norm1, x))
         if self.time_emb_proj is not None:
-            if time is None:
-                raise TypeError("this resnet has a time projection but no embedding was given")
             h = added(h, self.time_emb_proj(time)[:, :, None, None, None])
         h = activated(self.norm2, h)
         h = self._convolve(self.conv2, h)
@@ -125,6 +136,24 @@ class Resnet(nn.Module):
         if self.conv_3d is not None:
             x = added(self.conv_3d(activated(self.norm_3d, x)), x)
         return x
+
+    def _in_stripes(self, x: Tensor, time: Tensor | None) -> Tensor:
+        """The same with one tensor of the result's size beside the input."""
+        b, cin, t, height, width = x.shape
+        cout = self.conv1.out_channels
+        out = blank(x, b, cout, t, height, width)
+
+        def shortcut(first: int, stop: int) -> Tensor:
+            rows = x[:, :, :, first:stop]
+            return rows if self.conv_shortcut is None else per_frame(self.conv_shortcut, rows)
+
+        convolve(self.conv1, activation(self.norm1, x), out, cin)
+        if self.time_emb_proj is not None:
+            out += self.time_emb_proj(time)[:, :, None, None, None]
+        convolve(self.conv2, activation(self.norm2, out), out, cout, rest=shortcut)
+        if self.conv_3d is not None:
+            convolve(self.conv_3d, activation(self.norm_3d, out), out, cout, onto=True)
+        return out
 
 
 class Downsample(nn.Module):
@@ -146,10 +175,15 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+        conv = lending(operations.Conv2d)
+        self.conv = conv(channels, channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """``size`` (h, w) of the result; twice the input where it is left out."""
+        b, c, t, h, w = x.shape
+        if (size is None or tuple(size) == (2 * h, 2 * w)) and is_striped(x, enlarged=4):
+            out = blank(x, b, c, t, 2 * h, 2 * w)
+            return convolve(self.conv, doubled(x), out, c)
         if size is None:
             size = (x.shape[-2] * 2, x.shape[-1] * 2)
         return per_frame(lambda frames: self.conv(F.interpolate(frames, size=size)), x)

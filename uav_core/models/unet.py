@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, activated, added, from_tokens, per_frame, to_tokens
+from .layers import (
+    Downsample,
+    Resnet,
+    Upsample,
+    activated,
+    added,
+    from_tokens,
+    per_frame,
+    to_tokens,
+)
 from .temporal import ROTARY_DIMS, FeedForward, RotaryTable, StageModule, TemporalAttention
 
 
