@@ -19,12 +19,22 @@ from torch import Tensor, nn
 from .stripes import LendsWeights, activation, blank, convolve, doubled, is_striped
 
 GROUPS = 32
+SMALL_FRAME = 64
+"""Positions of a frame up to which a CPU convolves faster with the channels first: there the work
+is in the weights, which are stored that way."""
 
 
 def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D ``layer`` to every frame of ``x`` (b c t h w)."""
     out = layer(x.transpose(1, 2).flatten(0, 1))
     return out.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def convolve_frames(conv: nn.Module, frames: Tensor) -> Tensor:
+    """A 2-D convolution of frames (n c h w) in the layout in which it is fastest."""
+    if frames.device.type != "cpu" or frames.shape[-2] * frames.shape[-1] > SMALL_FRAME:
+        return conv(frames)
+    return conv(frames.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:
@@ -117,7 +127,7 @@ class Resnet(nn.Module):
             self.conv_3d = None
 
     def _convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
-        return conv(x) if self.is_temporal else per_frame(conv, x)
+        return conv(x) if self.is_temporal else per_frame(lambda f: convolve_frames(conv, f), x)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
