@@ -18,6 +18,8 @@ from .memory import Peak, measure_peak
 
 MIN_SECONDS = 0.3
 """A timed run repeats a shorter call until it lasts this long, or scheduling would be measured."""
+clock = time.perf_counter
+"""Seconds, of the wall or of the process."""
 log = logging.getLogger("bench")
 
 
@@ -106,13 +108,22 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 
 
 def seconds(call: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Wall time of one call, the mean of ``calls``, until the device is done."""
+    """Time of one call by ``clock``, the mean of ``calls``, until the device is done."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         call()
     synchronize(device)
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
+
+
+def count_processor_time() -> None:
+    """From now on measure the process's own time, which other load hardly changes.
+
+    With one thread that is what the wall would show on an idle machine.
+    """
+    global clock
+    clock = time.process_time
 
 
 def synchronize(device: torch.device) -> None:

@@ -24,8 +24,10 @@ from bench.all_cases import CASES  # noqa: E402
 from bench.calibrate import calibrate  # noqa: E402
 from bench.cases import Setup  # noqa: E402
 from bench.machine import describe, measure_limits  # noqa: E402
-from bench.measure import DifferentResultError, run_case  # noqa: E402
-from bench.report import as_json, as_markdown  # noqa: E402
+from bench.measure import DifferentResultError, count_processor_time, run_case  # noqa: E402
+from bench.precision import measure_precision  # noqa: E402
+from bench.report import as_json, as_markdown, precision_table, scaling_tables  # noqa: E402
+from bench.scaling import measure_scaling  # noqa: E402
 
 log = logging.getLogger("bench")
 
@@ -41,8 +43,15 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run-steps", type=int, default=1, help="steps of the whole run (1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--only", nargs="+", choices=CASES, default=list(CASES), help="these cases alone"
+        "--only", nargs="*", choices=CASES, default=list(CASES), help="these cases alone, or none"
     )
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="on a CPU that others use too: time of the process, with one thread",
+    )
+    parser.add_argument("--precision", action="store_true", help="half precision against fp32")
+    parser.add_argument("--scaling", action="store_true", help="growth with frames and pixels")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
     options = parser.parse_args(words)
     options.size = options.size or (8 if options.quick else 32)
@@ -61,6 +70,9 @@ def main() -> int:
     # fp32 means fp32 on both sides.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    if options.processor_time:
+        torch.set_num_threads(1)
+        count_processor_time()
     setup = Setup(device, options.size, options.quick, options.run_steps)
 
     machine, results, skipped = describe(device), {}, 0
@@ -81,6 +93,10 @@ def main() -> int:
         limits = limits.best_of(measure_limits(device, options.quick))
 
     text = as_markdown(machine, setup, limits, results)
+    if options.precision:
+        text += "\n" + precision_table(measure_precision(setup, options.repeat)) + "\n"
+    if options.scaling:
+        text += "\n" + scaling_tables(measure_scaling(device, options.quick)) + "\n"
     log.info("\n%s", text)
     options.output.mkdir(parents=True, exist_ok=True)
     data = as_json(machine, setup, limits, results)

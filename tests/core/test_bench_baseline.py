@@ -7,6 +7,8 @@ from generated import det
 
 from bench import baseline
 from bench.memory import LiveBytes, measure_peak
+from bench.precision import psnr
+from bench.scaling import Point, exponent
 from bench.weights import Weights
 from uav_core import propagate
 from uav_core.pipeline import sample
@@ -121,3 +123,16 @@ def test_composite_operations_are_seen_inside():
         assert counted.current == 4 * 2 * 16 * 24
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     assert counted.peak >= 4 * (2 * 16 * 24 + out.numel())
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_power_of_growth_is_found(power):
+    frames = [Point(n, 64, 0.1 * n**power, 0) for n in (8, 32, 128)]
+    pixels = [Point(8, side, 0.1 * side ** (2 * power), 0) for side in (64, 128, 256)]
+    assert exponent(frames, "frames") == pytest.approx(power)
+    assert exponent(pixels, "pixels") == pytest.approx(power)
+
+
+def test_psnr_is_relative_to_the_exact_range():
+    exact = torch.tensor([0.0, 4.0])
+    assert psnr(exact + 0.04, exact) == pytest.approx(40, abs=1e-3)
