@@ -15,6 +15,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +35,13 @@ from uav_core.noise import LATENT, LOW_RES, frame_noise  # noqa: E402
 from uav_core.pipeline import bicubic, decode, velocity  # noqa: E402
 from uav_core.propagation import propagate  # noqa: E402
 from uav_core.segments import combine, plan_segments  # noqa: E402
-from uav_core.training.clips import held_out  # noqa: E402
+from uav_core.training.clips import HeldOutClip, held_out  # noqa: E402
 from uav_core.training.evaluate import Weights, low_resolution  # noqa: E402
 from uav_core.training.export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY  # noqa: E402
 
 log = logging.getLogger("quality")
 
-CLIPS = (0, 3, 17, 23)  # castle, bee, a piece of film, a city at night
+CLIPS = (17, 3, 23)  # a piece of film, a bee, a city at night
 SHOWN = ("psnr", "haarpsi", "gmsd", "warping_error")
 BICUBIC = "bicubic"
 
@@ -129,12 +130,12 @@ FLOW = BuiltinFlow()
 
 
 @torch.inference_mode()
-def measure(weights: Weights, data: Path, frames: int, side: int, ways: list[Way]) -> list[dict]:
-    """A row for every clip and way; clips are cut to their middle square of ``side`` pixels."""
-    rows = []
-    clips = held_out(data)
+def measure(
+    weights: Weights, clips: list[HeldOutClip], frames: int, side: int, ways: list[Way]
+) -> Iterator[list[dict]]:
+    """Rows for every way, clip by clip, each cut to its middle square of ``side`` pixels."""
     for number in CLIPS:
-        clip = clips[number]
+        rows, clip = [], clips[number]
         top, left = ((whole - side) // 8 * 4 for whole in clip.frames.shape[-2:])
         truth = clip.frames[None, :, :frames, top : top + side, left : left + side]
         low_res = low_resolution(clip, number)[:, :, :frames]
@@ -151,7 +152,7 @@ def measure(weights: Weights, data: Path, frames: int, side: int, ways: list[Way
         borders = joint_borders(frames, group=included.FRAMES_PER_GROUP)
         for name, measures in compare(results, truth, FLOW, borders=borders).rows.items():
             rows.append({"clip": clip.name, "way": name, "seconds": took[name], **measures})
-    return rows
+        yield rows
 
 
 def means(rows: list[dict], name: str) -> dict[str, float]:
@@ -208,10 +209,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="side of each clip in pixels (128)")
     o = parser.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
-    rows = measure(Weights.load(included.FOLDER), o.data, o.frames, o.side, [*CURVE, *GUIDED])
-    (o.output / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (o.output / "quality.md").write_text(table(rows) + "\n")
-    draw(rows, o.output / "quality.png")
+    rows: list[dict] = []
+    clips, ways = held_out(o.data), [*CURVE, *GUIDED]
+    for found in measure(Weights.load(included.FOLDER), clips, o.frames, o.side, ways):
+        rows += found
+        (o.output / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (o.output / "quality.md").write_text(table(rows) + "\n")
+        draw(rows, o.output / "quality.png")
     log.info("\n%s", table(rows))
 
 
