@@ -289,6 +289,62 @@ def vae_decode(
     return conv_frames(w.at("conv_out"), F.silu(group_norm(w.at("conv_norm_out"), x, VAE_EPS)))
 
 
+# ---------------------------------------------------------------- a run
+
+
+def segments(frames: int) -> list[slice]:
+    """Segments of 8 frames, 2 of them shared; what would pass the end is moved back to it.
+
+    For some lengths, such as 20, the last segment then comes twice, and is run twice.
+    """
+    length, step = 8, 6
+    if frames <= length:
+        return [slice(0, frames)]
+    starts = [min(start, frames - length) for start in range(0, frames, step)]
+    return [slice(start, start + length) for start in starts]
+
+
+def sample(
+    w: Weights,
+    frames: Tensor,
+    context: Tensor,
+    noise: Tensor,
+    low_res_noise: Tensor,
+    steps: int,
+    guidance: float,
+    noise_level: int,
+) -> Tensor:
+    """Denoise a clip without propagation; arguments and result as ``uav_core.sample``'s."""
+    betas = torch.linspace(0.0001**0.5, 0.02**0.5, 1000, device=noise.device) ** 2
+    alphas = torch.cumprod(1 - betas, dim=0)
+    times = [i * (1000 // steps) + 1 for i in range(steps)][::-1]
+    a = alphas[noise_level]
+    low_res = a.sqrt() * frames + (1 - a).sqrt() * low_res_noise
+    latent = noise
+    for i, t in enumerate(times):
+        total, covered = torch.zeros_like(latent), 0
+        for part in segments(latent.shape[2]):
+            v = unet(
+                w,
+                torch.cat([latent[:, :, part]] * 2),
+                torch.full((2,), t, device=noise.device),
+                torch.cat([low_res[:, :, part]] * 2),
+                context,
+                torch.full((2,), noise_level, device=noise.device),
+            )
+            v = v[:1] + guidance * (v[1:] - v[:1])
+            shared = max(0, covered - part.start)
+            old = total[:, :, part.start : part.start + shared]
+            total[:, :, part] = torch.cat((0.5 * old + 0.5 * v[:, :, :shared], v[:, :, shared:]), 2)
+            covered = part.stop
+        a = alphas[t]
+        x0 = a.sqrt() * latent - (1 - a).sqrt() * total
+        eps = a.sqrt() * total + (1 - a).sqrt() * latent
+        a = alphas[times[i + 1]] if i + 1 < steps else alphas[0]
+        latent = a.sqrt() * x0 + (1 - a).sqrt() * eps
+    return latent
+
+
 # ---------------------------------------------------------------- propagation
 
 

@@ -33,7 +33,8 @@ def calibrate_unet(network: TemporalUNet, size: int, device: torch.device) -> di
 
     ComfyUI budgets, with fused attention, positions * bytes per number * 0.01 * factor MiB.
     """
-    inputs = unet_inputs(network.params, size, device)
+    # One clip: a CPU runs those of a batch one after the other, a GPU all together.
+    inputs = tuple(x[:1] for x in unet_inputs(network.params, size, device))
     latent = inputs[0]
     peak = measure_peak(lambda: network(*inputs), device)
     positions = latent.numel() // latent.shape[1]

@@ -35,6 +35,8 @@ class Setup:
     """Height and width of the latents of a pass and of a decode group; twice that propagates."""
     quick: bool = False
     """Tiny networks: shows that everything runs, says nothing about speed."""
+    run_steps: int = 1
+    """Sampling steps of the whole run."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Case:
     pack: Callable[[], Tensor]
     plain: Callable[[], Tensor]
     network: nn.Module | None = None
+    """What is calibrated afterwards."""
+    tolerance: float = 1e-3
+    """Largest difference of the two results, relative to the largest value (at least 1)."""
+    most_runs: int = 100
+    """No more timed runs than this, for calls that take long."""
 
 
 def unet_case(setup: Setup) -> Case:
@@ -114,13 +121,6 @@ def propagation_case(setup: Setup) -> Case:
         lambda: propagate(x0, forward, backward),
         lambda: baseline.propagate(x0, forward, backward),
     )
-
-
-CASES: dict[str, Callable[[Setup], Case]] = {
-    "unet": unet_case,
-    "vae": vae_case,
-    "propagation": propagation_case,
-}
 
 
 def noise(device: torch.device, *shape: int) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any
 from .cases import Setup
 from .machine import Limits
 from .measure import Result, Side
+from .precision import Precision
+from .scaling import Point, exponent
 
 CALIBRATION_COLUMNS = {
     "bytes_per_position": "Bytes per position (b t h w)",
@@ -35,6 +37,7 @@ def as_json(
                 "pack": side(r.pack),
                 "plain": side(r.plain),
                 "time_ratio": r.time_ratio,
+                "fastest_ratio": r.fastest_ratio,
                 "memory_ratio": r.memory_ratio,
                 "difference": r.difference,
                 "flops": r.flops,
@@ -77,7 +80,8 @@ def time_table(results: dict[str, Result]) -> str:
             r.title,
             spread(r.plain),
             spread(r.pack),
-            f"**{r.time_ratio:.2f}**",
+            f"{r.time_ratio:.2f}",
+            f"**{r.fastest_ratio:.2f}**",
             f"{r.difference:.0e}",
         ]
         for r in results.values()
@@ -88,6 +92,7 @@ def time_table(results: dict[str, Result]) -> str:
             "Plain eager",
             "Pack",
             "Pack / plain",
+            "of the fastest runs",
             "Difference of the results",
         ],
         rows,
@@ -138,6 +143,36 @@ def calibration_table(result: Result) -> str:
     ]
     head = f"Calibration: {result.title.split(',')[0]}, latents of"
     return table([head, "Peak", *(CALIBRATION_COLUMNS[name] for name in columns)], rows)
+
+
+def precision_table(rows: list[Precision]) -> str:
+    """Time and likeness of half precision."""
+    head = ["Precision", "Fastest run", "To fp32", "PSNR to fp32"]
+    cells = []
+    for r in rows:
+        likeness = f"{r.psnr:.1f} dB" if r.finite else "not finite"
+        likeness = "" if r.title.endswith("float32") else likeness
+        cells.append([r.title, f"{r.seconds:.3g} s", f"{r.time_ratio:.2f}", likeness])
+    return table(head, cells)
+
+
+def scaling_tables(points: dict[str, list[Point]]) -> str:
+    """Time and memory by frames and by pixels, with the power they grow with."""
+    blocks = []
+    for what, row in points.items():
+        cells = [
+            [
+                f"{p.frames} x {p.side}x{p.side}",
+                f"{p.seconds:.3g} s",
+                f"{1e6 * p.seconds / (p.frames * p.side**2):.3g}",
+                mib(p.peak),
+            ]
+            for p in row
+        ]
+        head = [f"Growth with {what}", "Fastest run", "us a pixel and frame", "Peak memory"]
+        power = f"Time grows with the power {exponent(row, what):.2f} of the {what}."
+        blocks.append(table(head, cells) + "\n\n" + power)
+    return "\n\n".join(blocks)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -83,9 +83,9 @@ class ModelConfig(comfy.supported_models.SD_X4Upscaler):
     unet_extra_config = {}  # noqa: RUF012
     latent_format = VideoLatent
     supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]  # noqa: RUF012
-    # Twice the 0.36 that the live tensors of a pass take (docs/benchmarks.md): kernels need
+    # Twice the 0.27 that the live tensors of a pass take (docs/benchmarks.md): kernels need
     # workspace as well, and an allocator does not fit exactly.
-    memory_usage_factor = 0.75
+    memory_usage_factor = 0.55
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         return UpscaleAVideoModel(self, device=device)

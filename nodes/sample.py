@@ -15,10 +15,12 @@ from torch import Tensor
 from ..uav_core import schedule
 from ..uav_core.callbacks import ignore
 from ..uav_core.errors import InputError
+from ..uav_core.guidance import WHOLE_RUN, GuidanceRange
 from ..uav_core.noise import LATENT, frame_noise
 from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
 from .caches import full_step
 from .condition import Conditioning
+from .guidance import RangedGuider, share_input
 from .inputs import check_same_clip, video_latent
 from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
 from .progress import SegmentProgress
@@ -172,6 +174,13 @@ class SegmentSampler(io.ComfyNode):
                     optional=True,
                     tooltip="From 'Flow-Guided Propagation'; leave open to do without.",
                 ),
+                share_input("guidance_start", 0.0, "Share of the run where guidance begins."),
+                share_input(
+                    "guidance_end",
+                    1.0,
+                    "Share of the run where guidance ends. Steps outside ignore the negative text "
+                    "and take half the time; 0 to 1 guides all.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="For 'Temporal VAE Decode'.")],
         )
@@ -189,6 +198,8 @@ class SegmentSampler(io.ComfyNode):
         segment_length: int,
         overlap: int,
         propagation: FlowPropagation | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
     ) -> io.NodeOutput:
         samples = video_latent(latent)
         t, h, w = samples.shape[2:]
@@ -201,6 +212,7 @@ class SegmentSampler(io.ComfyNode):
             frame_noise(seed, LATENT, range(t), samples.shape[1], h, w),
             steps=steps,
             guidance=guidance,
+            guided=GuidanceRange(guidance_start, guidance_end),
             seed=seed,
             segment_length=segment_length,
             overlap=overlap,
@@ -220,6 +232,7 @@ def sample_segments(
     *,
     steps: int = DEFAULT_STEPS,
     guidance: float = DEFAULT_GUIDANCE,
+    guided: GuidanceRange = WHOLE_RUN,
     seed: int = 0,
     segment_length: int = SEGMENT_LENGTH,
     overlap: int = OVERLAP,
@@ -233,6 +246,7 @@ def sample_segments(
         samples: (1, 4, t, h, w), zeros to start from noise alone.
         noise: the same shape, standard normal.
         on_pass: called when the model has seen a segment, at every step.
+        guided: the part of the run with guidance.
 
     Returns:
         The sampled latent, already divided by the latent scale.
@@ -253,9 +267,10 @@ def sample_segments(
             propagation.estimate()
 
     report = SegmentProgress(model, steps, segments, guidance, on_pass)
-    guider = comfy.samplers.CFGGuider(with_segments(model, segment_length, overlap, report.segment))
+    guider = RangedGuider(with_segments(model, segment_length, overlap, report.segment))
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)
+    guider.set_range(guided, sigmas)
     return guider.sample(
         noise,
         samples,

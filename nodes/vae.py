@@ -23,8 +23,9 @@ from .model import is_dynamic, new_patcher
 from .runtime import check_cancelled, load_models
 
 # Bytes per output pixel and frame of a group, per channel of the widest full-size layer: twice
-# what the live tensors take (docs/benchmarks.md), for workspace and what an allocator wastes.
-BYTES_PER_PIXEL_CHANNEL = 28
+# what the live tensors take without stripes (docs/benchmarks.md), for workspace and what an
+# allocator wastes.
+BYTES_PER_PIXEL_CHANNEL = 17
 
 
 def check_vae(vae: Any) -> VideoVAE:

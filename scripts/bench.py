@@ -1,6 +1,9 @@
-"""The U-Net, the decoder and propagation against plain eager code; memory of long videos.
+"""Time and memory of the networks, a run, flow and propagation against plain eager code.
 
-    python scripts/bench.py [--quick] [--repeat N] [--size N] [--device auto|cpu|cuda]
+And the memory of long videos by their length.
+
+    python scripts/bench.py [--quick] [--repeat N] [--size N] [--run-steps N]
+                            [--device auto|cpu|cuda]
 
 Writes output/bench.json and output/bench.md; docs/benchmarks.md says what the numbers mean.
 """
@@ -19,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before this folder, where this script would hide the package of the same name.
 sys.path.insert(0, str(ROOT))
 
+from bench.all_cases import CASES  # noqa: E402
 from bench.calibrate import calibrate  # noqa: E402
-from bench.cases import CASES, Setup  # noqa: E402
+from bench.cases import Setup  # noqa: E402
 from bench.long_video import (  # noqa: E402
     FRAMES,
     QUICK_FRAMES,
@@ -30,8 +34,10 @@ from bench.long_video import (  # noqa: E402
     measure_long,
 )
 from bench.machine import describe, measure_limits  # noqa: E402
-from bench.measure import DifferentResultError, run_case  # noqa: E402
-from bench.report import as_json, as_markdown  # noqa: E402
+from bench.measure import DifferentResultError, count_processor_time, run_case  # noqa: E402
+from bench.precision import measure_precision  # noqa: E402
+from bench.report import as_json, as_markdown, precision_table, scaling_tables  # noqa: E402
+from bench.scaling import measure_scaling  # noqa: E402
 
 LONG = "long"
 
@@ -46,13 +52,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny networks, seconds in all")
     parser.add_argument("--repeat", type=int, default=5, help="timed runs of each side (5)")
     parser.add_argument("--size", type=int, help="height and width of the latents (32; quick 8)")
+    parser.add_argument("--run-steps", type=int, default=1, help="steps of the whole run (1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--only",
-        nargs="+",
+        nargs="*",
         choices=[*CASES, LONG],
         default=[*CASES, LONG],
-        help="these cases alone",
+        help="these cases alone, or none",
     )
     parser.add_argument(
         "--long-frames",
@@ -60,12 +67,20 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         help="lengths of the long videos (50 150; 200 2000 takes ten minutes)",
     )
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="on a CPU that others use too: time of the process, with one thread",
+    )
+    parser.add_argument("--precision", action="store_true", help="half precision against fp32")
+    parser.add_argument("--scaling", action="store_true", help="growth with frames and pixels")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
     options = parser.parse_args(words)
     options.size = options.size or (8 if options.quick else 32)
     options.long_frames = options.long_frames or (QUICK_FRAMES if options.quick else FRAMES)
-    if options.repeat < 1 or options.size < 1 or min(options.long_frames) < 1:
-        parser.error("--repeat, --size and --long-frames start at 1")
+    counts = (options.repeat, options.size, options.run_steps, *options.long_frames)
+    if min(counts) < 1:
+        parser.error("--repeat, --size, --run-steps and --long-frames start at 1")
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     return options
@@ -79,13 +94,20 @@ def main() -> int:
     # fp32 means fp32 on both sides.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    setup = Setup(device, options.size, options.quick)
+    if options.processor_time:
+        torch.set_num_threads(1)
+        count_processor_time()
+    setup = Setup(device, options.size, options.quick, options.run_steps)
 
-    machine, results, runs = describe(device), {}, []
+    machine, results, runs, skipped = describe(device), {}, [], 0
     limits = measure_limits(device, options.quick)
     compared = [name for name in options.only if name != LONG]
     for name in compared:
         case = CASES[name](setup)
+        if case is None:
+            log.warning("%s: left out, as a package it needs cannot be imported.", name)
+            skipped += 1
+            continue
         try:
             results[name] = run_case(case, options.repeat, device)
         except DifferentResultError as error:
@@ -104,12 +126,17 @@ def main() -> int:
     text = as_markdown(machine, setup, limits, results)
     if runs:
         text += f"\n{long_table(runs)}\n"
+    if options.precision:
+        text += "\n" + precision_table(measure_precision(setup, options.repeat)) + "\n"
+    if options.scaling:
+        text += "\n" + scaling_tables(measure_scaling(device, options.quick)) + "\n"
     log.info("\n%s", text)
     options.output.mkdir(parents=True, exist_ok=True)
     data = {**as_json(machine, setup, limits, results), "long_videos": long_json(runs)}
     (options.output / "bench.json").write_text(json.dumps(data, indent=2) + "\n")
     (options.output / "bench.md").write_text(text)
-    return 0 if len(results) == len(compared) and bool(runs) == (LONG in options.only) else 1
+    done = len(results) + skipped == len(compared)
+    return 0 if done and bool(runs) == (LONG in options.only) else 1
 
 
 if __name__ == "__main__":

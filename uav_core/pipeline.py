@@ -16,6 +16,7 @@ from . import schedule
 from .callbacks import Progress, ignore
 from .checkpoints import load_checkpoint, strict_load
 from .errors import CheckpointMismatchError, InputError
+from .guidance import WHOLE_RUN, GuidanceRange
 from .models.unet import TemporalUNet, UNetParams
 from .models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from .propagation import PropagationParams, propagate
@@ -88,6 +89,7 @@ def sample(
     *,
     steps: int = 30,
     guidance: float = 6.0,
+    guided: GuidanceRange = WHOLE_RUN,
     noise_level: int = schedule.DEFAULT_NOISE_LEVEL,
     noise: Tensor,
     low_res_noise: Tensor,
@@ -103,9 +105,10 @@ def sample(
 ) -> Tensor:
     """Denoise the latent of a clip; the arguments are those of ``upscale``.
 
-    ``tile`` is the side of square tiles in pixels of the frames, None for whole frames.
-    ``progress(done, total)`` counts segments; ``check_cancelled()`` is called before each and may
-    raise. Returns (1, 4, t, h, w), before the division by the latent scale.
+    ``guided`` is the part of the run with guidance. ``tile`` is the side of square tiles in pixels
+    of the frames, None for whole frames. ``progress(done, total)`` counts segments;
+    ``check_cancelled()`` is called before each and may raise. Returns (1, 4, t, h, w), before the
+    division by the latent scale.
     """
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
@@ -119,11 +122,12 @@ def sample(
     latent = noise
     for i, t in enumerate(grid):
         parts = []
+        strength = guidance if guided.covers(i, steps) else 1.0
         for segment in plan:
             check_cancelled()
             s = slice(segment.start, segment.stop)
             v = velocity(
-                predict, latent[:, :, s], t, low_res[:, :, s], context, noise_level, guidance
+                predict, latent[:, :, s], t, low_res[:, :, s], context, noise_level, strength
             )
             parts.append((segment, v))
             done += 1

@@ -71,7 +71,7 @@ def chosen_method(params: SceneParams) -> Method:
             return "built-in"
         raise MissingPackageError(
             f"Cuts by PySceneDetect need the package scenedetect 0.6 or later, which cannot be "
-            f"imported ({error}). Install scenedetect and opencv-python-headless, or choose "
+            f"imported ({error}). Install scenedetect-headless, or choose "
             "'built-in'."
         ) from error
     return "pyscenedetect"

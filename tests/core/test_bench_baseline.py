@@ -7,8 +7,12 @@ from generated import det
 
 from bench import baseline
 from bench.memory import LiveBytes, measure_peak
+from bench.precision import psnr
+from bench.scaling import Point, exponent
 from bench.weights import Weights
 from uav_core import propagate
+from uav_core.pipeline import sample
+from uav_core.segments import plan_segments
 
 CPU = torch.device("cpu")
 
@@ -57,6 +61,22 @@ def test_propagation_is_the_same(size):
     assert not torch.equal(plain, x0)
 
 
+@pytest.mark.parametrize("frames", [5, 14, 20])
+def test_a_run_is_the_same(frames):
+    shape = (1, 4, frames, 8, 8)
+    clip, text = det("bench/clip", (1, 3, *shape[2:])).clamp(-1, 1), tiny.context()
+    start, low_res_noise = det("bench/start", shape), det("bench/low_res_noise", (1, 3, *shape[2:]))
+    plain = baseline.sample(
+        Weights(tiny.unet_weights()), clip, text, start, low_res_noise, 2, 6.0, 120
+    )
+    args = {"steps": 2, "guidance": 6.0, "noise": start, "low_res_noise": low_res_noise}
+    close(plain, sample(tiny.unet(), clip, text, **args))
+
+
+def test_the_baseline_repeats_the_last_segment():
+    assert len(baseline.segments(20)) == len(plan_segments(20)) + 1 == 4
+
+
 def test_relative_bias_of_long_clips_is_the_same():
     from uav_core.models.temporal import relative_buckets
 
@@ -103,3 +123,16 @@ def test_composite_operations_are_seen_inside():
         assert counted.current == 4 * 2 * 16 * 24
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     assert counted.peak >= 4 * (2 * 16 * 24 + out.numel())
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_power_of_growth_is_found(power):
+    frames = [Point(n, 64, 0.1 * n**power, 0) for n in (8, 32, 128)]
+    pixels = [Point(8, side, 0.1 * side ** (2 * power), 0) for side in (64, 128, 256)]
+    assert exponent(frames, "frames") == pytest.approx(power)
+    assert exponent(pixels, "pixels") == pytest.approx(power)
+
+
+def test_psnr_is_relative_to_the_exact_range():
+    exact = torch.tensor([0.0, 4.0])
+    assert psnr(exact + 0.04, exact) == pytest.approx(40, abs=1e-3)

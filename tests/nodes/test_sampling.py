@@ -229,3 +229,25 @@ def test_unloading_gives_the_models_back(pack, unet):
     assert [patcher.model for patcher in loaded if patcher] == [unet.model]
     mm.unload_all_models()
     assert mm.current_loaded_models == []
+
+
+def test_guidance_in_a_part_of_the_run(pack, unet, monkeypatch):
+    """The same steps as the core guides, and no negative text elsewhere."""
+    images, calls = graph.frames(3), []
+    run = type(unet.model).apply_model
+
+    def counted(self, x, *args, **kwargs):
+        calls.append(len(x))
+        return run(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(type(unet.model), "apply_model", counted)
+    plain = graph.sample(pack, unet, images, steps=4)
+    whole = graph.sample(pack, unet, images, steps=4, guidance_start=0.0, guidance_end=1.0)
+    assert torch.equal(whole, plain)
+    calls.clear()
+    part = graph.sample(pack, unet, images, steps=4, guidance_start=0.25, guidance_end=0.5)
+    assert sum(calls) == 5
+    differ(part, plain)
+    calls.clear()
+    none = graph.sample(pack, unet, images, steps=4, guidance_start=0.5, guidance_end=0.5)
+    close(none, graph.sample(pack, unet, images, steps=4, guidance=1.0))

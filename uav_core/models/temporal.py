@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention
-from .layers import Resnet, per_frame
+from .layers import Resnet, added, per_frame
 
 ROTARY_DIMS = 32
 BUCKETS = 32
@@ -126,7 +126,7 @@ class StageModule(nn.Module):
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.resblocks_3d_temporal(x, time)
         h = self.resblocks_3d_spatial(h, time)
-        return x + per_frame(self.shift_conv, h)
+        return added(per_frame(self.shift_conv, h), x)
 
 
 class FeedForward(nn.Module):
@@ -144,6 +144,13 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` (b t n c) -> the same shape."""
+        if torch.is_grad_enabled() or x.shape[1] == 1:
+            return self._run(x)
+        # The widest tensor of the network would set its peak: half the frames at a time.
+        return torch.cat([self._run(half) for half in x.chunk(2, dim=1)], dim=1)
+
+    def _run(self, x: Tensor) -> Tensor:
         for layer in self.net:
             x = layer(x)
         return x
@@ -158,4 +165,5 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, dim=-1)
-        return x * F.gelu(gate)
+        gate = F.gelu(gate)
+        return gate * x if torch.is_grad_enabled() else gate.mul_(x)

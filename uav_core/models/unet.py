@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, from_tokens, per_frame, to_tokens
+from .layers import (
+    Downsample,
+    Resnet,
+    Upsample,
+    activated,
+    added,
+    from_tokens,
+    per_frame,
+    to_tokens,
+)
 from .temporal import ROTARY_DIMS, FeedForward, RotaryTable, StageModule, TemporalAttention
 
 
@@ -157,10 +166,11 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels, **made)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
-        x = x + self.attn1(self.norm1(x), cond.text, cond.attend)
-        x = x + self.attn2(self.norm2(x), cond.text, cond.attend)
-        x = x + self.attn_temporal(self.norm_temporal(x), cond.attend)
-        return x + self.ff(self.norm3(x))
+        """``x`` (b t n c), which is overwritten unless gradients are asked for."""
+        x = added(x, self.attn1(self.norm1(x), cond.text, cond.attend))
+        x = added(x, self.attn2(self.norm2(x), cond.text, cond.attend))
+        x = added(x, self.attn_temporal(self.norm_temporal(x), cond.attend))
+        return added(x, self.ff(self.norm3(x)))
 
 
 class Transformer(nn.Module):
@@ -193,7 +203,7 @@ class Transformer(nn.Module):
         tokens = self.proj_in(to_tokens(per_frame(self.norm, x)))
         for block in self.transformer_blocks:
             tokens = block(tokens, cond)
-        return x + from_tokens(self.proj_out(tokens), *x.shape[-2:])
+        return added(from_tokens(self.proj_out(tokens), *x.shape[-2:]), x)
 
 
 class Stage(nn.Module):
@@ -237,19 +247,24 @@ class DownStage(Stage):
 
 
 class UpStage(Stage):
-    """A level on the way up; takes its skips off the end of the list."""
+    """A level on the way up; takes its input and its skips off the end of the list.
+
+    The list and nobody else holds them, so that they can go as soon as they are used.
+    """
 
     def __init__(self, *args: Any, upsample: bool, made: dict) -> None:
         super().__init__(*args)
         width = args[0][-1][1]
         self.upsamplers = nn.ModuleList([Upsample(width, **made)]) if upsample else None
 
-    def forward(self, x: Tensor, skips: list[Tensor], cond: Conditions) -> Tensor:
+    def forward(self, held: list[Tensor], cond: Conditions) -> Tensor:
+        x = held.pop()
         for i in range(len(self.resnets)):
-            x = self.step(i, torch.cat([x, skips.pop()], dim=1), cond)
+            x = torch.cat([x, held.pop()], dim=1)
+            x = self.step(i, x, cond)
         if self.upsamplers is not None:
             # The skip's size, not twice our own: sides need not be multiples of 8.
-            h, w = skips[-1].shape[-2:]
+            h, w = held[-1].shape[-2:]
             x = self.upsamplers[0](x, (h, w))
         return x
 
@@ -382,6 +397,24 @@ class TemporalUNet(nn.Module):
         Returns:
             v, (b, 4, t, h, w).
         """
+        inputs = (latent, timestep, low_res, context, noise_level)
+        if len(latent) == 1 or latent.device.type != "cpu" or torch.is_grad_enabled():
+            return self._run(*inputs, attend)
+        # Clips of a batch do not see each other. On a CPU one after the other takes no longer,
+        # and half the memory.
+        clips = zip(*(x.split(1) for x in inputs), strict=True)
+        return torch.cat([self._run(*clip, attend) for clip in clips])
+
+    def _run(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        low_res: Tensor,
+        context: Tensor,
+        noise_level: Tensor,
+        attend: Attention,
+    ) -> Tensor:
+        """All clips of a batch together."""
         x = torch.cat((latent, low_res), dim=1)
         # One layout in which frames, clips and tokens are views of each other.
         x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -390,14 +423,16 @@ class TemporalUNet(nn.Module):
         cond = Conditions(F.silu(emb), context, attend)
 
         x = per_frame(self.conv_in, x)
-        skips = [x]
+        held = [x]
         for block, temporal in zip(self.down_blocks, self.down_temp_blocks, strict=True):
             x, taken = block(x, cond)
-            skips += taken
+            held += taken
             x = temporal(x, cond.time)
         x = self.mid_block(x, cond)
         x = self.mid_temp_block(x, cond.time)
         for block, temporal in zip(self.up_blocks, self.up_temp_blocks, strict=True):
-            x = block(x, skips, cond)
+            held.append(x)
+            del x
+            x = block(held, cond)
             x = temporal(x, cond.time)
-        return per_frame(self.conv_out, F.silu(self.conv_norm_out(x)))
+        return per_frame(self.conv_out, activated(self.conv_norm_out, x))

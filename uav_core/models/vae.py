@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError, InputError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, per_frame
+from .layers import Downsample, Resnet, Upsample, activated, added, per_frame
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -84,7 +83,7 @@ class SpatialAttention(nn.Module):
         tokens = rearrange(per_frame(self.group_norm, x), "b c t h w -> (b t) (h w) c")
         out = attend(self.query(tokens), self.key(tokens), self.value(tokens), 1)
         out = self.proj_attn(out)
-        return x + rearrange(out, "(b t) (h w) c -> b c t h w", b=b, t=t, h=h, w=w)
+        return added(rearrange(out, "(b t) (h w) c -> b c t h w", b=b, t=t, h=h, w=w), x)
 
 
 class MidBlock(nn.Module):
@@ -121,13 +120,12 @@ class Level(nn.Module):
         )
         self.upsamplers = nn.ModuleList([Upsample(cout, **made)]) if change == "up" else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        for resnet in self.resnets:
-            x = resnet(x)
+    def layers(self) -> Iterator[nn.Module]:
+        """All of them in order, to be run by someone who keeps no other tensor alive."""
+        yield from self.resnets
         for change in (self.downsamplers, self.upsamplers):
             if change is not None:
-                x = change[0](x)
-        return x
+                yield change[0]
 
 
 class Encoder(nn.Module):
@@ -157,9 +155,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         x = per_frame(self.conv_in, x)
         for block in self.down_blocks:
-            x = block(x)
+            for layer in block.layers():
+                x = layer(x)
         x = self.mid_block(x, attend)
-        return per_frame(self.conv_out, F.silu(self.conv_norm_out(x)))
+        return per_frame(self.conv_out, activated(self.conv_norm_out, x))
 
 
 class ConditionFuse(nn.Module):
@@ -224,10 +223,12 @@ class Decoder(nn.Module):
             for resnet in self.condition_in:
                 condition = resnet(condition)
             x = self.condition_fuse(x, condition, w)
+            del condition
         x = self.mid_block(x, attend)
         for block in self.up_blocks:
-            x = block(x)
-        return per_frame(self.conv_out, F.silu(self.conv_norm_out(x)))
+            for layer in block.layers():
+                x = layer(x)
+        return per_frame(self.conv_out, activated(self.conv_norm_out, x))
 
 
 class TemporalVAE(nn.Module):

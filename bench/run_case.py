@@ -1,0 +1,52 @@
+"""A whole run: a clip of 20 frames sampled in segments, with guidance."""
+
+from __future__ import annotations
+
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.pipeline import sample
+
+from . import baseline
+from .cases import TEXT_TOKENS, TINY_UNET, Case, Setup, generated, noise, plain_weights
+
+RUN_FRAMES = 20
+GUIDANCE = 6.0
+NOISE_LEVEL = 120
+
+
+def run_case(setup: Setup) -> Case:
+    """Sampling of 20 frames: three segments a step, where the baseline runs the last one twice.
+
+    Steps are alike, so ``setup.run_steps`` of them show the ratio of any number.
+    """
+    params = TINY_UNET if setup.quick else UNetParams()
+    network = generated(TemporalUNet(params, device="meta"), setup.device)
+    weights = plain_weights(network)
+    shape = (RUN_FRAMES, setup.size, setup.size)
+    frames = noise(setup.device, 1, 3, *shape).clamp(-1, 1)
+    start = noise(setup.device, 1, params.out_channels, *shape)
+    low_res_noise = noise(setup.device, 1, 3, *shape)
+    context = noise(setup.device, 2, TEXT_TOKENS, params.context_dim)
+    return Case(
+        f"Sampling, {RUN_FRAMES} frames of {setup.size}x{setup.size}, {setup.run_steps} step(s)",
+        lambda: sample(
+            network,
+            frames,
+            context,
+            steps=setup.run_steps,
+            guidance=GUIDANCE,
+            noise_level=NOISE_LEVEL,
+            noise=start,
+            low_res_noise=low_res_noise,
+        ),
+        lambda: baseline.sample(
+            weights,
+            frames,
+            context,
+            start,
+            low_res_noise,
+            setup.run_steps,
+            GUIDANCE,
+            NOISE_LEVEL,
+        ),
+        most_runs=3,
+    )

@@ -1,0 +1,223 @@
+"""Quality of the included weights by sampler, number of steps and range of guidance.
+
+    python scripts/quality_per_second.py --data DATA --output output/quality
+
+DATA is the folder that ``uav_core.training.sources`` makes. A few held-out clips are degraded as in
+training, upscaled in every way and measured against the original; leaves ``quality.json``,
+``quality.md`` and ``quality.png``. Times are those of the process, so that other load on the
+machine counts little; set OMP_NUM_THREADS=1 for them to be one core's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.solvers import SOLVERS  # noqa: E402
+from uav_core import included, schedule  # noqa: E402
+from uav_core.builtin_flow import BuiltinFlow  # noqa: E402
+from uav_core.color import color_fix  # noqa: E402
+from uav_core.flow import estimate_flows  # noqa: E402
+from uav_core.metrics import compare, joint_borders  # noqa: E402
+from uav_core.noise import LATENT, LOW_RES, frame_noise  # noqa: E402
+from uav_core.pipeline import bicubic, decode, velocity  # noqa: E402
+from uav_core.propagation import propagate  # noqa: E402
+from uav_core.segments import combine, plan_segments  # noqa: E402
+from uav_core.training.clips import HeldOutClip, held_out  # noqa: E402
+from uav_core.training.evaluate import Weights, low_resolution  # noqa: E402
+from uav_core.training.export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY  # noqa: E402
+
+log = logging.getLogger("quality")
+
+CLIPS = (17, 3, 23)  # a piece of film, a bee, a city at night
+SHOWN = ("psnr", "haarpsi", "gmsd", "warping_error")
+BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to sample."""
+
+    solver: str = "DDIM"
+    steps: int = included.STEPS
+    guidance: float = included.GUIDANCE
+    start: float = 0.0
+    end: float = 1.0
+    rescale: float = 0.0
+    """Share of the guided prediction that gets the spread of the unguided one (Lin et al. 2023)."""
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        words = [f"{self.solver}, {self.steps} steps"]
+        if self.guidance != 1:
+            words.append(f"guidance {self.guidance:g}")
+        if (self.start, self.end) != (0, 1):
+            words.append(f"from {self.start:.0%} to {self.end:.0%}")
+        if self.rescale:
+            words.append(f"rescale {self.rescale:g}")
+        return ", ".join(words)
+
+
+CURVE = [
+    *(Way(steps=n) for n in (2, 3, 4, 6, 10, 15, 30)),
+    *(Way(s, n) for s in ("DPM++ 2M", "UniPC") for n in (3, 4, 6, 10)),
+]
+GUIDED = [
+    Way(steps=6, guidance=3),
+    Way(steps=6, guidance=3, end=0.5),
+    Way(steps=6, guidance=3, start=0.5),
+    Way(steps=6, guidance=3, rescale=0.7),
+]
+
+
+def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
+    """Latents (1, 4, t, h, w), as ``uav_core.pipeline.sample`` with DDIM."""
+    t, h, w = low_res.shape[2:]
+    null = weights.texts[NULL_TEXT_KEY]
+    context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
+    noisy = schedule.noise_low_res(
+        low_res, frame_noise(0, LOW_RES, range(t), 3, h, w), included.NOISE_LEVEL
+    )
+    flows = estimate_flows(FLOW, low_res)
+    times, sigmas = schedule.timesteps(way.steps).tolist(), schedule.sigmas(way.steps).tolist()
+    solver, plan = SOLVERS[way.solver](), plan_segments(t)
+    x = frame_noise(0, LATENT, range(t), 4, h, w) * (1 + sigmas[0] ** 2) ** 0.5
+    for i, time_step in enumerate(times):
+        sigma, signal = sigmas[i], (1 + sigmas[i] ** 2) ** -0.5
+        guided = way.start <= i / way.steps < way.end
+        latent = x * signal
+
+        def predict(guidance: float, latent: Tensor = latent, time_step: int = time_step) -> Tensor:
+            args = (noisy, context, included.NOISE_LEVEL, guidance)
+            parts = []
+            for segment in plan:
+                s = slice(segment.start, segment.stop)
+                low, *rest = args
+                part = velocity(weights.unet, latent[:, :, s], time_step, low[:, :, s], *rest)
+                parts.append((segment, part))
+            return combine(parts, latent)
+
+        v = predict(way.guidance if guided else 1.0)
+        clean = signal * latent - sigma * signal * v
+        if way.rescale and guided and way.guidance != 1:
+            # The unguided prediction is asked for again, which is not counted as a cost.
+            plain = signal * latent - sigma * signal * predict(1.0)
+            scaled = clean * (plain.std() / clean.std())
+            clean = clean.lerp(scaled, way.rescale)
+        x = solver.correct(x, clean, sigma)
+        kept = clean
+        if i >= way.steps - included.PROPAGATED:
+            clean = propagate(clean, *flows)
+        # The noise estimate stays as predicted: propagation only moves the clean part.
+        x = solver.step(x, kept, sigma, sigmas[i + 1]) + (clean - kept)
+    return x / (1 + sigmas[-1] ** 2) ** 0.5
+
+
+FLOW = BuiltinFlow()
+
+
+@torch.inference_mode()
+def measure(
+    weights: Weights, clips: list[HeldOutClip], frames: int, side: int, ways: list[Way]
+) -> Iterator[list[dict]]:
+    """Rows for every way, clip by clip, each cut to its middle square of ``side`` pixels."""
+    for number in CLIPS:
+        rows, clip = [], clips[number]
+        top, left = ((whole - side) // 8 * 4 for whole in clip.frames.shape[-2:])
+        truth = clip.frames[None, :, :frames, top : top + side, left : left + side]
+        low_res = low_resolution(clip, number)[:, :, :frames]
+        low_res = low_res[..., top // 4 : (top + side) // 4, left // 4 : (left + side) // 4]
+        results = {BICUBIC: bicubic(low_res).clamp(-1, 1)}
+        took = {BICUBIC: 0.0}
+        for way in ways:
+            began = time.process_time()
+            latents = sample(weights, low_res, way)
+            took[way.name] = time.process_time() - began
+            pixels = decode(weights.vae, latents, low_res, group=included.FRAMES_PER_GROUP)
+            results[way.name] = color_fix(pixels, low_res, included.COLOR_FIX)
+            log.info("%s: %s, %.1f s", clip.name, way.name, took[way.name])
+        borders = joint_borders(frames, group=included.FRAMES_PER_GROUP)
+        for name, measures in compare(results, truth, FLOW, borders=borders).rows.items():
+            rows.append({"clip": clip.name, "way": name, "seconds": took[name], **measures})
+        yield rows
+
+
+def means(rows: list[dict], name: str) -> dict[str, float]:
+    """Means over the clips."""
+    own = [row for row in rows if row["way"] == name]
+    return {key: sum(row[key] for row in own) / len(own) for key in ("seconds", *SHOWN)}
+
+
+def table(rows: list[dict]) -> str:
+    """In Markdown."""
+    lines = ["| | s a clip | PSNR dB | HaarPSI | GMSD | E*warp |", "| --- |" + " ---: |" * 5]
+    for name in dict.fromkeys(row["way"] for row in rows):
+        m = means(rows, name)
+        lines.append(
+            f"| {name} | {m['seconds']:.1f} | {m['psnr']:.2f} | {m['haarpsi']:.4f} | "
+            f"{m['gmsd']:.4f} | {m['warping_error']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Every measure over the steps, a line a sampler. Needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.info("no matplotlib, so no picture; `pip install matplotlib`")
+        return
+    titles = {"psnr": "PSNR, dB", "haarpsi": "HaarPSI", "gmsd": "GMSD", "warping_error": "E*warp"}
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    for axes, key in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
+        for solver in SOLVERS:
+            ways = [way for way in CURVE if way.solver == solver]
+            values = [means(rows, way.name)[key] for way in ways]
+            axes.plot([way.steps for way in ways], values, marker="o", markersize=3, label=solver)
+        axes.axhline(means(rows, BICUBIC)[key], color="0.6", linestyle=":", label=BICUBIC)
+        better = "lower" if key in ("gmsd", "warping_error") else "higher"
+        axes.set(title=f"{titles[key]} ({better} is better)", xlabel="steps", xscale="log")
+        axes.set_xticks([2, 4, 6, 10, 15, 30], ["2", "4", "6", "10", "15", "30"])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(str(path), dpi=110)
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the training media")
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "quality")
+    parser.add_argument("--frames", type=int, default=8, help="frames of each clip (8, 2 to 16)")
+    parser.add_argument("--side", type=int, default=128, help="side of each clip in pixels (128)")
+    o = parser.parse_args()
+    o.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict] = []
+    clips, ways = held_out(o.data), [*CURVE, *GUIDED]
+    for found in measure(Weights.load(included.FOLDER), clips, o.frames, o.side, ways):
+        rows += found
+        (o.output / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (o.output / "quality.md").write_text(table(rows) + "\n")
+        draw(rows, o.output / "quality.png")
+    log.info("\n%s", table(rows))
+
+
+if __name__ == "__main__":
+    main()

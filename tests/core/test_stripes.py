@@ -1,0 +1,109 @@
+"""Layers run in stripes of rows give what they give whole, in less memory."""
+
+import pytest
+import tiny
+import torch
+from generated import det
+from torch import nn
+from torch.nn import functional as F
+
+from bench.memory import measure_peak
+from uav_core.models import stripes
+from uav_core.models.layers import Resnet, conv_along_time
+from uav_core.models.vae import TemporalVAE, VAEParams
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def striped(monkeypatch):
+    """Everything in stripes of three rows or so, whatever its size."""
+
+    def set_up(most=32, least=3):
+        monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
+        monkeypatch.setattr(stripes, "MOST_STRIPES", most)
+        monkeypatch.setattr(stripes, "LEAST_ROWS", least)
+
+    return set_up
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("least", [1, 3, 5])
+@pytest.mark.parametrize("kind", tiny.VAES)
+def test_vae_is_the_same(striped, kind, least):
+    z, low_res = det("stripes/z", (1, 4, 3, 7, 9)), det("stripes/frames", (1, 3, 3, 7, 9))
+    vae, pixels = tiny.vae(kind), det("stripes/pixels", (1, 3, 2, 28, 36))
+    decoded, encoded = vae.decode(z, low_res), vae.encode(pixels)
+    striped(least=least)
+    close(vae.decode(z, low_res), decoded)
+    close(vae.encode(pixels), encoded)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 24), (1, 1, 9, 13)])
+def test_unet_is_the_same(striped, shape):
+    b, t, h, w = shape
+    inputs = (
+        det("stripes/latent", (b, 4, t, h, w)),
+        torch.full((b,), 500),
+        det("stripes/low_res", (b, 3, t, h, w)),
+        tiny.context()[:b],
+        torch.full((b,), 120),
+    )
+    whole = tiny.unet()(*inputs)
+    striped()
+    close(tiny.unet()(*inputs), whole)
+
+
+def test_a_mean_far_from_zero_is_not_lost(striped):
+    x = 1000 + det("stripes/x", (2, 64, 3, 11, 8))
+    norm = nn.GroupNorm(32, 64)
+    nn.init.normal_(norm.weight)
+    striped()
+    rows = torch.empty(2, 64, 3, 11, 8)
+    stripes.activation(norm, x)(rows, 0, 11)
+    # The whole layer's own error is of that size.
+    torch.testing.assert_close(rows, F.silu(norm(x.double().float())), rtol=1e-3, atol=1e-3)
+
+
+def test_decoding_takes_a_third_less_memory(striped):
+    vae = TemporalVAE(VAEParams(channels=(32, 64, 128), condition_channels=32)).eval()
+    z, low_res = torch.randn(1, 4, 3, 16, 16), torch.randn(1, 3, 3, 16, 16)
+    whole = measure_peak(lambda: vae.decode(z, low_res), CPU).live
+    striped(least=4)
+    assert measure_peak(lambda: vae.decode(z, low_res), CPU).live < 0.67 * whole
+
+
+def test_weights_come_through_the_layer(striped):
+    """Classes that compute with other weights than they hold, as ComfyUI's do, are heard."""
+
+    class Doubling(nn.Conv2d):
+        def forward(self, input):
+            return self._conv_forward(input, 2 * self.weight, self.bias)
+
+    class Operations(nn.Module):
+        Conv2d, Conv3d, Linear, GroupNorm = Doubling, nn.Conv3d, nn.Linear, nn.GroupNorm
+
+    x = det("stripes/resnet", (1, 32, 2, 12, 8))
+    resnet = Resnet(32, 64, eps=1e-6, operations=Operations)
+    whole = resnet(x)
+    striped()
+    close(resnet(x), whole)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_convolution_along_time_is_a_3d_one(kernel):
+    shape = (kernel, 1, 1)
+    conv = conv_along_time(nn)(8, 12, shape, padding=(kernel // 2, 0, 0))
+    x = det("stripes/time", (2, 8, 5, 4, 6))
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=(kernel // 2, 0, 0))
+    close(conv(x), expected)
+    close(conv(x.contiguous(memory_format=torch.channels_last_3d)), expected)

@@ -1,0 +1,198 @@
+"""Norm, SiLU and convolution in stripes of rows, so that only a stripe's activations exist.
+
+A layer run whole holds its input, the normalised input and its result. In stripes the normalised
+input is a few rows in a buffer, and a result may be written over the tensor it was computed from,
+as the buffer keeps the rows that the next stripe looks back at. The numbers are the same to
+rounding: the norm's statistics are gathered first, over everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROWS = 3
+"""The axis of b c t h w that is cut."""
+MOST_STRIPES = 32
+LEAST_ROWS = 4
+WHOLE_UP_TO = {"cpu": 16 * 2**20}
+"""Bytes of a tensor that is not worth cutting, by kind of device..."""
+WHOLE_ELSEWHERE = 512 * 2**20
+"""... and on all others, where many small calls cost more than on a CPU."""
+
+Work = Callable[[Tensor, Tensor | None], Tensor]
+Fill = Callable[[Tensor, int, int], None]
+"""fill(target, first, stop): put so many rows of a layer's input into ``target``."""
+
+
+class LendsWeights:
+    """Mixed into a convolution: lends the weights it would compute with to a function.
+
+    They come through the layer's own class, which may cast, stream or patch them.
+    """
+
+    _work: Work | None = None
+
+    def lend(self, work: Work, like: Tensor) -> Tensor:
+        """``work(weight, bias)`` with the weights for an input such as ``like``."""
+        self._work = work
+        try:
+            return self(like)  # type: ignore[operator]
+        finally:
+            self._work = None
+
+    def _conv_forward(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if self._work is not None:
+            return self._work(weight, bias)
+        return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
+
+
+def is_striped(x: Tensor, enlarged: int = 1) -> bool:
+    """Whether stripes serve for ``x`` (b c t h w), or for one so many times as large."""
+    return (
+        x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and x.shape[ROWS] > LEAST_ROWS
+        and enlarged * x.nbytes > WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
+    )
+
+
+def blank(like: Tensor, *shape: int) -> Tensor:
+    """A tensor to be written, with the channels last."""
+    layout = torch.channels_last_3d
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def stripes(height: int) -> Iterator[tuple[int, int]]:
+    """(first, stop) of every stripe."""
+    rows = max(LEAST_ROWS, -(-height // MOST_STRIPES))
+    for first in range(0, height, rows):
+        yield first, min(first + rows, height)
+
+
+def activation(norm: nn.Module, x: Tensor) -> Fill:
+    """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w) fp32.
+
+    The statistics are those of ``x`` now, whatever is written into it later.
+    """
+    scale, shift = scale_and_shift(norm, x)
+
+    def fill(target: Tensor, first: int, stop: int) -> None:
+        torch.addcmul(shift, x[:, :, :, first:stop], scale, out=target)
+        F.silu(target, inplace=True)
+
+    return fill
+
+
+def doubled(x: Tensor) -> Fill:
+    """The rows of ``x`` enlarged to twice its sides by repetition."""
+
+    def fill(target: Tensor, first: int, stop: int) -> None:
+        rows = x[:, :, :, torch.arange(first, stop, device=x.device) // 2]
+        target[..., 0::2] = rows
+        target[..., 1::2] = rows
+
+    return fill
+
+
+def scale_and_shift(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1)."""
+    groups, c = norm.num_groups, x.shape[1]  # type: ignore[union-attr]
+    means, squares, counts = [], [], []
+    for first, stop in stripes(x.shape[ROWS]):
+        rows = x[:, :, :, first:stop].permute(0, 2, 3, 4, 1).flatten(1, 3)
+        mean = rows.mean(1)
+        means.append(mean)
+        squares.append((rows - mean[:, None]).square_().sum(1))
+        counts.append(rows.shape[1])
+    # Parts of unlike size joined (Chan, Golub & LeVeque 1979), in twice the precision.
+    mean, inner = torch.stack(means).double(), torch.stack(squares).double()
+    count = mean.new_tensor(counts)[:, None, None]
+    n = count.sum() * (c // groups)
+
+    def by_group(values: Tensor) -> Tensor:
+        return values.unflatten(-1, (groups, c // groups)).sum(-1, keepdim=True)
+
+    centre = by_group((mean * count).sum(0)) / n
+    spread = mean - centre.expand(-1, -1, c // groups).flatten(-2)
+    variance = by_group((inner + count * spread.square()).sum(0)) / n
+    # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
+    eps = norm.eps  # type: ignore[union-attr]
+    probe = norm(x.new_tensor([-1.0, 1.0]).expand(1, c, 2)).double()[0]
+    weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
+    bias = (probe[:, 1] + probe[:, 0]) / 2
+    rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)
+    scale = weight * rate
+    shift = bias - centre.expand(-1, -1, c // groups).flatten(-2) * scale
+    return scale.to(x.dtype)[..., None, None, None], shift.to(x.dtype)[..., None, None, None]
+
+
+def convolve(
+    conv: LendsWeights,
+    fill: Fill,
+    out: Tensor,
+    channels: int,
+    *,
+    onto: bool = False,
+    rest: Callable[[int, int], Tensor] | None = None,
+) -> Tensor:
+    """A 3x3 (per frame) or 3x3x3 convolution of what ``fill`` gives, written to ``out``.
+
+    ``channels`` of the input. ``onto`` adds to what ``out`` (b c t h w) holds; ``rest(first,
+    stop)`` are rows to add as well. ``out`` may be the tensor that ``fill`` reads.
+    """
+    b, _, t, height, width = out.shape
+    spans = list(stripes(height))
+    tall = spans[0][1] + 2
+
+    def work(weight: Tensor, bias: Tensor | None) -> Tensor:
+        taps = [weight] if weight.ndim == 4 else [w.contiguous() for w in weight.unbind(2)]
+        buffer = blank(out, b, channels, t, tall, width)
+        buffer[:, :, :, 0] = 0
+        filled = last = 0
+        for first, stop in spans:
+            # Rows first - 1 to stop + 1: row r of the picture is row r - first + 1 of the buffer.
+            if first:
+                buffer[:, :, :, :2] = buffer[:, :, :, last - 1 : last + 1]
+            last = stop - first + 1
+            ahead = min(stop + 1, height)
+            if ahead > filled:
+                fill(buffer[:, :, :, filled - first + 1 : ahead - first + 1], filled, ahead)
+            if stop == height:
+                buffer[:, :, :, last] = 0
+            filled = ahead
+            rows = out[:, :, :, first:stop]
+            _convolve_rows(buffer[:, :, :, : last + 1], taps, bias, rows, onto)
+            if rest is not None:
+                rows += rest(first, stop)
+        return out
+
+    return conv.lend(work, out)
+
+
+def _convolve_rows(
+    x: Tensor, taps: list[Tensor], bias: Tensor | None, out: Tensor, onto: bool
+) -> None:
+    """Rows (b c t h + 2 w) -> ``out`` (b c t h w); zeros to the sides and beyond the times."""
+    b, t = x.shape[0], x.shape[2]
+
+    def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:
+        flat = x[:, :, first:stop].transpose(1, 2).flatten(0, 1)
+        result = F.conv2d(flat, tap, bias, padding=(0, 1))
+        return result.unflatten(0, (b, stop - first)).transpose(1, 2)
+
+    now = taps[len(taps) // 2]
+    if onto:
+        out += frames(0, t, now, bias)
+    else:
+        out.copy_(frames(0, t, now, bias))
+    if len(taps) == 3 and t > 1:
+        out[:, :, 1:] += frames(0, t - 1, taps[0])
+        out[:, :, :-1] += frames(1, t, taps[2])
