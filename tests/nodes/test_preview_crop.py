@@ -102,7 +102,7 @@ def test_a_video_is_read_where_it_is_needed(pack, networks, tmp_path, monkeypatc
 
 
 def test_the_estimate_is_about_right(pack, networks):
-    """Within three times, on a machine that does other things as well."""
+    """Within five times, on a machine that does other things as well."""
     images = graph.frames(T, 16, 32)
     result = run(pack, networks, images, frames=8, width=16, propagation_steps="")
     text = result.result[2]
@@ -115,7 +115,7 @@ def test_the_estimate_is_about_right(pack, networks):
     started = time.perf_counter()
     run(pack, networks, images, frames=T, propagation_steps="")
     took = time.perf_counter() - started
-    assert took / 3 < seconds < took * 3
+    assert took / 5 < seconds < took * 5
 
 
 def test_memory_is_that_of_the_whole_frames(pack, networks):

@@ -129,6 +129,7 @@ def test_a_file_too_large_for_the_server_is_said(comfy_server, clip, tmp_path, c
     assert "--max-upload-size 115" in caplog.text
 
 
+@pytest.mark.slow
 def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_path):
     source = shrink_clip(sample_clip, tmp_path / "long.mp4", 13, (48, 32))
     target = tmp_path / "out.mp4"
