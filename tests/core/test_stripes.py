@@ -1,5 +1,7 @@
 """Layers run in stripes of rows give what they give whole, in less memory."""
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -102,7 +104,9 @@ def test_weights_come_through_the_layer(striped):
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_convolution_along_time_is_a_3d_one(kernel):
     shape = (kernel, 1, 1)
-    conv = conv_along_time(nn)(8, 12, shape, padding=(kernel // 2, 0, 0))
+    operations: Any = nn
+    made: Any = conv_along_time(operations)
+    conv = made(8, 12, shape, padding=(kernel // 2, 0, 0))
     x = det("stripes/time", (2, 8, 5, 4, 6))
     expected = F.conv3d(x, conv.weight, conv.bias, padding=(kernel // 2, 0, 0))
     close(conv(x), expected)
