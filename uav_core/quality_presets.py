@@ -30,8 +30,8 @@ class QualityPreset:
 
 
 PRESETS = {
-    "Draft": QualityPreset(steps=2, propagated=1),
-    "Balanced": QualityPreset(steps=4),
+    "Draft": QualityPreset(steps=3),
+    "Balanced": QualityPreset(steps=6),
     "Best": QualityPreset(steps=10),
 }
 """From fast to careful."""

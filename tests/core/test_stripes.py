@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.memory import measure_peak
-from uav_core.models import stripes
+from uav_core.models import stripes, unet
 from uav_core.models.layers import Resnet, conv_along_time
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -63,6 +63,21 @@ def test_unet_is_the_same(striped, shape):
     whole = tiny.unet()(*inputs)
     striped()
     close(tiny.unet()(*inputs), whole)
+
+
+def test_clips_of_a_batch_one_after_the_other(monkeypatch):
+    inputs = (
+        det("alone/latent", (2, 4, 3, 8, 16)),
+        torch.tensor([500, 20]),
+        det("alone/low_res", (2, 3, 3, 8, 16)),
+        tiny.context(),
+        torch.tensor([120, 7]),
+    )
+    together = tiny.unet()(*inputs)
+    peak = measure_peak(lambda: tiny.unet()(*inputs), CPU).live
+    monkeypatch.setattr(unet, "ALONE_FROM", 0)
+    close(tiny.unet()(*inputs), together)
+    assert measure_peak(lambda: tiny.unet()(*inputs), CPU).live < 0.6 * peak
 
 
 def test_a_mean_far_from_zero_is_not_lost(striped):
