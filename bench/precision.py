@@ -15,7 +15,8 @@ from uav_core.models.vae import TemporalVAE, VAEParams
 from .cases import TINY_UNET, TINY_VAE, Setup, generated, unet_inputs, vae_inputs
 from .measure import seconds
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HALVES = {"cpu": (torch.bfloat16,)}
+"""By kind of device; others have both. A CPU computes fp16 many times slower than fp32."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def compare(
 ) -> list[Precision]:
     """One network, its precisions taking turns."""
     calls = {}
-    for dtype in DTYPES:
+    halves = HALVES.get(setup.device.type, (torch.bfloat16, torch.float16))
+    for dtype in (torch.float32, *halves):
         cast = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
         for own, whole in zip(cast.buffers(), network.buffers(), strict=True):
             own.data = whole.data  # rotary tables stay fp32, as in the pack

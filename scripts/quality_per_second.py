@@ -100,22 +100,27 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
         guided = way.start <= i / way.steps < way.end
         latent = x * signal
 
-        def predict(guidance: float, latent: Tensor = latent, time_step: int = time_step) -> Tensor:
-            args = (noisy, context, included.NOISE_LEVEL, guidance)
+        def clean_by(guidance: float) -> Tensor:
             parts = []
             for segment in plan:
                 s = slice(segment.start, segment.stop)
-                low, *rest = args
-                part = velocity(weights.unet, latent[:, :, s], time_step, low[:, :, s], *rest)
-                parts.append((segment, part))
-            return combine(parts, latent)
+                v = velocity(
+                    weights.unet,
+                    latent[:, :, s],  # noqa: B023
+                    time_step,  # noqa: B023
+                    noisy[:, :, s],
+                    context,
+                    included.NOISE_LEVEL,
+                    guidance,
+                )
+                parts.append((segment, v))
+            v = combine(parts, latent)  # noqa: B023
+            return signal * latent - sigma * signal * v  # noqa: B023
 
-        v = predict(way.guidance if guided else 1.0)
-        clean = signal * latent - sigma * signal * v
+        clean = clean_by(way.guidance if guided else 1.0)
         if way.rescale and guided and way.guidance != 1:
             # The unguided prediction is asked for again, which is not counted as a cost.
-            plain = signal * latent - sigma * signal * predict(1.0)
-            scaled = clean * (plain.std() / clean.std())
+            scaled = clean * (clean_by(1.0).std() / clean.std())
             clean = clean.lerp(scaled, way.rescale)
         x = solver.correct(x, clean, sigma)
         kept = clean

@@ -1,5 +1,7 @@
 """Layers run in stripes of rows give what they give whole, in less memory."""
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.memory import measure_peak
-from uav_core.models import stripes
+from uav_core.models import stripes, unet
 from uav_core.models.layers import Resnet, conv_along_time
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -63,6 +65,21 @@ def test_unet_is_the_same(striped, shape):
     close(tiny.unet()(*inputs), whole)
 
 
+def test_clips_of_a_batch_one_after_the_other(monkeypatch):
+    inputs = (
+        det("alone/latent", (2, 4, 3, 8, 16)),
+        torch.tensor([500, 20]),
+        det("alone/low_res", (2, 3, 3, 8, 16)),
+        tiny.context(),
+        torch.tensor([120, 7]),
+    )
+    together = tiny.unet()(*inputs)
+    peak = measure_peak(lambda: tiny.unet()(*inputs), CPU).live
+    monkeypatch.setattr(unet, "ALONE_FROM", 0)
+    close(tiny.unet()(*inputs), together)
+    assert measure_peak(lambda: tiny.unet()(*inputs), CPU).live < 0.6 * peak
+
+
 def test_a_mean_far_from_zero_is_not_lost(striped):
     x = 1000 + det("stripes/x", (2, 64, 3, 11, 8))
     norm = nn.GroupNorm(32, 64)
@@ -102,7 +119,9 @@ def test_weights_come_through_the_layer(striped):
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_convolution_along_time_is_a_3d_one(kernel):
     shape = (kernel, 1, 1)
-    conv = conv_along_time(nn)(8, 12, shape, padding=(kernel // 2, 0, 0))
+    operations: Any = nn
+    made: Any = conv_along_time(operations)
+    conv = made(8, 12, shape, padding=(kernel // 2, 0, 0))
     x = det("stripes/time", (2, 8, 5, 4, 6))
     expected = F.conv3d(x, conv.weight, conv.bias, padding=(kernel // 2, 0, 0))
     close(conv(x), expected)

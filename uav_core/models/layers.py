@@ -108,13 +108,13 @@ class Resnet(nn.Module):
             )
 
         self.norm1 = operations.GroupNorm(groups_in, in_channels, eps=eps, **factory)
-        self.conv1 = conv(in_channels, 0)
+        self.conv1: Any = conv(in_channels, 0)
         if time_channels is not None:
             self.time_emb_proj = operations.Linear(time_channels, out_channels, **factory)
         else:
             self.time_emb_proj = None
         self.norm2 = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
-        self.conv2 = conv(out_channels, 1)
+        self.conv2: Any = conv(out_channels, 1)
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
         else:

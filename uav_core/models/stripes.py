@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 ROWS = 3
 """The axis of b c t h w that is cut."""
@@ -77,7 +77,7 @@ def stripes(height: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + rows, height)
 
 
-def activation(norm: nn.Module, x: Tensor) -> Fill:
+def activation(norm: Any, x: Tensor) -> Fill:
     """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w) fp32.
 
     The statistics are those of ``x`` now, whatever is written into it later.
@@ -102,9 +102,9 @@ def doubled(x: Tensor) -> Fill:
     return fill
 
 
-def scale_and_shift(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1)."""
-    groups, c = norm.num_groups, x.shape[1]  # type: ignore[union-attr]
+    groups, c = norm.num_groups, x.shape[1]
     means, squares, counts = [], [], []
     for first, stop in stripes(x.shape[ROWS]):
         rows = x[:, :, :, first:stop].permute(0, 2, 3, 4, 1).flatten(1, 3)
@@ -124,7 +124,7 @@ def scale_and_shift(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     spread = mean - centre.expand(-1, -1, c // groups).flatten(-2)
     variance = by_group((inner + count * spread.square()).sum(0)) / n
     # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
-    eps = norm.eps  # type: ignore[union-attr]
+    eps = norm.eps
     probe = norm(x.new_tensor([-1.0, 1.0]).expand(1, c, 2)).double()[0]
     weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
     bias = (probe[:, 1] + probe[:, 0]) / 2

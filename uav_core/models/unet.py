@@ -26,6 +26,10 @@ from .layers import (
 )
 from .temporal import ROTARY_DIMS, FeedForward, RotaryTable, StageModule, TemporalAttention
 
+ALONE_FROM = 8 * 32 * 32
+"""Positions (t h w) of a clip from which a CPU runs it alone. With fewer the weights, read once for
+every clip, would take longer than the arithmetic, and there is little memory to save."""
+
 
 @dataclass(frozen=True)
 class UNetParams:
@@ -397,13 +401,15 @@ class TemporalUNet(nn.Module):
         Returns:
             v, (b, 4, t, h, w).
         """
-        inputs = (latent, timestep, low_res, context, noise_level)
-        if len(latent) == 1 or latent.device.type != "cpu" or torch.is_grad_enabled():
-            return self._run(*inputs, attend)
-        # Clips of a batch do not see each other. On a CPU one after the other takes no longer,
-        # and half the memory.
-        clips = zip(*(x.split(1) for x in inputs), strict=True)
-        return torch.cat([self._run(*clip, attend) for clip in clips])
+        together = latent.device.type != "cpu" or latent[0, 0].numel() < ALONE_FROM
+        if len(latent) == 1 or together or torch.is_grad_enabled():
+            return self._run(latent, timestep, low_res, context, noise_level, attend)
+        # Clips of a batch do not see each other: one after the other takes half the memory.
+        outs = [
+            self._run(latent[i], timestep[i], low_res[i], context[i], noise_level[i], attend)
+            for i in (slice(i, i + 1) for i in range(len(latent)))
+        ]
+        return torch.cat(outs)
 
     def _run(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -120,7 +120,7 @@ class Level(nn.Module):
         )
         self.upsamplers = nn.ModuleList([Upsample(cout, **made)]) if change == "up" else None
 
-    def layers(self) -> Iterator[nn.Module]:
+    def layers(self) -> Iterator[Any]:
         """All of them in order, to be run by someone who keeps no other tensor alive."""
         yield from self.resnets
         for change in (self.downsamplers, self.upsamplers):
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         x = per_frame(self.conv_in, x)
         for block in self.down_blocks:
-            for layer in block.layers():
+            for layer in cast(Level, block).layers():
                 x = layer(x)
         x = self.mid_block(x, attend)
         return per_frame(self.conv_out, activated(self.conv_norm_out, x))
@@ -226,7 +226,7 @@ class Decoder(nn.Module):
             del condition
         x = self.mid_block(x, attend)
         for block in self.up_blocks:
-            for layer in block.layers():
+            for layer in cast(Level, block).layers():
                 x = layer(x)
         return per_frame(self.conv_out, activated(self.conv_norm_out, x))
 
