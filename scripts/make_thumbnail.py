@@ -24,7 +24,8 @@ from clips import first_frame
 from comfy_page import ComfyPage
 
 NEED_MORE = ("old_footage", "after_generator")
-VIEW: ViewportSize = {"width": 1600, "height": 1000}
+# Wide enough that the page still draws texts when it shows the widest workflow as a whole.
+VIEW: ViewportSize = {"width": 2600, "height": 1500}
 WIDTH = 1000
 MARGIN = 8
 # Where the groups of the workflow lie on the page: left, top, right, bottom.

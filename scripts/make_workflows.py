@@ -42,7 +42,7 @@ def upscale_video() -> Graph:
     propagation = g.propagation(1200, 120, models.flow, frames)
     latent = g.sampler(1200, 440, models.unet, conditioning, propagation=propagation)
     images = g.decode(1620, 120, latent, models.vae, frames)
-    g.save_video(1620, 380, images, fps, audio)
+    g.save_video(1620, 450, images, fps, audio)
     g.group("1  Your clip", (-40, 40, 340, 700), "#3f789e")
     g.group("2  Models", (320, 40, 400, 580), "#8A8")
     g.group("3  Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-
 BOUNDARY = -10
 """The node that stands for what a subgraph is given; its slots are the subgraph's inputs."""
 
@@ -41,9 +40,7 @@ class Graph:
     given: list[str] = field(default_factory=list)
     """The types of a subgraph's inputs."""
 
-    def add(
-        self, type: str, pos: tuple[int, int], size: tuple[int, int], /, **options: Any
-    ) -> int:
+    def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], /, **options: Any) -> int:
         """Add a node and return its id; what is not an option of Node is an input."""
         extra = {key: options.pop(key) for key in ("title", "color", "models") if key in options}
         self.nodes.append(Node(type, pos, size, options, **extra))

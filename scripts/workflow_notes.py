@@ -88,8 +88,8 @@ Group 1 is ComfyUI's own template *Wan 2.1 Text to Video*; its frames (832x480) 
 come out at 3328x1920. Any other generator does as well: connect its frames in place of *VAE Decode*
 and set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
 
-- **Wan's three files** are not part of the pack; *huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged*
-  has them: *wan2.1_t2v_1.3B_fp16* (diffusion_models), *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders),
+- **Wan's three files** are not part of the pack;
+  *huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged* has them: *wan2.1_t2v_1.3B_fp16* (diffusion_models), *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders),
   *wan_2.1_vae* (vae).
 - **noise_level** low (20): the frames are clean already. Higher invents more.
 - Change the upscaler's settings and queue again: Wan does not run a second time while its seed is
@@ -102,8 +102,8 @@ Eight frames, four versions: **noise level** 20 and 80 from top to bottom, **gui
 left to right. Everything else is the same, the seed too.
 
 1. Choose a clip; *batch_index* in *The first eight frames* says where to begin.
-2. Change the values in the two *Low-Res Conditioning* and the four *Segment Samplers*, and the names
-   in *Compare Videos* with them.
+2. Change the values in the two *Low-Res Conditioning* and the four *Segment Samplers*, and the
+   names in *Compare Videos* with them.
 3. Press **Run**. The tables say how steady each version is; the video shows all four at once.
 
 With the authors' weights, noise levels 50 and 150 and guidance 4 and 8 tell more.

@@ -22,14 +22,14 @@ def single_image() -> Graph:
     conditioning = g.conditioning(760, 500, image, texts)
     latent = g.sampler(1200, 120, models.unet, conditioning)
     images = g.decode(1620, 120, latent, models.vae, image)
-    g.put("SaveImage", (1620, 380), (360, 420), images=images, filename_prefix="upscaled")
+    g.put("SaveImage", (1620, 450), (360, 420), images=images, filename_prefix="upscaled")
     g.group("1  Your image", (-40, 40, 340, 700), SOURCE)
     g.group("2  Models", (320, 40, 400, 700), LOADERS)
     g.group("3  Text and low-res conditioning", (740, 40, 420, 700), TEXT)
     g.group("4  Sampling", (1180, 40, 400, 1020), SAMPLING)
     g.group("5  Decode and save", (1600, 40, 400, 1020), RESULT)
-    g.note((-40, 770), (580, 290), notes.IMAGE)
-    g.note((560, 770), (600, 290), notes.authors(propagation=False))
+    g.note((-40, 790), (580, 270), notes.IMAGE)
+    g.note((560, 790), (600, 270), notes.authors(propagation=False))
     return g
 
 
@@ -46,14 +46,14 @@ def low_vram() -> Graph:
     propagation = g.propagation(1200, 120, models.flow, frames)
     latent = g.sampler(1200, 440, tiled, conditioning, propagation=propagation)
     images = g.decode(1620, 120, latent, models.vae, frames, frames_per_group=1, tile=TILE)
-    g.save_video(1620, 380, images, fps, audio)
+    g.save_video(1620, 450, images, fps, audio)
     g.group("1  Your clip", (-40, 40, 340, 740), SOURCE)
     g.group("2  Models, small and tiled", (320, 40, 400, 740), LOADERS)
     g.group("3  Text and low-res conditioning", (740, 40, 420, 740), TEXT)
     g.group("4  Sampling along the motion", (1180, 40, 400, 1060), SAMPLING)
     g.group("5  Decode and save", (1600, 40, 400, 1060), RESULT)
-    g.note((-40, 810), (580, 290), notes.LOW_VRAM)
-    g.note((560, 810), (600, 290), notes.authors())
+    g.note((-40, 830), (580, 270), notes.LOW_VRAM)
+    g.note((560, 830), (600, 270), notes.authors())
     return g
 
 
@@ -107,15 +107,15 @@ def old_footage() -> Graph:
     propagation = g.propagation(1640, 120, models.flow, frames)
     latent = g.sampler(1640, 440, models.unet, conditioning, propagation=propagation)
     images = g.decode(2060, 120, latent, models.vae, frames)
-    g.save_video(2060, 380, images, fps, audio)
+    g.save_video(2060, 450, images, fps, audio)
     g.group("1  Your footage", (-40, 40, 340, 700), SOURCE)
     g.group("2  Models", (320, 40, 400, 700), LOADERS)
     g.group("3  Caption", (740, 40, 420, 1020), "#3a7a6a")
     g.group("4  Text and low-res conditioning", (1180, 40, 420, 1020), TEXT)
     g.group("5  Sampling along the motion", (1620, 40, 400, 1020), SAMPLING)
     g.group("6  Decode and save", (2040, 40, 400, 1020), RESULT)
-    g.note((-40, 770), (370, 290), notes.FOOTAGE)
-    g.note((350, 770), (370, 290), notes.authors())
+    g.note((-40, 790), (370, 270), notes.FOOTAGE)
+    g.note((350, 790), (370, 270), notes.authors())
     return g
 
 
@@ -138,14 +138,14 @@ def after_generator() -> Graph:
     propagation = g.propagation(2060, 120, models.flow, generated)
     latent = g.sampler(2060, 440, models.unet, conditioning, propagation=propagation)
     images = g.decode(2480, 120, latent, models.vae, generated)
-    g.save_video(2480, 380, images, 16.0)
+    g.save_video(2480, 450, images, 16.0)
     g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 40, 1200, 700), SOURCE)
     g.group("2  Models", (1180, 40, 400, 700), LOADERS)
     g.group("3  Text and low-res conditioning", (1600, 40, 420, 1020), TEXT)
     g.group("4  Sampling along the motion", (2040, 40, 400, 1020), SAMPLING)
     g.group("5  Decode and save", (2460, 40, 400, 1020), RESULT)
-    g.note((-40, 770), (800, 290), notes.GENERATOR)
-    g.note((780, 770), (800, 290), notes.authors())
+    g.note((-40, 790), (800, 270), notes.GENERATOR)
+    g.note((780, 790), (800, 270), notes.authors())
     return g
 
 
@@ -238,8 +238,8 @@ def compare_settings() -> Graph:
     texts = g.texts(760, 120, models.clip)
     rows = []
     for row, level in enumerate((20, 80)):
-        y = 120 + 640 * row
-        conditioning = g.conditioning(760, 500 + 640 * row, piece, texts, noise_level=level)
+        y = 120 + 720 * row
+        conditioning = g.conditioning(760, 500 + 720 * row, piece, texts, noise_level=level)
         clips = []
         for column, guidance in enumerate((1.0, 3.0)):
             latent = g.sampler(
@@ -250,7 +250,7 @@ def compare_settings() -> Graph:
                 propagation=propagation,
                 guidance=guidance,
             )
-            clips.append(g.decode(2020, y + 260 * column, latent, models.vae, piece))
+            clips.append(g.decode(2020, y + 330 * column, latent, models.vae, piece))
         compared = g.put(
             "UpscaleAVideoCompare",
             (2440, y),
@@ -273,10 +273,10 @@ def compare_settings() -> Graph:
     g.save_video(2900, 330, grid, fps, prefix="video/compared")
     g.group("1  Your clip", (-40, 40, 340, 860), SOURCE)
     g.group("2  Models and motion", (320, 40, 400, 920), LOADERS)
-    g.group("3  Text and two noise levels", (740, 40, 420, 1320), TEXT)
-    g.group("4  Two values of guidance at each", (1180, 40, 800, 1320), SAMPLING)
-    g.group("5  Decode", (2000, 40, 400, 1320), RESULT)
-    g.group("6  Compare", (2420, 40, 440, 1320), "#3a7a6a")
+    g.group("3  Text and two noise levels", (740, 40, 420, 1400), TEXT)
+    g.group("4  Two values of guidance at each", (1180, 40, 800, 1400), SAMPLING)
+    g.group("5  Decode", (2000, 40, 400, 1400), RESULT)
+    g.group("6  Compare", (2420, 40, 440, 1400), "#3a7a6a")
     g.group("7  All four", (2880, 40, 400, 900), RESULT)
-    g.note((-40, 990), (760, 370), notes.COMPARE)
+    g.note((-40, 1010), (760, 430), notes.COMPARE)
     return g

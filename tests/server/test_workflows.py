@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import blueprint
 import numpy as np
 import pytest
 from clips import first_frame, read_clip, shrink_clip
+from comfy_server import PACK_FOLDER
 from graphs import Graph, shortened
 from PIL import Image
 
-SIZE, FRAMES = (48, 32), 10
+SIZE, FRAMES = (48, 32), 3
 LARGE = (4 * SIZE[0], 4 * SIZE[1])
 SAMPLER, DECODE = "UpscaleAVideoSegmentSampler", "UpscaleAVideoVAEDecode"
 CAPTION = "A rabbit stands in a meadow"
@@ -16,7 +18,7 @@ CAPTION = "A rabbit stands in a meadow"
 
 @pytest.fixture(scope="session")
 def tiny_clip(sample_clip, tmp_path_factory):
-    """Ten frames at half the size."""
+    """Three frames at half the size."""
     return shrink_clip(sample_clip, tmp_path_factory.mktemp("tiny") / "tiny.mp4", FRAMES, SIZE)
 
 
@@ -90,10 +92,19 @@ def test_after_a_generator(comfy_server, tiny_clip):
 def test_four_settings_side_by_side(comfy_server, tiny_clip):
     graph = shortened("compare_settings", comfy_server)
     graph.set("LoadVideo", file=comfy_server.upload(tiny_clip))
+    graph.set("ImageFromBatch", length=2)
     entry = comfy_server.run(graph.prompt)
     result = read_clip(comfy_server.output_path(entry, graph.id("SaveVideo")))
-    assert result.frames == 8
+    assert result.frames == 2
     assert result.size[0] > 2 * LARGE[0] and result.size[1] > 2 * LARGE[1]
     tables = [entry["outputs"][key]["text"][0] for key in graph.ids("UpscaleAVideoCompare")]
     for level, table in zip((20, 80), tables, strict=True):
         assert f"noise {level} guidance 1" in table and f"noise {level} guidance 3" in table
+
+
+def test_the_blueprint_is_listed(comfy_server):
+    """Its run is in the browser's tests: only the page turns it into something to run."""
+    listed = comfy_server.get("/global_subgraphs").values()
+    (entry,) = (entry for entry in listed if entry["name"] == blueprint.NAME)
+    assert entry["source"] == "custom_node"
+    assert entry["info"]["node_pack"].endswith(PACK_FOLDER)
