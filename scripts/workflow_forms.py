@@ -135,7 +135,7 @@ def _source(graph: Graph, out: Out, info: dict[str, Any]) -> str:
 def _ui_node(
     number: int, node: Node, sockets: list[Any], widgets: list[Any], info: dict[str, Any]
 ) -> dict[str, Any]:
-    result = {
+    result: dict[str, Any] = {
         "id": number,
         "type": node.type,
         "pos": list(node.pos),
@@ -150,7 +150,7 @@ def _ui_node(
     }
     if node.type != "MarkdownNote":
         definition = info[node.type]
-        result["properties"] = {"Node name for S&R": node.type}
+        result["properties"]["Node name for S&R"] = node.type
         result["outputs"] = [
             {"name": name, "type": kind, "links": None}
             for name, kind in zip(definition["output_name"], definition["output"], strict=True)

@@ -57,7 +57,7 @@ LOW_VRAM = """\
 
 What saves memory here, in the order to give it up again if you have more:
 
-- **frames_per_group 1**: the decoder takes one frame at a time. 3 is steadier over time.
+- **frames_per_group 1**: the decoder takes one frame at a time. 3 or 8 is steadier over time.
 - **tile 128** in *Temporal VAE Decode*: decodes squares of 128 input pixels. 0 takes whole frames.
 - **Tiles on Model**: the same for the U-Net. Bypass the node (Ctrl+B) for whole frames.
 - **weight_dtype fp8_e4m3fn**: half of fp16's memory for the weights, at a small loss.
@@ -88,9 +88,9 @@ Group 1 is ComfyUI's own template *Wan 2.1 Text to Video*; its frames (832x480) 
 come out at 3328x1920. Any other generator does as well: connect its frames in place of *VAE Decode*
 and set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
 
-- **Wan's three files** are not part of the pack;
-  *huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged* has them: *wan2.1_t2v_1.3B_fp16* (diffusion_models), *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders),
-  *wan_2.1_vae* (vae).
+- **Wan's three files** are not part of the pack. They are at huggingface.co, in
+  *Comfy-Org/Wan_2.1_ComfyUI_repackaged*: *wan2.1_t2v_1.3B_fp16* (diffusion_models),
+  *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders), *wan_2.1_vae* (vae).
 - **noise_level** low (20): the frames are clean already. Higher invents more.
 - Change the upscaler's settings and queue again: Wan does not run a second time while its seed is
   fixed. Out of memory: see the workflow *low_vram*."""
@@ -106,7 +106,8 @@ left to right. Everything else is the same, the seed too.
    names in *Compare Videos* with them.
 3. Press **Run**. The tables say how steady each version is; the video shows all four at once.
 
-With the authors' weights, noise levels 50 and 150 and guidance 4 and 8 tell more.
+The steps of propagation are the same for all four as well. With the authors' weights look around
+the numbers below.
 
 """
 

@@ -278,5 +278,5 @@ def compare_settings() -> Graph:
     g.group("5  Decode", (2000, 40, 400, 1400), RESULT)
     g.group("6  Compare", (2420, 40, 440, 1400), "#3a7a6a")
     g.group("7  All four", (2880, 40, 400, 900), RESULT)
-    g.note((-40, 1010), (760, 430), notes.COMPARE)
+    g.note((-40, 1010), (760, 430), notes.COMPARE + notes.authors())
     return g
