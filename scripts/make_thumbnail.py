@@ -1,6 +1,8 @@
 """Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
 
-They run on the sample clip with their own settings, in a real browser.
+They run on the first frames of the sample clip with their own settings, in a real browser; those
+whose first part needs models that the pack does not bring are shown as they open for a user who
+has those models.
 
     python scripts/make_thumbnail.py [NAME ...]
 """
@@ -14,16 +16,19 @@ from pathlib import Path
 
 from comfy_server import ComfyServer
 from layout import ROOT, comfyui_path, default_version, environment_python, find_chromium
-from make_workflows import WORKFLOWS
+from make_workflows import GRAPHS, WORKFLOWS
 from PIL import Image
 from playwright.sync_api import ViewportSize, sync_playwright
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+from clips import first_frame, read_clip, shrink_clip
 from comfy_page import ComfyPage
 
-TEMPLATES = ("upscale_video", "long_video")
-VIEW: ViewportSize = {"width": 1600, "height": 1000}
+NEED_MORE = ("old_footage", "after_generator")
+# Wide enough that the page still draws texts when it shows the widest workflow as a whole.
+VIEW: ViewportSize = {"width": 2600, "height": 1500}
 WIDTH = 1000
+FRAMES = 4
 MARGIN = 8
 # Where the groups of the workflow lie on the page: left, top, right, bottom.
 GROUPS_ON_PAGE = """() => {
@@ -43,7 +48,7 @@ log = logging.getLogger("make_thumbnail")
 def main() -> None:
     """Run the workflows on the page, and keep a picture of their groups."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in sys.argv[1:] or TEMPLATES:
+    for name in sys.argv[1:] or GRAPHS:
         target = WORKFLOWS / f"{name}.jpg"
         with tempfile.TemporaryDirectory() as folder:
             picture = picture_of_run(Path(folder), name)
@@ -55,19 +60,28 @@ def main() -> None:
 def picture_of_run(base: Path, name: str) -> Image.Image:
     """The workflow's part of the page, after a run."""
     python, comfyui = environment_python(), comfyui_path(default_version())
+    for node in GRAPHS[name]().nodes:
+        for url in node.models:
+            folder, file = url.split("/")[-2:]
+            (base / "models" / folder).mkdir(parents=True, exist_ok=True)
+            (base / "models" / folder / file).touch()
     server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
         )
-        server.upload(ROOT / "assets" / "sample.mp4")
+        sample = ROOT / "assets" / "sample.mp4"
+        size = read_clip(sample).size
+        server.upload(shrink_clip(sample, base / sample.name, FRAMES, size))
+        server.upload(first_frame(sample, base / "example.png"))
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)
         page.page.evaluate(
             "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
         )
-        page.run(timeout=3600)
+        if name not in NEED_MORE:
+            page.run(timeout=3600)
         page.page.wait_for_timeout(5000)  # for the message that the job is done to fade
         left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
         whole = Image.open(page.picture(name)).convert("RGB")

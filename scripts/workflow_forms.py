@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+BOUNDARY = -10
+"""The node that stands for what a subgraph is given; its slots are the subgraph's inputs."""
+
 
 @dataclass(frozen=True)
 class Out:
-    """One output of a node: what a link starts from."""
+    """One output of a node, or of BOUNDARY: what a link starts from."""
 
     node: int
     slot: int
@@ -24,6 +27,8 @@ class Node:
     inputs: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     color: str = ""
+    models: list[str] = field(default_factory=list)
+    """Addresses of files that the node needs; ComfyUI's page offers those that are missing."""
 
 
 @dataclass
@@ -32,10 +37,12 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    """The types of a subgraph's inputs."""
 
-    def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], **options: Any) -> int:
+    def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], /, **options: Any) -> int:
         """Add a node and return its id; what is not an option of Node is an input."""
-        extra = {key: options.pop(key) for key in ("title", "color") if key in options}
+        extra = {key: options.pop(key) for key in ("title", "color", "models") if key in options}
         self.nodes.append(Node(type, pos, size, options, **extra))
         return len(self.nodes)
 
@@ -59,7 +66,7 @@ def api(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
             continue
         specs = _input_specs(info[node.type])
         defaults = {
-            name: spec[1].get("default") for name, spec in specs.items() if _is_widget(spec)
+            name: _options(spec).get("default") for name, spec in specs.items() if _is_widget(spec)
         }
         inputs = {
             name: [str(value.node), value.slot] if isinstance(value, Out) else value
@@ -86,14 +93,14 @@ def ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
         for name, spec in specs.items():
             value = node.inputs.get(name)
             is_widget = _is_widget(spec)
-            if name not in node.inputs and is_widget and spec[1].get("default") is None:
+            if name not in node.inputs and is_widget and _options(spec).get("default") is None:
                 continue
             if not is_widget or isinstance(value, Out):
                 socket = {"name": name, "type": _type(spec), "link": None}
                 if is_widget:
                     socket["widget"] = {"name": name}
                 if isinstance(value, Out):
-                    source = info[graph.nodes[value.node - 1].type]["output"][value.slot]
+                    source = _source(graph, value, info)
                     link = [len(links) + 1, value.node, value.slot, number, len(sockets), source]
                     links.append(link)
                     socket["link"] = link[0]
@@ -102,6 +109,8 @@ def ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
                 widgets += _widget_values(name, spec, value)
         nodes.append(_ui_node(number, node, sockets, widgets, info))
     for link in links:
+        if link[1] == BOUNDARY:
+            continue
         output = nodes[link[1] - 1]["outputs"][link[2]]
         output["links"] = [*(output["links"] or []), link[0]]
     return {
@@ -116,10 +125,17 @@ def ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _source(graph: Graph, out: Out, info: dict[str, Any]) -> str:
+    """The type of what a link carries."""
+    if out.node == BOUNDARY:
+        return graph.given[out.slot]
+    return info[graph.nodes[out.node - 1].type]["output"][out.slot]
+
+
 def _ui_node(
     number: int, node: Node, sockets: list[Any], widgets: list[Any], info: dict[str, Any]
 ) -> dict[str, Any]:
-    result = {
+    result: dict[str, Any] = {
         "id": number,
         "type": node.type,
         "pos": list(node.pos),
@@ -134,10 +150,17 @@ def _ui_node(
     }
     if node.type != "MarkdownNote":
         definition = info[node.type]
-        result["properties"] = {"Node name for S&R": node.type}
+        result["properties"]["Node name for S&R"] = node.type
         result["outputs"] = [
             {"name": name, "type": kind, "links": None}
             for name, kind in zip(definition["output_name"], definition["output"], strict=True)
+        ]
+    if node.models:
+        result["properties"]["models"] = [
+            # The address ends in the models folder's name and the file's.
+            {"name": parts[-1], "url": url, "directory": parts[-2]}
+            for url in node.models
+            for parts in [url.split("/")]
         ]
     if node.title:
         result["title"] = node.title
@@ -155,14 +178,17 @@ def _type(spec: list[Any]) -> str:
     return "COMBO" if isinstance(spec[0], list) else spec[0]
 
 
+def _options(spec: list[Any]) -> dict[str, Any]:
+    return spec[1] if len(spec) > 1 else {}
+
+
 def _is_widget(spec: list[Any]) -> bool:
     kinds = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
-    options = spec[1] if len(spec) > 1 else {}
-    return _type(spec) in kinds and not options.get("forceInput")
+    return _type(spec) in kinds and not _options(spec).get("forceInput")
 
 
 def _widget_values(name: str, spec: list[Any], value: Any) -> list[Any]:
-    options = spec[1] if len(spec) > 1 else {}
+    options = _options(spec)
     if value is None or isinstance(value, Out):
         value = options.get("default")
     values = [value]

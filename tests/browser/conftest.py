@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clips import first_frame
 from comfy_server import ComfyServer
 from layout import default_version, find_chromium
 from served import served
@@ -52,11 +53,13 @@ def chromium():
 def page_server(chromium, tmp_path_factory, artifacts, sample_clip) -> Iterator[ComfyServer]:
     """The server whose page is driven: the newest tested ComfyUI, with its own frontend.
 
-    The clip that the template names lies in its input folder, as it does for a user who has one.
+    The files that the templates name lie in its input folder, as they do for a user who has them:
+    the clip, and the picture that every ComfyUI comes with.
     """
     base = tmp_path_factory.mktemp("comfyui-page", numbered=False)
     with served(default_version(), base, artifacts) as server:
         server.upload(sample_clip)
+        server.upload(first_frame(sample_clip, base / "example.png"))
         yield server
 
 

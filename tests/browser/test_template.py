@@ -7,7 +7,7 @@ from clips import read_clip
 from layout import ROOT
 
 TEMPLATE = "upscale_video"
-TEMPLATES = (TEMPLATE, "long_video")
+TEMPLATES = tuple(sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
 # Sent by the page; the nodes do without them.
 PAGE_ONLY = {"video-preview", "codec.encoding"}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,10 @@ def shrink_clip(source: Path, target: Path, frames: int, size: tuple[int, int]) 
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(frame.reformat(*size)))
         container.mux(stream.encode())
+    return target
+
+
+def first_frame(source: Path, target: Path) -> Path:
+    """The first picture of a video as a file."""
+    Image.fromarray(read_clip(source).pixels[0]).save(target)
     return target

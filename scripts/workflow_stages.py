@@ -1,0 +1,145 @@
+"""The five stages of an upscale as parts of a workflow: each puts its nodes where it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from presets import INCLUDED, Preset
+from workflow_forms import Graph, Out
+
+SAMPLE = "sample.mp4"
+QUALITY = "best quality, extremely detailed"
+FLAWS = "blur, worst quality"
+SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"
+
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the four loaders give."""
+
+    unet: Out
+    vae: Out
+    flow: Out | None
+    clip: Out
+
+
+class Stages(Graph):
+    """A workflow whose nodes start with a preset's values."""
+
+    def __init__(self, preset: Preset = INCLUDED) -> None:
+        super().__init__()
+        self.preset = preset
+
+    def put(self, type: str, pos: Position, size: tuple[int, int], /, **inputs: Any) -> Out:
+        """Add a node, a given input before the preset's; its first output."""
+        return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
+
+    def video(self, x: int, y: int) -> tuple[Out, Out, Out]:
+        """A video file; its frames, sound and frame rate."""
+        video = self.put("LoadVideo", (x, y), (300, 420), file=SAMPLE)
+        parts = self.put("GetVideoComponents", (x, y + 480), (300, 120), video=video)
+        return parts, Out(parts.node, 1), Out(parts.node, 2)
+
+    def models(self, x: int, y: int, weight_dtype: str = "default", flow: bool = True) -> Models:
+        """The loaders, one under the other; 480 high, 350 without a flow model."""
+        unet = self.put("UpscaleAVideoUNetLoader", (x, y), (360, 90), weight_dtype=weight_dtype)
+        vae = self.put("UpscaleAVideoVAELoader", (x, y + 150), (360, 70))
+        y += 280
+        motion = None
+        if flow:
+            motion = self.put("UpscaleAVideoFlowLoader", (x, y), (360, 70))
+            y += 130
+        clip = self.put("UpscaleAVideoTextEncoderLoader", (x, y), (360, 70))
+        return Models(unet, vae, motion, clip)
+
+    def texts(self, x: int, y: int, clip: Out, text: str | Out = QUALITY) -> tuple[Out, Out]:
+        """The positive and the negative prompt, one under the other; 320 high."""
+        size = (380, 130)
+        positive = self.put("CLIPTextEncode", (x, y), size, title=SHOWS, text=text, clip=clip)
+        negative = self.put(
+            "CLIPTextEncode", (x, y + 190), size, title=AVOID, text=FLAWS, clip=clip
+        )
+        return positive, negative
+
+    def conditioning(
+        self, x: int, y: int, frames: Out, texts: tuple[Out, Out], **values: Any
+    ) -> Sequence[Out]:
+        """The frames joined to the texts: positive, negative and latent; 180 high."""
+        node = self.put(
+            "UpscaleAVideoConditioning",
+            (x, y),
+            (380, 180),
+            frames=frames,
+            positive=texts[0],
+            negative=texts[1],
+            **{"seed": 0, **values},
+        )
+        return [Out(node.node, slot) for slot in range(3)]
+
+    def propagation(self, x: int, y: int, flow: Out | None, frames: Out) -> Out:
+        """Propagation along the motion; 260 high."""
+        return self.put(
+            "UpscaleAVideoPropagation",
+            (x, y),
+            (360, 260),
+            flow_model=flow,
+            frames=frames,
+            strength=0.5,
+            relative_threshold=0.001,
+            absolute_threshold=0.05,
+            flow_iterations=20,
+        )
+
+    def sampler(self, x: int, y: int, unet: Out, conditioning: Sequence[Out], **values: Any) -> Out:
+        """The segment sampler; 380 high, and 300 more for its preview."""
+        positive, negative, latent = conditioning
+        return self.put(
+            "UpscaleAVideoSegmentSampler",
+            (x, y),
+            (360, 380),
+            model=unet,
+            positive=positive,
+            negative=negative,
+            latent=latent,
+            segment_length=8,
+            overlap=2,
+            **{"seed": 0, **values},
+        )
+
+    def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:
+        """The frames four times as large; 270 high, with what it says after a run."""
+        fixed = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, **values}
+        return self.put(
+            "UpscaleAVideoVAEDecode",
+            (x, y),
+            (360, 270),
+            samples=latent,
+            vae=vae,
+            frames=frames,
+            **fixed,
+        )
+
+    def save_video(
+        self,
+        x: int,
+        y: int,
+        images: Out,
+        fps: Out | float,
+        audio: Out | None = None,
+        prefix: str = "video/upscaled",
+    ) -> None:
+        """A video of the frames, saved; 570 high with its player."""
+        made = self.put("CreateVideo", (x, y), (360, 130), images=images, fps=fps, audio=audio)
+        self.put(
+            "SaveVideo",
+            (x, y + 190),
+            (360, 380),
+            video=made,
+            filename_prefix=prefix,
+            format="auto",
+            codec="auto",
+        )

@@ -1,0 +1,110 @@
+"""Every shipped workflow beside the two plain ones runs to its end on a real server."""
+
+from __future__ import annotations
+
+import blueprint
+import numpy as np
+import pytest
+from clips import first_frame, read_clip, shrink_clip
+from comfy_server import PACK_FOLDER
+from graphs import Graph, shortened
+from PIL import Image
+
+SIZE, FRAMES = (48, 32), 3
+LARGE = (4 * SIZE[0], 4 * SIZE[1])
+SAMPLER, DECODE = "UpscaleAVideoSegmentSampler", "UpscaleAVideoVAEDecode"
+CAPTION = "A rabbit stands in a meadow"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(sample_clip, tmp_path_factory):
+    """Three frames at half the size."""
+    return shrink_clip(sample_clip, tmp_path_factory.mktemp("tiny") / "tiny.mp4", FRAMES, SIZE)
+
+
+@pytest.fixture
+def frame(tiny_clip, tmp_path):
+    """Its first frame as a picture."""
+    return first_frame(tiny_clip, tmp_path / "frame.png")
+
+
+def saved(server, graph: Graph, kind: str = "SaveVideo"):
+    """Run; the one file that the workflow saves."""
+    return server.output_path(server.run(graph.prompt), graph.id(kind))
+
+
+def shrunk(pixels: np.ndarray) -> np.ndarray:
+    """Pictures at a quarter of their size, by areas."""
+    t, h, w, c = pixels.shape
+    return pixels.reshape(t, h // 4, 4, w // 4, 4, c).mean((2, 4))
+
+
+def check_upscaled(source: np.ndarray, result: np.ndarray) -> None:
+    """Four times as large, every picture the enlargement of its own."""
+    assert result.shape[2:0:-1] == LARGE
+    assert len(result) == len(source)
+    assert np.abs(shrunk(result) - source).mean() < 12
+
+
+def test_a_single_image(comfy_server, frame):
+    graph = shortened("single_image", comfy_server)
+    graph.set("LoadImage", image=comfy_server.upload(frame))
+    with Image.open(saved(comfy_server, graph, "SaveImage")) as result:
+        check_upscaled(np.asarray(Image.open(frame))[None], np.asarray(result)[None])
+
+
+def test_with_little_memory(comfy_server, tiny_clip):
+    graph = shortened("low_vram", comfy_server)
+    graph.set("LoadVideo", file=comfy_server.upload(tiny_clip))
+    # Smaller than the clip, or there would be one tile only.
+    graph.set("UpscaleAVideoTiles", tile=32, overlap=8).set(DECODE, tile=32, tile_overlap=8)
+    result = read_clip(saved(comfy_server, graph))
+    check_upscaled(read_clip(tiny_clip).pixels, result.pixels)
+
+
+def test_a_caption_goes_into_the_prompt(comfy_server, tiny_clip):
+    """The model that writes captions is no part of the pack: a text stands for its answer."""
+    graph = shortened("old_footage", comfy_server)
+    graph.set("LoadVideo", file=comfy_server.upload(tiny_clip))
+    if "TextGenerate" in comfy_server.object_info():
+        given = comfy_server.object_info()["TextGenerate"]["input"]
+        names = {**given["required"], **given["optional"]}
+        assert set(graph.prompt[graph.id("TextGenerate")]["inputs"]) <= set(names)
+    graph.replace("TextGenerate", graph.add("PrimitiveStringMultiline", value=CAPTION))
+    entry = comfy_server.run(graph.prompt)
+    result = read_clip(comfy_server.output_path(entry, graph.id("SaveVideo")))
+    check_upscaled(read_clip(tiny_clip).pixels, result.pixels)
+    (shown,) = entry["outputs"][graph.id("PreviewAny")]["text"]
+    assert shown == f"{CAPTION}, best quality, extremely detailed"
+
+
+def test_after_a_generator(comfy_server, tiny_clip):
+    """Wan's models are no part of the pack: a clip's frames stand for what it generates."""
+    graph = shortened("after_generator", comfy_server)
+    video = graph.add("LoadVideo", file=comfy_server.upload(tiny_clip))
+    graph.replace("VAEDecode", graph.add("GetVideoComponents", video=video))
+    assert not graph.ids("KSampler")
+    result = read_clip(saved(comfy_server, graph))
+    check_upscaled(read_clip(tiny_clip).pixels, result.pixels)
+    assert result.fps == 16
+
+
+def test_four_settings_side_by_side(comfy_server, tiny_clip):
+    graph = shortened("compare_settings", comfy_server)
+    graph.set("LoadVideo", file=comfy_server.upload(tiny_clip))
+    graph.set("ImageFromBatch", length=2)
+    entry = comfy_server.run(graph.prompt)
+    result = read_clip(comfy_server.output_path(entry, graph.id("SaveVideo")))
+    assert result.frames == 2
+    assert result.size[0] > 2 * LARGE[0] and result.size[1] > 2 * LARGE[1]
+    tables = [entry["outputs"][key]["text"][0] for key in graph.ids("UpscaleAVideoCompare")]
+    for level, table in zip((20, 80), tables, strict=True):
+        assert f"noise {level} guidance 1" in table and f"noise {level} guidance 3" in table
+
+
+def test_the_blueprint_is_listed(comfy_server):
+    """Its run is in the browser's tests: only the page turns it into something to run."""
+    listed = comfy_server.get("/global_subgraphs").values()
+    (entry,) = (entry for entry in listed if entry["name"] == blueprint.NAME)
+    assert entry["source"] == "custom_node"
+    assert entry["info"]["node_pack"].endswith(PACK_FOLDER)
