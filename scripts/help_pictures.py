@@ -1,0 +1,379 @@
+"""Make the pictures of the nodes' help, `web/docs/*.jpg`, by running the nodes.
+
+Included weights, a few frames of `assets/sample.mp4`. Nodes that show only text or settings are
+pictured by `help_screenshots.py`.
+
+    python scripts/help_pictures.py [NAME ...]
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from layout import ROOT, comfyui_path, default_version
+from load_pack import start_comfyui
+from PIL import Image
+
+DOCS = ROOT / "web" / "docs"
+LARGEST = 60_000
+WIDEST = 900
+FRAMES = 12
+# A part of the upscaled frame (384x256) with a face and fur in it: top, left, height, width.
+DETAIL = (36, 100, 160, 200)
+
+log = logging.getLogger("help_pictures")
+
+
+def main() -> None:
+    """Make all pictures, or those named."""
+    wanted = sys.argv[1:] or list(PICTURES)
+    sys.argv = [sys.argv[0], "--cpu"]
+    sys.path.insert(0, str(comfyui_path(default_version())))
+    start_comfyui(None)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    DOCS.mkdir(parents=True, exist_ok=True)
+    with torch.inference_mode():
+        for name in wanted:
+            save(PICTURES[name](), DOCS / f"{name}.jpg")
+
+
+def save(picture: torch.Tensor, path: Path) -> None:
+    """Write one frame of an IMAGE as a JPEG of at most LARGEST bytes."""
+    pixels = (picture[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if image.width > WIDEST:
+        height = round(image.height * WIDEST / image.width)
+        image = image.resize((WIDEST, height), Image.Resampling.LANCZOS)
+    for quality in range(90, 40, -5):
+        image.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= LARGEST:
+            break
+    log.info("%s: %dx%d, %d bytes", path.name, *image.size, path.stat().st_size)
+
+
+# --- what the pictures share: the nodes, the clip, runs of them ----------------------------
+
+
+@cache
+def pack() -> Any:
+    """The pack, imported as ComfyUI does."""
+    spec = importlib.util.spec_from_file_location(
+        "uav_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["uav_pack"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(node: Any, *args: Any, **inputs: Any) -> Any:
+    """A node's outputs; the only one alone."""
+    result = node.execute(*args, **inputs).result
+    return result[0] if len(result) == 1 else result
+
+
+def nodes() -> Any:
+    """The pack's node modules."""
+    return pack().nodes
+
+
+@cache
+def video(name: str, frames: int = FRAMES) -> torch.Tensor:
+    """The first frames of a clip in `assets`, as IMAGE."""
+    sys.path.append(str(ROOT / "tests" / "support"))
+    clips: Any = importlib.import_module("clips")
+    pixels = clips.read_clip(ROOT / "assets" / name).pixels[:frames]
+    return torch.from_numpy(pixels).float() / 255
+
+
+def clip() -> torch.Tensor:
+    """What is upscaled, 96x64."""
+    return video("sample.mp4")
+
+
+@cache
+def bicubic() -> torch.Tensor:
+    """The clip enlarged without a model."""
+    large = F.interpolate(clip().movedim(-1, 1), scale_factor=4, mode="bicubic", antialias=True)
+    return large.clamp(0, 1).movedim(1, -1)
+
+
+@cache
+def unet() -> Any:
+    loader = nodes().load.LoadUNet
+    return run(loader, loader.define_schema().inputs[0].options[0], "default")
+
+
+@cache
+def vae(kind: str = "vae_video") -> Any:
+    loader = nodes().load.LoadVAE
+    (name,) = (n for n in loader.define_schema().inputs[0].options if f"{kind} (" in n)
+    return run(loader, name)
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """Encoded texts, as in the shipped workflow."""
+    loader = nodes().load.LoadTextEncoder
+    encoder = run(loader, loader.define_schema().inputs[0].options[0])
+    native: Any = importlib.import_module("nodes")
+    encode = native.CLIPTextEncode().encode
+    return {
+        "positive": encode(encoder, "best quality, extremely detailed")[0],
+        "negative": encode(encoder, "blur, worst quality")[0],
+    }
+
+
+@cache
+def plan() -> Any:
+    """Propagation at the last two steps, along the built-in flow."""
+    loader = nodes().load.LoadFlowModel
+    flow = run(loader, loader.define_schema().inputs[0].options[0])
+    return run(nodes().propagate.Propagation, flow, clip(), "last 2", 0.5, 0.001, 0.05)
+
+
+@cache
+def sampled(
+    noise_level: int = 20,
+    steps: int = 6,
+    guidance: float = 1.0,
+    propagated: bool = True,
+    tile: int = 0,
+    overlap: int = 16,
+) -> Any:
+    """A latent; the settings of the included weights but for what is given."""
+    conditioning = nodes().condition.LowResConditioning
+    conditioned = run(conditioning, clip(), noise_level=noise_level, seed=0, **texts())
+    model = run(nodes().tiles.Tiles, unet(), tile, overlap) if tile else unet()
+    settings = {"steps": steps, "guidance": guidance, "seed": 0, "segment_length": 8, "overlap": 2}
+    propagation = plan() if propagated else None
+    return run(
+        nodes().sample.SegmentSampler, model, *conditioned, propagation=propagation, **settings
+    )
+
+
+@cache
+def upscaled(color_fix: str = "wavelet", kind: str = "vae_video", group: int = 8, **run_: Any) -> Any:
+    """Upscaled frames; ``run_`` is for `sampled`."""
+    decode = nodes().decode.VAEDecode
+    return run(decode, sampled(**run_), vae(kind), clip(), 1.0, group, color_fix)
+
+
+def detail(frames: torch.Tensor, at: int = 5) -> torch.Tensor:
+    """The detail of one frame, enlarged twice."""
+    top, left, h, w = DETAIL
+    part = frames[at : at + 1, top : top + h, left : left + w]
+    return part.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
+def row(panels: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
+    return nodes().panels.side_by_side(panels, labels)
+
+
+def profiles(versions: dict[str, torch.Tensor], line: float) -> torch.Tensor:
+    """One line of every frame, time going down, for each version."""
+    metrics, compare = pack().uav_core.metrics, nodes().compare
+    pictures = []
+    for frames in versions.values():
+        signed = frames.movedim(-1, 0)[None] * 2 - 1
+        profile = metrics.temporal_profile(signed, row=round(line * (frames.shape[1] - 1)))
+        pictures.append(compare.drawn_out(profile).repeat_interleave(2, 2))
+    return nodes().panels.stacked(pictures, list(versions))
+
+
+# --- the pictures --------------------------------------------------------------------------
+
+
+def before_after() -> torch.Tensor:
+    versions = {
+        "bicubic": bicubic(),
+        "included weights": upscaled(),
+        "original": video("sample_x4.mp4"),
+    }
+    return row([detail(frames) for frames in versions.values()], list(versions))
+
+
+def noise_level() -> torch.Tensor:
+    levels = (20, 120, 250)
+    return row(
+        [detail(upscaled(noise_level=level)) for level in levels],
+        [f"noise_level {level}" for level in levels],
+    )
+
+
+def guidance() -> torch.Tensor:
+    values = (1.0, 2.0, 4.0)
+    return row(
+        [detail(upscaled(guidance=value)) for value in values],
+        [f"guidance {value:g}" for value in values],
+    )
+
+
+def steps() -> torch.Tensor:
+    values = (1, 2, 6)
+    return row(
+        [detail(upscaled(steps=value, propagated=False)) for value in values],
+        [f"{value} step{'s' * (value > 1)}" for value in values],
+    )
+
+
+def propagation() -> torch.Tensor:
+    versions = {
+        "propagation off: one line of every frame, time going down": upscaled(propagated=False),
+        "propagation on ('last 2', strength 0.5)": upscaled(),
+    }
+    return profiles(versions, 0.5)
+
+
+def decode_group() -> torch.Tensor:
+    versions = {
+        "vae_3d: one line of every frame, time going down": upscaled(kind="vae_3d", color_fix="none"),
+        "vae_video": upscaled(color_fix="none"),
+    }
+    return profiles(versions, 0.5)
+
+
+def color_fix() -> torch.Tensor:
+    modes = ("none", "adain", "wavelet")
+    small = clip().repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return row(
+        [detail(small), *(detail(upscaled(color_fix=mode)) for mode in modes)],
+        ["input", *modes],
+    )
+
+
+def tiles() -> torch.Tensor:
+    at = 5
+    versions = {
+        "whole frame": upscaled(propagated=False),
+        "tile 32, overlap 0": upscaled(propagated=False, tile=32, overlap=0),
+        "tile 32, overlap 16": upscaled(propagated=False, tile=32),
+    }
+    return row([frames[at : at + 1] for frames in versions.values()], list(versions))
+
+
+def flow() -> torch.Tensor:
+    picture = run(nodes().look.ShowFlow, clip())[0]
+    return picture[5:6].repeat_interleave(3, 1).repeat_interleave(3, 2)
+
+
+def difference() -> torch.Tensor:
+    show = nodes().look.ShowDifference
+    pair = upscaled(propagated=False), upscaled()
+    return run(show, *pair, 0.0, "propagation off, propagation on")[0][5:6]
+
+
+def wipe() -> torch.Tensor:
+    return run(nodes().look.ShowBeforeAfter, clip(), upscaled(), 0.5)[5:6]
+
+
+def compare() -> torch.Tensor:
+    node = nodes().compare.Compare
+    given = {"third": None, "reference": video("sample_x4.mp4")}
+    result = run(node, clip(), upscaled(), "bicubic, upscaled", True, 0.5, **given)
+    return result[0][5:6]
+
+
+def scene_strip() -> torch.Tensor:
+    """The sample has one scene: mirrored and enlarged parts of it stand in for others."""
+    large = video("sample_x4.mp4", 25)
+    wide = F.interpolate(
+        large[:, :128, :192].movedim(-1, 1), (256, 384), mode="bicubic", antialias=True
+    ).movedim(1, -1)
+    film = torch.cat([large[:12], wide[:10].clamp(0, 1), large.flip(1)[:14]])
+    return run(nodes().scene_strip.SceneStrip, film, "builtin", 160)[0]
+
+
+def preview_crop() -> torch.Tensor:
+    node = nodes().preview_crop.PreviewCrop
+    settings = {"noise_level": 20, "steps": 6, "guidance": 1.0, "propagation_steps": "last 2"}
+    settings |= {"color_fix": "wavelet", "seed": 0, "propagation_strength": 0.5}
+    large, plain, _ = run(
+        node, unet(), vae(), clip(), 0, 8, 24, 8, 56, 40, frames_per_group=8, **settings, **texts()
+    )
+    twice = [p[4:5].repeat_interleave(2, 1).repeat_interleave(2, 2) for p in (plain, large)]
+    return row(twice, ["bicubic", "upscaled"])
+
+
+def output_size() -> torch.Tensor:
+    node, aspects = nodes().output_size.SetOutputSize, ("fit", "pad", "crop", "stretch")
+    shown = [
+        run(node, upscaled(), nodes().output_size.AFTER, "exact size", 1, 0, 200, 240, aspect)[0]
+        for aspect in aspects
+    ]
+    panels = [nodes().panels.filled(frames[5:6], 240, 200) for frames in shown]
+    return row(panels, [f"{a}: {f.shape[2]}x{f.shape[1]}" for a, f in zip(aspects, shown, strict=True)])
+
+
+def alpha() -> torch.Tensor:
+    """A matte cut from the brightness of the frames, on a checkerboard."""
+    grey = clip().mean(-1)
+    known = ((grey - grey.mean()) * 8 + 0.5).clamp(0, 1)
+    rgba, _ = run(nodes().alpha.UpscaleAlpha, 1 - known, upscaled())
+    plain = F.interpolate(known[:, None], scale_factor=4, mode="bilinear")[:, 0]
+    pictures = [
+        on_checkerboard(upscaled(), plain[..., None]),
+        on_checkerboard(rgba[..., :3], rgba[..., 3:]),
+    ]
+    return row([detail(p) for p in pictures], ["alpha enlarged (bilinear)", "Upscale Alpha"])
+
+
+def on_checkerboard(frames: torch.Tensor, opaque: torch.Tensor) -> torch.Tensor:
+    h, w = frames.shape[1:3]
+    y, x = torch.meshgrid(torch.arange(h) // 8, torch.arange(w) // 8, indexing="ij")
+    board = 0.35 + 0.3 * ((x + y) % 2).float()[None, ..., None]
+    return frames * opaque + board * (1 - opaque)
+
+
+def segments() -> torch.Tensor:
+    """The segments of 25 frames, as planned."""
+    planned = pack().uav_core.segments.plan_segments(25, 8, 2)
+    cell, high = 30, 34
+    picture = torch.full((1, high * (len(planned) + 1), cell * 25, 3), 24 / 255)
+    thumbs = F.interpolate(
+        video("sample.mp4", 25).movedim(-1, 1), (high - 6, cell - 2), mode="area"
+    ).movedim(1, -1)
+    for line, frames in enumerate([range(25), *planned]):
+        for frame in frames if isinstance(frames, range) else range(frames.start, frames.stop):
+            top, left = line * high + 3, frame * cell + 1
+            picture[0, top : top + high - 6, left : left + cell - 2] = thumbs[frame]
+    return picture
+
+
+PICTURES: dict[str, Callable[[], torch.Tensor]] = {
+    made.__name__: made
+    for made in (
+        before_after,
+        noise_level,
+        guidance,
+        steps,
+        propagation,
+        decode_group,
+        color_fix,
+        tiles,
+        flow,
+        difference,
+        wipe,
+        compare,
+        scene_strip,
+        preview_crop,
+        output_size,
+        alpha,
+        segments,
+    )
+}
+
+
+if __name__ == "__main__":
+    main()
