@@ -27,9 +27,11 @@ from PIL import Image
 DOCS = ROOT / "web" / "docs"
 LARGEST = 60_000
 WIDEST = 900
-FRAMES = 12
-# A part of the upscaled frame (384x256) with a face and fur in it: top, left, height, width.
-DETAIL = (36, 100, 160, 200)
+# One segment of a part of the clip: minutes for all pictures, on two cores. Top, left, height,
+# width; the detail is one of the upscaled part.
+FRAMES, SHOWN = 8, 4
+PART = (8, 20, 48, 64)
+DETAIL = (4, 20, 160, 200)
 
 log = logging.getLogger("help_pictures")
 
@@ -97,9 +99,22 @@ def video(name: str, frames: int = FRAMES) -> torch.Tensor:
     return torch.from_numpy(pixels).float() / 255
 
 
+def cut(frames: torch.Tensor, factor: int = 1) -> torch.Tensor:
+    """The part of a clip that is upscaled."""
+    top, left, h, w = (factor * side for side in PART)
+    return frames[:, top : top + h, left : left + w]
+
+
+@cache
 def clip() -> torch.Tensor:
-    """What is upscaled, 96x64."""
-    return video("sample.mp4")
+    """What is upscaled, 64x48."""
+    return cut(video("sample.mp4"))
+
+
+@cache
+def original() -> torch.Tensor:
+    """The same, four times as large, from a larger source."""
+    return cut(video("sample_x4.mp4"), 4)
 
 
 @cache
@@ -111,12 +126,14 @@ def bicubic() -> torch.Tensor:
 
 @cache
 def unet() -> Any:
+    """The included U-Net."""
     loader = nodes().load.LoadUNet
     return run(loader, loader.define_schema().inputs[0].options[0], "default")
 
 
 @cache
 def vae(kind: str = "vae_video") -> Any:
+    """An included VAE."""
     loader = nodes().load.LoadVAE
     (name,) = (n for n in loader.define_schema().inputs[0].options if f"{kind} (" in n)
     return run(loader, name)
@@ -164,13 +181,20 @@ def sampled(
 
 
 @cache
-def upscaled(color_fix: str = "wavelet", kind: str = "vae_video", group: int = 8, **run_: Any) -> Any:
+def decoded(kind: str, **run_: Any) -> Any:
+    """Upscaled frames before the colour fix."""
+    return run(nodes().decode.VAEDecode, sampled(**run_), vae(kind), clip(), 1.0, 8, "none")
+
+
+def upscaled(color: str = "wavelet", kind: str = "vae_video", **run_: Any) -> torch.Tensor:
     """Upscaled frames; ``run_`` is for `sampled`."""
-    decode = nodes().decode.VAEDecode
-    return run(decode, sampled(**run_), vae(kind), clip(), 1.0, group, color_fix)
+    clips = (decoded(kind, **run_), clip())
+    large, small = (frames.movedim(-1, 0)[None] * 2 - 1 for frames in clips)
+    fixed = pack().uav_core.color.color_fix(large, small, color)
+    return nodes().compare.images(fixed).clamp(0, 1)
 
 
-def detail(frames: torch.Tensor, at: int = 5) -> torch.Tensor:
+def detail(frames: torch.Tensor, at: int = SHOWN) -> torch.Tensor:
     """The detail of one frame, enlarged twice."""
     top, left, h, w = DETAIL
     part = frames[at : at + 1, top : top + h, left : left + w]
@@ -178,6 +202,7 @@ def detail(frames: torch.Tensor, at: int = 5) -> torch.Tensor:
 
 
 def row(panels: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
+    """One frame of several clips next to each other."""
     return nodes().panels.side_by_side(panels, labels)
 
 
@@ -196,15 +221,17 @@ def profiles(versions: dict[str, torch.Tensor], line: float) -> torch.Tensor:
 
 
 def before_after() -> torch.Tensor:
+    """What the weights add."""
     versions = {
         "bicubic": bicubic(),
         "included weights": upscaled(),
-        "original": video("sample_x4.mp4"),
+        "original": original(),
     }
     return row([detail(frames) for frames in versions.values()], list(versions))
 
 
 def noise_level() -> torch.Tensor:
+    """Noise levels."""
     levels = (20, 120, 250)
     return row(
         [detail(upscaled(noise_level=level)) for level in levels],
@@ -213,7 +240,8 @@ def noise_level() -> torch.Tensor:
 
 
 def guidance() -> torch.Tensor:
-    values = (1.0, 2.0, 4.0)
+    """Guidance."""
+    values = (1.0, 4.0)
     return row(
         [detail(upscaled(guidance=value)) for value in values],
         [f"guidance {value:g}" for value in values],
@@ -221,6 +249,7 @@ def guidance() -> torch.Tensor:
 
 
 def steps() -> torch.Tensor:
+    """Steps."""
     values = (1, 2, 6)
     return row(
         [detail(upscaled(steps=value, propagated=False)) for value in values],
@@ -229,60 +258,67 @@ def steps() -> torch.Tensor:
 
 
 def propagation() -> torch.Tensor:
+    """Flicker with and without propagation."""
     versions = {
-        "propagation off: one line of every frame, time going down": upscaled(propagated=False),
-        "propagation on ('last 2', strength 0.5)": upscaled(),
+        "propagation off, a line of every frame over time": upscaled(propagated=False),
+        "propagation on": upscaled(),
     }
     return profiles(versions, 0.5)
 
 
-def decode_group() -> torch.Tensor:
+def both_vaes() -> torch.Tensor:
+    """Both VAEs along time."""
     versions = {
-        "vae_3d: one line of every frame, time going down": upscaled(kind="vae_3d", color_fix="none"),
-        "vae_video": upscaled(color_fix="none"),
+        "vae_3d, a line of every frame over time": upscaled(kind="vae_3d", color="none"),
+        "vae_video": upscaled(color="none"),
     }
     return profiles(versions, 0.5)
 
 
 def color_fix() -> torch.Tensor:
+    """Colour fixes."""
     modes = ("none", "adain", "wavelet")
     small = clip().repeat_interleave(4, 1).repeat_interleave(4, 2)
     return row(
-        [detail(small), *(detail(upscaled(color_fix=mode)) for mode in modes)],
+        [detail(small), *(detail(upscaled(color=mode)) for mode in modes)],
         ["input", *modes],
     )
 
 
 def tiles() -> torch.Tensor:
-    at = 5
+    """Tiles against the whole frame."""
     versions = {
         "whole frame": upscaled(propagated=False),
         "tile 32, overlap 0": upscaled(propagated=False, tile=32, overlap=0),
         "tile 32, overlap 16": upscaled(propagated=False, tile=32),
     }
-    return row([frames[at : at + 1] for frames in versions.values()], list(versions))
+    return row([frames[SHOWN : SHOWN + 1] for frames in versions.values()], list(versions))
 
 
 def flow() -> torch.Tensor:
+    """Motion, and where it is trusted."""
     picture = run(nodes().look.ShowFlow, clip())[0]
-    return picture[5:6].repeat_interleave(3, 1).repeat_interleave(3, 2)
+    return picture[SHOWN : SHOWN + 1].repeat_interleave(3, 1).repeat_interleave(3, 2)
 
 
 def difference() -> torch.Tensor:
+    """What propagation changes."""
     show = nodes().look.ShowDifference
     pair = upscaled(propagated=False), upscaled()
-    return run(show, *pair, 0.0, "propagation off, propagation on")[0][5:6]
+    return run(show, *pair, 0.0, "propagation off, propagation on")[0][SHOWN : SHOWN + 1]
 
 
 def wipe() -> torch.Tensor:
-    return run(nodes().look.ShowBeforeAfter, clip(), upscaled(), 0.5)[5:6]
+    """Before and after."""
+    return run(nodes().look.ShowBeforeAfter, clip(), upscaled(), 0.5)[SHOWN : SHOWN + 1]
 
 
 def compare() -> torch.Tensor:
+    """Versions side by side."""
     node = nodes().compare.Compare
-    given = {"third": None, "reference": video("sample_x4.mp4")}
+    given = {"third": None, "reference": original()}
     result = run(node, clip(), upscaled(), "bicubic, upscaled", True, 0.5, **given)
-    return result[0][5:6]
+    return result[0][SHOWN : SHOWN + 1]
 
 
 def scene_strip() -> torch.Tensor:
@@ -292,28 +328,32 @@ def scene_strip() -> torch.Tensor:
         large[:, :128, :192].movedim(-1, 1), (256, 384), mode="bicubic", antialias=True
     ).movedim(1, -1)
     film = torch.cat([large[:12], wide[:10].clamp(0, 1), large.flip(1)[:14]])
-    return run(nodes().scene_strip.SceneStrip, film, "builtin", 160)[0]
+    return run(nodes().scene_strip.SceneStrip, film, "built-in", 160)[0]
 
 
 def preview_crop() -> torch.Tensor:
+    """A piece of the clip."""
     node = nodes().preview_crop.PreviewCrop
     settings = {"noise_level": 20, "steps": 6, "guidance": 1.0, "propagation_steps": "last 2"}
     settings |= {"color_fix": "wavelet", "seed": 0, "propagation_strength": 0.5}
     large, plain, _ = run(
-        node, unet(), vae(), clip(), 0, 8, 24, 8, 56, 40, frames_per_group=8, **settings, **texts()
+        node, unet(), vae(), clip(), 0, 4, 8, 4, 40, 32, frames_per_group=8, **settings, **texts()
     )
-    twice = [p[4:5].repeat_interleave(2, 1).repeat_interleave(2, 2) for p in (plain, large)]
+    twice = [p[2:3].repeat_interleave(2, 1).repeat_interleave(2, 2) for p in (plain, large)]
     return row(twice, ["bicubic", "upscaled"])
 
 
 def output_size() -> torch.Tensor:
+    """Aspects of an exact size."""
     node, aspects = nodes().output_size.SetOutputSize, ("fit", "pad", "crop", "stretch")
     shown = [
-        run(node, upscaled(), nodes().output_size.AFTER, "exact size", 1, 0, 200, 240, aspect)[0]
+        run(node, upscaled(), nodes().output_size.AFTER, "exact size", 1, 0, 160, 192, aspect)[0]
         for aspect in aspects
     ]
-    panels = [nodes().panels.filled(frames[5:6], 240, 200) for frames in shown]
-    return row(panels, [f"{a}: {f.shape[2]}x{f.shape[1]}" for a, f in zip(aspects, shown, strict=True)])
+    panels = [nodes().panels.filled(frames[SHOWN : SHOWN + 1], 192, 160) for frames in shown]
+    return row(
+        panels, [f"{a}: {f.shape[2]}x{f.shape[1]}" for a, f in zip(aspects, shown, strict=True)]
+    )
 
 
 def alpha() -> torch.Tensor:
@@ -330,6 +370,7 @@ def alpha() -> torch.Tensor:
 
 
 def on_checkerboard(frames: torch.Tensor, opaque: torch.Tensor) -> torch.Tensor:
+    """Frames over a checkerboard."""
     h, w = frames.shape[1:3]
     y, x = torch.meshgrid(torch.arange(h) // 8, torch.arange(w) // 8, indexing="ij")
     board = 0.35 + 0.3 * ((x + y) % 2).float()[None, ..., None]
@@ -359,7 +400,7 @@ PICTURES: dict[str, Callable[[], torch.Tensor]] = {
         guidance,
         steps,
         propagation,
-        decode_group,
+        both_vaes,
         color_fix,
         tiles,
         flow,
