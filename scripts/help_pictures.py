@@ -297,8 +297,11 @@ def tiles() -> torch.Tensor:
 
 def flow() -> torch.Tensor:
     """Motion, and where it is trusted."""
-    picture = run(nodes().look.ShowFlow, clip())[0]
-    return picture[SHOWN : SHOWN + 1].repeat_interleave(3, 1).repeat_interleave(3, 2)
+    frames = video("sample.mp4")
+    _, motion, trusted = run(nodes().look.ShowFlow, frames)
+    small = (frames, motion, trusted[..., None].expand(-1, -1, -1, 3))
+    panels = [p[SHOWN : SHOWN + 1].repeat_interleave(3, 1).repeat_interleave(3, 2) for p in small]
+    return row(panels, ["frame", "motion to the next", "trusted (white)"])
 
 
 def difference() -> torch.Tensor:
@@ -327,7 +330,7 @@ def scene_strip() -> torch.Tensor:
     wide = F.interpolate(
         large[:, :128, :192].movedim(-1, 1), (256, 384), mode="bicubic", antialias=True
     ).movedim(1, -1)
-    film = torch.cat([large[:12], wide[:10].clamp(0, 1), large.flip(1)[:14]])
+    film = torch.cat([large[:12], wide[:10].clamp(0, 1), large.flip(2)[:14]])
     return run(nodes().scene_strip.SceneStrip, film, "built-in", 160)[0]
 
 
@@ -347,7 +350,7 @@ def output_size() -> torch.Tensor:
     """Aspects of an exact size."""
     node, aspects = nodes().output_size.SetOutputSize, ("fit", "pad", "crop", "stretch")
     shown = [
-        run(node, upscaled(), nodes().output_size.AFTER, "exact size", 1, 0, 160, 192, aspect)[0]
+        run(node, upscaled(), nodes().output_size.AFTER, "exact size", 1, 160, 160, 192, aspect)[0]
         for aspect in aspects
     ]
     panels = [nodes().panels.filled(frames[SHOWN : SHOWN + 1], 192, 160) for frames in shown]

@@ -8,12 +8,10 @@ For nodes that show settings or text. A real server and a real browser, as in th
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from comfy_server import ComfyServer
 from help_pictures import DOCS, LARGEST
@@ -29,10 +27,11 @@ VIEW: ViewportSize = {"width": 1500, "height": 1000}
 MARGIN = 12
 # The largest scale at which a node fits on the page.
 SCALE = 1.3
-# The box of all nodes on the page that are not the frame's own, after they are brought into view.
+# Brings the nodes of some types into view; the box they then lie in.
 SHOW = """([types, most]) => {
     const nodes = window.app.graph.nodes.filter(node => types.includes(node.type));
-    const left = Math.min(...nodes.map(n => n.pos[0])), top = Math.min(...nodes.map(n => n.pos[1])) - 32;
+    const left = Math.min(...nodes.map(n => n.pos[0]));
+    const top = Math.min(...nodes.map(n => n.pos[1])) - 32;
     const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]));
     const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]));
     const scale = Math.min(most, 840 / (bottom - top), 1100 / (right - left));
@@ -42,14 +41,18 @@ SHOW = """([types, most]) => {
     window.app.canvas.setDirty(true, true);
     return [120, 100, 120 + (right - left) * scale, 100 + (bottom - top) * scale];
 }"""
-ADD = """([type, size, widgets]) => {
+# Of texts the page shows only those of ComfyUI's own node for it.
+PREVIEW = "PreviewAny"
+READ = """([type, preview, width]) => {
     window.app.graph.clear();
-    const node = window.LiteGraph.createNode(type);
+    const [node, text] = [type, preview].map(t => window.LiteGraph.createNode(t));
     node.pos = [100, 100];
     window.app.graph.add(node);
-    node.size = size;
-    for (const [name, value] of Object.entries(widgets))
-        node.widgets.find(w => w.name === name).value = value;
+    text.pos = [100, 190 + node.size[1]];
+    window.app.graph.add(text);
+    node.connect(0, text, 0);
+    node.size = [width, node.size[1]];
+    text.size = [width, 300];
 }"""
 
 log = logging.getLogger("help_screenshots")
@@ -87,21 +90,25 @@ def make(page: ComfyPage) -> None:
     keep(page.page, "long_video_options", ["UpscaleAVideoLongVideoOptions"])
     page.run(timeout=600)
     page.page.wait_for_timeout(6000)  # for the message that the job is done to fade
+    # The player lies over the node's own picture, and does not follow a change of scale.
+    page.page.evaluate("document.querySelectorAll('video').forEach(v => (v.style.opacity = 0))")
     keep(page.page, "long_video", ["UpscaleAVideoLongVideo"])
-    for name, kind, size in (
-        ("long_video_jobs", "UpscaleAVideoLongVideoJobs", [420, 320]),
-        ("check_weights", "UpscaleAVideoCheckWeights", [760, 460]),
+    for name, kind, width in (
+        ("long_video_jobs", "UpscaleAVideoLongVideoJobs", 620),
+        ("check_weights", "UpscaleAVideoCheckWeights", 760),
     ):
-        page.page.evaluate(ADD, [kind, size, {}])
+        page.page.evaluate(READ, [kind, PREVIEW, width])
         page.run(timeout=120)
         page.page.wait_for_timeout(6000)
-        keep(page.page, name, [kind])
+        keep(page.page, name, [kind, PREVIEW])
 
 
 def keep(page: Page, name: str, kinds: list[str]) -> None:
     """A picture of the nodes of these types."""
     left, top, right, bottom = page.evaluate(SHOW, [kinds, SCALE])
-    page.wait_for_timeout(800)
+    for _ in range(3):  # for the page's own elements on a node to follow it
+        page.wait_for_timeout(500)
+        page.evaluate("window.app.canvas.setDirty(true, true)")
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     box = (left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN)
     picture = whole.crop(tuple(round(side) for side in box))

@@ -49,8 +49,10 @@ def test_translations_are_served(comfy_server):
     served = comfy_server.get("/i18n")
     for node in comfy_server.object_info():
         if node.startswith(PREFIX):
-            assert served["en"]["nodeDefs"][node]["display_name"].endswith("(Upscale-A-Video)")
-            assert served["zh"]["nodeDefs"][node]["display_name"].endswith("（Upscale-A-Video）")
+            english, chinese = (served[code]["nodeDefs"][node] for code in ("en", "zh"))
+            assert "Upscale-A-Video" in english["display_name"]
+            assert "Upscale-A-Video" in chinese["display_name"]
+            assert english["description"] != chinese["description"]
     assert served["zh"]["nodeCategories"]["long video"] == "长视频"
 
 
