@@ -19,7 +19,7 @@ from .load import flow_patcher
 from .panels import side_by_side, stacked, table_picture
 from .propagate import check_flow_model, flow_memory
 from .runtime import check_cancelled, load_models, progress_bar
-from .schema import ADVANCED, OpticalFlow, schema
+from .schema import ADVANCED, LOOK, OpticalFlow, schema
 
 MOTION_SIDE = 512
 # Height to which the lines of a temporal profile are drawn out, in pixels.
@@ -35,6 +35,7 @@ class Compare(io.ComfyNode):
             "UpscaleAVideoCompare",
             "Compare Videos (Upscale-A-Video)",
             ("side by side", "before after", "video metrics", "warping error", "flicker", "psnr"),
+            category=LOOK,
             description="Puts two or three versions of a clip side by side and measures how steady "
             "they are and, with a reference, how like it.",
             is_output_node=True,
@@ -111,7 +112,9 @@ class Compare(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="side by side"),
+                io.Image.Output(
+                    display_name="side by side", tooltip="All versions, frame by frame."
+                ),
                 io.Image.Output(
                     display_name="profile",
                     tooltip="One line of every frame, time going down; the clips below each other.",

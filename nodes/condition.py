@@ -51,8 +51,12 @@ class LowResConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="Text and frames, for the sampler."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Negative text and the same frames."
+                ),
                 io.Latent.Output(display_name="latent", tooltip="Empty latent of the clip's size."),
             ],
         )

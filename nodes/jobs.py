@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..uav_core.errors import InputError
 from ..uav_core.jobs import FOLDER, JobSummary, clean, human_bytes, list_jobs
-from .schema import schema
+from .schema import LONG_VIDEO, schema
 
 GIGABYTE = 1 << 30
 ACTIONS = ("list", "what would be removed", "remove")
@@ -26,6 +26,7 @@ class LongVideoJobs(io.ComfyNode):
             "UpscaleAVideoLongVideoJobs",
             "Long Video Jobs (Upscale-A-Video)",
             ("resume", "clean up", "disk space"),
+            category=LONG_VIDEO,
             description="Lists what 'Upscale Long Video' keeps on disk, and removes what is no "
             "longer needed. Finished videos stay.",
             is_output_node=True,
@@ -61,7 +62,7 @@ class LongVideoJobs(io.ComfyNode):
                     "finished ones first. 0: no bound.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="table")],
+            outputs=[io.String.Output(display_name="table", tooltip="A line for every job.")],
         )
 
     @classmethod

@@ -20,7 +20,7 @@ from ..uav_core.quality_text import QualityText
 from ..uav_core.weight_headers import TEXT_ENCODER_LAYERS
 from . import files
 from .model import load_unet
-from .schema import OpticalFlow, schema
+from .schema import LOADERS, OpticalFlow, schema
 from .text import quality_clip
 from .vae import VideoVAE
 
@@ -50,6 +50,7 @@ class LoadUNet(io.ComfyNode):
             "UpscaleAVideoUNetLoader",
             "Load Temporal U-Net (Upscale-A-Video)",
             ("load upscale a video model", "temporal unet", "video upscaler loader"),
+            category=LOADERS,
             description="Loads the temporal U-Net: the model that draws the detail.",
             inputs=[
                 io.Combo.Input(
@@ -87,6 +88,7 @@ class LoadVAE(io.ComfyNode):
             "UpscaleAVideoVAELoader",
             "Load Temporal VAE (Upscale-A-Video)",
             ("temporal vae", "video vae loader", "vae_video", "vae_3d"),
+            category=LOADERS,
             description="Loads the VAE that turns latents into frames four times as large.",
             inputs=[
                 io.Combo.Input(
@@ -116,6 +118,7 @@ class LoadTextEncoder(io.ComfyNode):
             "UpscaleAVideoTextEncoderLoader",
             "Load Text Encoder (Upscale-A-Video)",
             ("openclip h", "sd2 text encoder", "clip loader 23 layers"),
+            category=LOADERS,
             description="Loads the text encoder that belongs to the U-Net, for 'CLIP Text "
             "Encode'. The included one reads only whether a text names flaws.",
             inputs=[
@@ -205,6 +208,7 @@ class LoadFlowModel(io.ComfyNode):
             "UpscaleAVideoFlowLoader",
             "Load Flow Model (Upscale-A-Video)",
             ("raft loader", "optical flow loader", "raft-things"),
+            category=LOADERS,
             description="Loads an optical flow model for flow-guided propagation: the built-in "
             "one, or RAFT from a file. ComfyUI's own 'Load Optical Flow Model' works as well.",
             inputs=[

@@ -24,7 +24,7 @@ from .condition import Conditioning
 from .engine import ComfyEngine
 from .load import flow_patcher
 from .runtime import check_cancelled, progress_bar, show_status
-from .schema import ADVANCED, OpticalFlow, schema, seed_input
+from .schema import ADVANCED, LONG_VIDEO, OpticalFlow, schema, seed_input
 from .settings import (
     color_fix_input,
     frames_per_group_input,
@@ -63,6 +63,7 @@ class LongVideoOptions(io.ComfyNode):
             "UpscaleAVideoLongVideoOptions",
             "Long Video Options (Upscale-A-Video)",
             ("codec", "crf", "scene cuts", "tiles"),
+            category=LONG_VIDEO,
             description="File format, scene cuts, tiles and decoding of 'Upscale Long Video'.",
             inputs=[
                 io.Combo.Input(
@@ -127,7 +128,7 @@ class LongVideoOptions(io.ComfyNode):
                     "many.",
                 ),
             ],
-            outputs=[Options.Output(display_name="options")],
+            outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
         )
 
     @classmethod
@@ -166,6 +167,7 @@ class UpscaleLongVideo(io.ComfyNode):
             "UpscaleAVideoLongVideo",
             "Upscale Long Video (Upscale-A-Video)",
             ("stream video upscale", "long video", "resume", "video to video upscale"),
+            category=LONG_VIDEO,
             description="Upscales a video file of any length, four times, in memory that does not "
             "grow with it. Scene cuts are kept apart. What is finished is kept on disk: queue the "
             "same again after a crash or a cancel and it goes on.",

@@ -17,7 +17,7 @@ from .load import flow_patcher
 from .panels import side_by_side
 from .propagate import DEFAULT_ITERATIONS, check_flow_model, flow_memory
 from .runtime import check_cancelled, load_models, progress_bar
-from .schema import ADVANCED, OpticalFlow, schema
+from .schema import ADVANCED, LOOK, OpticalFlow, schema
 
 
 class ShowFlow(io.ComfyNode):
@@ -29,6 +29,7 @@ class ShowFlow(io.ComfyNode):
             "UpscaleAVideoShowFlow",
             "Show Flow (Upscale-A-Video)",
             ("optical flow", "motion vectors", "flow visualization", "validity mask"),
+            category=LOOK,
             description="Shows the motion that propagation follows, and where it is trusted. Hue "
             "is the direction, strength the distance, white is rest.",
             is_output_node=True,
@@ -133,6 +134,7 @@ class ShowDifference(io.ComfyNode):
             "UpscaleAVideoShowDifference",
             "Show Difference (Upscale-A-Video)",
             ("image difference", "propagation on off", "diff", "amplify difference"),
+            category=LOOK,
             description="Shows what two versions of a clip differ in, brightened by a factor that "
             "is written above: the same clip with propagation and without, for example.",
             is_output_node=True,
@@ -184,6 +186,7 @@ class ShowBeforeAfter(io.ComfyNode):
             "UpscaleAVideoBeforeAfter",
             "Show Before and After (Upscale-A-Video)",
             ("split view", "wipe", "compare slider", "before after"),
+            category=LOOK,
             description="The left of one clip and the right of another, with a line between: as a "
             "video to save or a picture to share. To slide the line with the mouse, use ComfyUI's "
             "own 'Compare Images', where it has it.",

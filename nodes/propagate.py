@@ -147,7 +147,11 @@ class Propagation(io.ComfyNode):
                     tooltip="Refinements of the optical flow. Fewer is faster and less exact.",
                 ),
             ],
-            outputs=[PropagationSocket.Output(display_name="propagation")],
+            outputs=[
+                PropagationSocket.Output(
+                    display_name="propagation", tooltip="For 'Segment Sampler' or 'Sampler'."
+                )
+            ],
         )
 
     @classmethod

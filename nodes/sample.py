@@ -26,7 +26,7 @@ from .model import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
 from .progress import SegmentProgress
 from .propagate import FlowPropagation
 from .runtime import check_cancelled, show_status
-from .schema import PropagationSocket, schema, seed_input
+from .schema import SAMPLING, PropagationSocket, schema, seed_input
 from .segments import with_segments
 from .settings import (
     DEFAULT_GUIDANCE,
@@ -292,10 +292,11 @@ class Sigmas(io.ComfyNode):
             "UpscaleAVideoSigmas",
             "Sigmas (Upscale-A-Video)",
             ("scheduler", "ddim schedule"),
+            category=SAMPLING,
             description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
             "ddim_uniform gives other time steps.",
             inputs=[steps_input("Sampling steps.")],
-            outputs=[io.Sigmas.Output()],
+            outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],
         )
 
     @classmethod
@@ -312,6 +313,7 @@ class Sampler(io.ComfyNode):
             "UpscaleAVideoSampler",
             "Sampler (Upscale-A-Video)",
             ("ddim sampler", "propagation sampler"),
+            category=SAMPLING,
             description="DDIM with flow-guided propagation, for 'SamplerCustomAdvanced'.",
             inputs=[
                 PropagationSocket.Input(
@@ -321,7 +323,7 @@ class Sampler(io.ComfyNode):
                     "sigmas the sampler is given.",
                 )
             ],
-            outputs=[io.Sampler.Output()],
+            outputs=[io.Sampler.Output(tooltip="For 'sampler' of 'SamplerCustomAdvanced'.")],
         )
 
     @classmethod
@@ -340,13 +342,14 @@ class Segments(io.ComfyNode):
             "UpscaleAVideoSegments",
             "Segments on Model (Upscale-A-Video)",
             ("context windows", "video segments"),
+            category=SAMPLING,
             description="Makes any sampler run the model on overlapping segments of the clip.",
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
                 segment_length_input("Frames the model sees at once; 8 as trained."),
                 overlap_input("Frames that neighbouring segments share."),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="For any guider or sampler.")],
         )
 
     @classmethod

@@ -17,7 +17,7 @@ from ..uav_core.video import VideoReader, frame_times, probe
 from .inputs import check_frames
 from .panels import filled, side_by_side, stacked
 from .runtime import check_cancelled, progress_bar
-from .schema import ADVANCED, schema
+from .schema import ADVANCED, LOOK, schema
 from .video_file import video_file
 
 LONGEST_ROW = 1600
@@ -46,6 +46,7 @@ class SceneStrip(io.ComfyNode):
             "UpscaleAVideoSceneStrip",
             "Scene Strip (Upscale-A-Video)",
             ("scene detection", "shot detection", "cuts", "contact sheet", "storyboard"),
+            category=LOOK,
             description="Finds the cuts as 'Upscale Long Video' does and shows the first frame of "
             "every scene, so that you can see whether they are right before the long run.",
             is_output_node=True,

@@ -7,7 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-CATEGORY = "video/upscale/Upscale-A-Video"
+# Words of ComfyUI's own categories, which its page translates; the nodes of the basic graph lie
+# in the first, the others in folders of it.
+CATEGORY = "video/upscaling/Upscale-A-Video"
+LOADERS, SAMPLING = f"{CATEGORY}/loaders", f"{CATEGORY}/sampling"
+LONG_VIDEO, LOOK = f"{CATEGORY}/long video", f"{CATEGORY}/look and compare"
 SEARCH = ["upscale a video", "uav", "video upscale 4x", "video super resolution"]
 
 # Folded away in the frontend, where the core knows how to.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..uav_core.tiles import OVERLAP, square_tiles, tiled_predict
 from .caches import part_by_part
 from .runtime import check_cancelled
-from .schema import schema
+from .schema import SAMPLING, schema
 from .settings import tile_overlap_input
 
 KEY = "upscale_a_video_tiles"
@@ -82,6 +82,7 @@ class Tiles(io.ComfyNode):
             "UpscaleAVideoTiles",
             "Tiles on Model (Upscale-A-Video)",
             ("tiled sampling", "low vram", "tiled diffusion"),
+            category=SAMPLING,
             description="Runs the temporal U-Net on overlapping tiles that are blended at every "
             "step: large frames on small cards, without seams.",
             inputs=[
@@ -97,7 +98,7 @@ class Tiles(io.ComfyNode):
                 ),
                 tile_overlap_input("overlap"),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The same model, run in tiles; for any sampler.")],
         )
 
     @classmethod

@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from ..uav_core.weight_survey import folder_names, survey
 from ..uav_core.weights import table
 from .runtime import check_cancelled, progress_bar
-from .schema import schema
+from .schema import LOADERS, schema
 
 
 class CheckWeights(io.ComfyNode):
@@ -24,6 +24,7 @@ class CheckWeights(io.ComfyNode):
             "UpscaleAVideoCheckWeights",
             "Check Weights (Upscale-A-Video)",
             ("model check", "missing models", "download weights", "sha256"),
+            category=LOADERS,
             description="Says which files of the authors' release are in your model folders, "
             "whether they are whole, and where to get and put the missing ones. Files are told "
             "by what they hold, not by their names.",
@@ -36,7 +37,7 @@ class CheckWeights(io.ComfyNode):
                     "Takes seconds per gigabyte the first time; kept until the file changes.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="table")],
+            outputs=[io.String.Output(display_name="table", tooltip="A line for every file.")],
         )
 
     @classmethod
