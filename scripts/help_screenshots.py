@@ -90,9 +90,9 @@ def make(page: ComfyPage) -> None:
     keep(page.page, "long_video_options", ["UpscaleAVideoLongVideoOptions"])
     page.run(timeout=600)
     page.page.wait_for_timeout(6000)  # for the message that the job is done to fade
-    # The player lies over the node's own picture, and does not follow a change of scale.
+    # The player does not follow a change of scale: it is left out.
     page.page.evaluate("document.querySelectorAll('video').forEach(v => (v.style.opacity = 0))")
-    keep(page.page, "long_video", ["UpscaleAVideoLongVideo"])
+    keep(page.page, "long_video", ["UpscaleAVideoLongVideo"], share=0.57)
     for name, kind, width in (
         ("long_video_jobs", "UpscaleAVideoLongVideoJobs", 620),
         ("check_weights", "UpscaleAVideoCheckWeights", 760),
@@ -103,15 +103,17 @@ def make(page: ComfyPage) -> None:
         keep(page.page, name, [kind, PREVIEW])
 
 
-def keep(page: Page, name: str, kinds: list[str]) -> None:
-    """A picture of the nodes of these types."""
+def keep(page: Page, name: str, kinds: list[str], share: float = 1.0) -> None:
+    """A picture of the nodes of these types, or of its upper ``share``."""
     left, top, right, bottom = page.evaluate(SHOW, [kinds, SCALE])
     for _ in range(3):  # for the page's own elements on a node to follow it
         page.wait_for_timeout(500)
         page.evaluate("window.app.canvas.setDirty(true, true)")
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    box = (left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN)
-    picture = whole.crop(tuple(round(side) for side in box))
+    bottom = top + share * (bottom - top)
+    picture = whole.crop(
+        (round(left) - MARGIN, round(top) - MARGIN, round(right) + MARGIN, round(bottom) + MARGIN)
+    )
     path = DOCS / f"{name}_node.jpg"
     for quality in range(88, 40, -6):
         picture.save(path, quality=quality, optimize=True)

@@ -70,7 +70,7 @@ def test_two_mistakes_are_told(page):
 def recommended(text: str) -> dict[str, tuple[str, ...]]:
     """The table of a page's settings: input -> (included, authors)."""
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
-    return {name: values for name, *values in [(n, a, b) for n, a, b in rows]}
+    return {name: (included, authors) for name, included, authors in rows}
 
 
 def presets(node: str) -> dict[str, list[str]]:

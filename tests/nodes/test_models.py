@@ -174,11 +174,13 @@ def test_first_file_of_every_loader_fits(pack):
     assert first("diffusion_models", ("unet",)).startswith("unet")
 
 
-def test_every_input_is_explained_and_bounded(pack):
+def test_every_socket_is_explained_and_inputs_are_bounded(pack):
     for node in pack.nodes.NODES:
         schema = node.define_schema()
         assert schema.node_id.startswith("UpscaleAVideo")
         assert schema.description
+        for out in schema.outputs:
+            assert out.tooltip, f"{schema.node_id}: {out.display_name or out.io_type}"
         for entry in schema.inputs:
             assert entry.tooltip, f"{schema.node_id}.{entry.id}"
             if type(entry).__qualname__ in ("Int.Input", "Float.Input"):
