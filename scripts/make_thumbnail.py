@@ -1,8 +1,8 @@
 """Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
 
-They run on the first frames of the sample clip with their own settings, in a real browser; those
-whose first part needs models that the pack does not bring are shown as they open for a user who
-has those models.
+They run on the first frames of the sample clip, at half its size, with their own settings, in a
+real browser; those whose first part needs models that the pack does not bring are shown as they
+open for a user who has those models.
 
     python scripts/make_thumbnail.py [NAME ...]
 """
@@ -21,14 +21,14 @@ from PIL import Image
 from playwright.sync_api import ViewportSize, sync_playwright
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from clips import first_frame, read_clip, shrink_clip
+from clips import first_frame, shrink_clip
 from comfy_page import ComfyPage
 
 NEED_MORE = ("old_footage", "after_generator")
 # Wide enough that the page still draws texts when it shows the widest workflow as a whole.
 VIEW: ViewportSize = {"width": 2600, "height": 1500}
 WIDTH = 1000
-FRAMES = 4
+FRAMES, SIZE = 4, (48, 32)
 MARGIN = 8
 # Where the groups of the workflow lie on the page: left, top, right, bottom.
 GROUPS_ON_PAGE = """() => {
@@ -71,8 +71,7 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
         )
         sample = ROOT / "assets" / "sample.mp4"
-        size = read_clip(sample).size
-        server.upload(shrink_clip(sample, base / sample.name, FRAMES, size))
+        server.upload(shrink_clip(sample, base / sample.name, FRAMES, SIZE))
         server.upload(first_frame(sample, base / "example.png"))
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
