@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..uav_core.errors import InputError
 from ..uav_core.jobs import FOLDER, JobSummary, clean, human_bytes, list_jobs
+from .runtime import show_status
 from .schema import LONG_VIDEO, schema
 
 GIGABYTE = 1 << 30
@@ -30,6 +31,7 @@ class LongVideoJobs(io.ComfyNode):
             description="Lists what 'Upscale Long Video' keeps on disk, and removes what is no "
             "longer needed. Finished videos stay.",
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "action",
@@ -88,6 +90,8 @@ class LongVideoJobs(io.ComfyNode):
                 dry_run=action != "remove",
             )
             text = table(gone, "removed" if action == "remove" else "would be removed")
+        # The page draws the text of a result only on nodes of its own.
+        show_status(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 

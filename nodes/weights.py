@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..uav_core.weight_survey import folder_names, survey
 from ..uav_core.weights import table
-from .runtime import check_cancelled, progress_bar
+from .runtime import check_cancelled, progress_bar, show_status
 from .schema import LOADERS, schema
 
 
@@ -29,6 +29,7 @@ class CheckWeights(io.ComfyNode):
             "whether they are whole, and where to get and put the missing ones. Files are told "
             "by what they hold, not by their names.",
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Boolean.Input(
                     "checksums",
@@ -58,4 +59,6 @@ class CheckWeights(io.ComfyNode):
             check_cancelled=check_cancelled,
         )
         text = table(found)
+        # The page draws the text of a result only on nodes of its own.
+        show_status(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
