@@ -23,6 +23,7 @@ from playwright.sync_api import ViewportSize, sync_playwright
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from clips import first_frame, shrink_clip
 from comfy_page import ComfyPage
+from named_models import lay_named_models
 
 NEED_MORE = ("old_footage", "after_generator")
 # Wide enough that the page still draws texts when it shows the widest workflow as a whole.
@@ -60,11 +61,7 @@ def main() -> None:
 def picture_of_run(base: Path, name: str) -> Image.Image:
     """The workflow's part of the page, after a run."""
     python, comfyui = environment_python(), comfyui_path(default_version())
-    for node in GRAPHS[name]().nodes:
-        for url in node.models:
-            folder, file = url.split("/")[-2:]
-            (base / "models" / folder).mkdir(parents=True, exist_ok=True)
-            (base / "models" / folder / file).touch()
+    lay_named_models(base)
     server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -9,6 +9,7 @@ import pytest
 from clips import first_frame
 from comfy_server import ComfyServer
 from layout import default_version, find_chromium
+from named_models import lay_named_models
 from served import served
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def page_server(chromium, tmp_path_factory, artifacts, sample_clip) -> Iterator[
     the clip, and the picture that every ComfyUI comes with.
     """
     base = tmp_path_factory.mktemp("comfyui-page", numbered=False)
+    lay_named_models(base)
     with served(default_version(), base, artifacts) as server:
         server.upload(sample_clip)
         server.upload(first_frame(sample_clip, base / "example.png"))
