@@ -261,7 +261,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 bar.append(progress_bar(total))
             bar[0](done, total)
 
-        with video_file(video) as path:
+        with video_file(video) as (path, span):
             report = LongVideo(
                 path,
                 target.parent,
@@ -269,6 +269,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 params,
                 options.encode,
                 name=target.name,
+                span=span,
                 jobs=os.path.join(output, FOLDER),
                 progress=progress,
                 status=lambda text: show_status(cls, text),

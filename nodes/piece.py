@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..uav_core.errors import InputError
+from ..uav_core.longvideo.span import frames_of_span
 from ..uav_core.noise import frame_noise
-from ..uav_core.video import VideoReader, frame_times
+from ..uav_core.video import VideoReader, frame_times, probe
 from .inputs import MIN_SIDE, check_frames
 from .runtime import check_cancelled
 from .video_file import video_file
@@ -87,15 +88,16 @@ def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
         t, h, w, _ = clip.shape
         piece = Piece.of((t, h, w), *choice)
         return clip[piece.times.start : piece.times.stop, piece.rows, piece.columns], piece
-    with video_file(clip) as path:
+    with video_file(clip) as (path, span):
         times = frame_times(path, check_cancelled=check_cancelled)
-        first = choice[0] if choice[0] < len(times) else 0
+        meant = frames_of_span(span, times, probe(path).time_base)
+        first = meant[choice[0]] if choice[0] < len(meant) else meant.start
         with VideoReader(path, first, first + 1, times=times) as reader:
             _, h, w = next(iter(reader)).shape
-        piece = Piece.of((len(times), h, w), *choice)
-        span = piece.times
+        piece = Piece.of((len(meant), h, w), *choice)
+        chosen = meant[piece.times.start : piece.times.stop]
         with VideoReader(
-            path, span.start, span.stop, times=times, check_cancelled=check_cancelled
+            path, chosen.start, chosen.stop, times=times, check_cancelled=check_cancelled
         ) as reader:
             frames = [frame[:, piece.rows, piece.columns].clone() for frame in reader]
     return torch.stack(frames).movedim(1, -1).add(1).div(2), piece

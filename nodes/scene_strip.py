@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..uav_core.longvideo.span import frames_of_span
 from ..uav_core.metrics import scene_list, thumbnail
 from ..uav_core.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
 from ..uav_core.video import VideoReader, frame_times, probe
@@ -125,19 +126,23 @@ def frames_of(clip: Any) -> Iterator[Frames]:
 
         yield Frames(len(clip), lambda: (at(i) for i in range(len(clip))), at)
         return
-    with video_file(clip) as path:
+    with video_file(clip) as (path, span):
         times = frame_times(path, check_cancelled=check_cancelled)
-        base = float(probe(path).time_base)
+        base = probe(path).time_base
+        meant = frames_of_span(span, times, base)
 
         def every() -> Iterator[Tensor]:
-            with VideoReader(path, times=times, check_cancelled=check_cancelled) as reader:
+            with VideoReader(
+                path, meant.start, meant.stop, times=times, check_cancelled=check_cancelled
+            ) as reader:
                 yield from reader
 
         def one(i: int) -> Tensor:
-            with VideoReader(path, i, i + 1, times=times) as reader:
+            with VideoReader(path, meant[i], meant[i] + 1, times=times) as reader:
                 return next(iter(reader)).clone()
 
-        yield Frames(len(times), every, one, [(t - times[0]) * base for t in times])
+        seconds = [float((times[i] - times[meant.start]) * base) for i in meant]
+        yield Frames(len(meant), every, one, seconds)
 
 
 def counted(

@@ -17,16 +17,17 @@ import numpy as np
 from torch import Tensor
 
 from ..uav_core.errors import InputError
+from ..uav_core.longvideo import Span
 from .inputs import check_frames
 
 
 @contextmanager
-def video_file(video: Any) -> Iterator[str]:
-    """The path of a VIDEO's file.
+def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
+    """The path of a VIDEO's file, and which part of it is meant (None: all of it).
 
-    A video that comes from a file is read where it lies. One that a node made, or trimmed, is
-    first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
-    InputError for what is no VIDEO.
+    A video that comes from a file is read where it lies. One that a node made is first written
+    without loss to ComfyUI's temp folder, and removed again afterwards. Raises InputError for what
+    is no VIDEO.
     """
     if not hasattr(video, "get_components"):
         raise InputError(
@@ -34,20 +35,22 @@ def video_file(video: Any) -> Iterator[str]:
             "'Create Video'."
         )
     source = video.get_stream_source() if is_file(video) else None
-    if isinstance(source, str) and not trimmed(video):
-        yield source
+    span = trimmed_to(video)
+    if isinstance(source, str):
+        yield source, span
         return
     folder = folder_paths.get_temp_directory()
     os.makedirs(folder, exist_ok=True)
     handle, path = tempfile.mkstemp(prefix="uav_", suffix=".mkv", dir=folder)
     os.close(handle)
     try:
-        if isinstance(source, bytes_io.BytesIO) and not trimmed(video):
+        if isinstance(source, bytes_io.BytesIO):
             with open(path, "wb") as file:
                 file.write(source.getbuffer())
+            yield path, span
         else:
             write_lossless(path, video.get_components(), bit_depth(video))
-        yield path
+            yield path, None
     finally:
         os.unlink(path)
 
@@ -57,10 +60,11 @@ def is_file(video: Any) -> bool:
     return type(video).__name__ == "VideoFromFile"
 
 
-def trimmed(video: Any) -> bool:
-    """Whether only a part of the file is meant (newer ComfyUI)."""
+def trimmed_to(video: Any) -> Span | None:
+    """The part of the file that is meant (newer ComfyUI)."""
     window = getattr(video, "get_active_trim_window", None)
-    return window is not None and any(window())
+    start, duration = window() if window is not None else (0, 0)
+    return Span(float(start), float(duration)) if start or duration else None
 
 
 def bit_depth(video: Any) -> int:

@@ -6,6 +6,8 @@ import json
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,7 +23,7 @@ from uav_core.errors import InputError
 from uav_core.fallback import OutOfMemoryError, Setting
 from uav_core.flow import estimate_flows
 from uav_core.jobs import DiskFullError
-from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams
+from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
 from uav_core.scenes import SceneParams
@@ -156,6 +158,31 @@ def test_scenes_are_what_they_are_alone(clips, whole, tmp_path, name):
 
 def test_times_are_the_sources(clips, whole):
     assert frame_times(whole) == frame_times(clips["both"])
+
+
+def test_a_span_is_what_its_frames_are_alone(clips, whole, tmp_path):
+    """The second scene, cut out by time: frames, times and cuts count from its first frame."""
+    report = run(clips["both"], tmp_path, replace(PARAMS, cuts="0"), span=Span(CUT / 10, 0))
+    alone = run(clips["two"], tmp_path / "alone", replace(PARAMS, cuts="0"))
+    assert report.frames == FRAMES - CUT and report.scenes == 1
+    assert torch.equal(pixels(report.output), pixels(alone.output))
+    assert frame_times(Path(report.output)) == frame_times(Path(alone.output))
+    with pytest.raises(InputError, match="no frame"):
+        run(clips["both"], tmp_path, span=Span(60.0))
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "wanted"),
+    [
+        (0, 0, range(0, 5)),
+        (0.1, 0, range(1, 5)),
+        (0.15, 0.2, range(2, 4)),
+        (0, 0.3, range(0, 3)),
+        (0.4, 9, range(4, 5)),
+    ],
+)
+def test_a_span_chooses_frames_by_time(start, duration, wanted):
+    assert Span(start, duration).of([0, 100, 200, 300, 400], Fraction(1, 1000)) == wanted
 
 
 def test_cuts_are_found(clips, whole, tmp_path):

@@ -122,6 +122,31 @@ def test_sound_comes_along(pack, networks, folders):
     assert made.audio["waveform"].shape[-1] == pytest.approx(T * 800, abs=1100)
 
 
+def test_a_trimmed_file_is_read_where_it_lies(pack, networks, folders, tmp_path, monkeypatch):
+    from comfy_api.input_impl import VideoFromFile
+
+    if not hasattr(VideoFromFile, "as_trimmed"):
+        pytest.skip("this ComfyUI trims no files")
+    images, path = levels(graph.frames(T)), tmp_path / "source.mkv"
+    pack.nodes.video_file.write_lossless(str(path), video(images).get_components())
+    clip = VideoFromFile(str(path)).as_trimmed(0.3, 0.5)
+
+    def held(_):
+        raise AssertionError("the clip was held in memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoFromFile, "get_components", held)
+        made = run(pack, networks, clip).result[0]
+        strip = pack.nodes.scene_strip.SceneStrip.execute(clip, "off", 64)
+    first, stop = 3, 8
+    read = pack.uav_core.video.VideoReader
+    cut = torch.stack(list(read(made.get_stream_source()))).movedim(1, -1).add(1).div(2)
+    expected = whole(pack, networks, images[first:stop])
+    assert cut.shape == expected.shape
+    assert (cut - expected).abs().max() < 1e-3 + 0.5 / 255
+    assert strip.result[1] == "0", "no cuts in the part"
+
+
 def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
     import comfy.model_management as mm
 

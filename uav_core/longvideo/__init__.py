@@ -8,5 +8,6 @@ from .engine import CoreEngine, Engine
 from .params import LongVideoParams
 from .report import Report
 from .run import LongVideo
+from .span import Span
 
-__all__ = ["CoreEngine", "Engine", "LongVideo", "LongVideoParams", "Report"]
+__all__ = ["CoreEngine", "Engine", "LongVideo", "LongVideoParams", "Report", "Span"]

@@ -36,6 +36,7 @@ from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
+from .span import Span, frames_of_span
 from .window import Window
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class LongVideo:
         *,
         name: str = "",
         file_name: str = "",
+        span: Span | None = None,
         jobs: str | os.PathLike[str] | None = None,
         progress: Progress = ignore,
         status: Callable[[str], None] = ignore,
@@ -82,6 +84,7 @@ class LongVideo:
                 start of the job's id and the ending follow.
             file_name: the whole file name instead. A file of that name that is not the job's own
                 result is not replaced.
+            span: the part of the video to upscale; all of it where left out.
             jobs: the folder of all jobs; ``folder``/jobs where left out.
             progress: called with (passes done, passes in all), of the whole video.
             status: called with what is being done, and with estimates.
@@ -90,7 +93,7 @@ class LongVideo:
         """
         self.source, self.folder = Path(source), Path(folder)
         self.engine, self.params, self._choices = engine, params, encode
-        self.name, self.file_name = name, file_name
+        self.name, self.file_name, self.span = name, file_name, span
         self.jobs = Path(jobs) if jobs is not None else self.folder / "jobs"
         self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
         self._scene: tuple[int, Scene] | None = None
@@ -119,7 +122,10 @@ class LongVideo:
         self.encode.check_size(*large)
         self.fingerprint = fingerprint(self.source)
         self.times = frame_times(self.source, check_cancelled=self._check_cancelled)
-        self._report.frames, self._report.size = len(self.times), large
+        """Of all frames of the source."""
+        self.frames = frames_of_span(self.span, self.times, self.info.time_base)
+        """Those to upscale; all other numbers count from the first of them."""
+        self._report.frames, self._report.size = len(self.frames), large
         try:
             with self._open() as job:
                 self._work(job)
@@ -134,7 +140,11 @@ class LongVideo:
     def _open(self) -> Job:
         inputs = JobInputs(
             fingerprint={"size": self.fingerprint.size, "blake2b": self.fingerprint.blake2b},
-            settings={"run": self.params.settings(), "encode": plain(self.encode)},
+            settings={
+                "run": self.params.settings(),
+                "encode": plain(self.encode),
+                "frames": [self.frames.start, self.frames.stop],
+            },
             weights=self.engine.weights(self.jobs),
             name=self.source.name,
         )
@@ -149,23 +159,31 @@ class LongVideo:
         )
 
     def _plan(self) -> JobPlan:
-        frames = len(self.times)
+        frames = len(self.frames)
         if self.params.cuts.strip():
-            base = float(self.info.time_base)
-            cuts = parse_cuts(self.params.cuts, [t * base for t in self.times])
+            cuts = parse_cuts(self.params.cuts, self._seconds())
         else:
             self._status("looking for cuts")
             with VideoReader(
-                self.source, times=self.times, check_cancelled=self._check_cancelled
+                self.source,
+                self.frames.start,
+                self.frames.stop,
+                times=self.times,
+                check_cancelled=self._check_cancelled,
             ) as reader:
                 cuts = find_cuts(reader, self.params.scenes)
         return JobPlan(frames, self.params.part_length, plan_scenes(frames, cuts))
 
+    def _seconds(self) -> list[float]:
+        """When the frames are shown; of the whole video as the source says, else from 0 on."""
+        base, times = float(self.info.time_base), self.times[self.frames.start : self.frames.stop]
+        begin = times[0] if self.frames.start else 0
+        return [(t - begin) * base for t in times]
+
     def _work(self, job: Job) -> None:
         plan, missing = job.plan, job.missing_parts()
-        base = float(self.info.time_base)
-        starts = [scene.start for scene in plan.scenes]
-        self._report.cuts = [(i, (self.times[i] - self.times[0]) * base) for i in starts[1:]]
+        at, starts = self._seconds(), [scene.start for scene in plan.scenes]
+        self._report.cuts = [(i, at[i] - at[0]) for i in starts[1:]]
         self._status(self._report.cuts_text())
         left = sum(len(plan.part(i)) for i in missing)
         self._report.frames_before = plan.frames - left
@@ -319,7 +337,8 @@ class LongVideo:
         return self._new_scene(frames, 0, None)
 
     def _new_scene(self, frames: range, first: int, state: StreamState | None) -> Scene:
-        window = Window(str(self.source), frames, first, self.times, self._check_cancelled)
+        scene = self.frames[frames.start : frames.stop]
+        window = Window(str(self.source), scene, first, self.times, self._check_cancelled)
         try:
             return Scene(
                 window,
@@ -356,6 +375,7 @@ class LongVideo:
             self.times,
             self.source,
             self.encode,
+            first=self.frames.start,
             check_cancelled=self._check_cancelled,
         )
         job.finish(name, keep_parts=False)

@@ -24,7 +24,10 @@ class Window:
         times: Sequence[int],
         check_cancelled: Callable[[], None],
     ) -> None:
-        """``first`` is the first frame that will be asked for."""
+        """``scene`` counts from the source's first frame, as ``times`` do.
+
+        ``first`` is the first frame that will be asked for.
+        """
         self._held = HeldFrames(first)
         self._reader = VideoReader(
             path, scene.start + first, scene.stop, times=times, check_cancelled=check_cancelled
