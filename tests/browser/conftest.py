@@ -1,5 +1,6 @@
 """ComfyUI's own page in a real browser."""
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -35,23 +36,31 @@ def unavailable(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """A headless browser."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
+def browser_path() -> str:
+    """Where the browser is, if all that drives it is there."""
+    if importlib.util.find_spec("playwright") is None:
         unavailable("playwright is missing; python3 scripts/environment.py --browser installs it")
     path = find_chromium()
     if not path:
         unavailable("no chromium found; install one or name it in UAV_CHROMIUM")
+    return str(path)
+
+
+# Not for the whole session: while it is open an event loop runs in this thread, in which the tests
+# of other folders could not run one of their own.
+@pytest.fixture(scope="module")
+def chromium(browser_path):
+    """A headless browser."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def page_server(chromium, tmp_path_factory, artifacts, sample_clip) -> Iterator[ComfyServer]:
+def page_server(browser_path, tmp_path_factory, artifacts, sample_clip) -> Iterator[ComfyServer]:
     """The server whose page is driven: the newest tested ComfyUI, with its own frontend.
 
     The files that the templates name lie in its input folder, as they do for a user who has them:
