@@ -122,7 +122,8 @@ def _anchor(resnet: Any, places: list[int], norm: nn.GroupNorm) -> None:
 def _fit(conv: Any, norm: nn.GroupNorm, wanted: Tensor, run: Callable[[], Tensor]) -> None:
     """Least squares: the middle taps of ``conv`` such that what it gives is ``wanted``."""
     seen: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda *got: seen.append(got[-1]))
+    # A copy: what follows the norm writes into its result.
+    handle = norm.register_forward_hook(lambda *got: seen.append(got[-1].clone()))
     try:
         run()
     finally:
