@@ -95,7 +95,7 @@ class Job:
                 sync_folder(folder.parent)
             run = Run.enter(folder)
             stack.callback(run.leave)
-            found = read_manifest(folder)
+            alone, found = not run.others(), read_manifest(folder)
             if found is None:
                 manifest = new_manifest(inputs, plan if isinstance(plan, JobPlan) else plan())
                 write_manifest(folder, manifest, None)
@@ -103,7 +103,7 @@ class Job:
             else:
                 job = cls(folder, output, SharedManifest(folder, run, found[0], check_cancelled))
                 _check_plan(job, plan)
-                if not run.others():
+                if alone:
                     verified = verify(
                         job.manifest,
                         folder,
@@ -112,7 +112,7 @@ class Job:
                         check_cancelled=check_cancelled,
                     )
                     job._restart_from(verified, newest=found[1])
-            if not run.others():
+            if alone:
                 job._remove_leftovers()
             stack.pop_all()
         return job
@@ -152,9 +152,8 @@ class Job:
         on before is given free.
         """
         with self._shared.locked():
-            taken, missing = self._shared.run.others(), self.missing_parts()
-            scenes = dict.fromkeys(self.plan.scene_at(self.plan.part(i).start) for i in missing)
-            scene = next((scene for scene in scenes if scene not in taken), None)
+            taken = self._shared.run.others()
+            scene = next((scene for scene in self._open_scenes() if scene not in taken), None)
             self._shared.run.take(NOTHING if scene is None else scene)
             return scene
 
@@ -320,10 +319,14 @@ class Job:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _open_scenes(self) -> list[int]:
+        """The scenes that have parts missing, in order."""
+        missing = self.missing_parts()
+        return list(dict.fromkeys(self.plan.scene_at(self.plan.part(i).start) for i in missing))
+
     def _drop_states(self) -> None:
         """Remove the states of scenes that are done."""
-        missing = self.missing_parts()
-        open_scenes = {self.plan.scene_at(self.plan.part(i).start) for i in missing}
+        open_scenes = self._open_scenes()
         gone = [s for s in self.manifest.states if s.scene not in open_scenes]
         if gone:
             self._shared.write(states=tuple(s for s in self.manifest.states if s not in gone))
