@@ -130,8 +130,7 @@ class ComfyEngine:
         ).cpu()
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
-        halves = 1 if self.params.guidance == 1 else 2
-        shape = (halves, 4, frames, h, w)
+        shape = (self.params.halves, 4, frames, h, w)
         patcher = self.vae.patcher
         return (
             int(self.model.model.memory_required(shape)) + self.model.model_size(),

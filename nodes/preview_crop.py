@@ -305,7 +305,7 @@ def estimate_clip(
     each = BITS_PER_PIXEL / 8 * UPSCALE**2 * h * w
     held, disk = clip_bytes(t, h, w), round(each * t)
     if not held_whole:
-        held = params.stream(t, h, w).most_held * 2 * 4 * 4 * h * w
+        held = params.stream(t, h, w).state_bytes
         plan = JobPlan(t, params.part_length, (range(t),))
         disk = disk_needed(plan, each, state_bytes=held)
     return estimate(

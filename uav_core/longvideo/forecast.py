@@ -38,9 +38,8 @@ class Forecast:
         """``scenes``: frames of each; ``size`` (h, w); ``tell`` is given the text."""
         self.params, self.size, self.engine, self._tell = params, size, engine, tell
         h, w = size
-        streams = [params.stream(frames, h, w) for frames in scenes]
         self.work = work_of(params, scenes, h, w)
-        self.state_bytes = max(s.most_held for s in streams) * 2 * 4 * 4 * h * w
+        self.state_bytes = max(params.stream(frames, h, w).state_bytes for frames in set(scenes))
         """An upper guess of a sampler state."""
         self.disk_bytes = 0
         """To be set before the first piece."""
@@ -107,7 +106,7 @@ def work_of(params: LongVideoParams, scenes: Sequence[int], h: int, w: int) -> W
         h,
         w,
         steps=params.steps,
-        halves=1 if params.guidance == 1 else 2,
+        halves=params.halves,
         segment_length=params.segment_length,
         overlap=params.overlap,
         frames_per_group=params.frames_per_group,

@@ -67,6 +67,11 @@ class LongVideoParams:
             if value < 1:
                 raise InputError(f"{name.capitalize()}: {value}; expected 1 or more.")
 
+    @property
+    def halves(self) -> int:
+        """Texts that the model is run on: 2 with classifier-free guidance, else 1."""
+        return 1 if self.guidance == 1 else 2
+
     def settings(self) -> dict[str, Any]:
         """All that decides the frames, as plain values."""
         return asdict(self)

@@ -98,6 +98,11 @@ class StreamParams:
         return strength**self.look_ahead
 
     @property
+    def state_bytes(self) -> int:
+        """An upper guess of a saved state: clean latents and noise estimates, in fp32."""
+        return self.most_held * 2 * 4 * self.channels * self.h * self.w
+
+    @property
     def most_held(self) -> int:
         """Frames of a latent that are held between two passes, at the most.
 
