@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..uav_core import schedule
-from ..uav_core.bounded_flow import bounded_size, estimate_flow_bounded
+from ..uav_core.bounded_flow import both_ways_bounded, bounded_size
 from ..uav_core.fallback import Setting
+from ..uav_core.flow import NeighbourFlow
 from ..uav_core.jobs import weights_hash
 from ..uav_core.longvideo import LongVideoParams
 from ..uav_core.longvideo.engine import decode_group
@@ -51,6 +52,7 @@ class ComfyEngine:
         check_vae(vae)
         check_flow_model(flow_model)
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
+        self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
         self._check()
         self.sigmas = schedule.sigmas(params.steps)
@@ -104,12 +106,10 @@ class ComfyEngine:
         return self._denoise(latent, step).float().cpu()
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-        model, bound = self.flow_model.model, setting.longest_side
+        bound = setting.longest_side
         h, w = earlier.shape[-2:]
         load_models([self.flow_model], flow_memory(self.flow_model, *bounded_size(h, w, bound)))
-        iterations = self.params.flow_iterations
-        forward = estimate_flow_bounded(model, earlier, later, iterations, bound)
-        backward = estimate_flow_bounded(model, later, earlier, iterations, bound)
+        forward, backward = both_ways_bounded(self.neighbours, earlier, later, bound)
         return forward.cpu(), backward.cpu()
 
     @torch.inference_mode()

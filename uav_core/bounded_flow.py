@@ -7,14 +7,14 @@ are shrunk instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
-from .flow import ITERATIONS, SMALLEST_SIDE, estimate_flow, estimate_flows, stretch_flow
+from .flow import ITERATIONS, SMALLEST_SIDE, NeighbourFlow, estimate_flows, stretch_flow
 
 
 def bounded_size(h: int, w: int, longest_side: int | None) -> tuple[int, int]:
@@ -36,13 +36,14 @@ def bounded_size(h: int, w: int, longest_side: int | None) -> tuple[int, int]:
     )
 
 
-def estimate_flow_bounded(
-    model: nn.Module, a: Tensor, b: Tensor, iterations: int, longest_side: int | None
-) -> Tensor:
-    """``uav_core.flow.estimate_flow`` from a to b, on frames shrunk to ``longest_side`` pixels.
+def both_ways_bounded(
+    flow: NeighbourFlow, a: Tensor, b: Tensor, longest_side: int | None
+) -> Iterator[Tensor]:
+    """``flow.both_ways(a, b)`` on frames shrunk to ``longest_side`` pixels.
 
-    a, b: (n, 3, h, w) in [-1, 1]. Returns (n, 2, h, w) fp32, in pixels of (h, w): estimated small,
-    enlarged, and its values scaled with it. Frames within the bound give the very same flow.
+    a, b: (n, 3, h, w) in [-1, 1]. Gives the flow from a to b, then the one back, each
+    (n, 2, h, w) fp32, in pixels of (h, w): estimated small, enlarged, and its values scaled with
+    it. Frames within the bound give the very same flow.
 
     What is lost when shrinking by s: things thinner than about s pixels move with what is behind
     them, the borders of moving things are drawn s pixels wide, and errors of the estimate grow s
@@ -52,10 +53,11 @@ def estimate_flow_bounded(
     h, w = a.shape[-2:]
     size = bounded_size(h, w, longest_side)
     if size == (h, w) or a.shape != b.shape:
-        # Images that do not fit each other are for estimate_flow to refuse.
-        return estimate_flow(model, a, b, iterations)
-    flow = estimate_flow(model, _shrink(a, size), _shrink(b, size), iterations)
-    return stretch_flow(flow, h, w)
+        # Images that do not fit each other are for the flow to refuse.
+        yield from flow.both_ways(a, b)
+        return
+    for way in flow.both_ways(_shrink(a, size), _shrink(b, size)):
+        yield stretch_flow(way, h, w)
 
 
 def estimate_flows_bounded(
@@ -66,7 +68,7 @@ def estimate_flows_bounded(
     progress: Callable[[int, int], None] | None = None,
     check_cancelled: Callable[[], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``uav_core.flow.estimate_flows``, shrunk as ``estimate_flow_bounded``, one pair at a time.
+    """``uav_core.flow.estimate_flows``, shrunk as in ``both_ways_bounded``.
 
     frames (1, 3, t, h, w) in [-1, 1]. Returns (forward, backward), each (1, 2, t - 1, h, w) fp32
     in pixels of (h, w). Raises InputError.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .checkpoints import Kind, load_checkpoint, strict_load
 from .errors import CheckpointMismatchError, InputError, MissingPackageError
+from .raft import Encoded, encode, flow_between, in_fp32, is_raft
 
 ITERATIONS = 20
 SMALLEST_SIDE = 16
@@ -103,7 +104,62 @@ def load_flow_model(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> nn
     return model.eval().requires_grad_(False)
 
 
-@torch.no_grad()
+class NeighbourFlow:
+    """Flow between the neighbours of a clip, in both directions.
+
+    RAFT encodes every frame once: the later one of a pair is kept, encoded, as it is mostly the
+    earlier one of the next.
+
+    `model` is torchvision's RAFT on any device and in any dtype; it computes in fp32 there. A
+    model whose `any_size` is true, such as `uav_core.builtin_flow.BuiltinFlow`, gets the images
+    as they are.
+    """
+
+    def __init__(self, model: nn.Module, iterations: int = ITERATIONS) -> None:
+        """Raises InputError for less than 1 iteration."""
+        if iterations < 1:
+            raise InputError(f"flow needs 1 iteration or more, but got {iterations}.")
+        self.model, self.iterations = model, iterations
+        self._kept: tuple[Tensor, Encoded] | None = None
+
+    @torch.no_grad()
+    def both_ways(self, image1: Tensor, image2: Tensor) -> Iterator[Tensor]:
+        """Gives the flow from `image1` to `image2`, then the one back, each as `estimate_flow`."""
+        _check_images(image1, image2)
+        model, device = in_fp32(self.model), next(self.model.parameters()).device
+        h, w = image1.shape[-2:]
+        size = (h, w) if getattr(model, "any_size", False) else _network_size(h, w)
+
+        def given(image: Tensor) -> Tensor:
+            image = image.to(device, torch.float32)
+            if size == (h, w):
+                return image
+            return F.interpolate(image, size, mode="bilinear", align_corners=False)
+
+        def encoded(image: Tensor) -> Encoded:
+            if self._kept is None or not torch.equal(self._kept[0], image):
+                self._kept = image, encode(model, given(image)).to(image.device)
+            return self._kept[1].to(device)
+
+        def flow(first: bool) -> Tensor:
+            a, b = (image1, image2) if first else (image2, image1)
+            # Not around the whole: between two flows the caller's own settings hold.
+            with torch.autocast(device.type, enabled=False):
+                if is_raft(model):
+                    ends = (both[0], both[1]) if first else (both[1], both[0])
+                    found = flow_between(model, *ends, self.iterations)
+                else:
+                    found = model(given(a), given(b), num_flow_updates=self.iterations)[-1]
+            return stretch_flow(found, h, w).to(image1.device)
+
+        both: list[Encoded] = []
+        if is_raft(model):
+            with torch.autocast(device.type, enabled=False):
+                both = [encoded(image1), encoded(image2)]
+        yield flow(first=True)
+        yield flow(first=False)
+
+
 def estimate_flow(
     model: nn.Module, image1: Tensor, image2: Tensor, iterations: int = ITERATIONS
 ) -> Tensor:
@@ -112,28 +168,15 @@ def estimate_flow(
     Any size from 16 px up. Sides that are not multiples of 8 are resized up to one; images
     with a side under 128 px, RAFT's least, are enlarged first, with their aspect kept as far
     as the long side stays within 1024 px. The flow is resized back, each axis with its own
-    ratio. `model` is torchvision's RAFT on any device and in any dtype; it computes in fp32
-    there, and the flow comes back to image1's device. A model whose `any_size` is true, such as
-    `uav_core.builtin_flow.BuiltinFlow`, gets the images as they are. Raises InputError.
+    ratio, and comes on image1's device. `model` as for `NeighbourFlow`. Raises InputError.
     """
-    _check_images(image1, image2, iterations)
-    first = next(model.parameters())
-    h, w = image1.shape[-2:]
-    network_h, network_w = (h, w) if getattr(model, "any_size", False) else _network_size(h, w)
-    images = [x.to(first.device, torch.float32) for x in (image1, image2)]
-    if (network_h, network_w) != (h, w):
-        size = (network_h, network_w)
-        images = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in images]
-    with torch.autocast(first.device.type, enabled=False):
-        flow = _run_in_fp32(model, images, iterations)
-    return stretch_flow(flow, h, w).to(image1.device)
+    return next(NeighbourFlow(model, iterations).both_ways(image1, image2))
 
 
 def estimate_flows(
     model: nn.Module,
     frames: Tensor,
     iterations: int = ITERATIONS,
-    pairs_per_batch: int = 1,
     progress: Callable[[int, int], None] | None = None,
     check_cancelled: Callable[[], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -141,31 +184,23 @@ def estimate_flows(
 
     frames (1,3,t,h,w) in [-1, 1]. forward[i] leads from frame i to i+1, backward[i] from i+1 to
     i; both on the frames' device, in pixels. One frame gives two empty flows. Memory grows with
-    `pairs_per_batch` and with (h w)^2: the network correlates all with all at 1/8 scale.
-    `check_cancelled()` is called before every batch and may raise; `progress(done, total)` after
-    it counts frame pairs, both directions. Raises InputError.
+    (h w)^2: the network correlates all with all at 1/8 scale. `check_cancelled()` is called
+    before every flow and may raise; `progress(done, total)` after it. Raises InputError.
     """
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < 1:
         raise InputError(f"flow needs frames as (1, 3, t, h, w), but got {tuple(frames.shape)}.")
-    if pairs_per_batch < 1:
-        raise InputError(f"pairs_per_batch is {pairs_per_batch}, but must be 1 or more.")
-    sequence = rearrange(frames, "1 c t h w -> t c h w")
+    sequence = rearrange(frames, "1 c t h w -> t 1 c h w")
     pairs, (h, w) = len(sequence) - 1, sequence.shape[-2:]
     flows = frames.new_empty((2, pairs, 2, h, w), dtype=torch.float32)
-    done = 0
-    try:
-        for start in range(0, pairs, pairs_per_batch):
-            earlier = sequence[:-1][start : start + pairs_per_batch]
-            later = sequence[1:][start : start + pairs_per_batch]
-            for direction, (a, b) in enumerate(((earlier, later), (later, earlier))):
-                if check_cancelled is not None:
-                    check_cancelled()
-                flows[direction, start : start + len(a)] = estimate_flow(model, a, b, iterations)
-                done += len(a)
-                if progress is not None:
-                    progress(done, 2 * pairs)
-    finally:
-        _drop_correlations(model)
+    neighbours = NeighbourFlow(model, iterations)
+    for i in range(pairs):
+        ways = neighbours.both_ways(sequence[i], sequence[i + 1])
+        for direction in range(2):
+            if check_cancelled is not None:
+                check_cancelled()
+            flows[direction, i] = next(ways)[0]
+            if progress is not None:
+                progress(2 * i + direction + 1, 2 * pairs)
     forward, backward = rearrange(flows, "d t c h w -> d 1 c t h w")
     return forward, backward
 
@@ -199,7 +234,7 @@ def resize_flow(flow: Tensor, h: int, w: int) -> Tensor:
     return rearrange(flat, "(b t) c h w -> b c t h w", b=len(flow)) if flow.ndim == 5 else flat
 
 
-def _check_images(image1: Tensor, image2: Tensor, iterations: int) -> None:
+def _check_images(image1: Tensor, image2: Tensor) -> None:
     if image1.shape != image2.shape or image1.ndim != 4 or image1.shape[1] != 3:
         raise InputError(
             "flow needs two images (n, 3, h, w) of one size, but got "
@@ -210,8 +245,6 @@ def _check_images(image1: Tensor, image2: Tensor, iterations: int) -> None:
         raise InputError(
             f"flow needs frames of at least {SMALLEST_SIDE} px a side, but these are {w} x {h}."
         )
-    if iterations < 1:
-        raise InputError(f"flow needs 1 iteration or more, but got {iterations}.")
 
 
 def _network_size(h: int, w: int) -> tuple[int, int]:
@@ -223,20 +256,3 @@ def _network_size(h: int, w: int) -> tuple[int, int]:
         return _STRIDE * math.ceil(max(enlarged, _NETWORK_SIDE) / _STRIDE)
 
     return side(h), side(w)
-
-
-def _run_in_fp32(model: nn.Module, images: list[Tensor], iterations: int) -> Tensor:
-    """The network's last prediction; weights kept in another dtype are cast for this call."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    floats = {key: x.float() for key, x in tensors.items() if x.is_floating_point()}
-    if all(floats[key] is tensors[key] for key in floats):
-        return model(*images, num_flow_updates=iterations)[-1]
-    options = {"num_flow_updates": iterations}
-    return torch.func.functional_call(model, floats, tuple(images), options)[-1]
-
-
-def _drop_correlations(model: nn.Module) -> None:
-    """Let go of the last pair's correlations, which torchvision keeps: gigabytes at 1080p."""
-    correlation = getattr(model, "corr_block", None)
-    if correlation is not None:
-        correlation.corr_pyramid = []

@@ -3,10 +3,10 @@ import torch
 import torch.nn.functional as F
 from generated import det
 
-from uav_core.bounded_flow import bounded_size, estimate_flow_bounded, estimate_flows_bounded
+from uav_core.bounded_flow import both_ways_bounded, bounded_size, estimate_flows_bounded
 from uav_core.builtin_flow import BuiltinFlow
 from uav_core.errors import InputError
-from uav_core.flow import estimate_flow
+from uav_core.flow import NeighbourFlow, estimate_flow
 
 MOVE = (4, 2)
 
@@ -19,6 +19,10 @@ def clip() -> torch.Tensor:
     x, y = MOVE
     places = [(8 - y * i, 8 - x * i) for i in range(3)]
     return torch.stack([wide[..., a : a + 96, b : b + 160] for a, b in places], dim=2)
+
+
+def bounded(model, a, b, iterations, longest_side):
+    return next(both_ways_bounded(NeighbourFlow(model, iterations), a, b, longest_side))
 
 
 def test_sizes():
@@ -34,7 +38,7 @@ def test_frames_within_the_bound_give_the_very_flow(clip):
     a, b = clip[:, :, 0], clip[:, :, 1]
     expected = estimate_flow(BuiltinFlow(), a, b, 2)
     for bound in (None, 160):
-        assert torch.equal(estimate_flow_bounded(BuiltinFlow(), a, b, 2, bound), expected)
+        assert torch.equal(bounded(BuiltinFlow(), a, b, 2, bound), expected)
 
 
 def test_a_shrunk_estimate_is_in_pixels_of_the_frame(clip):
@@ -45,7 +49,7 @@ def test_a_shrunk_estimate_is_in_pixels_of_the_frame(clip):
             sizes.append(tuple(image1.shape[-2:]))
             return super().forward(image1, image2, *args, **kwargs)
 
-    flow = estimate_flow_bounded(Watched(), clip[:, :, 0], clip[:, :, 1], 12, 80)
+    flow = bounded(Watched(), clip[:, :, 0], clip[:, :, 1], 12, 80)
     assert sizes == [(48, 80)]
     assert flow.shape == (1, 2, 96, 160)
     inner = flow[:, :, 16:-16, 16:-16]
@@ -62,13 +66,13 @@ def test_a_clip_gives_the_flows_of_its_pairs(clip):
     for i in range(2):
         a, b = clip[:, :, i], clip[:, :, i + 1]
         for got, pair in ((forward, (a, b)), (backward, (b, a))):
-            expected = estimate_flow_bounded(BuiltinFlow(), *pair, 2, 80)
+            expected = bounded(BuiltinFlow(), *pair, 2, 80)
             torch.testing.assert_close(got[:, :, i], expected)
     assert counts[-1] == (4, 4)
 
 
 def test_wrong_images_are_refused(clip):
     with pytest.raises(InputError, match="one size"):
-        estimate_flow_bounded(BuiltinFlow(), clip[:, :, 0], clip[:, :, 1, :50], 2, 80)
+        bounded(BuiltinFlow(), clip[:, :, 0], clip[:, :, 1, :50], 2, 80)
     with pytest.raises(InputError, match=r"\(1, 3, t, h, w\)"):
         estimate_flows_bounded(BuiltinFlow(), clip[0], 2, 80)

@@ -123,8 +123,24 @@ def test_clip_flows_are_those_of_its_pairs(model):
         a, b = frames[:, :, i], frames[:, :, i + 1]
         assert torch.equal(forward[:, :, i], estimate_flow(model, a, b, iterations=1))
         assert torch.equal(backward[:, :, i], estimate_flow(model, b, a, iterations=1))
-    batched = estimate_flows(model, frames, iterations=1, pairs_per_batch=2)
-    torch.testing.assert_close(batched, (forward, backward), rtol=1e-3, atol=1e-3)
+
+
+def test_every_frame_is_encoded_once(model):
+    frames = det("clip", (1, 3, 4, 128, 136)).clamp(-1, 1)
+    calls = []
+    hooks = [
+        part.register_forward_hook(lambda part, *_: calls.append(part))
+        for part in (model.feature_encoder, model.context_encoder)
+    ]
+    flows = estimate_flows(model, frames, iterations=3)
+    for hook in hooks:
+        hook.remove()
+    assert calls.count(model.feature_encoder) == calls.count(model.context_encoder) == 4
+    for i in range(3):
+        pair = frames[:, :, i], frames[:, :, i + 1]
+        for flow, (a, b) in zip(flows, (pair, pair[::-1]), strict=True):
+            expected = model(a, b, num_flow_updates=3)[-1]
+            torch.testing.assert_close(flow[:, :, i], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_correlations_are_not_kept(model):
@@ -143,11 +159,10 @@ def test_progress_and_cancel():
     estimate_flows(
         UnitFlow(),
         frames,
-        pairs_per_batch=2,
         progress=lambda done, total: calls.append((done, total)),
         check_cancelled=lambda: calls.append("check"),
     )
-    assert calls == ["check", (2, 6), "check", (4, 6), "check", (5, 6), "check", (6, 6)]
+    assert calls == [call for i in range(1, 7) for call in ("check", (i, 6))]
 
     class Cancelled(BaseException):
         pass
@@ -186,8 +201,6 @@ def test_images_are_checked(shape1, shape2, says):
 def test_clips_are_checked():
     with pytest.raises(InputError, match="1, 3, t"):
         estimate_flows(UnitFlow(), torch.zeros(2, 3, 4, 128, 128))
-    with pytest.raises(InputError, match="pairs_per_batch"):
-        estimate_flows(UnitFlow(), torch.zeros(1, 3, 4, 128, 128), pairs_per_batch=0)
     with pytest.raises(InputError, match="a flow is"):
         resize_flow(torch.zeros(1, 3, 8, 8), 4, 4)
 

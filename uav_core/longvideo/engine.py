@@ -9,9 +9,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..bounded_flow import estimate_flow_bounded
+from ..bounded_flow import both_ways_bounded
 from ..color import ColorMode, color_fix
 from ..fallback import Setting
+from ..flow import NeighbourFlow
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..pipeline import velocity
@@ -100,14 +101,15 @@ class CoreEngine:
     ) -> None:
         """``context`` (2, tokens, dim) is [negative, positive]; ``hashes`` are of the weights."""
         self.ddim: DDIM = VelocityDDIM(steps)
-        self.unet, self.vae, self.flow_model = unet, vae, flow_model
+        self.unet, self.vae = unet, vae
+        self.neighbours = NeighbourFlow(flow_model, flow_iterations)
         self.device = next(unet.parameters()).device
         self.dtype = next(unet.parameters()).dtype
         self.context = context.to(self.device, self.dtype)
         self.guidance, self.lr_guidance = guidance, lr_guidance
         self.color: ColorMode = color
         self.times = timesteps(steps).tolist()
-        self.noise_level, self.flow_iterations = noise_level, flow_iterations
+        self.noise_level = noise_level
         self.hashes, self.check_cancelled = hashes, check_cancelled
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
@@ -136,12 +138,9 @@ class CoreEngine:
         return v.float().cpu()
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-        def between(a: Tensor, b: Tensor) -> Tensor:
-            a, b = a.to(self.device), b.to(self.device)
-            bound = setting.longest_side
-            return estimate_flow_bounded(self.flow_model, a, b, self.flow_iterations, bound).cpu()
-
-        return between(earlier, later), between(later, earlier)
+        frames = earlier.to(self.device), later.to(self.device)
+        forward, backward = both_ways_bounded(self.neighbours, *frames, setting.longest_side)
+        return forward.cpu(), backward.cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
