@@ -36,8 +36,17 @@ def test_the_help_of_every_node_is_served(comfy_server):
         assert content == (DOCS / f"{node['name']}.md").read_bytes()
 
 
+def test_the_help_in_another_language_is_served(comfy_server):
+    for page in DOCS.glob("*/*.md"):
+        # The page makes this address of the node's name and its own language.
+        address = f"/extensions/{PACK_FOLDER}/docs/{page.parent.name}/{page.name}"
+        status, kind, content = fetch(comfy_server, address)
+        assert status == 200 and kind != "text/html"
+        assert content == page.read_bytes()
+
+
 def test_pictures_are_served(comfy_server):
-    pictures = [path for path in DOCS.iterdir() if path.suffix != ".md"]
+    pictures = [path for path in DOCS.iterdir() if path.is_file() and path.suffix != ".md"]
     assert pictures
     for path in pictures:
         _, kind, content = fetch(comfy_server, f"/extensions/{PACK_FOLDER}/docs/{path.name}")
