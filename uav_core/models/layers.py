@@ -21,7 +21,9 @@ from .stripes import LendsWeights, activation, blank, convolve, doubled, is_stri
 GROUPS = 32
 SMALL_FRAME = 64
 """Positions of a frame up to which a CPU convolves faster with the channels first: there the work
-is in the weights, which are stored that way."""
+is in the weights, which are stored that way..."""
+TINY_FRAME = 16
+"""... and up to which it is fastest as one matrix product, which reads every weight once."""
 
 
 def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -32,9 +34,21 @@ def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def convolve_frames(conv: nn.Module, frames: Tensor) -> Tensor:
     """A 2-D convolution of frames (n c h w) in the layout in which it is fastest."""
-    if frames.device.type != "cpu" or frames.shape[-2] * frames.shape[-1] > SMALL_FRAME:
+    positions = frames.shape[-2] * frames.shape[-1]
+    if frames.device.type != "cpu" or positions > SMALL_FRAME:
         return conv(frames)
+    if positions <= TINY_FRAME and isinstance(conv, LendsWeights):
+        return conv.lend(lambda *weights: multiply_out(frames, *weights), frames)
     return conv(frames.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
+def multiply_out(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3x3 convolution as the product of the weights with every position's surroundings."""
+    around = F.unfold(frames, weight.shape[-2:], padding=1).transpose(1, 2)
+    n, positions = around.shape[:2]
+    # As one matrix: a batch of them would have the weights copied for each.
+    out = F.linear(around.reshape(n * positions, -1), weight.flatten(1), bias)
+    return out.view(n, *frames.shape[-2:], -1).permute(0, 3, 1, 2)
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:

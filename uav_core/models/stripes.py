@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import winograd
+
 ROWS = 3
 """The axis of b c t h w that is cut."""
 MOST_STRIPES = 32
@@ -32,9 +34,12 @@ Fill = Callable[[Tensor, int, int], None]
 class LendsWeights:
     """Mixed into a convolution: lends the weights it would compute with to a function.
 
-    They come through the layer's own class, which may cast, stream or patch them.
+    They come through the layer's own class, which may cast, stream or patch them. Where it pays,
+    the convolution itself is computed with fewer multiplications.
     """
 
+    padding: tuple[int, ...]
+    stride: tuple[int, ...]
     _work: Work | None = None
 
     def lend(self, work: Work, like: Tensor) -> Tensor:
@@ -50,6 +55,8 @@ class LendsWeights:
     ) -> Tensor:
         if self._work is not None:
             return self._work(weight, bias)
+        if self.padding == (1, 1) and self.stride == (1, 1) and winograd.serves(input, weight):
+            return winograd.convolve(input, weight, bias)
         return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
 
 

@@ -16,6 +16,8 @@ from .layers import Resnet, added, per_frame
 ROTARY_DIMS = 32
 BUCKETS = 32
 MAX_DISTANCE = 32
+FEW_TOKENS = 512
+"""Tokens of a clip that take no memory worth saving, and too little time to be split."""
 
 
 def rotary_frequencies(dims: int = ROTARY_DIMS, theta: float = 10000.0) -> Tensor:
@@ -145,7 +147,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
-        if torch.is_grad_enabled() or x.shape[1] == 1:
+        if torch.is_grad_enabled() or x.shape[1] == 1 or x[0, ..., 0].numel() <= FEW_TOKENS:
             return self._run(x)
         # The widest tensor of the network would set its peak: half the frames at a time.
         return torch.cat([self._run(half) for half in x.chunk(2, dim=1)], dim=1)
