@@ -130,8 +130,13 @@ def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[
             name, default=default, min=16, max=16384, step=2, tooltip=tooltip, **extra
         )
 
+    def choice(name: str, options: tuple[str, ...], tooltip: str) -> Any:
+        return io.Combo.Input(
+            name, options=list(options), default=options[0], tooltip=tooltip, **extra
+        )
+
     return [
-        io.Combo.Input(target, options=list(get_args(Target)), tooltip=tooltip, **extra),
+        choice(target, get_args(Target), tooltip),
         io.Float.Input(
             "factor",
             default=factor,
@@ -149,13 +154,12 @@ def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[
         ),
         side("width", 1920, "Width of the result in pixels, for 'exact size'."),
         side("height", 1080, "Height of the result in pixels, for 'exact size'."),
-        io.Combo.Input(
+        choice(
             "aspect",
-            options=list(get_args(Aspect)),
-            tooltip="If an exact size has another aspect than the clip. fit: as large as "
+            get_args(Aspect),
+            "If an exact size has another aspect than the clip. fit: as large as "
             "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
             "off. stretch: distorts.",
-            **extra,
         ),
     ]
 
