@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from generated import det
+from layout import ROOT
 
 from uav_core import cli
 from uav_core.jobs import FOLDER, list_jobs
@@ -146,6 +150,39 @@ def test_sizes_that_cannot_be_are_refused(words, says, where, clip, tmp_path, ca
     assert cli.main([str(clip), str(tmp_path / "out" / "out.mp4"), *words, *where]) == 1
     assert says in caplog.text
     assert not (tmp_path / "out").exists(), "nothing is left behind"
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_gives_the_same_bits(tmp_path):
+    frames = det("killed", (12, 3, 32, 48)).mul(0.3).clamp(-1, 1)
+    encode_part(tmp_path / "clip.mkv", frames, PARAMS, (48, 32))
+    words = [*FAST, "--short-side", "64", "--resize", "before"]
+
+    def command(target: Path) -> subprocess.Popen[str]:
+        target.parent.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "uav_core.cli", str(tmp_path / "clip.mkv"), str(target), *words],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    whole, killed = tmp_path / "whole" / "out.mp4", tmp_path / "killed" / "out.mp4"
+    with command(whole) as process:
+        assert process.communicate(timeout=120) and process.returncode == 0
+    with command(killed) as process:
+        deadline = time.monotonic() + 120
+        while not list(killed.parent.glob(f"{FOLDER}/*/part_*.mkv")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    assert not killed.exists()
+    with command(killed) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0 and "were there from an earlier run" in said
+    assert "96x64, resized before from 48x32 to 24x16" in said
+    assert killed.read_bytes() == whole.read_bytes()
 
 
 def test_one_size_is_given(capsys, clip, tmp_path):

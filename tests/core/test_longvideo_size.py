@@ -144,8 +144,11 @@ def test_another_size_is_another_job(clip, tmp_path):
 
 def test_the_same_size_in_other_words_is_the_same_job(clip, tmp_path):
     first, _ = run(clip, tmp_path)
-    for words in (("short side", {"short_side": 64}), ("exact size", {"width": 96, "height": 64})):
-        again, _ = run(clip, tmp_path, replace(PARAMS, size=OutputSize(words[0], **words[1])))
+    for size in (
+        OutputSize("short side", short_side=64),
+        OutputSize("exact size", width=96, height=64),
+    ):
+        again, _ = run(clip, tmp_path, replace(PARAMS, size=size))
         assert again.output == first.output and again.frames_before == FRAMES
 
 
