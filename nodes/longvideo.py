@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from ..uav_core.color import ColorMode
 from ..uav_core.jobs import FOLDER, inside
 from ..uav_core.longvideo import LongVideo, LongVideoParams
 from ..uav_core.longvideo.params import PART_LENGTH
+from ..uav_core.output_size import Aspect, OutputSize, Target
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.scenes import METHODS, SceneParams
 from ..uav_core.video import CODECS, EncodeParams
 from .condition import Conditioning
 from .engine import ComfyEngine
 from .load import flow_patcher
+from .output_size import AFTER, BEFORE, size_inputs, when
 from .runtime import check_cancelled, progress_bar, show_status
 from .schema import ADVANCED, LONG_VIDEO, OpticalFlow, schema, seed_input
 from .settings import (
@@ -62,9 +65,10 @@ class LongVideoOptions(io.ComfyNode):
         return schema(
             "UpscaleAVideoLongVideoOptions",
             "Long Video Options (Upscale-A-Video)",
-            ("codec", "crf", "scene cuts", "tiles"),
+            ("codec", "crf", "scene cuts", "tiles", "output size", "resize video"),
             category=LONG_VIDEO,
-            description="File format, scene cuts, tiles and decoding of 'Upscale Long Video'.",
+            description="File format, scene cuts, tiles, decoding and output size of 'Upscale Long "
+            "Video'.",
             inputs=[
                 io.Combo.Input(
                     "codec",
@@ -127,6 +131,23 @@ class LongVideoOptions(io.ComfyNode):
                     tooltip="Frames that are encoded and kept together. A crash loses at most so "
                     "many.",
                 ),
+                # Optional, and at the end: graphs made before there was a choice stay as they are.
+                *size_inputs(
+                    "output_size",
+                    "Which of the values below says how large the video becomes, from 1 to 4 times "
+                    "the input.",
+                    4.0,
+                    optional=True,
+                ),
+                io.Combo.Input(
+                    "resize",
+                    options=[BEFORE, AFTER],
+                    default=AFTER,
+                    optional=True,
+                    tooltip="If the size is not four times the input. before: shrinks every frame "
+                    "before it is upscaled; a quarter of the time for half the size. after: "
+                    "resizes every upscaled frame and keeps all detail of the input.",
+                ),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
         )
@@ -143,6 +164,13 @@ class LongVideoOptions(io.ComfyNode):
         tile: int,
         tile_overlap: int,
         propagation_strength: float,
+        output_size: Target = "factor",
+        factor: float = 4.0,
+        short_side: int = 1080,
+        width: int = 1920,
+        height: int = 1080,
+        aspect: Aspect = "fit",
+        resize: str = AFTER,
         **others: Any,
     ) -> io.NodeOutput:
         encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
@@ -152,6 +180,8 @@ class LongVideoOptions(io.ComfyNode):
             "tile": tile,
             "tile_overlap": tile_overlap,
             "propagation": PropagationParams(propagation_strength),
+            "size": OutputSize(output_size, factor, short_side, width, height, aspect),
+            "resize": when(resize),
             **others,
         }
         LongVideoParams(**run)
@@ -168,9 +198,9 @@ class UpscaleLongVideo(io.ComfyNode):
             "Upscale Long Video (Upscale-A-Video)",
             ("stream video upscale", "long video", "resume", "video to video upscale"),
             category=LONG_VIDEO,
-            description="Upscales a video file of any length, four times, in memory that does not "
-            "grow with it. Scene cuts are kept apart. What is finished is kept on disk: queue the "
-            "same again after a crash or a cancel and it goes on.",
+            description="Upscales a video file of any length, four times or to another size, in "
+            "memory that does not grow with it. Scene cuts are kept apart. What is finished is "
+            "kept on disk: queue the same again after a crash or a cancel and it goes on.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -194,7 +224,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From 'Long Video Options': file format, cuts, tiles.",
+                    tooltip="From 'Long Video Options': file format, cuts, tiles, output size.",
                 ),
                 noise_level_input("As in 'Low-Res Conditioning'."),
                 steps_input("Sampling steps. 30 is the reference's; time grows with them."),
@@ -238,16 +268,8 @@ class UpscaleLongVideo(io.ComfyNode):
         options: VideoOptions | None = None,
     ) -> io.NodeOutput:
         options = options or VideoOptions()
-        params = LongVideoParams(
-            **{
-                **options.run,
-                "noise_level": noise_level,
-                "steps": steps,
-                "guidance": guidance,
-                "propagation_steps": propagation_steps,
-                "color": color_fix,
-                "seed": seed,
-            }
+        params = run_params(
+            options.run, noise_level, steps, guidance, propagation_steps, color_fix, seed
         )
         if flow_model is None:
             flow_model = flow_patcher(BuiltinFlow())
@@ -284,6 +306,27 @@ class UpscaleLongVideo(io.ComfyNode):
         )
         shown = ui.PreviewVideo([saved]).as_dict()
         return io.NodeOutput(VideoFromFile(str(finished)), text, ui={**shown, "text": (text,)})
+
+
+def run_params(
+    options: Mapping[str, Any],
+    noise_level: int,
+    steps: int,
+    guidance: float,
+    propagation_steps: str,
+    color_fix: ColorMode,
+    seed: int,
+) -> LongVideoParams:
+    """A run with ``options``, fields of LongVideoParams, and the settings of the node itself."""
+    own = LongVideoParams(
+        noise_level=noise_level,
+        steps=steps,
+        guidance=guidance,
+        propagation_steps=propagation_steps,
+        color=color_fix,
+        seed=seed,
+    )
+    return replace(own, **options)
 
 
 def output_place(output: str, prefix: str) -> Path:

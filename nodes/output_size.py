@@ -8,12 +8,22 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..uav_core.errors import InputError
-from ..uav_core.output_size import Aspect, OutputSize, SizePlan, Target, after, before, plan_size
+from ..uav_core.output_size import (
+    WHEN,
+    Aspect,
+    OutputSize,
+    SizePlan,
+    Target,
+    When,
+    after,
+    before,
+    plan_size,
+)
 from .runtime import check_cancelled
 from .schema import ADVANCED, schema
 
 SizeSocket = io.Custom("UAV_OUTPUT_SIZE")
-BEFORE, AFTER = "before upscaling (fast)", "after upscaling (best)"
+BEFORE, AFTER = WHEN["before"], WHEN["after"]
 ALIASES = ("upscale 2x", "resize video", "target resolution", "upscale to 1080p", "letterbox")
 
 
@@ -41,52 +51,7 @@ class SetOutputSize(io.ComfyNode):
                     tooltip="before: put it before everything else and 'Finish Output Size' at the "
                     "end; a quarter of the time for half the size. after: put it at the end alone.",
                 ),
-                io.Combo.Input(
-                    "target",
-                    options=list(get_args(Target)),
-                    tooltip="Which of the values below counts.",
-                ),
-                io.Float.Input(
-                    "factor",
-                    default=2.0,
-                    min=1.0,
-                    max=4.0,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Times the size of the clip, for 'factor'.",
-                ),
-                io.Int.Input(
-                    "short_side",
-                    default=1080,
-                    min=16,
-                    max=16384,
-                    step=2,
-                    tooltip="Shorter side of the result in pixels, for 'short side'. The aspect is "
-                    "kept.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=1920,
-                    min=16,
-                    max=16384,
-                    step=2,
-                    tooltip="Width of the result in pixels, for 'exact size'.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=1080,
-                    min=16,
-                    max=16384,
-                    step=2,
-                    tooltip="Height of the result in pixels, for 'exact size'.",
-                ),
-                io.Combo.Input(
-                    "aspect",
-                    options=list(get_args(Aspect)),
-                    tooltip="If an exact size has another aspect than the clip. fit: as large as "
-                    "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
-                    "off. stretch: distorts.",
-                ),
+                *size_inputs("target", "Which of the values below counts.", 2.0),
                 io.Boolean.Input(
                     "even",
                     default=True,
@@ -119,11 +84,10 @@ class SetOutputSize(io.ComfyNode):
         aspect: Aspect,
         even: bool = True,
     ) -> io.NodeOutput:
-        if use not in (BEFORE, AFTER):
-            raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
+        upscaled = when(use) == "after"
         wanted = OutputSize(target, factor, short_side, width, height, aspect, even)
-        plan = plan_size(*check_images(frames), wanted, upscaled=use == AFTER)
-        work = after if use == AFTER else before
+        plan = plan_size(*check_images(frames), wanted, upscaled=upscaled)
+        work = after if upscaled else before
         return io.NodeOutput(work(frames, plan, check_cancelled), plan, plan.to_text())
 
 
@@ -152,6 +116,60 @@ class FinishOutputSize(io.ComfyNode):
                 f"The plan is a {type(plan).__name__}: expected that of 'Output Size'."
             )
         return io.NodeOutput(after(frames, plan, check_cancelled))
+
+
+def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[Any]:
+    """The inputs that say what size is wanted.
+
+    The first is called ``target`` and has the ``tooltip``; ``factor`` is the default of that
+    input. ``extra`` is what a node adds to each, as in ``settings``.
+    """
+
+    def side(name: str, default: int, tooltip: str) -> Any:
+        return io.Int.Input(
+            name, default=default, min=16, max=16384, step=2, tooltip=tooltip, **extra
+        )
+
+    def choice(name: str, options: tuple[str, ...], tooltip: str) -> Any:
+        return io.Combo.Input(
+            name, options=list(options), default=options[0], tooltip=tooltip, **extra
+        )
+
+    return [
+        choice(target, get_args(Target), tooltip),
+        io.Float.Input(
+            "factor",
+            default=factor,
+            min=1.0,
+            max=4.0,
+            step=0.05,
+            round=0.001,
+            tooltip="Times the size of the clip, for 'factor'.",
+            **extra,
+        ),
+        side(
+            "short_side",
+            1080,
+            "Shorter side of the result in pixels, for 'short side'. The aspect is kept.",
+        ),
+        side("width", 1920, "Width of the result in pixels, for 'exact size'."),
+        side("height", 1080, "Height of the result in pixels, for 'exact size'."),
+        choice(
+            "aspect",
+            get_args(Aspect),
+            "If an exact size has another aspect than the clip. fit: as large as "
+            "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
+            "off. stretch: distorts.",
+        ),
+    ]
+
+
+def when(use: str) -> When:
+    """What a node's words for before or after upscaling mean; InputError for others."""
+    for value, words in WHEN.items():
+        if use == words:
+            return value
+    raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
 
 
 def check_images(frames: Tensor) -> tuple[int, int]:

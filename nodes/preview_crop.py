@@ -26,6 +26,7 @@ from .compare import images, same_size
 from .condition import Conditioning, condition
 from .inputs import video_frames
 from .load import flow_patcher
+from .longvideo import run_params
 from .panels import side_by_side
 from .piece import Piece, read_piece
 from .propagate import FlowPropagation, check_flow_model
@@ -164,18 +165,15 @@ class PreviewCrop(io.ComfyNode):
         negative: Conditioning | None = None,
         flow_model: Any = None,
     ) -> io.NodeOutput:
-        params = LongVideoParams(
-            steps=steps,
-            guidance=guidance,
-            noise_level=noise_level,
-            seed=seed,
-            segment_length=segment_length,
-            overlap=overlap,
-            propagation_steps=propagation_steps,
-            propagation=PropagationParams(propagation_strength),
-            frames_per_group=frames_per_group,
-            lr_guidance=lr_guidance,
-            color=color_fix,
+        options = {
+            "segment_length": segment_length,
+            "overlap": overlap,
+            "propagation": PropagationParams(propagation_strength),
+            "frames_per_group": frames_per_group,
+            "lr_guidance": lr_guidance,
+        }
+        params = run_params(
+            options, noise_level, steps, guidance, propagation_steps, color_fix, seed
         )
         if flow_model is None:
             flow_model = flow_patcher(BuiltinFlow())

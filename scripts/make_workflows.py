@@ -60,7 +60,7 @@ def long_video() -> Graph:
     options = g.add(
         "UpscaleAVideoLongVideoOptions",
         (-20, 640),
-        (300, 360),
+        (300, 540),
         codec="h264",
         container=".mp4",
         crf=-1,
@@ -99,10 +99,10 @@ def long_video() -> Graph:
         filename_prefix="video/upscaled",
         **long_settings(INCLUDED),
     )
-    g.group("1  Your video", (-40, 40, 340, 980), "#3f789e")
-    g.group("2  Models and text", (320, 40, 400, 980), "#8A8")
-    g.group("3  Upscale", (740, 40, 460, 980), "#a1309b")
-    g.note((1240, 40), (520, 460), notes.LONG)
+    g.group("1  Your video", (-40, 40, 340, 1160), "#3f789e")
+    g.group("2  Models and text", (320, 40, 400, 1160), "#8A8")
+    g.group("3  Upscale", (740, 40, 460, 1160), "#a1309b")
+    g.note((1240, 40), (520, 480), notes.LONG)
     return g
 
 

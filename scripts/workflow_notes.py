@@ -14,6 +14,7 @@ colours are kept.
   where the search errs.
 - **Every part of 48 frames is kept** as soon as it is done, in *output/upscale_a_video_jobs*. After
   a crash or *Cancel*, queue the same again: it goes on. Other settings or another video start anew.
+- **Another size**, such as 1080p, is set in the options: *short side* or *exact size*.
 - **Out of memory** is answered by smaller groups and tiles; the report says so.
 - The finished file is in ComfyUI's output folder; the parts are removed then.
 

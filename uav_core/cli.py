@@ -2,6 +2,7 @@
 
     python -m uav_core.cli in.mp4 out.mp4
     python -m uav_core.cli folder_in folder_out
+    python -m uav_core.cli in.mp4 out.mp4 --short-side 1080     # any size from 1x to 4x
 
 Runs the networks directly, without ComfyUI, on the GPU if there is one. What is finished is kept:
 the same command again goes on. With a folder every video in it is upscaled, and one that cannot be
@@ -29,16 +30,15 @@ import torch
 
 from . import included
 from .builtin_flow import BuiltinFlow
+from .cli_options import encode_params, parser, run_params
 from .errors import InputError, MissingPackageError, UpscaleAVideoError
 from .flow import load_flow_model
 from .jobs import FOLDER, clean, human_bytes, list_jobs, weights_hash
-from .longvideo import CoreEngine, LongVideo, LongVideoParams
-from .longvideo.params import PART_LENGTH
+from .longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
 from .remote import MissingPackError, ServerUnreachableError, WeightNames
 from .remote.graph import long_video_graph
-from .scenes import METHODS, SceneParams
 from .video import CODECS, EncodeParams, probe
 from .workers import run_workers
 
@@ -55,7 +55,7 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
     """
     words = sys.argv[1:] if words is None else words
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    o = parser().parse_args(words)
+    o = parser(__doc__ or "").parse_args(words)
     try:
         if o.jobs or o.clean:
             return show_jobs(o.jobs) if o.jobs else clean_jobs(o)
@@ -80,80 +80,6 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
         log.error("Stopped. What is finished is kept; run the same command to go on.")
         return 130
     return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are for the included weights."""
-    p = argparse.ArgumentParser(
-        prog="python -m uav_core.cli",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
-    p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
-    p.add_argument("--steps", type=int, default=included.STEPS)
-    p.add_argument("--guidance", type=float, default=included.GUIDANCE)
-    p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
-    p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
-    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
-    p.add_argument(
-        "--frames-per-group",
-        type=int,
-        default=included.FRAMES_PER_GROUP,
-        help="frames decoded together",
-    )
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
-    p.add_argument("--cut-detection", choices=METHODS, default="auto")
-    p.add_argument("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
-    p.add_argument("--codec", choices=tuple(CODECS), default="h264")
-    p.add_argument("--crf", type=int, help="quality; lower is better and larger")
-    p.add_argument("--pixel-format", default="auto")
-    p.add_argument("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
-    weights = p.add_argument_group("weights; the included ones where left out")
-    weights.add_argument("--unet", help="a file; with --server an entry of its loader")
-    weights.add_argument("--vae", help="likewise")
-    weights.add_argument("--flow", help="RAFT, likewise; the built-in flow where left out")
-    weights.add_argument(
-        "--texts",
-        help="safetensors with null_ and negative_text_embedding; with --server any text encoder",
-    )
-    where = p.add_argument_group("where it runs")
-    where.add_argument("--server", metavar="URL", help="a running ComfyUI, http://127.0.0.1:8188")
-    where.add_argument("--device", help="here: cuda if there is one, else cpu")
-    where.add_argument("--half", action="store_true", help="here: the U-Net in fp16")
-    where.add_argument("--workers", type=int, default=0, help="here: processes, by Ray")
-    where.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
-    kept = p.add_argument_group("jobs that are kept")
-    kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs of a folder")
-    kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs of a folder")
-    kept.add_argument("--keep-days", type=float, help="keep those used since")
-    kept.add_argument("--max-gb", type=float, help="remove the oldest until so many GiB are left")
-    kept.add_argument("--finished-only", action="store_true")
-    kept.add_argument("--dry-run", action="store_true", help="only say what would go")
-    return p
-
-
-def run_params(o: argparse.Namespace) -> LongVideoParams:
-    """The options that decide the frames."""
-    return LongVideoParams(
-        steps=o.steps,
-        guidance=o.guidance,
-        noise_level=o.noise_level,
-        seed=o.seed,
-        propagation_steps=o.propagation_steps,
-        color=o.color_fix,
-        frames_per_group=o.frames_per_group,
-        tile=o.tile,
-        scenes=SceneParams(o.cut_detection),
-        cuts=o.cuts,
-        part_length=o.part_length,
-    )
-
-
-def encode_params(o: argparse.Namespace, target: Path) -> EncodeParams:
-    """The options that decide the file."""
-    return EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
 
 
 def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
@@ -196,14 +122,16 @@ def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -
         ) from error
     names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
     weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
-    graph = long_video_graph(run_params(o), encode_params(o, target), weights)
+    params, encode = run_params(o), encode_params(o, target)
+    check_file(params, encode, source)  # what cannot be done is not sent
+    graph = long_video_graph(params, encode, weights)
     return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
 
 
 def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
     """One file into one on this machine, under the very name that was asked for; the report."""
     params, encode = run_params(o), encode_params(o, target)
-    probe(source)  # what cannot be read leaves no folder behind
+    check_file(params, encode, source)  # what cannot be done leaves no folder behind
     jobs = target.parent / FOLDER
     jobs.mkdir(parents=True, exist_ok=True)
     run = LongVideo(
@@ -218,6 +146,12 @@ def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
         status=bar.say,
     )
     return run.run().to_text()
+
+
+def check_file(params: LongVideoParams, encode: EncodeParams, source: Path) -> None:
+    """UnreadableVideoError, InputError or EncodeParamsError, from the beginning of the file."""
+    info = probe(source)
+    Resizing.of(params, info).encode(encode.for_source(info))
 
 
 def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from .models.vae import UPSCALE
 
 Target = Literal["factor", "short side", "exact size"]
 Aspect = Literal["fit", "pad", "crop", "stretch"]
+When = Literal["before", "after"]
+WHEN: dict[When, str] = {"before": "before upscaling (fast)", "after": "after upscaling (best)"}
+"""As the nodes say it."""
 Pair = tuple[int, int]
 """Rows, columns."""
 
@@ -99,18 +102,22 @@ class SizePlan:
         return ", ".join(f"{name} {_text(size)}" for name, size in steps.items())
 
 
-def plan_size(h: int, w: int, wanted: OutputSize, *, upscaled: bool = False) -> SizePlan:
+def plan_size(
+    h: int, w: int, wanted: OutputSize, *, upscaled: bool = False, pixel_aspect: float = 1.0
+) -> SizePlan:
     """The plan for frames (h, w).
 
     They are the model's input, and ``before`` makes them as small as four times of it still needs;
     or with ``upscaled`` its result, and only ``after`` has something to do. A size above four
-    times the input is reached by resizing afterwards.
+    times the input is reached by resizing afterwards. ``pixel_aspect`` is the width to height at
+    which a pixel of the frames is shown; an exact size is made of square pixels, the others keep
+    them as they are.
 
     Raises InputError for frames without a pixel.
     """
     if min(h, w) < 1:
         raise InputError(f"The frames are {w}x{h}: expected at least 1 px on each side.")
-    picture, region, size = _picture(h, w, wanted, UPSCALE if upscaled else 1)
+    picture, region, size = _picture(h, w, wanted, UPSCALE if upscaled else 1, pixel_aspect)
     start = round((h - region[0]) / 2), round((w - region[1]) / 2)
     if upscaled:
         return SizePlan(
@@ -145,6 +152,44 @@ def plan_size(h: int, w: int, wanted: OutputSize, *, upscaled: bool = False) -> 
         picture=picture,
         size=size,
     )
+
+
+def plan_video(
+    h: int, w: int, wanted: OutputSize, when: When, pixel_aspect: float = 1.0
+) -> SizePlan:
+    """The whole plan for frames (h, w) that are upscaled with nothing in between.
+
+    "before": as ``plan_size``. "after": the model gets the frames as they are. Raises InputError
+    for less than the size of the frames or more than four times, as they are shown, and for a crop
+    too small for the model.
+    """
+    if when not in get_args(When):
+        raise InputError(f"Resizing '{when}' upscaling: expected one of {get_args(When)}.")
+    picture, region, size = _picture(h, w, wanted, 1, pixel_aspect)
+    shape = (1.0, pixel_aspect if wanted.target == "exact size" else 1.0)
+    shown = [r * s for r, s in zip(region, shape, strict=True)]
+    # Sides are rounded to even numbers, by one pixel at most.
+    pairs = list(zip(picture, shown, strict=True))
+    if any(not s - 1 <= p <= UPSCALE * s + 1 for p, s in pairs):
+        zoom = max((p / s for p, s in pairs), key=lambda zoom: abs(math.log(zoom / 2)))
+        whole = round(h * shape[0]), round(w * shape[1])
+        largest = UPSCALE * whole[0], UPSCALE * whole[1]
+        raise InputError(
+            f"An output of {_text(size)} from frames of {_text(whole)} is {zoom:.3g} times their "
+            f"size: expected 1 to {UPSCALE} times, {_text(whole)} to {_text(largest)}. Choose a "
+            "size between them."
+        )
+    if when == "after":
+        rows, columns = UPSCALE * h, UPSCALE * w
+        plan = plan_size(rows, columns, wanted, upscaled=True, pixel_aspect=pixel_aspect)
+        return replace(plan, source=(h, w), given=(h, w))
+    plan = plan_size(h, w, wanted, pixel_aspect=pixel_aspect)
+    if min(plan.given) < SMALLEST_SIDE:
+        raise InputError(
+            f"Cropped before upscaling to {_text(size)}, the frames are {_text(plan.given)}: the "
+            f"model takes at least {SMALLEST_SIDE} px on each side. Resize after upscaling."
+        )
+    return plan
 
 
 def before(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = ignore) -> Tensor:
@@ -202,7 +247,7 @@ def resized(frame: Tensor, h: int, w: int) -> Tensor:
 
 
 def _picture(
-    h: int, w: int, wanted: OutputSize, base: int
+    h: int, w: int, wanted: OutputSize, base: int, pixel_aspect: float
 ) -> tuple[Pair, tuple[float, float], Pair]:
     """The picture's size, the region of the frames (h, w) that it shows, and the finished size."""
 
@@ -216,13 +261,14 @@ def _picture(
         picture = side(zoom * h), side(zoom * w)
         return picture, whole, picture
     size = side(wanted.height), side(wanted.width)
-    zooms = size[0] / h, size[1] / w
+    shown = h, w * pixel_aspect
+    zooms = size[0] / shown[0], size[1] / shown[1]
     if wanted.aspect == "stretch":
         return size, whole, size
     if wanted.aspect == "crop":
         zoom = max(zooms)
-        return size, (min(h, size[0] / zoom), min(w, size[1] / zoom)), size
-    picture = _pair([min(s, side(min(zooms) * x)) for s, x in zip(size, (h, w), strict=True)])
+        return size, (min(h, size[0] / zoom), min(w, size[1] / zoom / pixel_aspect)), size
+    picture = _pair([min(s, side(min(zooms) * x)) for s, x in zip(size, shown, strict=True)])
     return picture, whole, size if wanted.aspect == "pad" else picture
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from generated import det
+from layout import ROOT
 
 from uav_core import cli
 from uav_core.jobs import FOLDER, list_jobs
-from uav_core.video import EncodeParams, VideoReader, encode_part
+from uav_core.video import EncodeParams, VideoReader, encode_part, probe
 
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "2"]
 PARAMS = EncodeParams("ffv1", ".mkv", rate=Fraction(10))
@@ -111,6 +115,80 @@ def test_wrong_words_are_refused(words, caplog, tmp_path, monkeypatch):
     assert cli.main(words) == 1
     assert caplog.text
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (["--short-side", "40"], (60, 40)),
+        (["--size", "64x64", "--aspect", "pad", "--resize", "after"], (64, 64)),
+        (["--factor", "1.5", "--resize", "before"], (36, 24)),
+    ],
+)
+def test_other_sizes_than_4x(words, size, clip, tmp_path, caplog):
+    target = tmp_path / "out.mp4"
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip), str(target), *FAST, *words]) == 0
+    info = probe(target)
+    assert (info.width, info.height) == size
+    assert f"{size[0]}x{size[1]}, resized" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "1920"], "such as 1920x1080"),
+        (["--size", "1920x1080"], "expected 1 to 4 times, 24x16 to 96x64"),
+        (["--short-side", "-5"], "short side of -5"),
+        (["--factor", "8"], "factor of 8"),
+        (["--resize", "before"], "give --factor, --short-side or --size"),
+        (["--short-side", "40", "--aspect", "pad"], "give --size"),
+    ],
+)
+@pytest.mark.parametrize("where", [[], ["--server", "127.0.0.1:9"]])
+def test_sizes_that_cannot_be_are_refused(words, says, where, clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "out" / "out.mp4"), *words, *where]) == 1
+    assert says in caplog.text
+    assert not (tmp_path / "out").exists(), "nothing is left behind"
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_gives_the_same_bits(tmp_path):
+    frames = det("killed", (12, 3, 32, 48)).mul(0.3).clamp(-1, 1)
+    encode_part(tmp_path / "clip.mkv", frames, PARAMS, (48, 32))
+    words = [*FAST, "--short-side", "64", "--resize", "before"]
+
+    def command(target: Path) -> subprocess.Popen[str]:
+        target.parent.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "uav_core.cli", str(tmp_path / "clip.mkv"), str(target), *words],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    whole, killed = tmp_path / "whole" / "out.mp4", tmp_path / "killed" / "out.mp4"
+    with command(whole) as process:
+        assert process.communicate(timeout=120) and process.returncode == 0
+    with command(killed) as process:
+        deadline = time.monotonic() + 120
+        while not list(killed.parent.glob(f"{FOLDER}/*/part_*.mkv")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    assert not killed.exists()
+    with command(killed) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0 and "were there from an earlier run" in said
+    assert "96x64, resized before from 48x32 to 24x16" in said
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_one_size_is_given(capsys, clip, tmp_path):
+    with pytest.raises(SystemExit):
+        cli.main([str(clip), str(tmp_path / "o.mp4"), "--size", "64x64", "--short-side", "40"])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_the_seed_matters(clip, tmp_path):

@@ -25,6 +25,7 @@ pytest.importorskip("ray", reason="ray is not installed")
 SCENE, SCENES = 4, 6
 CUTS = ", ".join(str(SCENE * i) for i in range(1, SCENES))
 FAST = ["--steps", "1", "--propagation-steps", "", "--cuts", CUTS, "--codec", "ffv1"]
+FAST += ["--short-side", "40"]  # as many frames, each resized
 
 
 @pytest.fixture

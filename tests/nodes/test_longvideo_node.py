@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +203,92 @@ def test_tiles_go_through_the_model(pack, networks, folders):
     a, b = (r.result[0].get_components().images for r in (plain, tiled))
     assert a.shape == b.shape and not torch.equal(a, b)
     assert (a - b).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "text"),
+    [
+        ({}, (4 * W, 4 * H), ""),
+        ({"factor": 2.0}, (2 * W, 2 * H), f", resized after from {4 * W}x{4 * H}"),
+        (
+            {"output_size": "exact size", "width": 90, "height": 48, "aspect": "pad"},
+            (90, 48),
+            f", resized after from {4 * W}x{4 * H}",
+        ),
+    ],
+)
+def test_other_sizes_than_4x(pack, networks, folders, changes, size, text):
+    images = levels(graph.frames(3))
+    result = run(pack, networks, video(images), options=options(pack, **changes))
+    w, h = size
+    assert result.result[0].get_components().images.shape == (3, h, w, 3)
+    assert f"3 frames of {w}x{h}{text}." in result.result[1]
+
+
+def test_resized_before_or_after(pack, networks, folders):
+    """By the nodes for clips: 'Output Size', the stages, and 'Finish Output Size'."""
+    nodes, images = pack.nodes.output_size, levels(graph.frames(3, 32, 48))
+    wanted = ("short side", 2.0, 60, 1920, 1080, "fit")
+    read = pack.uav_core.video.VideoReader
+    for use in (nodes.BEFORE, nodes.AFTER):
+        made = run(
+            pack,
+            networks,
+            video(images),
+            options=options(pack, output_size="short side", short_side=60, resize=use),
+        ).result[0]
+        got = torch.stack(list(read(made.get_stream_source()))).movedim(1, -1).add(1).div(2)
+        if use == nodes.BEFORE:
+            small, plan, _ = nodes.SetOutputSize.execute(images, use, *wanted).result
+            expected = nodes.FinishOutputSize.execute(whole(pack, networks, small), plan).result[0]
+        else:
+            large = whole(pack, networks, images)
+            expected = nodes.SetOutputSize.execute(large, use, *wanted).result[0]
+        assert got.shape == expected.shape == (3, 60, 90, 3)
+        assert (got - expected).abs().max() < 1e-3 + 0.5 / 255
+
+
+def test_sizes_out_of_reach_are_refused(pack, networks, folders):
+    clip = video(levels(graph.frames(2)))
+    large = options(pack, output_size="short side", short_side=1080)
+    with pytest.raises(Exception, match="expected 1 to 4 times"):
+        run(pack, networks, clip, options=large)
+    with pytest.raises(Exception, match="A factor of 5"):
+        options(pack, factor=5.0)
+    with pytest.raises(Exception, match="expected 'before upscaling"):
+        options(pack, resize="never")
+    assert not list(folders.output.rglob("part_*"))
+
+
+def test_the_command_knows_the_nodes(pack):
+    """What it sends to a server: inputs that are there, with values from their lists."""
+    core = pack.uav_core
+    importlib.import_module(f"{core.__name__}.remote.graph")
+    parts, sizes = core.remote.graph, core.output_size
+    encode, weights = core.video.EncodeParams(), parts.WeightNames()
+    params = core.longvideo.LongVideoParams(
+        size=sizes.OutputSize("exact size", width=90, height=48, aspect="crop"), resize="before"
+    )
+    plain, sized = (
+        parts.long_video_graph(p, encode, weights)["options"]["inputs"]
+        for p in (core.longvideo.LongVideoParams(), params)
+    )
+    known = {i.id: i for i in pack.nodes.longvideo.LongVideoOptions.define_schema().inputs}
+    assert set(sized) == set(known)
+    for name, value in sized.items():
+        assert value in (getattr(known[name], "options", None) or [value]), name
+    made = pack.nodes.longvideo.LongVideoOptions.execute(**sized).result[0]
+    assert (made.run["size"], made.run["resize"]) == (params.size, params.resize)
+    # As before there was a choice: older packs take it, and fetched results are still known.
+    assert set(known) - set(plain) == {
+        "output_size",
+        "factor",
+        "short_side",
+        "width",
+        "height",
+        "aspect",
+        "resize",
+    }
 
 
 @pytest.mark.parametrize("prefix", ["../outside", "/etc/passwd", "a/../../b", "C:\\x\\..\\..\\y"])

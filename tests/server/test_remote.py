@@ -18,6 +18,7 @@ from comfy_server import ComfyServer
 from layout import ROOT
 
 from uav_core import cli
+from uav_core.video import probe
 
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "3"]
 
@@ -73,8 +74,10 @@ def test_options_reach_the_nodes(comfy_server, clip, tmp_path):
     more = ["--codec", "ffv1", "--pixel-format", "gbrp10le", "--noise-level", "7", "--guidance"]
     more += ["1.5", "--seed", "3", "--color-fix", "adain", "--tile", "32", "--cuts", "2"]
     more += ["--frames-per-group", "2", "--vae", "uav_small_vae_3d (included)"]
+    more += ["--short-side", "100", "--resize", "before"]
     assert cli.main(words(comfy_server, clip, target, *more)) == 0
     assert read_clip(target).video_codec == "ffv1"
+    assert (probe(target).width, probe(target).height) == (150, 100)
     (last,) = comfy_server.get("/history", max_items="1").values()
     graph = {node["class_type"]: node["inputs"] for node in last["prompt"][2].values()}
     run = graph["UpscaleAVideoLongVideo"]
@@ -83,6 +86,8 @@ def test_options_reach_the_nodes(comfy_server, clip, tmp_path):
     assert run["propagation_steps"] == ""
     options = graph["UpscaleAVideoLongVideoOptions"]
     expected = {"codec": "ffv1", "container": ".mkv", "tile": 32, "cuts": "2", "part_length": 3}
+    expected |= {"output_size": "short side", "short_side": 100}
+    expected |= {"resize": "before upscaling (fast)"}
     expected |= {"frames_per_group": 2, "pixel_format": "gbrp10le", "crf": -1}
     assert {key: options[key] for key in expected} == expected
     assert graph["UpscaleAVideoVAELoader"]["vae_name"] == "uav_small_vae_3d (included)"

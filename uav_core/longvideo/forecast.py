@@ -43,6 +43,8 @@ class Forecast:
         """An upper guess of a sampler state."""
         self.disk_bytes = 0
         """To be set before the first piece."""
+        self.resizing_bytes = 0
+        """RAM that it takes to resize a frame; likewise."""
         self.estimate: Estimate | None = None
         """Of the whole video, once there is one."""
         self._count: dict[str, int] = defaultdict(int)
@@ -88,7 +90,7 @@ class Forecast:
         rate = {stage: self._seconds[stage] / max(self._frames[stage], 1) for stage in self._count}
         group = max(self.work.groups)
         pass_bytes, group_bytes = self.engine.memory(n, group, h, w)
-        held = self.state_bytes + 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
+        held = self.state_bytes + self.resizing_bytes + 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
         return estimate(
             self.work,
             Measured(piece, rate[SAMPLING] * n, rate.get(DECODING, 0.0) * n, rate.get(FLOW, 0.0)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from .. import schedule
 from ..color import ColorMode
 from ..errors import InputError
 from ..flow import ITERATIONS
+from ..models.vae import UPSCALE
+from ..output_size import OutputSize, When
 from ..propagation import PropagationParams, parse_steps
 from ..scenes import SceneParams, parse_cuts
 from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
@@ -47,6 +49,11 @@ class LongVideoParams:
     """Cuts given by hand instead of looked for: frames or times, as in ``parse_cuts``."""
     part_length: int = PART_LENGTH
     """Frames of an encoded part; the most that a crash can lose."""
+    size: OutputSize = field(default_factory=lambda: OutputSize(factor=UPSCALE))
+    """Of the result, 1 to 4 times the input; sides are rounded to even numbers."""
+    resize: When = "after"
+    """Where the size is not 4x: every frame read is shrunk "before" it is upscaled (fast), or
+    every upscaled one resized "after" (best)."""
 
     def __post_init__(self) -> None:
         schedule.timesteps(self.steps)
@@ -58,6 +65,8 @@ class LongVideoParams:
             raise InputError(f"A guidance of {self.guidance}: expected 1 or more.")
         if not 0 <= self.lr_guidance <= 1:
             raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
+        if self.resize not in get_args(When):
+            raise InputError(f"Resizing '{self.resize}': expected one of {get_args(When)}.")
         square_tiles(self.tile, self.tile, self.tile, self.tile_overlap)
         for name, value in (
             ("frames per group", self.frames_per_group),
@@ -73,8 +82,11 @@ class LongVideoParams:
         return 1 if self.guidance == 1 else 2
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the frames, as plain values."""
-        return asdict(self)
+        """All that decides the frames but their size, as plain values.
+
+        What the size comes to depends on the video: see ``Resizing``.
+        """
+        return {k: v for k, v in asdict(self).items() if k not in ("size", "resize")}
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:
         """The same for one scene of frames (h, w)."""

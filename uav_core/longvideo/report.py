@@ -17,6 +17,8 @@ class Report:
     frames: int = 0
     size: tuple[int, int] = (0, 0)
     """Width and height of the result."""
+    resized: str = ""
+    """How that came about, where it is not four times the input: "resized after from ..."."""
     cuts: list[tuple[int, float]] = field(default_factory=list)
     """First frame and time in seconds of every scene but the first."""
     frames_before: int = 0
@@ -51,8 +53,9 @@ class Report:
     def to_text(self) -> str:
         """The report in a few lines."""
         w, h = self.size
+        resized = f", {self.resized}" if self.resized else ""
         lines = [
-            f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h}.",
+            f"{os.path.basename(self.output)}: {self.frames} frames of {w}x{h}{resized}.",
             f"{self.cuts_text()}.",
             f"This run: {self.frames_made} frames in {self.seconds:.0f} s"
             + (f", {self.rate:.2f} frames per second." if self.rate else "."),

@@ -15,7 +15,6 @@ from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..fallback import StepDown
 from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
-from ..models.vae import UPSCALE
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import (
@@ -35,6 +34,7 @@ from .forecast import Forecast
 from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
+from .resizing import Resizing
 from .scene import Scene
 from .span import Span, frames_of_span
 from .window import Window
@@ -80,8 +80,8 @@ class LongVideo:
             source: the video.
             folder: where the result lies; made if it is not there.
             engine: the networks, set to ``params``.
-            name: how the result's file name begins, the source's with "_4x" where left out; the
-                start of the job's id and the ending follow.
+            name: how the result's file name begins, the source's with "_4x" or the size where
+                left out; the start of the job's id and the ending follow.
             file_name: the whole file name instead. A file of that name that is not the job's own
                 result is not replaced.
             span: the part of the video to upscale; all of it where left out.
@@ -104,28 +104,31 @@ class LongVideo:
 
         Raises:
             UnreadableVideoError, InputChangedError: of the source.
-            InputError: settings that do not fit the source or each other.
+            InputError: settings that do not fit the source or each other, such as a size out of
+                reach.
             DiskFullError, JobFolderError, UnwritableError: of the folders.
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
         self._status("reading the video")
         self.info = probe(self.source)
-        self.size = self.info.height, self.info.width
-        if min(self.size) < SMALLEST_SIDE:
+        if min(self.info.height, self.info.width) < SMALLEST_SIDE:
             raise InputError(
                 f"'{self.source}' is {self.info.width}x{self.info.height}: expected at least "
                 f"{SMALLEST_SIDE} px on each side."
             )
-        self.encode = self._choices.for_source(self.info)
-        large = UPSCALE * self.info.width, UPSCALE * self.info.height
-        self.encode.check_size(*large)
+        self.resizing = Resizing.of(self.params, self.info)
+        self.size = self.resizing.plan.given
+        """Of the frames that are upscaled, (h, w)."""
+        self.encode = self.resizing.encode(self._choices.for_source(self.info))
         self.fingerprint = fingerprint(self.source)
         self.times = frame_times(self.source, check_cancelled=self._check_cancelled)
         """Of all frames of the source."""
         self.frames = frames_of_span(self.span, self.times, self.info.time_base)
         """Those to upscale; all other numbers count from the first of them."""
-        self._report.frames, self._report.size = len(self.frames), large
+        h, w = self.resizing.plan.size
+        self._report.frames, self._report.size = len(self.frames), (w, h)
+        self._report.resized = self.resizing.to_text()
         try:
             with self._open() as job:
                 self._work(job)
@@ -144,6 +147,7 @@ class LongVideo:
                 "run": self.params.settings(),
                 "encode": plain(self.encode),
                 "frames": [self.frames.start, self.frames.stop],
+                **self.resizing.settings(),
             },
             weights=self.engine.weights(self.jobs),
             name=self.source.name,
@@ -197,6 +201,7 @@ class LongVideo:
         self.ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in plan.scenes]
         self._forecast = Forecast(self.params, scenes, self.size, self.engine, self._status)
+        self._forecast.resizing_bytes = self.resizing.bytes
         self._passes, self._done = self._forecast.passes, 0
         self._count_frames(job)
         self._started, self._parts_made = time.monotonic(), 0
@@ -300,7 +305,7 @@ class LongVideo:
             # A state is of use only if it is not past the part that comes next.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(job, number, scene)
-            yield scene.take(stop)
+            yield self.resizing.after(scene.take(stop))
         if stop < scene.count:
             self._save(job, number, scene)
 
@@ -338,7 +343,14 @@ class LongVideo:
 
     def _new_scene(self, frames: range, first: int, state: StreamState | None) -> Scene:
         scene = self.frames[frames.start : frames.stop]
-        window = Window(str(self.source), scene, first, self.times, self._check_cancelled)
+        window = Window(
+            str(self.source),
+            scene,
+            first,
+            self.times,
+            self._check_cancelled,
+            self.resizing.before,
+        )
         try:
             return Scene(
                 window,
@@ -367,7 +379,8 @@ class LongVideo:
     def _join(self, job: Job) -> None:
         self._check_name()
         self._status("joining the parts")
-        begin = self.name or f"{self.source.stem}_4x"
+        w, h = self._report.size
+        begin = self.name or f"{self.source.stem}_{f'{w}x{h}' if self._report.resized else '4x'}"
         name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
         join(
             part_infos(job, self.encode),

@@ -23,16 +23,18 @@ class Window:
         first: int,
         times: Sequence[int],
         check_cancelled: Callable[[], None],
+        resize: Callable[[Tensor], Tensor],
     ) -> None:
         """``scene`` counts from the source's first frame, as ``times`` do.
 
-        ``first`` is the first frame that will be asked for.
+        ``first`` is the first frame that will be asked for; ``resize`` makes of a frame (3, h, w)
+        of the file the one that is kept.
         """
         self._held = HeldFrames(first)
         self._reader = VideoReader(
             path, scene.start + first, scene.stop, times=times, check_cancelled=check_cancelled
         )
-        self._frames: Iterator[Tensor] = iter(self._reader)
+        self._frames: Iterator[Tensor] = map(resize, self._reader)
 
     @property
     def stop(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from .. import included
 from ..builtin_flow import BUILTIN_FLOW
 from ..longvideo.params import LongVideoParams
+from ..output_size import WHEN
 from ..video import EncodeParams
 from .errors import MissingPackError, ServerJobError
 
@@ -47,6 +48,7 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "frames_per_group": params.frames_per_group,
         "lr_guidance": params.lr_guidance,
         "part_length": params.part_length,
+        **_size(params),
     }
     upscale = {
         "model": ["unet", 0],
@@ -77,6 +79,25 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
     }
 
 
+def _size(params: LongVideoParams) -> dict[str, Any]:
+    """What a graph says of the output size: nothing for 4x, which every version of the pack makes.
+
+    So that a result fetched before there was a choice is still known.
+    """
+    size = params.size
+    if size == LongVideoParams().size:
+        return {}
+    return {
+        "output_size": size.target,
+        "factor": size.factor,
+        "short_side": size.short_side,
+        "width": size.width,
+        "height": size.height,
+        "aspect": size.aspect,
+        "resize": WHEN[params.resize],
+    }
+
+
 def _node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
@@ -88,6 +109,12 @@ def with_files(graph: Graph, video: str, prefix: str) -> Graph:
         key: {**node, "inputs": {**node["inputs"], **files.get(key, {})}}
         for key, node in graph.items()
     }
+
+
+def result_name(graph: Graph, stem: str) -> str:
+    """How the result of a video of that name is called on the server."""
+    is_4x = "output_size" not in graph["options"]["inputs"]
+    return f"{stem}_4x" if is_4x else f"{stem}_upscaled"
 
 
 def node_kinds(graph: Graph) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ..jobs.plain import canonical
 from ..video import fingerprint, probe
 from ..video.files import file_hash, replacing
 from .errors import ServerJobError
-from .graph import UPSCALE, Graph, check_graph, node_kinds, with_files
+from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
 from .server import Server, plain_stem
 
 DOWNLOADS = "downloads.json"
@@ -60,7 +60,8 @@ async def upscale_on_server(
         prompt = str(uuid4())
         try:
             # Inside, so that a prompt is stopped too whose queueing was interrupted.
-            named = with_files(graph, name, f"video/{plain_stem(source)}_4x")
+            prefix = f"video/{result_name(graph, plain_stem(source))}"
+            named = with_files(graph, name, prefix)
             entry = await server.run(named, prompt, UPSCALE, progress, say)
         except asyncio.CancelledError:
             await server.cancel(prompt)
