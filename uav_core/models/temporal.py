@@ -102,7 +102,8 @@ class TemporalAttention(nn.Module):
             for y in (q, k)
         )
         out = attend(q, k, v, self.heads, mask=self.time_rel_pos_bias(x.shape[1], q))
-        return self.to_out[0](rearrange(out, "(b n) t c -> b t n c", b=batch))
+        # In one piece: of a view, a linear layer makes a batch with as many copies of its weights.
+        return self.to_out[0](rearrange(out, "(b n) t c -> b t n c", b=batch).contiguous())
 
 
 class StageModule(nn.Module):
