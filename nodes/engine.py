@@ -71,6 +71,7 @@ class ComfyEngine:
         made = getattr(self.model, "cached_patcher_init", None)
         unet = str(made[1][0]) if made else ""
         inner = self.model.model
+        precision = self.vae.vae_dtype
         return {
             "unet": file_or_tensors(unet, inner.diffusion_model, cache),
             "unet dtype": digest(str(inner.get_dtype())),
@@ -80,6 +81,8 @@ class ComfyEngine:
             "positive": digest(self.texts[0]),
             "negative": digest(self.texts[1]),
             "device": digest(str(mm.get_torch_device().type)),
+            # Left out for fp32, so that jobs begun before there was a choice go on.
+            **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
 
     def prepare(self, frames: int, h: int, w: int) -> None:

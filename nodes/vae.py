@@ -39,7 +39,7 @@ def check_vae(vae: Any) -> VideoVAE:
 
 
 class VideoVAE:
-    """A loaded temporal VAE. Weights and arithmetic are fp32: in fp16 the decoder overflows."""
+    """A loaded temporal VAE, in fp32 or bf16: in fp16 the decoder overflows."""
 
     # Read by ComfyUI's own nodes.
     latent_channels = 4
@@ -47,23 +47,22 @@ class VideoVAE:
     output_channels = 3
     upscale_ratio = UPSCALE
     downscale_ratio = UPSCALE
-    vae_dtype = torch.float32
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, dtype: torch.dtype = torch.float32) -> None:
         """Raises a CheckpointError that says what the file is, if it is not a temporal VAE."""
-        self.path = path
+        self.path, self.vae_dtype = path, dtype
         checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
         weights = checkpoint.state_dict
         params = VAEParams.from_state_dict(weights)
         self.device = mm.vae_device()
         self.output_device = mm.intermediate_device()
-        model = TemporalVAE(params, operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+        model = TemporalVAE(params, operations=comfy.ops.disable_weight_init, dtype=dtype)
         check_keys(model, weights, checkpoint.source)
         self.first_stage_model = model.eval().requires_grad_(False)
         self.patcher = new_patcher(model, self.device, mm.vae_offload_device())
         if is_dynamic(self.patcher):
-            # Streaming keeps the stored tensors; they still have to be fp32.
-            weights = {key: value.float() for key, value in weights.items()}
+            # Streaming keeps the stored tensors; they still have to be of this precision.
+            weights = {key: value.to(dtype) for key, value in weights.items()}
             model.load_state_dict(weights, assign=True)
         else:
             model.load_state_dict(weights)

@@ -9,6 +9,7 @@ from typing import Any
 import graph
 import pytest
 import torch
+from layout import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -144,6 +145,27 @@ def test_all_sizes_come_from_the_files(unet, vae, clip):
     assert vae.params.temporal
     assert {p.dtype for p in vae.first_stage_model.parameters()} == {torch.float32}
     assert encode(clip, "")[0][0].shape == (1, *null.shape)
+
+
+def test_decoding_in_bf16_is_hard_to_see(pack, vae):
+    """Frames of the sample clip, encoded and decoded again: the difference to fp32 is bounded."""
+    reader = pytest.importorskip("av").open(str(ROOT / "assets" / "sample.mp4"))
+    small = [torch.from_numpy(f.to_ndarray(format="rgb24")) for f in reader.decode(video=0)][:3]
+    clip = torch.stack(small).permute(3, 0, 1, 2)[None, :, :, :48, :64].float() / 127.5 - 1
+    large = clip.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    half = pack.nodes.load.LoadVAE.execute(f"{included.VAE_VIDEO} (included)", "bf16").result[0]
+    assert {p.dtype for p in half.first_stage_model.parameters()} == {torch.bfloat16}
+    with torch.inference_mode():
+        latent = vae.first_stage_model.encode(large)
+        whole, rounded = (v.decode_video(latent, clip) for v in (vae, half))
+    assert rounded.dtype == torch.float32
+    psnr = -10 * (whole - rounded).square().mean().log10().item()
+    assert 40 < psnr < 80, psnr
+
+
+def test_precision_is_checked(pack):
+    with pytest.raises(pack.uav_core.errors.InputError, match="fp16"):
+        pack.nodes.load.LoadVAE.execute(f"{included.VAE_VIDEO} (included)", "fp16")
 
 
 def test_the_per_frame_vae_is_one(pack):

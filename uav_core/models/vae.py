@@ -232,7 +232,10 @@ class Decoder(nn.Module):
 
 
 class TemporalVAE(nn.Module):
-    """Encoder and decoder; all frames given to one call share their GroupNorm statistics."""
+    """Encoder and decoder; all frames given to one call share their GroupNorm statistics.
+
+    Computes in the precision of its weights, fp32 or bf16 (fp16 overflows), and gives fp32.
+    """
 
     def __init__(
         self,
@@ -263,9 +266,8 @@ class TemporalVAE(nn.Module):
         Returns:
             (b, latent_channels, t, h, w), not multiplied by the latent scale.
         """
-        pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
-        moments = per_frame(self.quant_conv, self.encoder(pixels, self.attend))
-        return moments.chunk(2, dim=1)[0]
+        moments = per_frame(self.quant_conv, self.encoder(self._given(pixels), self.attend))
+        return moments.chunk(2, dim=1)[0].float()
 
     def decode(self, z: Tensor, low_res: Tensor | None = None, w: float = 1.0) -> Tensor:
         """Decode one group of frames.
@@ -292,7 +294,12 @@ class TemporalVAE(nn.Module):
                     f"This VAE decodes with the low-resolution frames, expected as {want}; "
                     f"got {got}. Give the frames the latent was made from, or set w to 0."
                 )
-        z = z.contiguous(memory_format=torch.channels_last_3d)
         if low_res is not None:
-            low_res = low_res.contiguous(memory_format=torch.channels_last_3d)
-        return self.decoder(per_frame(self.post_quant_conv, z), low_res, w, self.attend)
+            low_res = self._given(low_res)
+        z = per_frame(self.post_quant_conv, self._given(z))
+        return self.decoder(z, low_res, w, self.attend).float()
+
+    def _given(self, x: Tensor) -> Tensor:
+        """``x`` in the precision of the weights, with the channels last."""
+        x = x.to(self.post_quant_conv.weight.dtype)
+        return x.contiguous(memory_format=torch.channels_last_3d)
