@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from layout import ROOT
 
 from uav_core import quality_presets as presets
 
@@ -15,13 +12,13 @@ VALUES = """type => {
     return Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]));
 }"""
 # Where a widget is on the page.
-PLACE = """([type, name]) => {
+PLACE = """([type, name, at]) => {
     const [node] = window.app.graph.nodes.filter(node => node.type === type);
     const widget = node.widgets.find(widget => widget.name === name);
     const { scale, offset } = window.app.canvas.ds;
     const box = window.app.canvas.canvas.getBoundingClientRect();
     return [
-        (node.pos[0] + node.size[0] / 2 + offset[0]) * scale + box.left,
+        (node.pos[0] + (at ? node.size[0] - 24 : node.size[0] / 2) + offset[0]) * scale + box.left,
         (node.pos[1] + widget.y + 10 + offset[1]) * scale + box.top,
     ];
 }"""
@@ -53,11 +50,8 @@ def choose(page, widget, option):
     page.page.wait_for_timeout(300)
 
 
-def test_it_opens_as_shipped(settings):
-    assert values(settings) == named("included", "balanced", "balanced")
-
-
 def test_a_choice_fills_the_values_in(settings):
+    assert values(settings) == named("included", "balanced", "balanced")
     choose(settings, "look", "creative")
     choose(settings, "speed", "best")
     settings.picture("settings-creative")
@@ -66,12 +60,10 @@ def test_a_choice_fills_the_values_in(settings):
     assert values(settings) == named("authors'", "creative", "best")
     assert settings.complaints == []
 
-
-def test_what_is_chosen_is_what_runs(settings):
-    choose(settings, "weights", "authors'")
+    # What is queued carries them to the stages.
     prompt = settings.api_prompt()
     (key,) = (key for key, node in prompt.items() if node["class_type"] == NODE)
-    assert prompt[key]["inputs"] == named("authors'", "balanced", "balanced")
+    assert prompt[key]["inputs"] == values(settings)
     taken = {
         (node["class_type"], name): value
         for node in prompt.values()
@@ -87,34 +79,38 @@ def test_what_is_chosen_is_what_runs(settings):
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "owner"),
-    [
-        ("noise_level", 33, "look"),
-        ("guidance", 1.5, "look"),
-        ("propagation_strength", 0.25, "look"),
-        ("steps", 7, "speed"),
-        ("propagation_steps", "last 1", "speed"),
-    ],
-)
-def test_a_value_changed_by_hand_is_custom(settings, name, value, owner):
-    expected = {**named("included", "balanced", "balanced"), name: value, owner: "custom"}
-    settings.set_widget(NODE, name, value)
-    assert values(settings) == expected
-    # Other weights leave what is one's own alone.
+def test_a_value_changed_by_hand_is_custom(settings):
+    shipped = named("included", "balanced", "balanced")
+    # The arrow to the right of a number.
+    settings.page.mouse.click(*settings.page.evaluate(PLACE, [NODE, "steps", "end"]))
+    settings.page.wait_for_timeout(300)
+    assert values(settings) == {**shipped, "steps": shipped["steps"] + 1, "speed": "custom"}
+    choose(settings, "speed", "balanced")
+    assert values(settings) == shipped
+    changes = {
+        "noise_level": (33, "look"),
+        "guidance": (1.5, "look"),
+        "propagation_strength": (0.25, "look"),
+        "steps": (7, "speed"),
+        "propagation_steps": ("last 1", "speed"),
+    }
+    for name, (value, owner) in changes.items():
+        settings.set_widget(NODE, name, value)
+        assert values(settings) == {**shipped, name: value, owner: "custom"}
+        settings.set_widget(NODE, owner, "balanced")
+        assert values(settings) == shipped
+    settings.set_widget(NODE, "steps", shipped["steps"])
+    assert values(settings)["speed"] == "balanced", "the same value is no change"
+
+
+def test_other_weights_leave_what_is_custom_alone(settings):
+    settings.set_widget(NODE, "guidance", 1.5)
     choose(settings, "weights", "authors'")
-    kept = expected if owner == "look" else named("authors'", "balanced", "balanced")
-    other = named("authors'", "balanced", "balanced") if owner == "look" else expected
-    changed = values(settings)
-    for setting in ("noise_level", "guidance", "propagation_strength"):
-        assert changed[setting] == kept[setting]
-    for setting in ("steps", "propagation_steps"):
-        assert changed[setting] == other[setting]
-
-
-def test_the_same_value_typed_again_is_no_change(settings):
-    settings.set_widget(NODE, "steps", values(settings)["steps"])
-    assert values(settings)["speed"] == "balanced"
+    kept = {
+        **named("included", "custom", "custom"),
+        **presets.table()["included"]["look"]["balanced"],
+    }
+    assert values(settings) == {**kept, **named("authors'", "custom", "balanced"), "guidance": 1.5}
 
 
 def test_a_saved_workflow_opens_with_its_values(settings):
@@ -148,8 +144,13 @@ def test_one_undo_takes_a_choice_back(settings):
     assert values(settings) == named("included", "creative", "balanced")
 
 
-def test_the_presets_are_written_once(settings):
-    """The page has them from the node's definition."""
-    assert "creative" not in (ROOT / "web" / "js" / "settings.js").read_text()
-    given = settings.server.object_info()[NODE]["input"]["required"]["weights"][1]["uav_presets"]
-    assert given["table"] == json.loads(json.dumps(presets.table()))
+def test_it_works_in_the_new_look_of_nodes(settings):
+    """With nodes drawn as elements of the page."""
+    page = settings.page
+    page.evaluate("window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    node = page.locator(".lg-node", has_text="Settings (Upscale-A-Video)")
+    node.get_by_text("balanced").first.click()
+    page.get_by_role("option", name="creative").click()
+    page.wait_for_timeout(500)
+    settings.picture("settings-new-nodes")
+    assert values(settings) == named("included", "creative", "balanced")
