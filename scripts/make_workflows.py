@@ -40,7 +40,7 @@ def upscale_video() -> Graph:
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
     g.settings(340, 120)
-    models = g.models(340, 560)
+    models = g.models(340, 590)
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, frames, texts)
     propagation = g.propagation(1200, 120, models.flow, frames)
@@ -48,14 +48,14 @@ def upscale_video() -> Graph:
     images = g.decode(1620, 120, latent, models.vae, frames)
     g.save_video(1620, 450, images, fps, audio)
     g.group("1  Your clip", (-40, 40, 340, 700), variants.SOURCE)
-    g.group("2  Settings", (320, 40, 400, 420), variants.SETTINGS)
-    g.group("3  Models", (320, 480, 400, 580), variants.LOADERS)
+    g.group("2  Settings", (320, 40, 400, 450), variants.SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), variants.LOADERS)
     g.group("4  Text and low-res conditioning", (740, 40, 420, 660), variants.TEXT)
-    g.group("5  Sampling along the motion", (1180, 40, 400, 1020), variants.SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1020), variants.RESULT)
-    g.note((-40, 780), (340, 280), notes.START)
-    g.note((740, 740), (420, 320), notes.SETTINGS)
-    g.note((-40, 1100), (2040, 100), notes.authors())
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1050), variants.SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), variants.RESULT)
+    g.note((-40, 780), (340, 310), notes.START)
+    g.note((740, 740), (420, 350), notes.SETTINGS)
+    g.note((-40, 1130), (2040, 100), notes.authors())
     return g
 
 
@@ -107,12 +107,12 @@ def long_video() -> Graph:
         **{**long_settings(INCLUDED), **{name: values[name] for name in LONG_TAKES}},
     )
     g.group("1  Your video", (-40, 40, 340, 540), variants.SOURCE)
-    g.group("2  Settings", (-40, 600, 340, 420), variants.SETTINGS)
-    g.group("3  Models and text", (320, 40, 400, 980), variants.LOADERS)
+    g.group("2  Settings", (-40, 600, 340, 450), variants.SETTINGS)
+    g.group("3  Models and text", (320, 40, 400, 1010), variants.LOADERS)
     g.group("4  Options", (740, 40, 400, 460), variants.TEXT)
-    g.group("5  Upscale", (1160, 40, 460, 980), variants.SAMPLING)
-    g.note((740, 540), (400, 480), notes.LONG)
-    g.note((-40, 1060), (1660, 100), notes.authors())
+    g.group("5  Upscale", (1160, 40, 460, 1010), variants.SAMPLING)
+    g.note((740, 540), (400, 510), notes.LONG)
+    g.note((-40, 1090), (1660, 100), notes.authors())
     return g
 
 

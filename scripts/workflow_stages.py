@@ -42,8 +42,8 @@ class Stages(Graph):
         return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
 
     def settings(self, x: int, y: int, width: int = 360) -> dict[str, Out]:
-        """The settings of all stages, which the ones added after it take; 320 high."""
-        node = self.put(SETTINGS, (x, y), (width, 320)).node
+        """The settings of all stages, which the ones added after it take; 340 high."""
+        node = self.put(SETTINGS, (x, y), (width, 340)).node
         values = self.preset[SETTINGS]
         self.shared = {name: Out(node, slot, values[name]) for slot, name in enumerate(SET)}
         return self.shared

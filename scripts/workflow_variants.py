@@ -19,20 +19,20 @@ def single_image() -> Graph:
     g = Stages()
     image = g.put("LoadImage", (-20, 120), (300, 420), image="example.png")
     g.settings(340, 120)
-    models = g.models(340, 560, flow=False)
+    models = g.models(340, 590, flow=False)
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, image, texts)
     latent = g.sampler(1200, 120, models.unet, conditioning)
     images = g.decode(1620, 120, latent, models.vae, image)
     g.put("SaveImage", (1620, 450), (360, 420), images=images, filename_prefix="upscaled")
     g.group("1  Your image", (-40, 40, 340, 520), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 420), SETTINGS)
-    g.group("3  Models", (320, 480, 400, 580), LOADERS)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
     g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
-    g.group("5  Sampling", (1180, 40, 400, 1020), SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1020), RESULT)
-    g.note((-40, 600), (340, 460), notes.IMAGE)
-    g.note((740, 740), (420, 320), notes.authors(propagation=False))
+    g.group("5  Sampling", (1180, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), RESULT)
+    g.note((-40, 600), (340, 490), notes.IMAGE)
+    g.note((740, 740), (420, 350), notes.authors(propagation=False))
     return g
 
 
@@ -41,9 +41,9 @@ def low_vram() -> Graph:
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
     g.settings(340, 120)
-    models = g.models(340, 560, weight_dtype="fp8_e4m3fn")
+    models = g.models(340, 590, weight_dtype="fp8_e4m3fn")
     tiled = g.put(
-        "UpscaleAVideoTiles", (340, 1090), (360, 110), model=models.unet, tile=TILE, overlap=16
+        "UpscaleAVideoTiles", (340, 1120), (360, 110), model=models.unet, tile=TILE, overlap=16
     )
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, frames, texts)
@@ -52,13 +52,13 @@ def low_vram() -> Graph:
     images = g.decode(1620, 120, latent, models.vae, frames, frames_per_group=1, tile=TILE)
     g.save_video(1620, 450, images, fps, audio)
     g.group("1  Your clip", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 420), SETTINGS)
-    g.group("3  Models, small and tiled", (320, 480, 400, 740), LOADERS)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models, small and tiled", (320, 510, 400, 740), LOADERS)
     g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
-    g.group("5  Sampling along the motion", (1180, 40, 400, 1180), SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1180), RESULT)
-    g.note((-40, 780), (340, 440), notes.LOW_VRAM)
-    g.note((740, 740), (420, 480), notes.CHOOSE + "\n\n" + notes.authors())
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1210), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1210), RESULT)
+    g.note((-40, 780), (340, 470), notes.LOW_VRAM)
+    g.note((740, 740), (420, 510), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -67,7 +67,7 @@ def old_footage() -> Graph:
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
     g.settings(340, 120)
-    models = g.models(340, 560)
+    models = g.models(340, 590)
     writer = g.put(
         "CLIPLoader",
         (760, 120),
@@ -115,14 +115,14 @@ def old_footage() -> Graph:
     images = g.decode(2060, 120, latent, models.vae, frames)
     g.save_video(2060, 450, images, fps, audio)
     g.group("1  Your footage", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 420), SETTINGS)
-    g.group("3  Models", (320, 480, 400, 580), LOADERS)
-    g.group("4  Caption", (740, 40, 420, 1020), "#3a7a6a")
-    g.group("5  Text and low-res conditioning", (1180, 40, 420, 1020), TEXT)
-    g.group("6  Sampling along the motion", (1620, 40, 400, 1020), SAMPLING)
-    g.group("7  Decode and save", (2040, 40, 400, 1020), RESULT)
-    g.note((-40, 1100), (1200, 210), notes.FOOTAGE)
-    g.note((1180, 1100), (1260, 210), notes.CHOOSE + "\n\n" + notes.authors())
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
+    g.group("4  Caption", (740, 40, 420, 1050), "#3a7a6a")
+    g.group("5  Text and low-res conditioning", (1180, 40, 420, 1050), TEXT)
+    g.group("6  Sampling along the motion", (1620, 40, 400, 1050), SAMPLING)
+    g.group("7  Decode and save", (2040, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (340, 310), notes.FOOTAGE)
+    g.note((-40, 1130), (2480, 140), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -140,7 +140,7 @@ def after_generator() -> Graph:
         delimiter=", ",
     )
     g.settings(1200, 120)
-    models = g.models(1200, 560)
+    models = g.models(1200, 590)
     texts = g.texts(1620, 120, models.clip, text)
     conditioning = g.conditioning(1620, 500, generated, texts)
     propagation = g.propagation(2060, 120, models.flow, generated)
@@ -148,13 +148,13 @@ def after_generator() -> Graph:
     images = g.decode(2480, 120, latent, models.vae, generated)
     g.save_video(2480, 450, images, 16.0)
     g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 40, 1200, 700), SOURCE)
-    g.group("2  Settings", (1180, 40, 400, 420), SETTINGS)
-    g.group("3  Models", (1180, 480, 400, 580), LOADERS)
-    g.group("4  Text and low-res conditioning", (1600, 40, 420, 1020), TEXT)
-    g.group("5  Sampling along the motion", (2040, 40, 400, 1020), SAMPLING)
-    g.group("6  Decode and save", (2460, 40, 400, 1020), RESULT)
-    g.note((-40, 780), (700, 280), notes.GENERATOR)
-    g.note((680, 780), (480, 280), notes.CHOOSE + "\n\n" + notes.authors())
+    g.group("2  Settings", (1180, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (1180, 510, 400, 580), LOADERS)
+    g.group("4  Text and low-res conditioning", (1600, 40, 420, 1050), TEXT)
+    g.group("5  Sampling along the motion", (2040, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (2460, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (700, 310), notes.GENERATOR)
+    g.note((680, 780), (480, 310), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 

@@ -44,9 +44,10 @@ _LAST = f"last {included.PROPAGATED}"
 
 LOOKS: dict[str, dict[str, Look]] = {
     INCLUDED: {
-        "faithful": Look(noise_level=10, guidance=1.0),
+        "faithful": Look(noise_level=0, guidance=1.0),
         BALANCED: Look(included.NOISE_LEVEL, included.GUIDANCE),
-        "creative": Look(noise_level=60, guidance=3.0),
+        # More noise gives these weights less detail, not more; guidance gives it.
+        "creative": Look(included.NOISE_LEVEL, guidance=3.0),
     },
     AUTHORS: {
         "faithful": Look(noise_level=60, guidance=4.0),

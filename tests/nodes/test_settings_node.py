@@ -77,5 +77,5 @@ def test_a_choice_that_names_other_values_is_told(node, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.INFO
     assert "steps 9 counts, not 6" in record.message
-    assert "noise_level 20 counts, not" in record.message
+    assert "guidance 1.0 counts, not 3.0" in record.message
     assert "propagation_steps" not in record.message
