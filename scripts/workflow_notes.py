@@ -79,7 +79,7 @@ A language model looks at one frame and writes the prompt.
 
 - Get **qwen3.5_4b_bf16** (huggingface.co, *Comfy-Org/Qwen3.5*) into *models/text_encoders*. It is
   not part of the pack. Needs a ComfyUI with *Generate Text*.
-- No such model? Delete group 3's nodes and write the prompt, or connect any captioner's text.
+- No such model? Delete group 4's nodes and write the prompt, or connect any captioner's text.
 - The **authors'** text encoder reads the caption. The included one reads only whether a text names
   flaws, so the question forbids such words."""
 
