@@ -1,7 +1,7 @@
 """Upscale-A-Video nodes for ComfyUI."""
 
 # ComfyUI serves it at /extensions/<folder of the pack>; its page reads a node's help from
-# docs/<node id>.md there.
+# docs/<node id>.md there, and runs every script below it.
 WEB_DIRECTORY = "./web"
 
 # ComfyUI imports this folder as a package; test runners may import the file on its own, without

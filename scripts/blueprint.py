@@ -53,7 +53,7 @@ def inside() -> tuple[Graph, Out]:
     g.group("Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
     g.group("Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
     g.group("Decode", (1600, 40, 400, 300), "#88A")
-    g.note((340, 790), (820, 270), notes.BLUEPRINT + notes.authors())
+    g.note((340, 790), (820, 270), notes.BLUEPRINT + notes.authors(settings=False))
     return g, images
 
 

@@ -29,13 +29,14 @@ from before_after import before_after
 from comfy_server import ComfyServer
 from layout import DEV, ROOT, comfyui_path, default_version, environment_python
 from PIL import Image
-from presets import AUTHORS, Preset, with_preset
+from presets import AUTHORS, SETTINGS, Preset, with_preset
 
 sys.path.extend([str(ROOT), str(ROOT / "tests" / "support")])
 from torchvision_shim.prestartup_script import install as complete_torchvision
 
 from uav_core.metrics import Comparison, compare, joint_borders
 from uav_core.pipeline import bicubic
+from uav_core.quality_presets import CUSTOM
 
 OUTPUT = ROOT / "output"
 SAMPLE = ROOT / "assets" / "sample.mp4"
@@ -115,10 +116,8 @@ def load_prompt(clip: str, authors: bool, steps: int | None) -> dict[str, Any]:
     prompt = with_preset(prompt, {"LoadVideo": {"file": clip}})
     if steps is not None:
         # The last ones of any run; numbers may lie outside a shorter one.
-        settings: Preset = {
-            "UpscaleAVideoSegmentSampler": {"steps": steps},
-            "UpscaleAVideoPropagation": {"steps": f"last {min(3, steps)}"},
-        }
+        last = f"last {min(3, steps)}"
+        settings: Preset = {SETTINGS: {"speed": CUSTOM, "steps": steps, "propagation_steps": last}}
         prompt = with_preset(prompt, settings)
     # The video is compressed: measured and pictured is what the decoder gave.
     frames = {"images": [find(prompt, DECODE), 0], "filename_prefix": "frames/upscaled"}
@@ -134,7 +133,7 @@ def find(prompt: dict[str, Any], kind: str) -> str:
 
 def steps_of(prompt: dict[str, Any]) -> int:
     """The sampling steps a prompt is set to."""
-    return prompt[find(prompt, "UpscaleAVideoSegmentSampler")]["inputs"]["steps"]
+    return prompt[find(prompt, SETTINGS)]["inputs"]["steps"]
 
 
 def read_pictures(paths: list[Path]) -> np.ndarray:

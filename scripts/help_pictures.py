@@ -153,11 +153,11 @@ def texts() -> dict[str, Any]:
 
 
 @cache
-def plan() -> Any:
+def plan(strength: float) -> Any:
     """Propagation at the last two steps, along the built-in flow."""
     loader = nodes().load.LoadFlowModel
     flow = run(loader, loader.define_schema().inputs[0].options[0])
-    return run(nodes().propagate.Propagation, flow, clip(), "last 2", 0.5, 0.001, 0.05)
+    return run(nodes().propagate.Propagation, flow, clip(), "last 2", strength, 0.001, 0.05)
 
 
 @cache
@@ -166,6 +166,7 @@ def sampled(
     steps: int = 6,
     guidance: float = 1.0,
     propagated: bool = True,
+    propagation_strength: float = 0.5,
     tile: int = 0,
     overlap: int = 16,
 ) -> Any:
@@ -174,7 +175,7 @@ def sampled(
     conditioned = run(conditioning, clip(), noise_level=noise_level, seed=0, **texts())
     model = run(nodes().tiles.Tiles, unet(), tile, overlap) if tile else unet()
     settings = {"steps": steps, "guidance": guidance, "seed": 0, "segment_length": 8, "overlap": 2}
-    propagation = plan() if propagated else None
+    propagation = plan(propagation_strength) if propagated else None
     return run(
         nodes().sample.SegmentSampler, model, *conditioned, propagation=propagation, **settings
     )
@@ -237,6 +238,12 @@ def noise_level() -> torch.Tensor:
         [detail(upscaled(noise_level=level)) for level in levels],
         [f"noise_level {level}" for level in levels],
     )
+
+
+def looks() -> torch.Tensor:
+    """The looks of the node Settings."""
+    known = pack().uav_core.quality_presets.table()["included"]["look"]
+    return row([detail(upscaled(**values)) for values in known.values()], list(known))
 
 
 def guidance() -> torch.Tensor:
@@ -400,6 +407,7 @@ PICTURES: dict[str, Callable[[], torch.Tensor]] = {
     for made in (
         before_after,
         noise_level,
+        looks,
         guidance,
         steps,
         propagation,

@@ -85,8 +85,8 @@ def make(page: ComfyPage) -> None:
     keep(page.page, "text_encoder", ["UpscaleAVideoTextEncoderLoader", "CLIPTextEncode"])
     page.page.get_by_role("button", name="Templates").first.click()
     page.open_template("long_video")
-    page.set_widget("UpscaleAVideoLongVideo", "steps", 2)
-    page.set_widget("UpscaleAVideoLongVideo", "propagation_steps", "last 1")
+    page.set_widget("UpscaleAVideoSettings", "steps", 2)
+    page.set_widget("UpscaleAVideoSettings", "propagation_steps", "last 1")
     keep(page.page, "long_video_options", ["UpscaleAVideoLongVideoOptions"])
     page.run(timeout=600)
     page.page.wait_for_timeout(6000)  # for the message that the job is done to fade

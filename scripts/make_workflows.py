@@ -21,13 +21,16 @@ import workflow_notes as notes
 import workflow_variants as variants
 from comfy_server import ComfyServer
 from layout import ROOT, comfyui_path, default_version, environment_python
-from presets import INCLUDED, Preset
+from presets import INCLUDED, SETTINGS, Preset
 from workflow_forms import Graph, Out, api, ui
 from workflow_stages import FLAWS, QUALITY, SAMPLE, Stages
 
 SUBGRAPHS = ROOT / "subgraphs"
 WORKFLOWS = ROOT / "workflows"
 TWINS = ROOT / "tests" / "server" / "api"
+
+# The settings that 'Upscale Long Video' takes itself; its options take the rest.
+LONG_TAKES = ("noise_level", "guidance", "steps", "propagation_steps")
 
 log = logging.getLogger("make_workflows")
 
@@ -36,20 +39,23 @@ def upscale_video() -> Graph:
     """LoadVideo to SaveVideo through the five stages, with the included weights."""
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
-    models = g.models(340, 120)
+    g.settings(340, 120)
+    models = g.models(340, 590)
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, frames, texts)
     propagation = g.propagation(1200, 120, models.flow, frames)
     latent = g.sampler(1200, 440, models.unet, conditioning, propagation=propagation)
     images = g.decode(1620, 120, latent, models.vae, frames)
     g.save_video(1620, 450, images, fps, audio)
-    g.group("1  Your clip", (-40, 40, 340, 700), "#3f789e")
-    g.group("2  Models", (320, 40, 400, 580), "#8A8")
-    g.group("3  Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
-    g.group("4  Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
-    g.group("5  Decode and save", (1600, 40, 400, 1020), "#88A")
-    g.note((-40, 790), (580, 270), notes.START + notes.authors())
-    g.note((560, 790), (600, 270), notes.SETTINGS)
+    g.group("1  Your clip", (-40, 40, 340, 700), variants.SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), variants.SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), variants.LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), variants.TEXT)
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1050), variants.SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), variants.RESULT)
+    g.note((-40, 780), (340, 310), notes.START)
+    g.note((740, 740), (420, 350), notes.SETTINGS)
+    g.note((-40, 1130), (2040, 100), notes.authors())
     return g
 
 
@@ -57,10 +63,11 @@ def long_video() -> Graph:
     """A file of any length into a file, streamed and resumed, with the included weights."""
     g = Stages()
     video = g.add("LoadVideo", (-20, 120), (300, 420), file=SAMPLE)
+    values = g.settings(-20, 680, width=300)
     options = g.add(
         "UpscaleAVideoLongVideoOptions",
-        (-20, 640),
-        (300, 540),
+        (760, 120),
+        (360, 540),
         codec="h264",
         container=".mp4",
         crf=-1,
@@ -69,7 +76,7 @@ def long_video() -> Graph:
         cuts="",
         tile=0,
         tile_overlap=16,
-        propagation_strength=0.5,
+        propagation_strength=values["propagation_strength"],
         segment_length=8,
         overlap=2,
         frames_per_group=INCLUDED["UpscaleAVideoVAEDecode"]["frames_per_group"],
@@ -86,7 +93,7 @@ def long_video() -> Graph:
     ]
     g.add(
         "UpscaleAVideoLongVideo",
-        (760, 120),
+        (1180, 120),
         (420, 760),
         model=models.unet,
         vae=models.vae,
@@ -97,24 +104,23 @@ def long_video() -> Graph:
         options=Out(options, 0),
         seed=0,
         filename_prefix="video/upscaled",
-        **long_settings(INCLUDED),
+        **{**long_settings(INCLUDED), **{name: values[name] for name in LONG_TAKES}},
     )
-    g.group("1  Your video", (-40, 40, 340, 1160), "#3f789e")
-    g.group("2  Models and text", (320, 40, 400, 1160), "#8A8")
-    g.group("3  Upscale", (740, 40, 460, 1160), "#a1309b")
-    g.note((1240, 40), (520, 480), notes.LONG)
+    g.group("1  Your video", (-40, 40, 340, 540), variants.SOURCE)
+    g.group("2  Settings", (-40, 600, 340, 600), variants.SETTINGS)
+    g.group("3  Models and text", (320, 40, 400, 1160), variants.LOADERS)
+    g.group("4  Options", (740, 40, 400, 640), variants.TEXT)
+    g.group("5  Upscale", (1160, 40, 460, 1160), variants.SAMPLING)
+    g.note((740, 720), (400, 480), notes.LONG)
+    g.note((-40, 1240), (1660, 100), notes.authors())
     return g
 
 
 def long_settings(preset: Preset) -> dict[str, Any]:
     """The values of a preset, under the names of 'Upscale Long Video'."""
-    values = {name: value for inputs in preset.values() for name, value in inputs.items()}
-    names = ("noise_level", "guidance", "color_fix")
-    sampler = preset["UpscaleAVideoSegmentSampler"]
     return {
-        **{name: values[name] for name in names},
-        "steps": sampler["steps"],
-        "propagation_steps": preset["UpscaleAVideoPropagation"]["steps"],
+        **{name: preset[SETTINGS][name] for name in LONG_TAKES},
+        "color_fix": preset["UpscaleAVideoVAEDecode"]["color_fix"],
     }
 
 

@@ -1,7 +1,8 @@
-"""What the shipped workflow is set to: for the included weights, and for the authors'.
+"""What the shipped workflows are set to: for the included weights, and for the authors'.
 
-Values by node and input. `make_workflows.py` writes the first into the workflow and names the
-second in its note; the demo and the tests switch from the one to the other.
+Values by node and input. `make_workflows.py` writes the first into the workflows and names the
+second in their notes; the demo and the tests switch from the one to the other. A workflow with the
+node Settings has the numbers there, the others have them in the stages.
 """
 
 from __future__ import annotations
@@ -12,20 +13,38 @@ from typing import Any
 from layout import ROOT
 
 sys.path.append(str(ROOT))
-from uav_core import included
+from uav_core import included, quality_presets
 
 MARK = " (included)"
 
 Preset = dict[str, dict[str, Any]]
+SETTINGS = "UpscaleAVideoSettings"
+
+
+def numbers(weights: str) -> Preset:
+    """The values of a kind of weights, in the node Settings and in each stage."""
+    values = quality_presets.settings(weights)
+    balanced = quality_presets.BALANCED
+    return {
+        SETTINGS: {"weights": weights, "look": balanced, "speed": balanced, **values},
+        "UpscaleAVideoConditioning": {"noise_level": values["noise_level"]},
+        "UpscaleAVideoPropagation": {
+            "steps": values["propagation_steps"],
+            "strength": values["propagation_strength"],
+        },
+        "UpscaleAVideoSegmentSampler": {
+            "steps": values["steps"],
+            "guidance": values["guidance"],
+        },
+    }
+
 
 INCLUDED: Preset = {
     "UpscaleAVideoUNetLoader": {"unet_name": included.UNET + MARK},
     "UpscaleAVideoVAELoader": {"vae_name": included.VAE_VIDEO + MARK},
     "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": included.TEXT + MARK},
     "UpscaleAVideoFlowLoader": {"flow_name": "built-in (no weights)"},
-    "UpscaleAVideoConditioning": {"noise_level": included.NOISE_LEVEL},
-    "UpscaleAVideoPropagation": {"steps": f"last {included.PROPAGATED}"},
-    "UpscaleAVideoSegmentSampler": {"steps": included.STEPS, "guidance": included.GUIDANCE},
+    **numbers(quality_presets.INCLUDED),
     "UpscaleAVideoVAEDecode": {
         "color_fix": included.COLOR_FIX,
         "frames_per_group": included.FRAMES_PER_GROUP,
@@ -38,16 +57,18 @@ AUTHORS: Preset = {
     "UpscaleAVideoVAELoader": {"vae_name": "uav_vae_video.safetensors"},
     "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_text_encoder.safetensors"},
     "UpscaleAVideoFlowLoader": {"flow_name": "uav_flow_raft.safetensors"},
-    "UpscaleAVideoConditioning": {"noise_level": 120},
-    "UpscaleAVideoPropagation": {"steps": "24,26,28"},
-    "UpscaleAVideoSegmentSampler": {"steps": 30, "guidance": 6.0},
+    **numbers(quality_presets.AUTHORS),
     "UpscaleAVideoVAEDecode": {"color_fix": "adain", "frames_per_group": 3},
 }
 
 
 def with_preset(prompt: dict[str, Any], preset: Preset) -> dict[str, Any]:
-    """A workflow in API form with the preset's values in its nodes."""
-    return {
-        key: {**node, "inputs": {**node["inputs"], **preset.get(node["class_type"], {})}}
-        for key, node in prompt.items()
-    }
+    """A workflow in API form with the preset's values in its nodes, except where one is linked."""
+
+    def changed(node: dict[str, Any]) -> dict[str, Any]:
+        inputs = node["inputs"]
+        values = preset.get(node["class_type"], {}).items()
+        free = {name: value for name, value in values if not isinstance(inputs.get(name), list)}
+        return {**node, "inputs": {**inputs, **free}}
+
+    return {key: changed(node) for key, node in prompt.items()}

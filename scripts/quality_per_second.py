@@ -1,6 +1,9 @@
 """Quality of the included weights by sampler, number of steps and range of guidance.
 
     python scripts/quality_per_second.py --data DATA --output output/quality
+    python scripts/quality_per_second.py --data DATA --looks
+
+``--looks`` measures the looks of the node Settings instead: detail and likeness, also to the input.
 
 DATA is the folder that ``uav_core.training.sources`` makes. A few held-out clips are degraded as in
 training, upscaled in every way and measured against the original; leaves ``quality.json``,
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,10 +34,11 @@ from uav_core import included, schedule  # noqa: E402
 from uav_core.builtin_flow import BuiltinFlow  # noqa: E402
 from uav_core.color import color_fix  # noqa: E402
 from uav_core.flow import estimate_flows  # noqa: E402
-from uav_core.metrics import compare, joint_borders  # noqa: E402
+from uav_core.metrics import compare, joint_borders, psnr  # noqa: E402
 from uav_core.noise import LATENT, LOW_RES, frame_noise  # noqa: E402
 from uav_core.pipeline import bicubic, decode, velocity  # noqa: E402
-from uav_core.propagation import propagate  # noqa: E402
+from uav_core.propagation import PropagationParams, propagate  # noqa: E402
+from uav_core.quality_presets import INCLUDED, LOOKS  # noqa: E402
 from uav_core.segments import combine, plan_segments  # noqa: E402
 from uav_core.training.clips import HeldOutClip, held_out  # noqa: E402
 from uav_core.training.evaluate import Weights, low_resolution  # noqa: E402
@@ -43,6 +48,16 @@ log = logging.getLogger("quality")
 
 CLIPS = (17, 3, 23)  # a piece of film, a bee, a city at night
 SHOWN = ("psnr", "haarpsi", "gmsd", "warping_error")
+SHOWN_OF_LOOKS = ("detail", "to_input", *SHOWN)
+# Title and digits in the table.
+COLUMNS = {
+    "detail": ("detail", 2),
+    "to_input": ("PSNR to the input dB", 2),
+    "psnr": ("PSNR dB", 2),
+    "haarpsi": ("HaarPSI", 4),
+    "gmsd": ("GMSD", 4),
+    "warping_error": ("E*warp", 3),
+}
 BICUBIC = "bicubic"
 
 
@@ -57,10 +72,17 @@ class Way:
     end: float = 1.0
     rescale: float = 0.0
     """Share of the guided prediction that gets the spread of the unguided one (Lin et al. 2023)."""
+    noise_level: int = included.NOISE_LEVEL
+    strength: float = PropagationParams.strength
+    look: str = ""
 
     @property
     def name(self) -> str:
         """For the table."""
+        if self.look:
+            return f"{self.look}: noise level {self.noise_level}, guidance {self.guidance:g}, " + (
+                f"strength {self.strength:g}"
+            )
         words = [f"{self.solver}, {self.steps} steps"]
         if self.guidance != 1:
             words.append(f"guidance {self.guidance:g}")
@@ -81,6 +103,15 @@ GUIDED = [
     Way(steps=6, guidance=3, start=0.5),
     Way(steps=6, guidance=3, rescale=0.7),
 ]
+AS_LOOKS = [
+    Way(
+        look=name,
+        noise_level=look.noise_level,
+        guidance=look.guidance,
+        strength=look.propagation_strength,
+    )
+    for name, look in LOOKS[INCLUDED].items()
+]
 
 
 def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
@@ -89,7 +120,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
     null = weights.texts[NULL_TEXT_KEY]
     context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
     noisy = schedule.noise_low_res(
-        low_res, frame_noise(0, LOW_RES, range(t), 3, h, w), included.NOISE_LEVEL
+        low_res, frame_noise(0, LOW_RES, range(t), 3, h, w), way.noise_level
     )
     flows = estimate_flows(FLOW, low_res)
     times, sigmas = schedule.timesteps(way.steps).tolist(), schedule.sigmas(way.steps).tolist()
@@ -110,7 +141,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
                     time_step,  # noqa: B023
                     noisy[:, :, s],
                     context,
-                    included.NOISE_LEVEL,
+                    way.noise_level,
                     guidance,
                 )
                 parts.append((segment, v))
@@ -125,7 +156,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
         x = solver.correct(x, clean, sigma)
         kept = clean
         if i >= way.steps - included.PROPAGATED:
-            clean = propagate(clean, *flows)
+            clean = propagate(clean, *flows, PropagationParams(way.strength))
         # The noise estimate stays as predicted: propagation only moves the clean part.
         x = solver.step(x, kept, sigma, sigmas[i + 1]) + (clean - kept)
     return x / (1 + sigmas[-1] ** 2) ** 0.5
@@ -156,25 +187,33 @@ def measure(
             log.info("%s: %s, %.1f s", clip.name, way.name, took[way.name])
         borders = joint_borders(frames, group=included.FRAMES_PER_GROUP)
         for name, measures in compare(results, truth, FLOW, borders=borders).rows.items():
-            rows.append({"clip": clip.name, "way": name, "seconds": took[name], **measures})
+            row = {"clip": clip.name, "way": name, "seconds": took[name], **measures}
+            rows.append({**row, "to_input": psnr(shrunk(results[name]), low_res)})
         yield rows
+
+
+def shrunk(clip: Tensor) -> Tensor:
+    """A clip at a quarter of its size, by areas."""
+    return F.avg_pool3d(clip, (1, 4, 4))
 
 
 def means(rows: list[dict], name: str) -> dict[str, float]:
     """Means over the clips."""
     own = [row for row in rows if row["way"] == name]
-    return {key: sum(row[key] for row in own) / len(own) for key in ("seconds", *SHOWN)}
+    return {key: sum(row[key] for row in own) / len(own) for key in ("seconds", *COLUMNS)}
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict], shown: tuple[str, ...] = SHOWN) -> str:
     """In Markdown."""
-    lines = ["| | s a clip | PSNR dB | HaarPSI | GMSD | E*warp |", "| --- |" + " ---: |" * 5]
+    titles = ["", "s a clip", *(COLUMNS[name][0] for name in shown)]
+    lines = [
+        f"| {' | '.join(titles)} |".replace("|  |", "| |"),
+        "| --- |" + " ---: |" * len(titles[1:]),
+    ]
     for name in dict.fromkeys(row["way"] for row in rows):
         m = means(rows, name)
-        lines.append(
-            f"| {name} | {m['seconds']:.1f} | {m['psnr']:.2f} | {m['haarpsi']:.4f} | "
-            f"{m['gmsd']:.4f} | {m['warping_error']:.3f} |"
-        )
+        cells = [f"{m['seconds']:.1f}", *(f"{m[key]:.{COLUMNS[key][1]}f}" for key in shown)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -212,16 +251,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "quality")
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip (8, 2 to 16)")
     parser.add_argument("--side", type=int, default=128, help="side of each clip in pixels (128)")
+    parser.add_argument("--looks", action="store_true", help="the looks instead of the curve")
     o = parser.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
-    clips, ways = held_out(o.data), [*CURVE, *GUIDED]
+    clips, ways = held_out(o.data), AS_LOOKS if o.looks else [*CURVE, *GUIDED]
+    name, shown = ("looks", SHOWN_OF_LOOKS) if o.looks else ("quality", SHOWN)
     for found in measure(Weights.load(included.FOLDER), clips, o.frames, o.side, ways):
         rows += found
-        (o.output / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (o.output / "quality.md").write_text(table(rows) + "\n")
-        draw(rows, o.output / "quality.png")
-    log.info("\n%s", table(rows))
+        (o.output / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (o.output / f"{name}.md").write_text(table(rows, shown) + "\n")
+        if not o.looks:
+            draw(rows, o.output / f"{name}.png")
+    log.info("\n%s", table(rows, shown))
 
 
 if __name__ == "__main__":

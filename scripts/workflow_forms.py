@@ -15,6 +15,8 @@ class Out:
 
     node: int
     slot: int
+    shown: Any = None
+    """What it gives at first; the page shows it, greyed, where it is linked to."""
 
 
 @dataclass
@@ -189,7 +191,9 @@ def _is_widget(spec: list[Any]) -> bool:
 
 def _widget_values(name: str, spec: list[Any], value: Any) -> list[Any]:
     options = _options(spec)
-    if value is None or isinstance(value, Out):
+    if isinstance(value, Out):
+        value = value.shown
+    if value is None:
         value = options.get("default")
     values = [value]
     if options.get("control_after_generate"):

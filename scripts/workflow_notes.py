@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from presets import AUTHORS
+from presets import SETTINGS as SETTINGS_NODE
 
-LONG = """\
+CHOOSE = """\
+**Settings**: choose a *look* and a *speed*, and the values below them follow. Change a value by
+hand and its choice says *custom*; the values are what counts."""
+
+LONG = f"""\
 ## Upscale a long video 4x
 
 The video goes from file to file; memory does not grow with its length. Sound, frame times and
@@ -18,37 +23,39 @@ colours are kept.
 - **Out of memory** is answered by smaller groups and tiles; the report says so.
 - The finished file is in ComfyUI's output folder; the parts are removed then.
 
+{CHOOSE}
+
 Try a few seconds first: the node says how long the rest will take once the first part is done."""
 
 START = """\
 ## Upscale a video 4x
 
 1. **Your clip**: choose a video. Start with a second or two: cost grows with frames and pixels.
-2. **Models**: the small ones that come with the pack are chosen; nothing has to be downloaded.
-3. Press **Run**. Sound and frame rate are kept.
+2. Press **Run**. Sound and frame rate are kept.
 
-"""
-SETTINGS = """\
-## The settings that matter
+The small models that come with the pack are chosen; nothing has to be downloaded."""
 
-- **noise_level**: low stays close to the input; high invents and repairs more.
+SETTINGS = f"""\
+## What to change
+
+{CHOOSE}
+
 - **Text**: the included model reads only whether a text names flaws (*blur, worst quality*): leave
   that in the negative one. The authors' reads everything: say what the clip shows, and keep *best
   quality, extremely detailed* at the end.
-- **guidance**: higher is sharper and less calm.
-- **Propagation steps**: a few late ones (*24,26,28* of 30, or *last 3*) against flicker. Leave
-  empty for cuts and very fast motion.
+- **propagation_steps**: few late ones, against flicker. Empty for cuts and very fast motion.
 - **color_fix**: *none* is the reference; *adain* and *wavelet* keep the input's colours."""
 
 
-IMAGE = """\
+IMAGE = f"""\
 ## Upscale an image 4x
 
 1. **Your image**: choose one. Start with 512 pixels a side or less; time and memory grow with the
    pixels.
 2. Press **Run**. The result is in ComfyUI's output folder.
 
-- **noise_level**: low stays close to the input; high invents and repairs more.
+{CHOOSE}
+
 - A single image has no motion: there is no propagation here, and *segment_length* and
   *frames_per_group* change nothing.
 - Several images at once would be taken for the frames of one clip. Queue them one by one."""
@@ -73,7 +80,7 @@ A language model looks at one frame and writes the prompt.
 
 - Get **qwen3.5_4b_bf16** (huggingface.co, *Comfy-Org/Qwen3.5*) into *models/text_encoders*. It is
   not part of the pack. Needs a ComfyUI with *Generate Text*.
-- No such model? Delete group 3's nodes and write the prompt, or connect any captioner's text.
+- No such model? Delete group 4's nodes and write the prompt, or connect any captioner's text.
 - The **authors'** text encoder reads the caption. The included one reads only whether a text names
   flaws, so the question forbids such words."""
 
@@ -122,19 +129,24 @@ result to *Create Video* together with the clip's sound and frame rate.
 """
 
 
-def authors(propagation: bool = True) -> str:
-    """The preset of the authors' weights, as Markdown."""
-    values = {name: value for inputs in AUTHORS.values() for name, value in inputs.items()}
-    files = ", ".join(f"*{value}*" for name, value in values.items() if name.endswith("_name"))
-    sampler, plan = AUTHORS["UpscaleAVideoSegmentSampler"], AUTHORS["UpscaleAVideoPropagation"]
-    last = f", **propagation steps** *{plan['steps']}*" if propagation else ""
-    if not propagation:
-        files = ", ".join(name for name in files.split(", ") if "flow" not in name)
+def authors(propagation: bool = True, settings: bool = True) -> str:
+    """The preset of the authors' weights, as Markdown; ``settings``: there is a node for it."""
+    names = [
+        f"*{value}*"
+        for inputs in AUTHORS.values()
+        for name, value in inputs.items()
+        if name.endswith("_name") and (propagation or name != "flow_name")
+    ]
+    values = AUTHORS[SETTINGS_NODE]
+    last = f", **propagation_steps** *{values['propagation_steps']}*" if propagation else ""
+    numbers = (
+        f"**noise_level** {values['noise_level']}, **guidance** {values['guidance']:g}, "
+        f"**steps** {values['steps']}{last}"
+    )
+    choose = f"In *Settings*, **weights** *{values['weights']}* sets {numbers}."
     return (
         "### With the authors' weights\n\n"
         "Larger, slower, for non-commercial use only; the README says where they come from. Choose "
-        f"all {'four' if propagation else 'three'}\nfiles, and set these numbers:\n\n"
-        f"- {files}\n"
-        f"- **noise_level** {values['noise_level']}, **guidance** {sampler['guidance']:g}, "
-        f"**steps** {sampler['steps']}{last}"
+        f"all {'four' if propagation else 'three'} files: {', '.join(names)}. "
+        + (choose if settings else f"Set {numbers}.")
     )

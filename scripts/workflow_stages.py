@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from presets import INCLUDED, Preset
+from presets import INCLUDED, SETTINGS, Preset
 from workflow_forms import Graph, Out
 
 SAMPLE = "sample.mp4"
 QUALITY = "best quality, extremely detailed"
 FLAWS = "blur, worst quality"
+SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")
+"""What the node Settings gives, in its order."""
 SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"
 
 Position = tuple[int, int]
@@ -28,15 +30,27 @@ class Models:
 
 
 class Stages(Graph):
-    """A workflow whose nodes start with a preset's values."""
+    """A workflow whose nodes start with a preset's values, or take them from `settings`."""
 
     def __init__(self, preset: Preset = INCLUDED) -> None:
         super().__init__()
         self.preset = preset
+        self.shared: dict[str, Out] = {}
 
     def put(self, type: str, pos: Position, size: tuple[int, int], /, **inputs: Any) -> Out:
         """Add a node, a given input before the preset's; its first output."""
         return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
+
+    def settings(self, x: int, y: int, width: int = 360) -> dict[str, Out]:
+        """The settings of all stages, which the ones added after it take; 340 high."""
+        node = self.put(SETTINGS, (x, y), (width, 340)).node
+        values = self.preset[SETTINGS]
+        self.shared = {name: Out(node, slot, values[name]) for slot, name in enumerate(SET)}
+        return self.shared
+
+    def linked(self, **inputs: str) -> dict[str, Out]:
+        """Inputs by the setting that goes into them, where there are settings."""
+        return {name: self.shared[setting] for name, setting in inputs.items() if self.shared}
 
     def video(self, x: int, y: int) -> tuple[Out, Out, Out]:
         """A video file; its frames, sound and frame rate."""
@@ -76,7 +90,7 @@ class Stages(Graph):
             frames=frames,
             positive=texts[0],
             negative=texts[1],
-            **{"seed": 0, **values},
+            **{"seed": 0, **self.linked(noise_level="noise_level"), **values},
         )
         return [Out(node.node, slot) for slot in range(3)]
 
@@ -88,7 +102,7 @@ class Stages(Graph):
             (360, 260),
             flow_model=flow,
             frames=frames,
-            strength=0.5,
+            **self.linked(steps="propagation_steps", strength="propagation_strength"),
             relative_threshold=0.001,
             absolute_threshold=0.05,
             flow_iterations=20,
@@ -107,7 +121,7 @@ class Stages(Graph):
             latent=latent,
             segment_length=8,
             overlap=2,
-            **{"seed": 0, **values},
+            **{"seed": 0, **self.linked(steps="steps", guidance="guidance"), **values},
         )
 
     def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:

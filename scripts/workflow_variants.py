@@ -8,6 +8,7 @@ from workflow_stages import QUALITY, Stages
 
 # The colours of the groups, by what is in them.
 SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
+SETTINGS = "#a55"
 WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 QWEN = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main/text_encoders"
 TILE = 128
@@ -17,19 +18,21 @@ def single_image() -> Graph:
     """One image through the same stages; there is no motion to follow."""
     g = Stages()
     image = g.put("LoadImage", (-20, 120), (300, 420), image="example.png")
-    models = g.models(340, 120, flow=False)
+    g.settings(340, 120)
+    models = g.models(340, 590, flow=False)
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, image, texts)
     latent = g.sampler(1200, 120, models.unet, conditioning)
     images = g.decode(1620, 120, latent, models.vae, image)
     g.put("SaveImage", (1620, 450), (360, 420), images=images, filename_prefix="upscaled")
-    g.group("1  Your image", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Models", (320, 40, 400, 700), LOADERS)
-    g.group("3  Text and low-res conditioning", (740, 40, 420, 700), TEXT)
-    g.group("4  Sampling", (1180, 40, 400, 1020), SAMPLING)
-    g.group("5  Decode and save", (1600, 40, 400, 1020), RESULT)
-    g.note((-40, 790), (580, 270), notes.IMAGE)
-    g.note((560, 790), (600, 270), notes.authors(propagation=False))
+    g.group("1  Your image", (-40, 40, 340, 520), SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
+    g.group("5  Sampling", (1180, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), RESULT)
+    g.note((-40, 600), (340, 490), notes.IMAGE)
+    g.note((740, 740), (420, 350), notes.authors(propagation=False))
     return g
 
 
@@ -37,9 +40,10 @@ def low_vram() -> Graph:
     """The plain workflow with everything that saves memory, at the price of time."""
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
-    models = g.models(340, 120, weight_dtype="fp8_e4m3fn")
+    g.settings(340, 120)
+    models = g.models(340, 590, weight_dtype="fp8_e4m3fn")
     tiled = g.put(
-        "UpscaleAVideoTiles", (340, 650), (360, 110), model=models.unet, tile=TILE, overlap=16
+        "UpscaleAVideoTiles", (340, 1120), (360, 110), model=models.unet, tile=TILE, overlap=16
     )
     texts = g.texts(760, 120, models.clip)
     conditioning = g.conditioning(760, 500, frames, texts)
@@ -47,13 +51,14 @@ def low_vram() -> Graph:
     latent = g.sampler(1200, 440, tiled, conditioning, propagation=propagation)
     images = g.decode(1620, 120, latent, models.vae, frames, frames_per_group=1, tile=TILE)
     g.save_video(1620, 450, images, fps, audio)
-    g.group("1  Your clip", (-40, 40, 340, 740), SOURCE)
-    g.group("2  Models, small and tiled", (320, 40, 400, 740), LOADERS)
-    g.group("3  Text and low-res conditioning", (740, 40, 420, 740), TEXT)
-    g.group("4  Sampling along the motion", (1180, 40, 400, 1060), SAMPLING)
-    g.group("5  Decode and save", (1600, 40, 400, 1060), RESULT)
-    g.note((-40, 830), (580, 270), notes.LOW_VRAM)
-    g.note((560, 830), (600, 270), notes.authors())
+    g.group("1  Your clip", (-40, 40, 340, 700), SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models, small and tiled", (320, 510, 400, 740), LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1210), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1210), RESULT)
+    g.note((-40, 780), (340, 470), notes.LOW_VRAM)
+    g.note((740, 740), (420, 510), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -61,7 +66,8 @@ def old_footage() -> Graph:
     """A caption by ComfyUI's own text generation goes into the prompt."""
     g = Stages()
     frames, audio, fps = g.video(-20, 120)
-    models = g.models(340, 120)
+    g.settings(340, 120)
+    models = g.models(340, 590)
     writer = g.put(
         "CLIPLoader",
         (760, 120),
@@ -109,13 +115,14 @@ def old_footage() -> Graph:
     images = g.decode(2060, 120, latent, models.vae, frames)
     g.save_video(2060, 450, images, fps, audio)
     g.group("1  Your footage", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Models", (320, 40, 400, 700), LOADERS)
-    g.group("3  Caption", (740, 40, 420, 1020), "#3a7a6a")
-    g.group("4  Text and low-res conditioning", (1180, 40, 420, 1020), TEXT)
-    g.group("5  Sampling along the motion", (1620, 40, 400, 1020), SAMPLING)
-    g.group("6  Decode and save", (2040, 40, 400, 1020), RESULT)
-    g.note((-40, 790), (370, 270), notes.FOOTAGE)
-    g.note((350, 790), (370, 270), notes.authors())
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
+    g.group("4  Caption", (740, 40, 420, 1050), "#3a7a6a")
+    g.group("5  Text and low-res conditioning", (1180, 40, 420, 1050), TEXT)
+    g.group("6  Sampling along the motion", (1620, 40, 400, 1050), SAMPLING)
+    g.group("7  Decode and save", (2040, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (340, 310), notes.FOOTAGE)
+    g.note((-40, 1130), (2480, 140), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -132,7 +139,8 @@ def after_generator() -> Graph:
         string_b=QUALITY,
         delimiter=", ",
     )
-    models = g.models(1200, 120)
+    g.settings(1200, 120)
+    models = g.models(1200, 590)
     texts = g.texts(1620, 120, models.clip, text)
     conditioning = g.conditioning(1620, 500, generated, texts)
     propagation = g.propagation(2060, 120, models.flow, generated)
@@ -140,12 +148,13 @@ def after_generator() -> Graph:
     images = g.decode(2480, 120, latent, models.vae, generated)
     g.save_video(2480, 450, images, 16.0)
     g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 40, 1200, 700), SOURCE)
-    g.group("2  Models", (1180, 40, 400, 700), LOADERS)
-    g.group("3  Text and low-res conditioning", (1600, 40, 420, 1020), TEXT)
-    g.group("4  Sampling along the motion", (2040, 40, 400, 1020), SAMPLING)
-    g.group("5  Decode and save", (2460, 40, 400, 1020), RESULT)
-    g.note((-40, 790), (800, 270), notes.GENERATOR)
-    g.note((780, 790), (800, 270), notes.authors())
+    g.group("2  Settings", (1180, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (1180, 510, 400, 580), LOADERS)
+    g.group("4  Text and low-res conditioning", (1600, 40, 420, 1050), TEXT)
+    g.group("5  Sampling along the motion", (2040, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (2460, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (700, 310), notes.GENERATOR)
+    g.note((680, 780), (480, 310), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -278,5 +287,5 @@ def compare_settings() -> Graph:
     g.group("5  Decode", (2000, 40, 400, 1400), RESULT)
     g.group("6  Compare", (2420, 40, 440, 1400), "#3a7a6a")
     g.group("7  All four", (2880, 40, 400, 900), RESULT)
-    g.note((-40, 1010), (760, 430), notes.COMPARE + notes.authors())
+    g.note((-40, 1010), (760, 430), notes.COMPARE + notes.authors(settings=False))
     return g

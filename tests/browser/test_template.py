@@ -37,8 +37,8 @@ def test_the_page_makes_the_api_twin_of_it(page, name):
 def test_the_template_runs_from_the_page(page, page_server, sample_clip):
     page.open_template(TEMPLATE)
     page.set_widget("LoadVideo", "file", sample_clip.name)
-    page.set_widget("UpscaleAVideoSegmentSampler", "steps", 2)
-    page.set_widget("UpscaleAVideoPropagation", "steps", "1")
+    page.set_widget("UpscaleAVideoSettings", "steps", 2)
+    page.set_widget("UpscaleAVideoSettings", "propagation_steps", "1")
     entry = page.run()
     page.picture("template-run")
     source, result = read_clip(sample_clip), read_clip(page_server.output_path(entry))

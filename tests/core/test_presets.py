@@ -2,13 +2,14 @@
 
 import json
 
+import demo
 import numpy as np
 import pytest
 from before_after import before_after, busiest
 from demo_weights import FILES
 from layout import ROOT
 from PIL import Image
-from presets import AUTHORS, INCLUDED, with_preset
+from presets import AUTHORS, INCLUDED, SETTINGS, with_preset
 
 from uav_core import included
 from uav_core.convert import PARTS
@@ -48,6 +49,29 @@ def test_the_note_says_how_to_switch_to_the_authors_weights():
     notes = "".join(n["widgets_values"][0] for n in nodes if n["type"] == "MarkdownNote")
     for text in (*names(AUTHORS), "guidance** 6", "steps** 30", "noise_level** 120"):
         assert text in notes, text
+
+
+def test_a_preset_leaves_links_alone(twin):
+    """The stages take their numbers from the node Settings, whichever weights it is set to."""
+    links = {
+        (key, name): value
+        for key, node in twin.items()
+        for name, value in node["inputs"].items()
+        if isinstance(value, list)
+    }
+    changed = with_preset(twin, AUTHORS)
+    assert {(key, name): changed[key]["inputs"][name] for key, name in links} == links
+    (settings,) = (n["inputs"] for n in changed.values() if n["class_type"] == SETTINGS)
+    assert settings == AUTHORS[SETTINGS]
+
+
+def test_the_demo_sets_steps_that_are_used(twin):
+    prompt = demo.load_prompt("clip.mp4", authors=False, steps=2)
+    assert demo.steps_of(prompt) == 2
+    inputs = prompt[demo.find(prompt, SETTINGS)]["inputs"]
+    assert inputs["propagation_steps"] == "last 2" and inputs["speed"] == "custom"
+    (sampler,) = (n["inputs"] for n in prompt.values() if "Segment" in n["class_type"])
+    assert sampler["steps"] == [demo.find(prompt, SETTINGS), 2]
 
 
 def test_a_preset_leaves_the_rest_alone(twin):

@@ -90,3 +90,23 @@ def test_recommended_settings_are_those_of_the_workflows(node):
     told = recommended((DOCS / f"{node}.md").read_text())
     for name, values in presets(node).items():
         assert [value.strip("*") for value in told[name]] == values, name
+
+
+def test_the_other_choices_are_told_as_they_are(pack):
+    """The second table of the page of 'Settings'."""
+    text = (DOCS / "UpscaleAVideoSettings.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| (.+\|.+) \|$", text, flags=re.MULTILINE))
+    table = pack.uav_core.quality_presets.table()
+    told = {"look": r"noise level (\d+), guidance (\d+)", "speed": r"(\d+) steps"}
+    for chooser, form in told.items():
+        for choice in table["included"][chooser]:
+            if choice == "balanced":
+                continue
+            cells = rows[choice].split("|")
+            for weights, cell in zip(("included", "authors'"), cells, strict=True):
+                (found,) = re.findall(form, cell)
+                numbers = tuple(map(float, [found] if isinstance(found, str) else found))
+                assert numbers == tuple(table[weights][chooser][choice].values())[: len(numbers)]
+                if chooser == "speed" and "*" in cell:
+                    plan = table[weights][chooser][choice]["propagation_steps"]
+                    assert f"*{plan}*" in cell

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from presets import AUTHORS, with_preset
+from presets import AUTHORS, SETTINGS, with_preset
 
 API = Path(__file__).parent / "api"
 STEPS = 2
@@ -91,7 +91,7 @@ def long_video(server: Any, clip: Path) -> Graph:
     """The shipped workflow for long videos on ``clip``: two steps, parts of three frames."""
     graph = Graph("long_video", server)
     graph.set("LoadVideo", file=server.upload(clip))
-    graph.set("UpscaleAVideoLongVideo", steps=STEPS, propagation_steps="last 1")
+    _two_steps(graph)
     return graph.set("UpscaleAVideoLongVideoOptions", part_length=3)
 
 
@@ -105,12 +105,19 @@ def upscale_with_files(server: Any, clip: Path) -> Graph:
 def shortened(name: str, server: Any) -> Graph:
     """A shipped workflow with two steps and little motion; its input is yet to be set."""
     graph = Graph(name, server)
-    graph.set_all("UpscaleAVideoSegmentSampler", steps=STEPS)
-    return graph.set_all("UpscaleAVideoPropagation", steps="last 1", flow_iterations=2)
+    if graph.ids(SETTINGS):
+        _two_steps(graph)
+    else:
+        graph.set_all("UpscaleAVideoSegmentSampler", steps=STEPS)
+        graph.set_all("UpscaleAVideoPropagation", steps="last 1")
+    return graph.set_all("UpscaleAVideoPropagation", flow_iterations=2)
+
+
+def _two_steps(graph: Graph) -> Graph:
+    return graph.set(SETTINGS, speed="custom", steps=STEPS, propagation_steps="last 1")
 
 
 def _shortened(graph: Graph, server: Any, clip: Path) -> Graph:
     graph.set("LoadVideo", file=server.upload(clip))
-    graph.set("UpscaleAVideoSegmentSampler", steps=STEPS)
     graph.set("UpscaleAVideoVAEDecode", frames_per_group=3)
-    return graph.set("UpscaleAVideoPropagation", steps="last 1", flow_iterations=2)
+    return _two_steps(graph).set("UpscaleAVideoPropagation", flow_iterations=2)

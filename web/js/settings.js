@@ -1,0 +1,62 @@
+// Presets on a node's widgets: choosing one fills the values in, changing a value by hand turns the
+// choice to custom. A node takes part if one of its inputs brings `uav_presets` (nodes/presets.py):
+//   custom  the choice of no preset
+//   table   value of that input -> choosing widget -> its choice -> widget -> value
+// Only what a person does calls a widget's callback: opening a workflow and undo put values back
+// without it, so nothing is overwritten then.
+import { app } from "../../../scripts/app.js";
+
+const KEY = "uav_presets";
+
+/** The input that brings the presets, and these; undefined if none does. */
+function presetsOf(definition) {
+  const inputs = { ...definition?.input?.required, ...definition?.input?.optional };
+  for (const [name, spec] of Object.entries(inputs)) {
+    if (spec[1]?.[KEY]) return { kind: name, ...spec[1][KEY] };
+  }
+}
+
+/** Call `then` whenever a person has changed the widget. */
+function whenChanged(widget, then) {
+  const before = widget.callback;
+  widget.callback = function (...args) {
+    const result = before?.apply(this, args);
+    then();
+    return result;
+  };
+}
+
+function connect(node, { kind, custom, table }) {
+  const widget = (name) => node.widgets.find((widget) => widget.name === name);
+  const valuesOf = (chooser) => table[widget(kind).value]?.[chooser][widget(chooser).value];
+  const choosers = Object.keys(Object.values(table)[0]);
+
+  function fill(chooser) {
+    for (const [name, value] of Object.entries(valuesOf(chooser) ?? {})) widget(name).value = value;
+    node.setDirtyCanvas(true, true);
+  }
+
+  function compare(chooser) {
+    const named = Object.entries(valuesOf(chooser) ?? {});
+    if (named.every(([name, value]) => widget(name).value === value)) return;
+    widget(chooser).value = custom;
+    node.setDirtyCanvas(true, true);
+  }
+
+  whenChanged(widget(kind), () => choosers.forEach(fill));
+  for (const chooser of choosers) {
+    whenChanged(widget(chooser), () => fill(chooser));
+    const [choices] = Object.values(table);
+    for (const name of Object.keys(Object.values(choices[chooser])[0])) {
+      whenChanged(widget(name), () => compare(chooser));
+    }
+  }
+}
+
+app.registerExtension({
+  name: "UpscaleAVideo.Settings",
+  nodeCreated(node) {
+    const presets = presetsOf(node.constructor.nodeData);
+    if (presets) connect(node, presets);
+  },
+});
