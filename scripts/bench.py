@@ -21,6 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 # Before this folder, where this script would hide the package of the same name.
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "tests" / "support"))
 
 from bench.all_cases import CASES  # noqa: E402
 from bench.calibrate import calibrate  # noqa: E402
@@ -38,6 +39,7 @@ from bench.measure import DifferentResultError, count_processor_time, run_case  
 from bench.precision import measure_precision  # noqa: E402
 from bench.report import as_json, as_markdown, precision_table, scaling_tables  # noqa: E402
 from bench.scaling import measure_scaling  # noqa: E402
+from torchvision_shim.prestartup_script import install as complete_torchvision  # noqa: E402
 
 LONG = "long"
 
@@ -90,6 +92,7 @@ def main() -> int:
     """Measure, log the tables and write them to files."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse()
+    complete_torchvision()  # RAFT is in a package that may have been built for another PyTorch
     device = torch.device(options.device)
     # fp32 means fp32 on both sides.
     torch.backends.cudnn.allow_tf32 = False

@@ -23,3 +23,21 @@ def test_compiled_model_gives_the_same(pack, models):
     result = graph.sample(pack, compiled, graph.frames(), steps=1)
     assert counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
     torch.testing.assert_close(result, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_segments_and_steps_share_one_graph(pack, models, monkeypatch):
+    from comfy.ldm.modules.attention import attention_pytorch
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    # What ComfyUI takes on a GPU. Its attention for CPUs asks the system for free memory, which
+    # no compiler follows.
+    monkeypatch.setattr(pack.nodes.model, "optimized_attention", attention_pytorch)
+    compiled = pack.nodes.model.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    # 20 frames are three segments of 8, at two steps.
+    graph.sample(pack, compiled, graph.frames(20), steps=2)
+    assert counters["stats"]["unique_graphs"] == 1, dict(counters["graph_break"])

@@ -63,7 +63,7 @@ class LendsWeights:
 def is_striped(x: Tensor, enlarged: int = 1) -> bool:
     """Whether stripes serve for ``x`` (b c t h w), or for one so many times as large."""
     return (
-        x.dtype == torch.float32
+        x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
@@ -85,15 +85,20 @@ def stripes(height: int) -> Iterator[tuple[int, int]]:
 
 
 def activation(norm: Any, x: Tensor) -> Fill:
-    """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w) fp32.
+    """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w).
 
     The statistics are those of ``x`` now, whatever is written into it later.
     """
     scale, shift = scale_and_shift(norm, x)
 
     def fill(target: Tensor, first: int, stop: int) -> None:
-        torch.addcmul(shift, x[:, :, :, first:stop], scale, out=target)
-        F.silu(target, inplace=True)
+        rows = x[:, :, :, first:stop]
+        if x.dtype == torch.float32:
+            torch.addcmul(shift, rows, scale, out=target)
+            F.silu(target, inplace=True)
+        else:
+            # As the whole layers do: in fp32 up to the result.
+            target.copy_(F.silu(torch.addcmul(shift, rows.float(), scale), inplace=True))
 
     return fill
 
@@ -110,11 +115,11 @@ def doubled(x: Tensor) -> Fill:
 
 
 def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1)."""
+    """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1) fp32."""
     groups, c = norm.num_groups, x.shape[1]
     means, squares, counts = [], [], []
     for first, stop in stripes(x.shape[ROWS]):
-        rows = x[:, :, :, first:stop].permute(0, 2, 3, 4, 1).flatten(1, 3)
+        rows = x[:, :, :, first:stop].permute(0, 2, 3, 4, 1).flatten(1, 3).float()
         mean = rows.mean(1)
         means.append(mean)
         squares.append((rows - mean[:, None]).square_().sum(1))
@@ -138,7 +143,7 @@ def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)
     scale = weight * rate
     shift = bias - centre.expand(-1, -1, c // groups).flatten(-2) * scale
-    return scale.to(x.dtype)[..., None, None, None], shift.to(x.dtype)[..., None, None, None]
+    return scale.float()[..., None, None, None], shift.float()[..., None, None, None]
 
 
 def convolve(
