@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.append(str(ROOT / "tests" / "support"))
 
+from torchvision_shim.prestartup_script import install as complete_torchvision  # noqa: E402
+
 from bench.all_cases import CASES  # noqa: E402
 from bench.calibrate import calibrate  # noqa: E402
 from bench.cases import Setup  # noqa: E402
@@ -39,7 +41,6 @@ from bench.measure import DifferentResultError, count_processor_time, run_case  
 from bench.precision import measure_precision  # noqa: E402
 from bench.report import as_json, as_markdown, precision_table, scaling_tables  # noqa: E402
 from bench.scaling import measure_scaling  # noqa: E402
-from torchvision_shim.prestartup_script import install as complete_torchvision  # noqa: E402
 
 LONG = "long"
 

@@ -15,14 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import winograd
-
 ROWS = 3
 """The axis of b c t h w that is cut."""
 MOST_STRIPES = 32
 LEAST_ROWS = 4
 WHOLE_UP_TO = {"cpu": 16 * 2**20}
-"""Bytes of a tensor that is not worth cutting, by kind of device..."""
+"""Bytes, in fp32, of a tensor that is not worth cutting, by kind of device..."""
 WHOLE_ELSEWHERE = 512 * 2**20
 """... and on all others, where many small calls cost more than on a CPU."""
 
@@ -34,12 +32,9 @@ Fill = Callable[[Tensor, int, int], None]
 class LendsWeights:
     """Mixed into a convolution: lends the weights it would compute with to a function.
 
-    They come through the layer's own class, which may cast, stream or patch them. Where it pays,
-    the convolution itself is computed with fewer multiplications.
+    They come through the layer's own class, which may cast, stream or patch them.
     """
 
-    padding: tuple[int, ...]
-    stride: tuple[int, ...]
     _work: Work | None = None
 
     def lend(self, work: Work, like: Tensor) -> Tensor:
@@ -55,8 +50,6 @@ class LendsWeights:
     ) -> Tensor:
         if self._work is not None:
             return self._work(weight, bias)
-        if self.padding == (1, 1) and self.stride == (1, 1) and winograd.serves(input, weight):
-            return winograd.convolve(input, weight, bias)
         return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
 
 
@@ -67,7 +60,7 @@ def is_striped(x: Tensor, enlarged: int = 1) -> bool:
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
-        and enlarged * x.nbytes > WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
+        and enlarged * 4 * x.numel() > WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
     )
 
 
