@@ -23,6 +23,7 @@ from ..uav_core.longvideo.engine import decode_group
 from ..uav_core.stream import DDIM, DenoisedDDIM
 from .caches import without_caches
 from .condition import Conditioning, condition
+from .guidance import RangedGuider
 from .propagate import check_flow_model, flow_memory
 from .runtime import check_cancelled, load_models
 from .sample import check_conditioning, check_model
@@ -93,9 +94,10 @@ class ComfyEngine:
         _, _, t, h, w = self._shape
         blank = torch.zeros((1, 3, t, h, w))
         level = self.params.noise_level
-        guider = comfy.samplers.CFGGuider(self._patched())
+        guider = RangedGuider(self._patched())
         guider.set_conds(*(condition(text, blank, level) for text in self.texts))
         guider.set_cfg(self.params.guidance)
+        guider.set_range(self.params.guided, self.sigmas)
         session: Session[T] = Session(self, work)
         nothing = torch.zeros(self._shape)
         guider.sample(

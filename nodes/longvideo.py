@@ -15,6 +15,7 @@ from comfy_api.latest import io, ui
 
 from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.color import ColorMode
+from ..uav_core.guidance import GuidanceRange
 from ..uav_core.jobs import FOLDER, inside
 from ..uav_core.longvideo import LongVideo, LongVideoParams
 from ..uav_core.longvideo.params import PART_LENGTH
@@ -24,6 +25,7 @@ from ..uav_core.scenes import METHODS, SceneParams
 from ..uav_core.video import CODECS, EncodeParams
 from .condition import Conditioning
 from .engine import ComfyEngine
+from .guidance import share_input
 from .load import flow_patcher
 from .output_size import AFTER, BEFORE, size_inputs, when
 from .runtime import check_cancelled, progress_bar, show_status
@@ -148,6 +150,8 @@ class LongVideoOptions(io.ComfyNode):
                     "before it is upscaled; a quarter of the time for half the size. after: "
                     "resizes every upscaled frame and keeps all detail of the input.",
                 ),
+                share_input("guidance_start", 0.0, "As in 'Segment Sampler'."),
+                share_input("guidance_end", 1.0, "As in 'Segment Sampler'."),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
         )
@@ -171,6 +175,8 @@ class LongVideoOptions(io.ComfyNode):
         height: int = 1080,
         aspect: Aspect = "fit",
         resize: str = AFTER,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         **others: Any,
     ) -> io.NodeOutput:
         encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
@@ -182,6 +188,7 @@ class LongVideoOptions(io.ComfyNode):
             "propagation": PropagationParams(propagation_strength),
             "size": OutputSize(output_size, factor, short_side, width, height, aspect),
             "resize": when(resize),
+            "guided": GuidanceRange(guidance_start, guidance_end),
             **others,
         }
         LongVideoParams(**run)

@@ -202,6 +202,7 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
         flow.to(device),
         steps=params.steps,
         guidance=params.guidance,
+        guided=params.guided,
         noise_level=params.noise_level,
         lr_guidance=params.lr_guidance,
         color=params.color,

@@ -9,6 +9,7 @@ from typing import get_args
 
 from . import included
 from .errors import InputError
+from .guidance import GuidanceRange
 from .longvideo import LongVideoParams
 from .longvideo.params import PART_LENGTH
 from .models.vae import UPSCALE
@@ -28,6 +29,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
     p.add_argument("--steps", type=int, default=included.STEPS)
     p.add_argument("--guidance", type=float, default=included.GUIDANCE)
+    p.add_argument("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
+    p.add_argument("--guidance-end", type=float, default=1.0, help="the same")
     p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
     p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
     p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
@@ -91,6 +94,7 @@ def run_params(o: argparse.Namespace) -> LongVideoParams:
     return LongVideoParams(
         steps=o.steps,
         guidance=o.guidance,
+        guided=GuidanceRange(o.guidance_start, o.guidance_end),
         noise_level=o.noise_level,
         seed=o.seed,
         propagation_steps=o.propagation_steps,

@@ -34,6 +34,8 @@ class Work:
     steps: int
     halves: int = 1
     """2 with classifier-free guidance, which runs the model on two texts, else 1."""
+    guided_steps: int | None = None
+    """Of 2 halves: the steps that run both; all where left out."""
     segment_length: int = SEGMENT_LENGTH
     overlap: int = OVERLAP
     frames_per_group: int = DECODE_GROUP
@@ -83,7 +85,9 @@ class Work:
     @property
     def sampled(self) -> int:
         """Positions that all passes see: frames, pixels and halves."""
-        return self.steps * sum(self.segments) * self.pixels * self.halves
+        guided = self.steps if self.guided_steps is None else self.guided_steps
+        runs = self.steps + (guided if self.halves == 2 else 0)
+        return runs * sum(self.segments) * self.pixels
 
 
 @dataclass(frozen=True)

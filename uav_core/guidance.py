@@ -34,5 +34,9 @@ class GuidanceRange:
         """Whether the 0-based ``step`` of a run of ``steps`` is guided."""
         return self.start <= step / steps < self.end
 
+    def count(self, steps: int) -> int:
+        """How many steps of a run are guided."""
+        return sum(self.covers(step, steps) for step in range(steps))
+
 
 WHOLE_RUN = GuidanceRange()

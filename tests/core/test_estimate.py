@@ -32,6 +32,7 @@ def test_a_piece_that_is_the_whole_takes_as_long():
         ({"h": 40, "w": 60}, 4, 4),
         ({"steps": 10}, 2, 1),
         ({"halves": 2}, 2, 1),
+        ({"halves": 2, "guided_steps": 1}, 1.2, 1),
         ({"scenes": (8, 8, 8)}, 3, 3),
         ({"scenes": (20,)}, 3, 2.5),
         ({"scenes": (4,)}, 0.5, 0.5),

@@ -22,6 +22,7 @@ from uav_core.color import color_fix
 from uav_core.errors import InputError
 from uav_core.fallback import OutOfMemoryError, Setting
 from uav_core.flow import estimate_flows
+from uav_core.guidance import GuidanceRange
 from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
 from uav_core.noise import LATENT, LOW_RES, frame_noise
@@ -86,6 +87,7 @@ class Engine(CoreEngine):
             BuiltinFlow(),
             steps=params.steps,
             guidance=params.guidance,
+            guided=params.guided,
             noise_level=params.noise_level,
             flow_iterations=params.flow_iterations,
             color=params.color,
@@ -116,7 +118,7 @@ def pixels(path: str | Path) -> torch.Tensor:
     return torch.stack(list(VideoReader(path)))
 
 
-def expected(path: Path) -> torch.Tensor:
+def expected(path: Path, params: LongVideoParams = PARAMS) -> torch.Tensor:
     """The scene in ``path`` upscaled at once, by the core's plain pipeline."""
     frames = pixels(path).transpose(0, 1)[None]
     t = frames.shape[2]
@@ -126,6 +128,7 @@ def expected(path: Path) -> torch.Tensor:
         tiny.context(),
         steps=PARAMS.steps,
         guidance=PARAMS.guidance,
+        guided=params.guided,
         noise_level=PARAMS.noise_level,
         noise=frame_noise(PARAMS.seed, LATENT, range(t), 4, H, W),
         low_res_noise=frame_noise(PARAMS.seed, LOW_RES, range(t), 3, H, W),
@@ -147,6 +150,13 @@ def test_a_scene_is_what_the_pipeline_makes_of_it(clips, whole):
     assert got.shape == (FRAMES, 3, 4 * H, 4 * W)
     wanted = torch.cat((expected(clips["one"]), expected(clips["two"])))
     assert (got - wanted).abs().max() <= 1.01 / 255  # half a level either way, of [-1, 1]
+
+
+def test_guidance_in_a_part_of_the_run(clips, whole, tmp_path):
+    params = replace(PARAMS, cuts="0", guided=GuidanceRange(0.5, 1))
+    got = pixels(run(clips["one"], tmp_path, params).output)
+    assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
+    assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
@@ -434,7 +444,11 @@ def test_tiles_are_used_when_asked_for(clips, tmp_path):
 def test_settings_are_plain_and_complete():
     settings = PARAMS.settings()
     assert json.loads(json.dumps(settings)) == settings
-    assert set(settings) == set(vars(PARAMS)) - {"size", "resize"}  # of a video: see Resizing
+    of_the_video = {"size", "resize"}  # see Resizing
+    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided"}
+    some = replace(PARAMS, guided=GuidanceRange(0, 0.5)).settings()
+    assert set(some) == set(vars(PARAMS)) - of_the_video
+    assert json.loads(json.dumps(some)) == some
 
 
 @pytest.mark.parametrize(

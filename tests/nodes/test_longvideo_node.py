@@ -115,6 +115,29 @@ def test_it_makes_what_the_nodes_for_clips_make(pack, networks, folders):
     assert not list(folders.temp.iterdir()), "the copy in the temp folder is gone"
 
 
+def test_guidance_in_a_part_of_the_run(pack, networks, folders):
+    images = levels(graph.frames(T))
+    chosen = {"guidance_start": 0.5, "guidance_end": 1.0}
+    part, all_of_it = (
+        run(pack, networks, video(images), options=options(pack, **changes)).result[0]
+        for changes in (chosen, {})
+    )
+    assert part.get_stream_source() != all_of_it.get_stream_source()
+    positive, negative, latent = graph.conditioned(pack, images, noise_level=60)
+    plan = pack.nodes.propagate.Propagation.execute(
+        networks["flow_model"], images, "1", 0.5, 0.001, 0.05
+    ).result[0]
+    sampled = pack.nodes.sample.SegmentSampler.execute(
+        networks["model"], positive, negative, latent, 2, 3.0, 5, 8, 2, plan, 0.5, 1.0
+    ).result[0]
+    expected = pack.nodes.decode.VAEDecode.execute(
+        sampled, networks["vae"], images, 1.0, 3, "none"
+    ).result[0]
+    reader = pack.uav_core.video.VideoReader(part.get_stream_source())
+    pixels = torch.stack(list(reader)).movedim(1, -1).add(1).div(2)
+    assert (pixels - expected).abs().max() < 1e-3 + 0.5 / 255
+
+
 def test_sound_comes_along(pack, networks, folders):
     wave = torch.sin(torch.arange(T * 800) / 20).expand(1, 2, -1)
     clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 8000})
@@ -267,7 +290,9 @@ def test_the_command_knows_the_nodes(pack):
     parts, sizes = core.remote.graph, core.output_size
     encode, weights = core.video.EncodeParams(), parts.WeightNames()
     params = core.longvideo.LongVideoParams(
-        size=sizes.OutputSize("exact size", width=90, height=48, aspect="crop"), resize="before"
+        size=sizes.OutputSize("exact size", width=90, height=48, aspect="crop"),
+        resize="before",
+        guided=core.guidance.GuidanceRange(0.25, 0.75),
     )
     plain, sized = (
         parts.long_video_graph(p, encode, weights)["options"]["inputs"]
@@ -278,7 +303,11 @@ def test_the_command_knows_the_nodes(pack):
     for name, value in sized.items():
         assert value in (getattr(known[name], "options", None) or [value]), name
     made = pack.nodes.longvideo.LongVideoOptions.execute(**sized).result[0]
-    assert (made.run["size"], made.run["resize"]) == (params.size, params.resize)
+    assert {name: made.run[name] for name in ("size", "resize", "guided")} == {
+        "size": params.size,
+        "resize": params.resize,
+        "guided": params.guided,
+    }
     # As before there was a choice: older packs take it, and fetched results are still known.
     assert set(known) - set(plain) == {
         "output_size",
@@ -288,6 +317,8 @@ def test_the_command_knows_the_nodes(pack):
         "height",
         "aspect",
         "resize",
+        "guidance_start",
+        "guidance_end",
     }
 
 

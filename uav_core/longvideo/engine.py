@@ -13,6 +13,7 @@ from ..bounded_flow import both_ways_bounded
 from ..color import ColorMode, color_fix
 from ..fallback import Setting
 from ..flow import NeighbourFlow
+from ..guidance import WHOLE_RUN, GuidanceRange
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..pipeline import velocity
@@ -92,6 +93,7 @@ class CoreEngine:
         *,
         steps: int,
         guidance: float,
+        guided: GuidanceRange = WHOLE_RUN,
         noise_level: int,
         lr_guidance: float = 1.0,
         color: ColorMode = "none",
@@ -106,7 +108,7 @@ class CoreEngine:
         self.device = next(unet.parameters()).device
         self.dtype = next(unet.parameters()).dtype
         self.context = context.to(self.device, self.dtype)
-        self.guidance, self.lr_guidance = guidance, lr_guidance
+        self.guidance, self.guided, self.lr_guidance = guidance, guided, lr_guidance
         self.color: ColorMode = color
         self.times = timesteps(steps).tolist()
         self.noise_level = noise_level
@@ -126,6 +128,7 @@ class CoreEngine:
         h, w = latent.shape[-2:]
         plan = square_tiles(h, w, setting.tile, setting.overlap)
         x = latent.to(self.device, self.dtype)
+        guided = self.guided.covers(step, len(self.times))
         v = velocity(
             tiled_predict(self.unet, plan, self.check_cancelled),
             x,
@@ -133,7 +136,7 @@ class CoreEngine:
             low_res.to(x),
             self.context,
             self.noise_level,
-            self.guidance,
+            self.guidance if guided else 1.0,
         )
         return v.float().cpu()
 

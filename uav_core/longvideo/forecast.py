@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 from ..estimate import Estimate, Measured, Work, estimate
@@ -83,9 +84,14 @@ class Forecast:
     def _estimated(self) -> Estimate:
         h, w = self.size
         n = max(self.work.segments)
-        # As if a piece of one pass and one group of as many frames had been timed.
-        piece = Work(
-            [n], h, w, 1, self.work.halves, n, min(self.params.overlap, n - 1), frames_per_group=n
+        # As if a piece of one segment and one group of as many frames had been timed.
+        piece = replace(
+            self.work,
+            scenes=[n],
+            segment_length=n,
+            overlap=min(self.params.overlap, n - 1),
+            frames_per_group=n,
+            propagates=False,
         )
         rate = {stage: self._seconds[stage] / max(self._frames[stage], 1) for stage in self._count}
         group = max(self.work.groups)
@@ -109,6 +115,7 @@ def work_of(params: LongVideoParams, scenes: Sequence[int], h: int, w: int) -> W
         w,
         steps=params.steps,
         halves=params.halves,
+        guided_steps=params.guided.count(params.steps),
         segment_length=params.segment_length,
         overlap=params.overlap,
         frames_per_group=params.frames_per_group,

@@ -9,6 +9,7 @@ from .. import schedule
 from ..color import ColorMode
 from ..errors import InputError
 from ..flow import ITERATIONS
+from ..guidance import WHOLE_RUN, GuidanceRange
 from ..models.vae import UPSCALE
 from ..output_size import OutputSize, When
 from ..propagation import PropagationParams, parse_steps
@@ -30,6 +31,8 @@ class LongVideoParams:
 
     steps: int = 30
     guidance: float = 6.0
+    guided: GuidanceRange = WHOLE_RUN
+    """The part of the run with guidance."""
     noise_level: int = schedule.DEFAULT_NOISE_LEVEL
     seed: int = 0
     segment_length: int = SEGMENT_LENGTH
@@ -86,7 +89,11 @@ class LongVideoParams:
 
         What the size comes to depends on the video: see ``Resizing``.
         """
-        return {k: v for k, v in asdict(self).items() if k not in ("size", "resize")}
+        left_out = {"size", "resize"}
+        if self.guided.is_whole:
+            # So that jobs begun before there was a choice go on.
+            left_out.add("guided")
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:
         """The same for one scene of frames (h, w)."""

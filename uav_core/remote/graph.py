@@ -49,6 +49,7 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "lr_guidance": params.lr_guidance,
         "part_length": params.part_length,
         **_size(params),
+        **_guided(params),
     }
     upscale = {
         "model": ["unet", 0],
@@ -77,6 +78,13 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "options": _node("UpscaleAVideoLongVideoOptions", **options),
         UPSCALE: _node("UpscaleAVideoLongVideo", **upscale),
     }
+
+
+def _guided(params: LongVideoParams) -> dict[str, Any]:
+    """Likewise of guidance in a part of the run."""
+    if params.guided.is_whole:
+        return {}
+    return {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
 
 
 def _size(params: LongVideoParams) -> dict[str, Any]:
