@@ -6,6 +6,8 @@ and threads are what runs. That the halves meet again on real cards is not teste
 
 from __future__ import annotations
 
+from collections import Counter
+
 import graph
 import pytest
 import torch
@@ -41,12 +43,12 @@ def test_both_devices_work_and_the_result_is_that_of_one(
     clones = split.get_additional_models_with_key("multigpu")
     assert [clone.load_device for clone in clones] == two_devices[1:]
     assert clones[0].model.diffusion_model is not split.model.diffusion_model
-    seen = dict.fromkeys(("first", "second"), 0)
+    seen: Counter[str] = Counter()
     hooks = [
         model.diffusion_model.conv_in.register_forward_hook(
-            lambda *_, name=name: seen.__setitem__(name, seen[name] + 1)
+            lambda *_, name=name: seen.update([name])
         )
-        for name, model in zip(seen, (split.model, clones[0].model), strict=True)
+        for name, model in (("first", split.model), ("second", clones[0].model))
     ]
     result = graph.sample(pack, split, graph.frames())
     for hook in hooks:
