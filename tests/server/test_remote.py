@@ -136,7 +136,7 @@ def test_a_file_too_large_for_the_server_is_said(comfy_server, clip, tmp_path, c
 
 @pytest.mark.slow
 def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_path):
-    source = shrink_clip(sample_clip, tmp_path / "long.mp4", 13, (48, 32))
+    source = shrink_clip(sample_clip, tmp_path / "long.mp4", 16, (96, 64))
     target = tmp_path / "out.mp4"
     command = [sys.executable, "-m", "uav_core.cli", *words(comfy_server, source, target)]
     jobs = comfy_server.base / "output" / "upscale_a_video_jobs"
@@ -150,7 +150,7 @@ def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_p
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "run the same command to go on" in said
     assert "Traceback" not in said
-    assert re.search(r"part \d of 5", said), "what the node says is shown"
+    assert re.search(r"part \d of 6", said), "what the node says is shown"
     while comfy_server.get("/queue")["queue_running"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
