@@ -157,3 +157,27 @@ class Stages(Graph):
             format="auto",
             codec="auto",
         )
+
+    def upscale(
+        self,
+        x: int,
+        models: Models,
+        frames: Out,
+        fps: Out | float,
+        audio: Out | None = None,
+        *,
+        text: str | Out = QUALITY,
+        unet: Out | None = None,
+        **decode: Any,
+    ) -> None:
+        """Texts to the saved video, in three columns of 440 from ``x`` on; 1000 high.
+
+        ``unet`` in place of that of the ``models``; ``decode`` are values of the decoder.
+        """
+        texts = self.texts(x, 120, models.clip, text)
+        conditioning = self.conditioning(x, 500, frames, texts)
+        propagation = self.propagation(x + 440, 120, models.flow, frames)
+        unet = models.unet if unet is None else unet
+        latent = self.sampler(x + 440, 440, unet, conditioning, propagation=propagation)
+        images = self.decode(x + 860, 120, latent, models.vae, frames, **decode)
+        self.save_video(x + 860, 450, images, fps, audio)
