@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -63,19 +64,12 @@ class Resizing:
     @property
     def bytes(self) -> int:
         """RAM that resizing a frame takes, an upper guess: float32, in another range and order."""
-        (h, w), (rows, columns) = self.plan.source, self.plan.upscaled
-        return (
-            4
-            * 3
-            * (
-                (2 * h * w if self.shrinks else 0)
-                + (
-                    2 * (rows * columns + self.plan.size[0] * self.plan.size[1])
-                    if self.finishes
-                    else 0
-                )
-            )
-        )
+        pixels = 0
+        if self.shrinks:
+            pixels += 2 * math.prod(self.plan.source)
+        if self.finishes:
+            pixels += 2 * (math.prod(self.plan.upscaled) + math.prod(self.plan.size))
+        return 4 * 3 * pixels
 
     def to_text(self) -> str:
         """ "resized after from 2560x1440", "resized before from 640x360 to 320x180", or ""."""
