@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -141,23 +142,20 @@ class NeighbourFlow:
                 self._kept = image, encode(model, given(image)).to(image.device)
             return self._kept[1].to(device)
 
-        def flow(first: bool) -> Tensor:
-            a, b = (image1, image2) if first else (image2, image1)
-            # Not around the whole: between two flows the caller's own settings hold.
-            with torch.autocast(device.type, enabled=False):
-                if is_raft(model):
-                    ends = (both[0], both[1]) if first else (both[1], both[0])
-                    found = flow_between(model, *ends, self.iterations)
-                else:
-                    found = model(given(a), given(b), num_flow_updates=self.iterations)[-1]
-            return stretch_flow(found, h, w).to(image1.device)
+        def between(a: Any, b: Any) -> Tensor:
+            if shared:
+                return flow_between(model, a, b, self.iterations)
+            return model(a, b, num_flow_updates=self.iterations)[-1]
 
-        both: list[Encoded] = []
-        if is_raft(model):
+        shared = is_raft(model)
+        prepared = encoded if shared else given
+        # Not around the whole: between two flows the caller's own settings hold.
+        with torch.autocast(device.type, enabled=False):
+            ends = prepared(image1), prepared(image2)
+        for a, b in (ends, ends[::-1]):
             with torch.autocast(device.type, enabled=False):
-                both = [encoded(image1), encoded(image2)]
-        yield flow(first=True)
-        yield flow(first=False)
+                flow = between(a, b)
+            yield stretch_flow(flow, h, w).to(image1.device)
 
 
 def estimate_flow(
