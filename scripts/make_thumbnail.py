@@ -1,7 +1,7 @@
 """Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
 
-They run on the first frames of the sample clip, at half its size, with their own settings, in a
-real browser; those whose first part needs models that the pack does not bring are shown as they
+They run on the first frames of the sample clip, with their own settings, in a real browser; those
+whose first part needs models that the pack does not bring are shown as they
 open for a user who has those models.
 
     python scripts/make_thumbnail.py [NAME ...]
@@ -29,7 +29,7 @@ NEED_MORE = ("old_footage", "after_generator")
 # Wide enough that the page still draws texts when it shows the widest workflow as a whole.
 VIEW: ViewportSize = {"width": 2600, "height": 1500}
 WIDTH = 1000
-FRAMES, SIZE = 4, (48, 32)
+FRAMES, SIZE = 8, (96, 64)
 MARGIN = 8
 # Where the groups of the workflow lie on the page: left, top, right, bottom.
 GROUPS_ON_PAGE = """() => {

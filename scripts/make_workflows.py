@@ -62,7 +62,7 @@ def long_video() -> Graph:
     options = g.add(
         "UpscaleAVideoLongVideoOptions",
         (760, 120),
-        (360, 540),
+        (360, 600),
         codec="h264",
         container=".mp4",
         crf=-1,
@@ -104,9 +104,9 @@ def long_video() -> Graph:
     g.group("1  Your video", (-40, 40, 340, 540), variants.SOURCE)
     g.group("2  Settings", (-40, 600, 340, 600), variants.SETTINGS)
     g.group("3  Models and text", (320, 40, 400, 1160), variants.LOADERS)
-    g.group("4  Options", (740, 40, 400, 640), variants.TEXT)
+    g.group("4  Options", (740, 40, 400, 700), variants.TEXT)
     g.group("5  Upscale", (1160, 40, 460, 1160), variants.SAMPLING)
-    g.note((740, 720), (400, 480), notes.LONG)
+    g.note((740, 780), (400, 420), notes.LONG)
     g.note((-40, 1240), (1660, 100), notes.authors())
     return g
 

@@ -59,14 +59,14 @@ class Stages(Graph):
         return parts, Out(parts.node, 1), Out(parts.node, 2)
 
     def models(self, x: int, y: int, weight_dtype: str = "default", flow: bool = True) -> Models:
-        """The loaders, one under the other; 480 high, 350 without a flow model."""
+        """The loaders, one under the other; 480 high, 360 without a flow model."""
         unet = self.put("UpscaleAVideoUNetLoader", (x, y), (360, 90), weight_dtype=weight_dtype)
-        vae = self.put("UpscaleAVideoVAELoader", (x, y + 150), (360, 70))
-        y += 280
+        vae = self.put("UpscaleAVideoVAELoader", (x, y + 145), (360, 90))
+        y += 290
         motion = None
         if flow:
             motion = self.put("UpscaleAVideoFlowLoader", (x, y), (360, 70))
-            y += 130
+            y += 120
         clip = self.put("UpscaleAVideoTextEncoderLoader", (x, y), (360, 70))
         return Models(unet, vae, motion, clip)
 
