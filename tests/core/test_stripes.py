@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.memory import measure_peak
-from uav_core.models import stripes, unet
+from uav_core.models import stripes, unet, winograd
 from uav_core.models.layers import Resnet, conv_along_time
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -28,7 +28,12 @@ def no_gradients():
 def striped(monkeypatch):
     """Everything in stripes of three rows or so, whatever its size."""
 
-    def set_up(most=32, least=3):
+    def set_up(most=32, least=3, fewer=False):
+        """``fewer`` multiplications wherever they are possible, in stripes of a tile or so."""
+        if fewer:
+            monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+            monkeypatch.setattr(winograd, "LEAST_POSITIONS", 1)
+            monkeypatch.setattr(stripes, "LEAST_POSITIONS", 1)
         monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
         monkeypatch.setattr(stripes, "MOST_STRIPES", most)
         monkeypatch.setattr(stripes, "LEAST_ROWS", least)
@@ -40,13 +45,14 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("fewer", [False, True])
 @pytest.mark.parametrize("least", [1, 3, 5])
 @pytest.mark.parametrize("kind", tiny.VAES)
-def test_vae_is_the_same(striped, kind, least):
+def test_vae_is_the_same(striped, kind, least, fewer):
     z, low_res = det("stripes/z", (1, 4, 3, 7, 9)), det("stripes/frames", (1, 3, 3, 7, 9))
     vae, pixels = tiny.vae(kind), det("stripes/pixels", (1, 3, 2, 28, 36))
     decoded, encoded = vae.decode(z, low_res), vae.encode(pixels)
-    striped(least=least)
+    striped(least=least, fewer=fewer)
     close(vae.decode(z, low_res), decoded)
     close(vae.encode(pixels), encoded)
 
@@ -65,8 +71,9 @@ def test_in_bf16_they_are_as_near_to_fp32_as_whole(striped, kind):
     assert 0 < error() < 1.5 * whole
 
 
+@pytest.mark.parametrize("fewer", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 16, 24), (1, 1, 9, 13)])
-def test_unet_is_the_same(striped, shape):
+def test_unet_is_the_same(striped, shape, fewer):
     b, t, h, w = shape
     inputs = (
         det("stripes/latent", (b, 4, t, h, w)),
@@ -76,7 +83,7 @@ def test_unet_is_the_same(striped, shape):
         torch.full((b,), 120),
     )
     whole = tiny.unet()(*inputs)
-    striped()
+    striped(fewer=fewer)
     close(tiny.unet()(*inputs), whole)
 
 
@@ -114,7 +121,8 @@ def test_decoding_takes_a_third_less_memory(striped):
     assert measure_peak(lambda: vae.decode(z, low_res), CPU).live < 0.67 * whole
 
 
-def test_weights_come_through_the_layer(striped):
+@pytest.mark.parametrize("fewer", [False, True])
+def test_weights_come_through_the_layer(striped, fewer):
     """Classes that compute with other weights than they hold, as ComfyUI's do, are heard."""
 
     class Doubling(nn.Conv2d):
@@ -127,7 +135,7 @@ def test_weights_come_through_the_layer(striped):
     x = det("stripes/resnet", (1, 32, 2, 12, 8))
     resnet = Resnet(32, 64, eps=1e-6, operations=Operations)
     whole = resnet(x)
-    striped()
+    striped(fewer=fewer)
     close(resnet(x), whole)
 
 

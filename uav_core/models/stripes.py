@@ -15,11 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import winograd
+
 ROWS = 3
 """The axis of b c t h w that is cut."""
 MOST_STRIPES = 32
 LEAST_ROWS = 4
-WHOLE_UP_TO = {"cpu": 16 * 2**20}
+LEAST_POSITIONS = 3072
+"""Positions (b t h w) of a stripe in which fewer multiplications are worth their sums."""
+WHOLE_UP_TO = {"cpu": 7 * 2**20}
 """Bytes, in fp32, of a tensor that is not worth cutting, by kind of device..."""
 WHOLE_ELSEWHERE = 512 * 2**20
 """... and on all others, where many small calls cost more than on a CPU."""
@@ -35,6 +39,7 @@ class LendsWeights:
     They come through the layer's own class, which may cast, stream or patch them.
     """
 
+    out_channels: int
     _work: Work | None = None
 
     def lend(self, work: Work, like: Tensor) -> Tensor:
@@ -70,9 +75,10 @@ def blank(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-def stripes(height: int) -> Iterator[tuple[int, int]]:
-    """(first, stop) of every stripe."""
-    rows = max(LEAST_ROWS, -(-height // MOST_STRIPES))
+def stripes(height: int, least: int = 0, tile: int = 1) -> Iterator[tuple[int, int]]:
+    """(first, stop) of every stripe: ``least`` rows or more, in whole tiles of so many."""
+    rows = max(least, LEAST_ROWS, -(-height // MOST_STRIPES))
+    rows += -rows % tile
     for first in range(0, height, rows):
         yield first, min(first + rows, height)
 
@@ -139,6 +145,64 @@ def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return scale.float()[..., None, None, None], shift.float()[..., None, None, None]
 
 
+class Plain:
+    """A convolution of rows as it is written."""
+
+    border = 0
+    """Columns of zeros that its rows begin with."""
+    least_rows, tile = 0, 1
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, onto: bool) -> None:
+        self.taps = [weight] if weight.ndim == 4 else [w.contiguous() for w in weight.unbind(2)]
+        self.bias, self.onto = bias, onto
+
+    def padded(self, rows: int, width: int) -> tuple[int, int]:
+        """Height and width of the input of so many rows."""
+        return rows + 2, width
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Rows ``x`` (b c t h w), padded, to ``out``; zeros to the sides and beyond the times."""
+        b, t = x.shape[0], x.shape[2]
+
+        def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:
+            flat = x[:, :, first:stop].transpose(1, 2).flatten(0, 1)
+            result = F.conv2d(flat, tap, bias, padding=(0, 1))
+            return result.unflatten(0, (b, stop - first)).transpose(1, 2)
+
+        now = self.taps[len(self.taps) // 2]
+        if self.onto:
+            out += frames(0, t, now, self.bias)
+        else:
+            out.copy_(frames(0, t, now, self.bias))
+        if len(self.taps) == 3 and t > 1:
+            out[:, :, 1:] += frames(0, t - 1, self.taps[0])
+            out[:, :, :-1] += frames(1, t, self.taps[2])
+
+
+class Fewer:
+    """The same with fewer multiplications, of frames."""
+
+    border = 1
+    tile = winograd.OUTPUTS
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, positions: int) -> None:
+        """``positions`` (b t w) that one row has."""
+        self.taps, self.bias = winograd.by_column(weight), bias
+        self.least_rows = -(-LEAST_POSITIONS // positions)
+
+    def padded(self, rows: int, width: int) -> tuple[int, int]:
+        """Height and width of the input of so many rows."""
+        return winograd.padded_size(rows), winograd.padded_size(width)
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Rows ``x`` (b c t h w), padded, to ``out``."""
+        # Views: a copy of `out` would be written in vain.
+        frames, results = (
+            y.permute(0, 2, 3, 4, 1).view(-1, *y.shape[3:], y.shape[1]) for y in (x, out)
+        )
+        winograd.convolve(frames, self.taps, self.bias, results)
+
+
 def convolve(
     conv: LendsWeights,
     fill: Fill,
@@ -154,13 +218,16 @@ def convolve(
     stop)`` are rows to add as well. ``out`` may be the tensor that ``fill`` reads.
     """
     b, _, t, height, width = out.shape
-    spans = list(stripes(height))
-    tall = spans[0][1] + 2
 
     def work(weight: Tensor, bias: Tensor | None) -> Tensor:
-        taps = [weight] if weight.ndim == 4 else [w.contiguous() for w in weight.unbind(2)]
-        buffer = blank(out, b, channels, t, tall, width)
-        buffer[:, :, :, 0] = 0
+        fewer = weight.ndim == 4 and not onto and winograd.serves(out, channels)
+        kernel = Fewer(weight, bias, b * t * width) if fewer else Plain(weight, bias, onto)
+        spans = list(stripes(height, kernel.least_rows, kernel.tile))
+        tall, wide = kernel.padded(spans[0][1], width)
+        whole = blank(out, b, channels, t, tall, wide)
+        buffer = whole[..., kernel.border : kernel.border + width]
+        whole[:, :, :, 0] = 0
+        whole[..., : kernel.border] = whole[..., kernel.border + width :] = 0
         filled = last = 0
         for first, stop in spans:
             # Rows first - 1 to stop + 1: row r of the picture is row r - first + 1 of the buffer.
@@ -171,33 +238,12 @@ def convolve(
             if ahead > filled:
                 fill(buffer[:, :, :, filled - first + 1 : ahead - first + 1], filled, ahead)
             if stop == height:
-                buffer[:, :, :, last] = 0
+                buffer[:, :, :, last:] = 0
             filled = ahead
             rows = out[:, :, :, first:stop]
-            _convolve_rows(buffer[:, :, :, : last + 1], taps, bias, rows, onto)
+            kernel(whole[:, :, :, : kernel.padded(stop - first, width)[0]], rows)
             if rest is not None:
                 rows += rest(first, stop)
         return out
 
     return conv.lend(work, out)
-
-
-def _convolve_rows(
-    x: Tensor, taps: list[Tensor], bias: Tensor | None, out: Tensor, onto: bool
-) -> None:
-    """Rows (b c t h + 2 w) -> ``out`` (b c t h w); zeros to the sides and beyond the times."""
-    b, t = x.shape[0], x.shape[2]
-
-    def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:
-        flat = x[:, :, first:stop].transpose(1, 2).flatten(0, 1)
-        result = F.conv2d(flat, tap, bias, padding=(0, 1))
-        return result.unflatten(0, (b, stop - first)).transpose(1, 2)
-
-    now = taps[len(taps) // 2]
-    if onto:
-        out += frames(0, t, now, bias)
-    else:
-        out.copy_(frames(0, t, now, bias))
-    if len(taps) == 3 and t > 1:
-        out[:, :, 1:] += frames(0, t - 1, taps[0])
-        out[:, :, :-1] += frames(1, t, taps[2])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .layers import Resnet, added, per_frame
+from .linear import linear_layer
 
 ROTARY_DIMS = 32
 BUCKETS = 32
@@ -80,10 +81,10 @@ class TemporalAttention(nn.Module):
     def __init__(self, channels: int, heads: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_k = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_v = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
+        self.to_q = linear_layer(operations)(channels, channels, bias=False, **factory)
+        self.to_k = linear_layer(operations)(channels, channels, bias=False, **factory)
+        self.to_v = linear_layer(operations)(channels, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([linear_layer(operations)(channels, channels, **factory)])
         self.time_rel_pos_bias = RelativePositionBias(heads, operations=operations, **factory)
         # Heads narrower than the table turn in full.
         self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), factory.get("device"))
@@ -142,7 +143,7 @@ class FeedForward(nn.Module):
             [
                 GatedLinear(channels, channels * 4, operations=operations, **factory),
                 nn.Identity(),
-                operations.Linear(channels * 4, channels, **factory),
+                linear_layer(operations)(channels * 4, channels, **factory),
             ]
         )
 
@@ -164,7 +165,7 @@ class GatedLinear(nn.Module):
 
     def __init__(self, cin: int, cout: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        self.proj = operations.Linear(cin, cout * 2, **factory)
+        self.proj = linear_layer(operations)(cin, cout * 2, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, dim=-1)

@@ -24,6 +24,7 @@ from .layers import (
     per_frame,
     to_tokens,
 )
+from .linear import linear_layer
 from .temporal import ROTARY_DIMS, FeedForward, RotaryTable, StageModule, TemporalAttention
 
 ALONE_FROM = 8 * 32 * 32
@@ -128,10 +129,10 @@ class TextOrSelfAttention(nn.Module):
         self.heads = heads
         self.over_text = context_dim is not None
         source = channels if context_dim is None else context_dim
-        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_k = operations.Linear(source, channels, bias=False, **factory)
-        self.to_v = operations.Linear(source, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
+        self.to_q = linear_layer(operations)(channels, channels, bias=False, **factory)
+        self.to_k = linear_layer(operations)(source, channels, bias=False, **factory)
+        self.to_v = linear_layer(operations)(source, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([linear_layer(operations)(channels, channels, **factory)])
 
     def forward(self, x: Tensor, text: Tensor, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
@@ -196,11 +197,11 @@ class Transformer(nn.Module):
             channels, channels, eps=1e-6, temporal_kernels=(3, 3), **made
         )
         self.norm = operations.GroupNorm(32, channels, eps=1e-6, **factory)
-        self.proj_in = operations.Linear(channels, channels, **factory)
+        self.proj_in = linear_layer(operations)(channels, channels, **factory)
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(channels, heads, context_dim, text_only, **made)]
         )
-        self.proj_out = operations.Linear(channels, channels, **factory)
+        self.proj_out = linear_layer(operations)(channels, channels, **factory)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         x = self.resblock_temporal(x)
@@ -293,8 +294,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, sinusoid: int, dim: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.sinusoid = sinusoid
-        self.linear_1 = operations.Linear(sinusoid, dim, **factory)
-        self.linear_2 = operations.Linear(dim, dim, **factory)
+        self.linear_1 = linear_layer(operations)(sinusoid, dim, **factory)
+        self.linear_2 = linear_layer(operations)(dim, dim, **factory)
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.sinusoid // 2

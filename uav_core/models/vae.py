@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointMismatchError, InputError
 from .attention import Attention, scaled_dot_product
 from .layers import Downsample, Resnet, Upsample, activated, added, per_frame
+from .linear import linear_layer
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -73,10 +74,10 @@ class SpatialAttention(nn.Module):
     def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.group_norm = operations.GroupNorm(32, channels, eps=EPS, **factory)
-        self.query = operations.Linear(channels, channels, **factory)
-        self.key = operations.Linear(channels, channels, **factory)
-        self.value = operations.Linear(channels, channels, **factory)
-        self.proj_attn = operations.Linear(channels, channels, **factory)
+        self.query = linear_layer(operations)(channels, channels, **factory)
+        self.key = linear_layer(operations)(channels, channels, **factory)
+        self.value = linear_layer(operations)(channels, channels, **factory)
+        self.proj_attn = linear_layer(operations)(channels, channels, **factory)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         b, _, t, h, w = x.shape
