@@ -126,7 +126,7 @@ def speed_table(limits: Limits, results: dict[str, Result]) -> str:
         if r.flops:
             share = f"{100 * r.speed / limits.convolution:.0f} %"
             rows.append([r.title, f"{r.flops / 1e12:.3f}", gflops(r.speed), share])
-    head = ["Arithmetic of the pack, fp32", "TFLOP", "GFLOP/s, fastest run"]
+    head = ["Arithmetic as written, fp32", "TFLOP", "GFLOP/s, fastest run"]
     return table([*head, "Of the best convolution"], rows)
 
 

@@ -152,7 +152,7 @@ class Resnet(nn.Module):
         """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
         if self.time_emb_proj is not None and time is None:
             raise TypeError("this resnet has a time projection but no embedding was given")
-        if not self.is_temporal and is_striped(x):
+        if not self.is_temporal and is_striped(x, self.conv1.out_channels):
             return self._in_stripes(x, time)
         h = self._convolve(self.conv1, activated(self.norm1, x))
         if self.time_emb_proj is not None:
@@ -210,7 +210,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """``size`` (h, w) of the result; twice the input where it is left out."""
         b, c, t, h, w = x.shape
-        if (size is None or tuple(size) == (2 * h, 2 * w)) and is_striped(x, enlarged=4):
+        if (size is None or tuple(size) == (2 * h, 2 * w)) and is_striped(x, c, enlarged=4):
             out = blank(x, b, c, t, 2 * h, 2 * w)
             return convolve(self.conv, doubled(x), out, c)
         if size is None:

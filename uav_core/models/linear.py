@@ -17,7 +17,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``, on a CPU in fp32 by oneDNN's inner product where PyTorch has it."""
     if _serves(x, weight):
         return _inner_product(x, weight, bias)
-    return F.linear(x, weight, bias)
+    # Of a view, PyTorch makes a batch of products with a copy of the weights for each.
+    return F.linear(x.contiguous() if x.device.type == "cpu" else x, weight, bias)
 
 
 def _serves(x: Tensor, weight: Tensor) -> bool:

@@ -23,10 +23,12 @@ MOST_STRIPES = 32
 LEAST_ROWS = 4
 LEAST_POSITIONS = 3072
 """Positions (b t h w) of a stripe in which fewer multiplications are worth their sums."""
-WHOLE_UP_TO = {"cpu": 7 * 2**20}
+WHOLE_UP_TO = {"cpu": 16 * 2**20}
 """Bytes, in fp32, of a tensor that is not worth cutting, by kind of device..."""
 WHOLE_ELSEWHERE = 512 * 2**20
 """... and on all others, where many small calls cost more than on a CPU."""
+WHOLE_OF_FEWER = 7 * 2**20
+"""The same where there are fewer multiplications: their input is copied into a border anyway."""
 
 Work = Callable[[Tensor, Tensor | None], Tensor]
 Fill = Callable[[Tensor, int, int], None]
@@ -58,14 +60,17 @@ class LendsWeights:
         return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
 
 
-def is_striped(x: Tensor, enlarged: int = 1) -> bool:
+def is_striped(x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
     """Whether stripes serve for ``x`` (b c t h w), or for one so many times as large."""
+    whole = WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
+    if winograd.serves(x, out_channels):
+        whole = min(whole, WHOLE_OF_FEWER)
     return (
         x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
-        and enlarged * 4 * x.numel() > WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
+        and enlarged * 4 * x.numel() > whole
     )
 
 
