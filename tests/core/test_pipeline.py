@@ -35,6 +35,7 @@ def inputs(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("ways")
 def test_golden(name):
     latents, frames = upscale(tiny.unet(), tiny.vae("vae_3d"), **inputs(name))
     torch.testing.assert_close(latents, GOLDEN[f"{name}/latents"], rtol=1e-4, atol=1e-4)

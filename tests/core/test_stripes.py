@@ -9,9 +9,10 @@ import torch
 from generated import det
 from torch import nn
 from torch.nn import functional as F
+from ways import fewest_products
 
 from bench.memory import measure_peak
-from uav_core.models import stripes, unet, winograd
+from uav_core.models import stripes, unet
 from uav_core.models.layers import Resnet, conv_along_time
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -31,9 +32,7 @@ def striped(monkeypatch):
     def set_up(most=32, least=3, fewer=False):
         """``fewer`` multiplications wherever they are possible, in stripes of a tile or so."""
         if fewer:
-            monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
-            monkeypatch.setattr(winograd, "LEAST_POSITIONS", 1)
-            monkeypatch.setattr(stripes, "LEAST_POSITIONS", 1)
+            fewest_products(monkeypatch)
         monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
         monkeypatch.setattr(stripes, "MOST_STRIPES", most)
         monkeypatch.setattr(stripes, "LEAST_ROWS", least)

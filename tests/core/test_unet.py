@@ -7,6 +7,7 @@ GOLDEN = golden()
 
 
 @pytest.mark.parametrize("case", [k for k in GOLDEN if k.startswith("unet/")])
+@pytest.mark.usefixtures("ways")
 def test_golden(case):
     name = case.removesuffix("/out")
     b, t, h, w = (int(n) for n in name.split("/")[1].split("x"))

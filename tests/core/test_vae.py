@@ -7,6 +7,7 @@ GOLDEN = golden()
 
 
 @pytest.mark.parametrize("case", [k for k in GOLDEN if k.startswith("vae_") and "decode" in k])
+@pytest.mark.usefixtures("ways")
 def test_decode_golden(case):
     kind, t, what = case.split("/")
     name, shape = f"{kind}/{t}", (int(t), 6, 8)
@@ -19,6 +20,7 @@ def test_decode_golden(case):
 
 
 @pytest.mark.parametrize("kind", ["vae_3d", "vae_video"])
+@pytest.mark.usefixtures("ways")
 def test_encode_golden(kind):
     with torch.inference_mode():
         mean = tiny.vae(kind).encode(det(f"{kind}/pixels", (1, 3, 3, 24, 32)))

@@ -26,14 +26,18 @@ def rotary_frequencies(dims: int = ROTARY_DIMS, theta: float = 10000.0) -> Tenso
     return theta ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
 
 
-def rotate(x: Tensor, freqs: Tensor) -> Tensor:
-    """Rotary embedding of the leading ``2 * len(freqs)`` dims of ``x`` (..., tokens, dim).
+def rotation(length: int, freqs: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (length, len(freqs)) of ``position * freqs``, as ``like``."""
+    angle = torch.outer(torch.arange(length, device=like.device), freqs.to(like.device).float())
+    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
 
-    Interleaved pairs (2i, 2i + 1) turn by ``position * freqs[i]``; the other dims pass through.
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of the leading dims of ``x`` (..., tokens, dim), two for each cosine.
+
+    Interleaved pairs (2i, 2i + 1) turn; the other dims pass through.
     """
-    dims = 2 * freqs.shape[0]
-    angle = torch.outer(torch.arange(x.shape[-2], device=x.device), freqs.to(x.device).float())
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    dims = 2 * cos.shape[-1]
     even, odd = x[..., 0:dims:2], x[..., 1:dims:2]
     turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
     return torch.cat((turned, x[..., dims:]), dim=-1)
@@ -69,9 +73,9 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.relative_attention_bias = operations.Embedding(BUCKETS, heads, **factory)
 
-    def forward(self, length: int, like: Tensor) -> Tensor:
-        """(1, heads, length, length), in the dtype and on the device of ``like``."""
-        bias = self.relative_attention_bias(relative_buckets(length, like.device))
+    def forward(self, buckets: Tensor, like: Tensor) -> Tensor:
+        """(1, heads, length, length), in the dtype of ``like``; see ``relative_buckets``."""
+        bias = self.relative_attention_bias(buckets)
         return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype)
 
 
@@ -89,20 +93,24 @@ class TemporalAttention(nn.Module):
         # Heads narrower than the table turn in full.
         self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), factory.get("device"))
 
-    def forward(self, x: Tensor, attend: Attention) -> Tensor:
-        """``x`` (b t n c) -> the same shape; tokens attend to their own position n only."""
+    def forward(self, x: Tensor, buckets: Tensor, attend: Attention) -> Tensor:
+        """``x`` (b t n c) -> the same shape; tokens attend to their own position n only.
+
+        ``buckets`` are those of t frames.
+        """
         batch = x.shape[0]
         q, k, v = (
             rearrange(proj(x), "b t n c -> (b n) t c") for proj in (self.to_q, self.to_k, self.to_v)
         )
+        turn = rotation(x.shape[1], self.rotary_emb.freqs, q)
         q, k = (
             rearrange(
-                rotate(rearrange(y, "s t (h d) -> s h t d", h=self.heads), self.rotary_emb.freqs),
+                rotate(rearrange(y, "s t (h d) -> s h t d", h=self.heads), *turn),
                 "s h t d -> s t (h d)",
             )
             for y in (q, k)
         )
-        out = attend(q, k, v, self.heads, mask=self.time_rel_pos_bias(x.shape[1], q))
+        out = attend(q, k, v, self.heads, mask=self.time_rel_pos_bias(buckets, q))
         # In one piece: of a view, a linear layer makes a batch with as many copies of its weights.
         return self.to_out[0](rearrange(out, "(b n) t c -> b t n c", b=batch).contiguous())
 

@@ -25,7 +25,14 @@ from .layers import (
     to_tokens,
 )
 from .linear import linear_layer
-from .temporal import ROTARY_DIMS, FeedForward, RotaryTable, StageModule, TemporalAttention
+from .temporal import (
+    ROTARY_DIMS,
+    FeedForward,
+    RotaryTable,
+    StageModule,
+    TemporalAttention,
+    relative_buckets,
+)
 
 ALONE_FROM = 8 * 32 * 32
 """Positions (t h w) of a clip from which a CPU runs it alone. With fewer the weights, read once for
@@ -111,6 +118,8 @@ class Conditions:
     text: Tensor
     """(b, tokens, context_dim)."""
     attend: Attention
+    buckets: Tensor
+    """Temporal distances (t, t) of the frames, for the relative bias."""
 
 
 class TextOrSelfAttention(nn.Module):
@@ -174,7 +183,7 @@ class TransformerBlock(nn.Module):
         """``x`` (b t n c), which is overwritten unless gradients are asked for."""
         x = added(x, self.attn1(self.norm1(x), cond.text, cond.attend))
         x = added(x, self.attn2(self.norm2(x), cond.text, cond.attend))
-        x = added(x, self.attn_temporal(self.norm_temporal(x), cond.attend))
+        x = added(x, self.attn_temporal(self.norm_temporal(x), cond.buckets, cond.attend))
         return added(x, self.ff(self.norm3(x)))
 
 
@@ -427,7 +436,8 @@ class TemporalUNet(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         emb = self.time_embedding(timestep, x.dtype)
         emb = emb + self.class_embedding(noise_level.long()).to(emb.dtype)
-        cond = Conditions(F.silu(emb), context, attend)
+        buckets = relative_buckets(latent.shape[2], latent.device)
+        cond = Conditions(F.silu(emb), context, attend, buckets)
 
         x = per_frame(self.conv_in, x)
         held = [x]
