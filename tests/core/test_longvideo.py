@@ -25,6 +25,7 @@ from uav_core.flow import estimate_flows
 from uav_core.guidance import GuidanceRange
 from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
+from uav_core.longvideo.run import NO_ALPHA
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
 from uav_core.scenes import SceneParams
@@ -54,10 +55,10 @@ def picture(name: str, t: int, brightness: float = 0.3) -> torch.Tensor:
     return (frames.permute(0, 2, 3, 1) * 255).round().byte()
 
 
-def write(path: Path, pixels: torch.Tensor) -> Path:
+def write(path: Path, pixels: torch.Tensor, pixel_format: str = "bgr0") -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = W, H, "bgr0"
+        stream.width, stream.height, stream.pix_fmt = W, H, pixel_format
         for frame in pixels:
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
             container.mux(stream.encode(image))
@@ -425,6 +426,15 @@ def test_what_a_run_that_died_had_taken_on_is_done_by_another(clips, whole, tmp_
     died, other = both_at_work(clips, tmp_path, Stop())
     assert died is None and other is not None and other.frames_made == FRAMES
     assert Path(other.output).read_bytes() == whole.read_bytes()
+
+
+def test_transparency_that_is_lost_is_told(tmp_path):
+    source = write(tmp_path / "see_through.mkv", picture("clear", 3), "bgra")
+    told = []
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    report = run(source, tmp_path / "out", params, status=told.append)
+    assert report.frames_made == 3
+    assert NO_ALPHA in told and NO_ALPHA in report.to_text()
 
 
 def test_tiles_are_used_when_asked_for(clips, tmp_path):

@@ -42,6 +42,9 @@ from .window import Window
 log = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 16
+NO_ALPHA = (
+    "The video has transparency, which a long video does not keep; 'Upscale Alpha' does, for clips."
+)
 # An upper guess of what encoders make of a pixel, before the first part tells.
 BITS_PER_PIXEL = {"h264": 0.6, "h265": 0.5, "av1": 0.4, "prores": 6.0, "ffv1": 14.0}
 # How often the input is looked at while the run reads it.
@@ -129,6 +132,10 @@ class LongVideo:
         h, w = self.resizing.plan.size
         self._report.frames, self._report.size = len(self.frames), (w, h)
         self._report.resized = self.resizing.to_text()
+        if self.info.has_alpha:
+            self._report.notes.append(NO_ALPHA)
+            log.warning("%s: %s", self.source, NO_ALPHA)
+            self._status(NO_ALPHA)
         try:
             with self._open() as job:
                 self._work(job)

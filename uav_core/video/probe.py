@@ -63,6 +63,11 @@ class VideoInfo:
         return self.orientation.rotation
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether its pictures carry transparency."""
+        return any(c.is_alpha for c in av.VideoFormat(self.pixel_format).components)
+
+    @property
     def coded_size(self) -> tuple[int, int]:
         """(width, height) before rotation."""
         if self.orientation.transpose:
