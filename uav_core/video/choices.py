@@ -16,6 +16,7 @@ from av.error import FFmpegError
 
 from .color import BT709, Color, output_color, tag
 from .errors import EncodeParamsError
+from .priority import usual_priority
 from .probe import VideoInfo
 
 _X26X_PRESETS = (
@@ -257,7 +258,8 @@ def _opens(name: str) -> bool:
     try:
         context = av.CodecContext.create(CODECS[name].encoder, "w")
         open_encoder(context, params, (64, 64))
-        context.open()
+        with usual_priority():
+            context.open()
     except (FFmpegError, UnknownCodecError):
         return False
     return True

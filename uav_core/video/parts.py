@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import av
@@ -21,6 +22,7 @@ from .choices import CODECS, EncodeParams, check_available, open_encoder
 from .color import FromRGB
 from .errors import BadPartError, EncodeError
 from .files import BLOCK, file_hash, replacing
+from .priority import usual_priority
 from .probe import Path
 
 log = logging.getLogger(__name__)
@@ -111,7 +113,9 @@ def _encode(
                 )
             picture = convert(frame)
             picture.pts, picture.time_base = given, 1 / params.part_rate
-            write(picture)
+            # The encoder opens with the first picture.
+            with nullcontext() if given else usual_priority():
+                write(picture)
             given += 1
         if not given:
             raise InputError("A part without frames: expected at least one.")
