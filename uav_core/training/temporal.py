@@ -81,7 +81,7 @@ def temporal_bypassed(unet: TemporalUNet, bypassed: bool = True) -> Iterator[Non
             if isinstance(module, StageModule):
                 replace(module, lambda x, time: x)
             elif isinstance(module, TemporalAttention):
-                replace(module, lambda x, attend: x.new_zeros(()))
+                replace(module, lambda x, buckets, attend: x.new_zeros(()))
             elif isinstance(module, Transformer):
                 replace(module.resblock_temporal, lambda x, time=None: x)
     try:
