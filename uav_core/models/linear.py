@@ -21,13 +21,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x.contiguous() if x.device.type == "cpu" else x, weight, bias)
 
 
-def _serves(x: Tensor, weight: Tensor) -> bool:
+def is_plain_fp32(x: Tensor) -> bool:
+    """Whether ``x`` is computed with in fp32 on a CPU, and nothing but the result is wanted."""
     return (
         x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() * len(weight) >= LEAST_PRODUCTS
+        and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+    )
+
+
+def _serves(x: Tensor, weight: Tensor) -> bool:
+    return (
+        is_plain_fp32(x)
+        and weight.dtype == torch.float32
+        and x.numel() * len(weight) >= LEAST_PRODUCTS
         and _has_inner_product()
     )
 

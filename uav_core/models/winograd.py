@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .linear import linear
+from .linear import is_plain_fp32, linear
 
 PAIRS = (0.75, 1.5)
 """Points of evaluation, each with its negative, beside 0 and infinity."""
@@ -34,12 +34,9 @@ Product = Callable[[Tensor, Tensor], Tensor]
 def serves(x: Tensor, out_channels: int) -> bool:
     """Whether this is faster for ``x`` (n c h w, or b c t h w), convolved frame by frame."""
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
+        is_plain_fp32(x)
         and min(x.shape[1], out_channels) >= LEAST_CHANNELS
         and x.numel() // x.shape[1] >= LEAST_POSITIONS
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
     )
 
 
