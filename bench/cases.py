@@ -36,7 +36,7 @@ class Setup:
     quick: bool = False
     """Tiny networks: shows that everything runs, says nothing about speed."""
     run_steps: int = 1
-    """Sampling steps of the whole run."""
+    """Sampling steps of a whole run, which is timed once if they are more than one."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Case:
     """Largest difference of the two results, relative to the largest value (at least 1)."""
     most_runs: int = 100
     """No more timed runs than this, for calls that take long."""
+    whole: Case | None = None
+    """The same for longer, timed once after it: as many calls in one as ``parts`` of it says."""
+    parts: int = 1
 
 
 def unet_case(setup: Setup) -> Case:

@@ -71,9 +71,10 @@ class Result:
         return min(self.pack.seconds) / min(self.plain.seconds)
 
     @property
-    def memory_ratio(self) -> float:
-        """Pack over baseline, live tensors."""
-        assert self.pack.peak and self.plain.peak
+    def memory_ratio(self) -> float | None:
+        """Pack over baseline, live tensors; None where memory was not measured."""
+        if self.pack.peak is None or self.plain.peak is None:
+            return None
         return self.pack.peak.live / self.plain.peak.live
 
 
@@ -90,9 +91,7 @@ def run_case(case: Case, repeat: int, device: torch.device) -> Result:
     Raises DifferentResultError if the two results differ by more than float noise.
     """
     log.info("%s ...", case.title)
-    difference = relative_difference(case.pack(), case.plain())
-    if not difference < case.tolerance:
-        raise DifferentResultError(f"{case.title}: results differ by {difference:.1e}.")
+    difference = agreement(case, case.pack(), case.plain())
     result = Result(case.title, Side(), Side(), difference, count_flops(case.plain))
     sides = ((result.plain, case.plain), (result.pack, case.pack))
     for side, call in sides:
@@ -103,6 +102,30 @@ def run_case(case: Case, repeat: int, device: torch.device) -> Result:
         for side, call in sides:
             side.seconds.append(seconds(call, device, calls))
     return result
+
+
+@torch.inference_mode()
+def run_whole(case: Case, part: Result, device: torch.device) -> Result:
+    """Time a long call once on each side, when ``part`` of it has been measured already.
+
+    Its operations are counted from those of the part; memory is not measured again.
+
+    Raises DifferentResultError as ``run_case``.
+    """
+    log.info("%s ...", case.title)
+    results: list[Tensor] = []
+    plain = seconds(lambda: results.append(case.plain()), device)
+    pack = seconds(lambda: results.append(case.pack()), device)
+    difference = agreement(case, *reversed(results))
+    return Result(case.title, Side([pack]), Side([plain]), difference, part.flops * case.parts)
+
+
+def agreement(case: Case, pack: Tensor, plain: Tensor) -> float:
+    """The relative difference of the two results; DifferentResultError if it is no float noise."""
+    difference = relative_difference(pack, plain)
+    if not difference < case.tolerance:
+        raise DifferentResultError(f"{case.title}: results differ by {difference:.1e}.")
+    return difference
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:

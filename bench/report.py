@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
+
+from uav_core.segments import DECODE_GROUP, SEGMENT_LENGTH
+
 from .cases import Setup
 from .machine import Limits
 from .measure import Result, Side
 from .precision import Precision
+from .real_sizes import Held, Weights, upscaled
 from .scaling import Point, exponent
 
 CALIBRATION_COLUMNS = {
@@ -103,7 +108,8 @@ def memory_table(results: dict[str, Result]) -> str:
     """Peaks of live tensors, and of the allocator where there is one."""
     rows = []
     for r in results.values():
-        assert r.plain.peak and r.pack.peak
+        if r.plain.peak is None or r.pack.peak is None:
+            continue
         plain, pack = r.plain.peak, r.pack.peak
         row = [r.title, mib(plain.live), mib(pack.live), f"**{r.memory_ratio:.2f}**"]
         if plain.allocated is None or pack.allocated is None:
@@ -175,6 +181,29 @@ def scaling_tables(points: dict[str, list[Point]]) -> str:
     return "\n\n".join(blocks)
 
 
+def real_sizes_table(rows: list[Held], weights: Weights) -> str:
+    """Memory at the sizes that people use; see ``bench.real_sizes``."""
+
+    def name(dtype: torch.dtype) -> str:
+        return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
+
+    columns = [
+        *(
+            (f"U-Net pass, {name(d)}", weights.unet[d], lambda r, d=d: r.both[d])
+            for d in weights.unet
+        ),
+        *(
+            (f"one half, {name(d)}", weights.unet[d], lambda r, d=d: r.half[d])
+            for d in weights.unet
+        ),
+        *((f"decode, {name(d)}", weights.vae[d], lambda r, d=d: r.decode[d]) for d in weights.vae),
+    ]
+    head = [f"GiB held by tensors, {SEGMENT_LENGTH} frames (decode {DECODE_GROUP})"]
+    cells = [["weights besides", *(gib(size) for _, size, _ in columns)]]
+    cells += [[upscaled(row), *(gib(value(row)) for *_, value in columns)] for row in rows]
+    return table([*head, *(title for title, *_ in columns)], cells)
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; columns after the first are aligned right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
@@ -196,6 +225,11 @@ def number(value: float) -> str:
 def mib(count: int) -> str:
     """Bytes in MiB."""
     return f"{count / 2**20:,.1f} MiB"
+
+
+def gib(count: int) -> str:
+    """Bytes in GiB, without the unit."""
+    return f"{count / 2**30:.1f}"
 
 
 def gflops(speed: float) -> str:

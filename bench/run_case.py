@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from torch import Tensor
+
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.pipeline import sample
 
@@ -16,7 +20,7 @@ NOISE_LEVEL = 120
 def run_case(setup: Setup) -> Case:
     """Sampling of 20 frames: three segments a step, where the baseline runs the last one twice.
 
-    Steps are alike, so ``setup.run_steps`` of them show the ratio of any number.
+    One step of it, and after it, if ``setup.run_steps`` are more, as many.
     """
     params = TINY_UNET if setup.quick else UNetParams()
     network = generated(TemporalUNet(params, device="meta"), setup.device)
@@ -26,27 +30,28 @@ def run_case(setup: Setup) -> Case:
     start = noise(setup.device, 1, params.out_channels, *shape)
     low_res_noise = noise(setup.device, 1, 3, *shape)
     context = noise(setup.device, 2, TEXT_TOKENS, params.context_dim)
-    return Case(
-        f"Sampling, {RUN_FRAMES} frames of {setup.size}x{setup.size}, {setup.run_steps} step(s)",
-        lambda: sample(
+
+    def pack(steps: int) -> Tensor:
+        return sample(
             network,
             frames,
             context,
-            steps=setup.run_steps,
+            steps=steps,
             guidance=GUIDANCE,
             noise_level=NOISE_LEVEL,
             noise=start,
             low_res_noise=low_res_noise,
-        ),
-        lambda: baseline.sample(
-            weights,
-            frames,
-            context,
-            start,
-            low_res_noise,
-            setup.run_steps,
-            GUIDANCE,
-            NOISE_LEVEL,
-        ),
-        most_runs=3,
-    )
+        )
+
+    def plain(steps: int) -> Tensor:
+        return baseline.sample(
+            weights, frames, context, start, low_res_noise, steps, GUIDANCE, NOISE_LEVEL
+        )
+
+    def case(steps: int) -> Case:
+        many = "step" if steps == 1 else "steps"
+        title = f"Sampling, {RUN_FRAMES} frames of {setup.size}x{setup.size}, {steps} {many}"
+        return Case(title, lambda: pack(steps), lambda: plain(steps), most_runs=3, parts=steps)
+
+    longer = case(setup.run_steps) if setup.run_steps > 1 else None
+    return replace(case(1), whole=longer)

@@ -37,9 +37,16 @@ from bench.long_video import (  # noqa: E402
     measure_long,
 )
 from bench.machine import describe, measure_limits  # noqa: E402
-from bench.measure import DifferentResultError, count_processor_time, run_case  # noqa: E402
+from bench.measure import DifferentResultError, count_processor_time, run_case, run_whole  # noqa: E402
 from bench.precision import measure_precision  # noqa: E402
-from bench.report import as_json, as_markdown, precision_table, scaling_tables  # noqa: E402
+from bench.real_sizes import measure_real_sizes  # noqa: E402
+from bench.report import (  # noqa: E402
+    as_json,
+    as_markdown,
+    precision_table,
+    real_sizes_table,
+    scaling_tables,
+)
 from bench.scaling import measure_scaling  # noqa: E402
 
 LONG = "long"
@@ -55,7 +62,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny networks, seconds in all")
     parser.add_argument("--repeat", type=int, default=5, help="timed runs of each side (5)")
     parser.add_argument("--size", type=int, help="height and width of the latents (32; quick 8)")
-    parser.add_argument("--run-steps", type=int, default=1, help="steps of the whole run (1)")
+    parser.add_argument(
+        "--run-steps", type=int, default=1, help="and a run of so many steps, timed once (1)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--only",
@@ -76,6 +85,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="on a CPU that others use too: time of the process, with one thread",
     )
     parser.add_argument("--precision", action="store_true", help="half precision against fp32")
+    parser.add_argument(
+        "--real-sizes",
+        action="store_true",
+        help="memory at usual sizes; needs no GPU, computes none",
+    )
     parser.add_argument("--scaling", action="store_true", help="growth with frames and pixels")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
     options = parser.parse_args(words)
@@ -103,17 +117,19 @@ def main() -> int:
         count_processor_time()
     setup = Setup(device, options.size, options.quick, options.run_steps)
 
-    machine, results, runs, skipped = describe(device), {}, [], 0
+    machine, results, runs, skipped = describe(device), {}, [], []
     limits = measure_limits(device, options.quick)
     compared = [name for name in options.only if name != LONG]
     for name in compared:
         case = CASES[name](setup)
         if case is None:
             log.warning("%s: left out, as a package it needs cannot be imported.", name)
-            skipped += 1
+            skipped.append(name)
             continue
         try:
             results[name] = run_case(case, options.repeat, device)
+            if case.whole:
+                results[f"{name} whole"] = run_whole(case.whole, results[name], device)
         except DifferentResultError as error:
             log.error("%s A ratio would mean nothing: this case is left out.", error)
             continue
@@ -132,6 +148,8 @@ def main() -> int:
         text += f"\n{long_table(runs)}\n"
     if options.precision:
         text += "\n" + precision_table(measure_precision(setup, options.repeat)) + "\n"
+    if options.real_sizes:
+        text += "\n" + real_sizes_table(*measure_real_sizes(options.quick)) + "\n"
     if options.scaling:
         text += "\n" + scaling_tables(measure_scaling(device, options.quick)) + "\n"
     log.info("\n%s", text)
@@ -139,7 +157,7 @@ def main() -> int:
     data = {**as_json(machine, setup, limits, results), "long_videos": long_json(runs)}
     (options.output / "bench.json").write_text(json.dumps(data, indent=2) + "\n")
     (options.output / "bench.md").write_text(text)
-    done = len(results) + skipped == len(compared)
+    done = all(name in results for name in compared if name not in skipped)
     return 0 if done and bool(runs) == (LONG in options.only) else 1
 
 

@@ -1,4 +1,4 @@
-"""Quality of the included weights by sampler, number of steps and range of guidance.
+"""Quality of the included weights by sampler, schedule, number of steps and range of guidance.
 
     python scripts/quality_per_second.py --data DATA --output output/quality
     python scripts/quality_per_second.py --data DATA --looks
@@ -29,7 +29,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.solvers import SOLVERS  # noqa: E402
+from bench.solvers import SOLVERS, SPACINGS, sigmas_of  # noqa: E402
 from uav_core import included, schedule  # noqa: E402
 from uav_core.builtin_flow import BuiltinFlow  # noqa: E402
 from uav_core.color import color_fix  # noqa: E402
@@ -72,9 +72,15 @@ class Way:
     end: float = 1.0
     rescale: float = 0.0
     """Share of the guided prediction that gets the spread of the unguided one (Lin et al. 2023)."""
+    spacing: str = "even"
     noise_level: int = included.NOISE_LEVEL
     strength: float = PropagationParams.strength
     look: str = ""
+
+    @property
+    def line(self) -> str:
+        """The line of the picture that it lies on."""
+        return self.solver if self.spacing == "even" else f"{self.solver}, {self.spacing}"
 
     @property
     def name(self) -> str:
@@ -83,7 +89,7 @@ class Way:
             return f"{self.look}: noise level {self.noise_level}, guidance {self.guidance:g}, " + (
                 f"strength {self.strength:g}"
             )
-        words = [f"{self.solver}, {self.steps} steps"]
+        words = [f"{self.line}, {self.steps} steps"]
         if self.guidance != 1:
             words.append(f"guidance {self.guidance:g}")
         if (self.start, self.end) != (0, 1):
@@ -96,6 +102,7 @@ class Way:
 CURVE = [
     *(Way(steps=n) for n in (2, 3, 4, 6, 10, 15, 30)),
     *(Way(s, n) for s in ("DPM++ 2M", "UniPC") for n in (3, 4, 6, 10)),
+    *(Way(s, n, spacing="AYS") for s in ("DDIM", "DPM++ 2M") for n in (3, 4, 6, 10)),
 ]
 GUIDED = [
     Way(steps=6, guidance=3),
@@ -123,7 +130,8 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
         low_res, frame_noise(0, LOW_RES, range(t), 3, h, w), way.noise_level
     )
     flows = estimate_flows(FLOW, low_res)
-    times, sigmas = schedule.timesteps(way.steps).tolist(), schedule.sigmas(way.steps).tolist()
+    grid = SPACINGS[way.spacing](way.steps)
+    times, sigmas = grid.tolist(), sigmas_of(grid).tolist()
     solver, plan = SOLVERS[way.solver](), plan_segments(t)
     x = frame_noise(0, LATENT, range(t), 4, h, w) * (1 + sigmas[0] ** 2) ** 0.5
     for i, time_step in enumerate(times):
@@ -227,10 +235,10 @@ def draw(rows: list[dict], path: Path) -> None:
     titles = {"psnr": "PSNR, dB", "haarpsi": "HaarPSI", "gmsd": "GMSD", "warping_error": "E*warp"}
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
-        for solver in SOLVERS:
-            ways = [way for way in CURVE if way.solver == solver]
+        for line in dict.fromkeys(way.line for way in CURVE):
+            ways = [way for way in CURVE if way.line == line]
             values = [means(rows, way.name)[key] for way in ways]
-            axes.plot([way.steps for way in ways], values, marker="o", markersize=3, label=solver)
+            axes.plot([way.steps for way in ways], values, marker="o", markersize=3, label=line)
         axes.axhline(means(rows, BICUBIC)[key], color="0.6", linestyle=":", label=BICUBIC)
         better = "lower" if key in ("gmsd", "warping_error") else "higher"
         axes.set(title=f"{titles[key]} ({better} is better)", xlabel="steps", xscale="log")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-from layout import comfyui_path, default_version
+from comfy_inside import import_pack
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +33,4 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pack(models) -> ModuleType:
     """The pack, imported as a package of its own next to a real ComfyUI on the CPU."""
-    sys.path.insert(0, str(comfyui_path(default_version())))
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = not torch.cuda.is_available()
-    import folder_paths
-
-    folder_paths.models_dir = str(models)
-    spec = importlib.util.spec_from_file_location(
-        "uav_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["uav_pack"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_pack(models)

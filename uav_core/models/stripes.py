@@ -130,18 +130,22 @@ def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         counts.append(rows.shape[1])
     # Parts of unlike size joined (Chan, Golub & LeVeque 1979), in twice the precision.
     mean, inner = torch.stack(means).double(), torch.stack(squares).double()
-    count = mean.new_tensor(counts)[:, None, None]
-    n = count.sum() * (c // groups)
+    n = sum(counts) * (c // groups)
 
     def by_group(values: Tensor) -> Tensor:
         return values.unflatten(-1, (groups, c // groups)).sum(-1, keepdim=True)
 
-    centre = by_group((mean * count).sum(0)) / n
+    def weighed(values: Tensor) -> Tensor:
+        # Numbers of Python's: a tensor of them would have to be copied to the device.
+        return torch.stack([part * count for part, count in zip(values, counts, strict=True)])
+
+    centre = by_group(weighed(mean).sum(0)) / n
     spread = mean - centre.expand(-1, -1, c // groups).flatten(-2)
-    variance = by_group((inner + count * spread.square()).sum(0)) / n
+    variance = by_group((inner + weighed(spread.square())).sum(0)) / n
     # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
     eps = norm.eps
-    probe = norm(x.new_tensor([-1.0, 1.0]).expand(1, c, 2)).double()[0]
+    ends = torch.linspace(-1, 1, 2, dtype=x.dtype, device=x.device)
+    probe = norm(ends.expand(1, c, 2)).double()[0]
     weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
     bias = (probe[:, 1] + probe[:, 0]) / 2
     rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)

@@ -1,0 +1,35 @@
+"""ComfyUI inside this process, without a server, and the pack imported into it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from layout import ROOT, comfyui_path, default_version
+
+NAME = "uav_pack"
+
+
+def import_pack(models: Path) -> ModuleType:
+    """The pack, as a package of its own, as ComfyUI imports it; ``models`` is its models folder.
+
+    On the CPU where there is no GPU.
+    """
+    sys.path.insert(0, str(comfyui_path(default_version())))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    import folder_paths
+
+    folder_paths.models_dir = str(models)
+    spec = importlib.util.spec_from_file_location(
+        NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+    return module

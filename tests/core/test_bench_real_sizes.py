@@ -1,0 +1,54 @@
+"""Memory that is computed without computing is the memory that computing takes."""
+
+import pytest
+import torch
+
+from bench.cases import TINY_UNET, TINY_VAE, generated, unet_inputs
+from bench.memory import measure_peak
+from bench.real_sizes import (
+    META,
+    measure_real_sizes,
+    unet_peak,
+    vae_peak,
+    weight_bytes,
+)
+from bench.report import real_sizes_table
+from uav_core.models.unet import TemporalUNet
+from uav_core.models.vae import TemporalVAE
+
+CPU = torch.device("cpu")
+
+
+@torch.inference_mode()
+def test_a_pass_takes_on_a_cpu_what_was_computed():
+    """Of a network that a CPU runs as a GPU does: small, and with few channels."""
+    network = generated(TemporalUNet(TINY_UNET, device="meta"), CPU)
+    inputs = [x[:1] for x in unet_inputs(TINY_UNET, 16, CPU)]
+    measured = measure_peak(lambda: network(*inputs), CPU).live
+    computed = unet_peak(TemporalUNet(TINY_UNET, dtype=torch.float32, device=META), 1, 16, 16)
+    assert measured == pytest.approx(computed, rel=0.01)
+
+
+@torch.inference_mode()
+def test_it_grows_with_pixels_and_halves():
+    network = TemporalUNet(TINY_UNET, dtype=torch.float32, device=META)
+    small, both, large = (unet_peak(network, *at) for at in ((1, 32, 32), (2, 32, 32), (1, 32, 64)))
+    assert both == pytest.approx(2 * small, rel=0.05)
+    assert large == pytest.approx(2 * small, rel=0.05)
+    vae = TemporalVAE(TINY_VAE, device=META)
+    assert vae_peak(vae, 32, 64) == pytest.approx(2 * vae_peak(vae, 32, 32), rel=0.05)
+
+
+def test_half_precision_takes_half():
+    rows, weights = measure_real_sizes(quick=True)
+    assert weights.unet[torch.float32] == 2 * weights.unet[torch.float16]
+    assert rows[0].half[torch.float16] < 0.6 * rows[0].half[torch.float32]
+    network = TemporalUNet(TINY_UNET, device=META)
+    assert weight_bytes(network) == weights.unet[torch.float32]
+
+
+def test_table():
+    rows, weights = measure_real_sizes(quick=True)
+    lines = real_sizes_table(rows, weights).splitlines()
+    assert lines[3].startswith("| 8x8 to 32x32 |") and len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
