@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .checkpoints import Kind, load_checkpoint
 from .errors import CheckpointError, InputError
+from .files import save_tensors
 from .flow import raft_to_torchvision
 
 log = logging.getLogger(__name__)
@@ -209,15 +208,7 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: DType) -> dict[str, Tenso
 def _write_whole(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
     """Write beside `target` and move into place: there is never half a file under its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own per run, so that two runs at once cannot write into each other's file.
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    save_tensors(target, tensors, metadata)
 
 
 def _remove_leftovers(target: Path) -> None:

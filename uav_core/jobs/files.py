@@ -6,8 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..callbacks import ignore
-from ..files import sync_folder
+from ..files import BINARY, PLAIN, arriving, sync_file, sync_folder
 from .disk import free_bytes, human_bytes
 from .errors import DiskFullError, JobError, JobFolderError
 from .names import TMP
@@ -25,9 +23,6 @@ _BLOCK = 1 << 20
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_BINARY = getattr(os, "O_BINARY", 0)
-# Without O_NONBLOCK, opening a pipe waits for its other end.
-PLAIN = _BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True)
@@ -139,17 +134,6 @@ def feed(
             advance(len(block))
 
 
-def sync_file(path: Path) -> None:
-    """Wait until the content of a regular file is on the disk."""
-    # Windows flushes only what is open for writing.
-    mode = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
-    file = os.open(path, mode | PLAIN)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def settle(
     path: Path,
     *,
@@ -171,19 +155,6 @@ def settle(
     return hash_file(path, advance=count, check_cancelled=check_cancelled)
 
 
-def replace(source: Path, target: Path) -> None:
-    """Rename over ``target`` in one step; OSError if it cannot be done."""
-    for wait in (0.02, 0.1, 0.3, 0.6):
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            # On Windows a scanner or a reader of the old file stands in the way for a moment.
-            if sys.platform != "win32":
-                raise
-            time.sleep(wait)
-    os.replace(source, target)
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that after a crash at any point it has its old content or the new.
 
@@ -191,16 +162,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     tmp = path.with_name(path.name + TMP)
     with named_errors(path, "writing", len(data)):
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(tmp)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-            with os.fdopen(os.open(tmp, flags, 0o666), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            replace(tmp, path)
-        finally:
-            with suppress(OSError):
-                os.unlink(tmp)
-        sync_folder(path.parent)
+        with suppress(FileNotFoundError):
+            os.unlink(tmp)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY
+        with arriving(path, tmp), os.fdopen(os.open(tmp, flags, 0o666), "wb") as file:
+            file.write(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..files import sync_folder
+from ..files import save_tensors
 from .state import AGAIN, DamagedStateError, StreamState
 
 _META, _CHECKSUM = "stream", "blake2b"
@@ -29,17 +28,8 @@ def save_state(path: str | os.PathLike[str], state: StreamState) -> None:
     path = Path(path)
     meta = json.dumps(state.meta, sort_keys=True)
     metadata = {_META: meta, _CHECKSUM: _checksum(meta, state.tensors)}
-    # A name of its own per run, so that two runs at once cannot write into each other's file.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-        safetensors.torch.save_file(tensors, partial, metadata)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+    save_tensors(path, tensors, metadata)
 
 
 def load_state(path: str | os.PathLike[str]) -> StreamState:

@@ -8,9 +8,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
-from ..files import sync_folder
+from ..files import arriving
 from .errors import DiskFullError, UnwritableError
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
@@ -49,26 +50,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ``path`` is as it was. Raises DiskFullError or UnwritableError.
     """
     name = os.fspath(path)
-    temporary, folder = name + ".tmp", os.path.dirname(os.path.abspath(name))
-    _check_folder(folder)
+    temporary, target = Path(name + ".tmp"), Path(os.path.abspath(name))
+    _check_folder(str(target.parent))
     written = 0
     try:
-        with open(temporary, "wb", buffering=BLOCK) as file:
+        with arriving(target, temporary), open(temporary, "wb", buffering=BLOCK) as file:
             try:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
             finally:
                 written = os.fstat(file.fileno()).st_size
-        os.replace(temporary, name)
-        sync_folder(folder)
     except OSError as error:
         if isinstance(error, UnwritableError):
             raise
         raise _named(error, name, written) from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def _named(error: OSError, name: str, written: int) -> UnwritableError:
