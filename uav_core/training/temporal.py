@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..models.blocks import Transformer
 from ..models.layers import Resnet
 from ..models.temporal import StageModule, TemporalAttention
-from ..models.unet import TemporalUNet, Transformer
+from ..models.unet import TemporalUNet
 
 Layers = Literal["all", "spatial", "temporal"]
 
