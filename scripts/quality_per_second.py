@@ -28,6 +28,12 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "tests" / "support"))
+
+from torchvision_shim.prestartup_script import install as complete_torchvision  # noqa: E402
+
+# Before what measures likeness, which imports torchvision.
+complete_torchvision()
 
 from bench.solvers import SOLVERS, SPACINGS, sigmas_of  # noqa: E402
 from uav_core import included, schedule  # noqa: E402
