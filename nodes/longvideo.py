@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import comfy.model_patcher
 import folder_paths
@@ -22,7 +22,7 @@ from ..uav_core.longvideo.params import PART_LENGTH
 from ..uav_core.output_size import Aspect, OutputSize, Target
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.scenes import METHODS, SceneParams
-from ..uav_core.video import CODECS, EncodeParams
+from ..uav_core.video import CODECS, Deinterlace, EncodeParams
 from .condition import Conditioning
 from .engine import ComfyEngine
 from .guidance import share_input
@@ -67,7 +67,7 @@ class LongVideoOptions(io.ComfyNode):
         return schema(
             "UpscaleAVideoLongVideoOptions",
             "Long Video Options (Upscale-A-Video)",
-            ("codec", "crf", "scene cuts", "tiles", "output size", "resize video"),
+            ("codec", "crf", "scene cuts", "tiles", "output size", "resize video", "deinterlace"),
             category=LONG_VIDEO,
             description="File format, scene cuts, tiles, decoding and output size of 'Upscale Long "
             "Video'.",
@@ -152,6 +152,15 @@ class LongVideoOptions(io.ComfyNode):
                 ),
                 share_input("guidance_start", 0.0, "As in 'Segment Sampler'."),
                 share_input("guidance_end", 1.0, "As in 'Segment Sampler'."),
+                io.Combo.Input(
+                    "deinterlace",
+                    options=list(get_args(Deinterlace)),
+                    default="auto",
+                    optional=True,
+                    tooltip="Old television and tapes show every other line at a time. auto: "
+                    "makes whole pictures of those that the video marks so; always: of all, for a "
+                    "file that lost the mark; never: leaves them.",
+                ),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
         )
@@ -177,6 +186,7 @@ class LongVideoOptions(io.ComfyNode):
         resize: str = AFTER,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
+        deinterlace: Deinterlace = "auto",
         **others: Any,
     ) -> io.NodeOutput:
         encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
@@ -189,6 +199,7 @@ class LongVideoOptions(io.ComfyNode):
             "size": OutputSize(output_size, factor, short_side, width, height, aspect),
             "resize": when(resize),
             "guided": GuidanceRange(guidance_start, guidance_end),
+            "deinterlace": deinterlace,
             **others,
         }
         LongVideoParams(**run)

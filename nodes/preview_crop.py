@@ -22,6 +22,7 @@ from ..uav_core.models.vae import UPSCALE
 from ..uav_core.noise import LATENT, LOW_RES
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
+from ..uav_core.video import CODECS, EncodeParams
 from .compare import images, same_size
 from .condition import Conditioning, condition
 from .inputs import video_frames
@@ -47,8 +48,8 @@ from .settings import (
 from .vae import VideoVAE, check_vae
 
 FRAMES = 8
-# An upper guess of what h264 makes of a pixel at its usual quality.
-BITS_PER_PIXEL = 0.6
+CODEC = CODECS[EncodeParams.codec]
+"""That a clip is expected to be saved with."""
 
 
 class PreviewCrop(io.ComfyNode):
@@ -300,7 +301,7 @@ def estimate_clip(
     t, h, w = piece.frames, piece.h, piece.w
     work = work_of(params, [t], h, w)
     noise_shape = (work.halves, 4, max(work.segments), h, w)
-    each = BITS_PER_PIXEL / 8 * UPSCALE**2 * h * w
+    each = CODEC.bits_per_pixel / 8 * UPSCALE**2 * h * w
     held, disk = clip_bytes(t, h, w), round(each * t)
     if not held_whole:
         held = params.stream(t, h, w).state_bytes

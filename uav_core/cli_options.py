@@ -15,7 +15,7 @@ from .longvideo.params import PART_LENGTH
 from .models.vae import UPSCALE
 from .output_size import Aspect, OutputSize, When
 from .scenes import METHODS, SceneParams
-from .video import CODECS, EncodeParams
+from .video import CODECS, Deinterlace, EncodeParams
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -44,6 +44,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
     p.add_argument("--cut-detection", choices=METHODS, default="auto")
     p.add_argument("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
+    p.add_argument(
+        "--deinterlace",
+        choices=get_args(Deinterlace),
+        default="auto",
+        help="auto: what the video marks as interlaced; always: all of it",
+    )
     p.add_argument("--codec", choices=tuple(CODECS), default="h264")
     p.add_argument("--crf", type=int, help="quality; lower is better and larger")
     p.add_argument("--pixel-format", default="auto")
@@ -106,6 +112,7 @@ def run_params(o: argparse.Namespace) -> LongVideoParams:
         part_length=o.part_length,
         size=output_size(o),
         resize=o.resize or "after",
+        deinterlace=o.deinterlace,
     )
 
 

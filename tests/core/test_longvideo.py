@@ -25,7 +25,7 @@ from uav_core.flow import estimate_flows
 from uav_core.guidance import GuidanceRange
 from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
-from uav_core.longvideo.run import NO_ALPHA
+from uav_core.longvideo.source import NO_ALPHA
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
 from uav_core.scenes import SceneParams
@@ -454,7 +454,7 @@ def test_tiles_are_used_when_asked_for(clips, tmp_path):
 def test_settings_are_plain_and_complete():
     settings = PARAMS.settings()
     assert json.loads(json.dumps(settings)) == settings
-    of_the_video = {"size", "resize"}  # see Resizing
+    of_the_video = {"size", "resize", "deinterlace"}  # see Source
     assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided"}
     some = replace(PARAMS, guided=GuidanceRange(0, 0.5)).settings()
     assert set(some) == set(vars(PARAMS)) - of_the_video
@@ -474,6 +474,7 @@ def test_settings_are_plain_and_complete():
         ("frames_per_group", 0),
         ("part_length", 0),
         ("cuts", "soon"),
+        ("deinterlace", "sometimes"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):

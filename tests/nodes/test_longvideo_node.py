@@ -293,6 +293,7 @@ def test_the_command_knows_the_nodes(pack):
         size=sizes.OutputSize("exact size", width=90, height=48, aspect="crop"),
         resize="before",
         guided=core.guidance.GuidanceRange(0.25, 0.75),
+        deinterlace="always",
     )
     plain, sized = (
         parts.long_video_graph(p, encode, weights)["options"]["inputs"]
@@ -303,10 +304,11 @@ def test_the_command_knows_the_nodes(pack):
     for name, value in sized.items():
         assert value in (getattr(known[name], "options", None) or [value]), name
     made = pack.nodes.longvideo.LongVideoOptions.execute(**sized).result[0]
-    assert {name: made.run[name] for name in ("size", "resize", "guided")} == {
+    assert {name: made.run[name] for name in ("size", "resize", "guided", "deinterlace")} == {
         "size": params.size,
         "resize": params.resize,
         "guided": params.guided,
+        "deinterlace": "always",
     }
     # As before there was a choice: older packs take it, and fetched results are still known.
     assert set(known) - set(plain) == {
@@ -319,6 +321,7 @@ def test_the_command_knows_the_nodes(pack):
         "resize",
         "guidance_start",
         "guidance_end",
+        "deinterlace",
     }
 
 

@@ -18,6 +18,7 @@ from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
 from ..stream import StreamParams
 from ..tiles import OVERLAP as TILE_OVERLAP
 from ..tiles import square_tiles
+from ..video import Deinterlace, check_deinterlace
 
 PART_LENGTH = 48
 
@@ -57,6 +58,8 @@ class LongVideoParams:
     resize: When = "after"
     """Where the size is not 4x: every frame read is shrunk "before" it is upscaled (fast), or
     every upscaled one resized "after" (best)."""
+    deinterlace: Deinterlace = "auto"
+    """Which pictures of the video are two fields, to be made whole before anything else."""
 
     def __post_init__(self) -> None:
         schedule.timesteps(self.steps)
@@ -70,6 +73,7 @@ class LongVideoParams:
             raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
         if self.resize not in get_args(When):
             raise InputError(f"Resizing '{self.resize}': expected one of {get_args(When)}.")
+        check_deinterlace(self.deinterlace)
         square_tiles(self.tile, self.tile, self.tile, self.tile_overlap)
         for name, value in (
             ("frames per group", self.frames_per_group),
@@ -85,11 +89,11 @@ class LongVideoParams:
         return 1 if self.guidance == 1 else 2
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the frames but their size, as plain values.
+        """All that decides the frames but their size and deinterlacing, as plain values.
 
-        What the size comes to depends on the video: see ``Resizing``.
+        What those come to depends on the video: see ``LongVideo``.
         """
-        left_out = {"size", "resize"}
+        left_out = {"size", "resize", "deinterlace"}
         if self.guided.is_whole:
             # So that jobs begun before there was a choice go on.
             left_out.add("guided")

@@ -17,36 +17,18 @@ from ..fallback import StepDown
 from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
-from ..video import (
-    EncodeParams,
-    PartInfo,
-    VideoReader,
-    check_unchanged,
-    encode_part,
-    fingerprint,
-    frame_times,
-    join,
-    part_info,
-    probe,
-)
+from ..video import CODECS, EncodeParams, PartInfo, encode_part, join, part_info
 from .engine import Engine
 from .forecast import Forecast
 from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
-from .resizing import Resizing
 from .scene import Scene
-from .span import Span, frames_of_span
-from .window import Window
+from .source import Source
+from .span import Span
 
 log = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 16
-NO_ALPHA = (
-    "The video has transparency, which a long video does not keep; 'Upscale Alpha' does, for clips."
-)
-# An upper guess of what encoders make of a pixel, before the first part tells.
-BITS_PER_PIXEL = {"h264": 0.6, "h265": 0.5, "av1": 0.4, "prores": 6.0, "ffv1": 14.0}
 # How often the input is looked at while the run reads it.
 CHECK_EVERY_PARTS = 4
 # While other runs work on all that is left: how often it is looked at, and said again.
@@ -94,7 +76,7 @@ class LongVideo:
             check_cancelled: called before every pass, group and frame; may raise, and what is
                 finished is kept.
         """
-        self.source, self.folder = Path(source), Path(folder)
+        self.path, self.folder = Path(source), Path(folder)
         self.engine, self.params, self._choices = engine, params, encode
         self.name, self.file_name, self.span = name, file_name, span
         self.jobs = Path(jobs) if jobs is not None else self.folder / "jobs"
@@ -114,28 +96,16 @@ class LongVideo:
         """
         started = time.monotonic()
         self._status("reading the video")
-        self.info = probe(self.source)
-        if min(self.info.height, self.info.width) < SMALLEST_SIDE:
-            raise InputError(
-                f"'{self.source}' is {self.info.width}x{self.info.height}: expected at least "
-                f"{SMALLEST_SIDE} px on each side."
-            )
-        self.resizing = Resizing.of(self.params, self.info)
-        self.size = self.resizing.plan.given
-        """Of the frames that are upscaled, (h, w)."""
-        self.encode = self.resizing.encode(self._choices.for_source(self.info))
-        self.fingerprint = fingerprint(self.source)
-        self.times = frame_times(self.source, check_cancelled=self._check_cancelled)
-        """Of all frames of the source."""
-        self.frames = frames_of_span(self.span, self.times, self.info.time_base)
-        """Those to upscale; all other numbers count from the first of them."""
-        h, w = self.resizing.plan.size
-        self._report.frames, self._report.size = len(self.frames), (w, h)
-        self._report.resized = self.resizing.to_text()
-        if self.info.has_alpha:
-            self._report.notes.append(NO_ALPHA)
-            log.warning("%s: %s", self.source, NO_ALPHA)
-            self._status(NO_ALPHA)
+        self.source = Source.open(self.path, self.params, self.span, self._check_cancelled)
+        resizing = self.source.resizing
+        self.encode = resizing.encode(self._choices.for_source(self.source.info))
+        h, w = resizing.plan.size
+        self._report.frames, self._report.size = len(self.source.frames), (w, h)
+        self._report.resized = resizing.to_text()
+        for note in self.source.notes():
+            self._report.notes.append(note)
+            log.warning("%s: %s", self.path, note)
+            self._status(note)
         try:
             with self._open() as job:
                 self._work(job)
@@ -149,15 +119,17 @@ class LongVideo:
 
     def _open(self) -> Job:
         inputs = JobInputs(
-            fingerprint={"size": self.fingerprint.size, "blake2b": self.fingerprint.blake2b},
+            fingerprint={
+                "size": self.source.fingerprint.size,
+                "blake2b": self.source.fingerprint.blake2b,
+            },
             settings={
                 "run": self.params.settings(),
                 "encode": plain(self.encode),
-                "frames": [self.frames.start, self.frames.stop],
-                **self.resizing.settings(),
+                **self.source.settings(),
             },
             weights=self.engine.weights(self.jobs),
-            name=self.source.name,
+            name=self.path.name,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs.mkdir(parents=True, exist_ok=True)
@@ -170,30 +142,18 @@ class LongVideo:
         )
 
     def _plan(self) -> JobPlan:
-        frames = len(self.frames)
+        frames = len(self.source.frames)
         if self.params.cuts.strip():
-            cuts = parse_cuts(self.params.cuts, self._seconds())
+            cuts = parse_cuts(self.params.cuts, self.source.seconds())
         else:
             self._status("looking for cuts")
-            with VideoReader(
-                self.source,
-                self.frames.start,
-                self.frames.stop,
-                times=self.times,
-                check_cancelled=self._check_cancelled,
-            ) as reader:
+            with self.source.reader() as reader:
                 cuts = find_cuts(reader, self.params.scenes)
         return JobPlan(frames, self.params.part_length, plan_scenes(frames, cuts))
 
-    def _seconds(self) -> list[float]:
-        """When the frames are shown; of the whole video as the source says, else from 0 on."""
-        base, times = float(self.info.time_base), self.times[self.frames.start : self.frames.stop]
-        begin = times[0] if self.frames.start else 0
-        return [(t - begin) * base for t in times]
-
     def _work(self, job: Job) -> None:
         plan, missing = job.plan, job.missing_parts()
-        at, starts = self._seconds(), [scene.start for scene in plan.scenes]
+        at, starts = self.source.seconds(), [scene.start for scene in plan.scenes]
         self._report.cuts = [(i, at[i] - at[0]) for i in starts[1:]]
         self._status(self._report.cuts_text())
         left = sum(len(plan.part(i)) for i in missing)
@@ -204,11 +164,11 @@ class LongVideo:
             return
         if job.alone():
             self._check_name()
-        self._job, self.ladders = job, Ladders.of(self.params, *self.size)
+        self._job, self.ladders = job, Ladders.of(self.params, *self.source.size)
         self.ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in plan.scenes]
-        self._forecast = Forecast(self.params, scenes, self.size, self.engine, self._status)
-        self._forecast.resizing_bytes = self.resizing.bytes
+        self._forecast = Forecast(self.params, scenes, self.source.size, self.engine, self._status)
+        self._forecast.resizing_bytes = self.source.resizing.bytes
         self._passes, self._done = self._forecast.passes, 0
         self._count_frames(job)
         self._started, self._parts_made = time.monotonic(), 0
@@ -219,7 +179,7 @@ class LongVideo:
                 for index in job.missing_parts(scene):
                     self._make_part(job, index)
             elif job.claim_joining():
-                check_unchanged(self.fingerprint, self.source)
+                self.source.check_unchanged()
                 self._join(job)
             else:
                 self._wait(job)
@@ -249,7 +209,8 @@ class LongVideo:
             each = sum(p.bytes for p in parts) / sum(p.stop - p.start for p in parts)
         else:
             w, h = self._report.size
-            each = BITS_PER_PIXEL[self.encode.codec] * w * h / 8
+            # A guess, before the first part tells.
+            each = CODECS[self.encode.codec].bits_per_pixel * w * h / 8
         done = sum(part.stop - part.start for part in parts)
         state = self._forecast.state_bytes
         need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
@@ -287,7 +248,7 @@ class LongVideo:
     def _make_part(self, job: Job, index: int) -> None:
         self._check_space(job)
         if self._parts_made % CHECK_EVERY_PARTS == 0:
-            check_unchanged(self.fingerprint, self.source)
+            self.source.check_unchanged()
         frames = job.plan.part(index)
         self._at = frames.start
         self._status(f"part {index + 1} of {job.plan.parts}")
@@ -312,7 +273,7 @@ class LongVideo:
             # A state is of use only if it is not past the part that comes next.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(job, number, scene)
-            yield self.resizing.after(scene.take(stop))
+            yield self.source.resizing.after(scene.take(stop))
         if stop < scene.count:
             self._save(job, number, scene)
 
@@ -349,20 +310,12 @@ class LongVideo:
         return self._new_scene(frames, 0, None)
 
     def _new_scene(self, frames: range, first: int, state: StreamState | None) -> Scene:
-        scene = self.frames[frames.start : frames.stop]
-        window = Window(
-            str(self.source),
-            scene,
-            first,
-            self.times,
-            self._check_cancelled,
-            self.resizing.before,
-        )
+        window = self.source.window(frames, first)
         try:
             return Scene(
                 window,
                 len(frames),
-                self.size,
+                self.source.size,
                 self.engine,
                 self.params,
                 self.ladders,
@@ -387,15 +340,15 @@ class LongVideo:
         self._check_name()
         self._status("joining the parts")
         w, h = self._report.size
-        begin = self.name or f"{self.source.stem}_{f'{w}x{h}' if self._report.resized else '4x'}"
+        begin = self.name or f"{self.path.stem}_{f'{w}x{h}' if self._report.resized else '4x'}"
         name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
         join(
             part_infos(job, self.encode),
             self.folder / name,
-            self.times,
-            self.source,
+            self.source.times,
+            self.path,
             self.encode,
-            first=self.frames.start,
+            first=self.source.frames.start,
             check_cancelled=self._check_cancelled,
         )
         job.finish(name, keep_parts=False)

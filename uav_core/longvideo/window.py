@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -16,25 +16,11 @@ class Window:
     Numbers count from the scene's first frame.
     """
 
-    def __init__(
-        self,
-        path: str,
-        scene: range,
-        first: int,
-        times: Sequence[int],
-        check_cancelled: Callable[[], None],
-        resize: Callable[[Tensor], Tensor],
-    ) -> None:
-        """``scene`` counts from the source's first frame, as ``times`` do.
-
-        ``first`` is the first frame that will be asked for; ``resize`` makes of a frame (3, h, w)
-        of the file the one that is kept.
-        """
+    def __init__(self, reader: VideoReader, first: int, resize: Callable[[Tensor], Tensor]) -> None:
+        """``reader`` begins with frame ``first``; ``resize`` makes of (3, h, w) what is kept."""
         self._held = HeldFrames(first)
-        self._reader = VideoReader(
-            path, scene.start + first, scene.stop, times=times, check_cancelled=check_cancelled
-        )
-        self._frames: Iterator[Tensor] = map(resize, self._reader)
+        self._reader = reader
+        self._frames: Iterator[Tensor] = map(resize, reader)
 
     @property
     def stop(self) -> int:

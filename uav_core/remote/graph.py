@@ -50,6 +50,7 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "part_length": params.part_length,
         **_size(params),
         **_guided(params),
+        **_deinterlaced(params),
     }
     upscale = {
         "model": ["unet", 0],
@@ -85,6 +86,11 @@ def _guided(params: LongVideoParams) -> dict[str, Any]:
     if params.guided.is_whole:
         return {}
     return {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
+
+
+def _deinterlaced(params: LongVideoParams) -> dict[str, Any]:
+    """Likewise of deinterlacing that is not left to the video."""
+    return {} if params.deinterlace == "auto" else {"deinterlace": params.deinterlace}
 
 
 def _size(params: LongVideoParams) -> dict[str, Any]:

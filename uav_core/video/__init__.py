@@ -5,6 +5,7 @@ Memory does not grow with the length of the video.
 
 from .choices import CODECS, EncodeParams, available_codecs
 from .color import Color
+from .deinterlace import Deinterlace, check_deinterlace
 from .errors import (
     BadPartError,
     DiskFullError,
@@ -27,6 +28,7 @@ __all__ = [
     "AudioInfo",
     "BadPartError",
     "Color",
+    "Deinterlace",
     "DiskFullError",
     "EncodeError",
     "EncodeParams",
@@ -40,6 +42,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "available_codecs",
+    "check_deinterlace",
     "check_part",
     "check_unchanged",
     "count_frames",

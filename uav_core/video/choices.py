@@ -48,6 +48,8 @@ class Codec:
     preset: str = ""
     least: int = 16
     """Smallest side in pixels."""
+    bits_per_pixel: float = 1.0
+    """Of a frame at the default quality, an upper guess."""
 
 
 CODECS = {
@@ -59,6 +61,7 @@ CODECS = {
         (0, 51, 18),
         _X26X_PRESETS,
         "medium",
+        bits_per_pixel=0.6,
     ),
     "h265": Codec(
         "libx265",
@@ -69,6 +72,7 @@ CODECS = {
         _X26X_PRESETS,
         "medium",
         64,  # below that width x265 writes past the end of its memory
+        bits_per_pixel=0.5,
     ),
     "av1": Codec(
         "libsvtav1",
@@ -78,6 +82,7 @@ CODECS = {
         (0, 63, 26),
         tuple(str(i) for i in range(14)),
         "8",
+        bits_per_pixel=0.4,
     ),
     "prores": Codec(
         "prores_ks",
@@ -87,12 +92,14 @@ CODECS = {
         None,
         ("proxy", "lt", "standard", "hq"),
         "hq",
+        bits_per_pixel=6.0,
     ),
     "ffv1": Codec(
         "ffv1",
         (".mkv",),
         ("bgr0", "gbrp10le", *_SUBSAMPLED, *_DENSE),
         ("bgr0", "gbrp10le"),
+        bits_per_pixel=14.0,
     ),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 
 import av
 import av.stream
@@ -17,6 +18,9 @@ from av.video.stream import VideoStream
 from .color import Color, color_of, depth
 from .errors import UnreadableVideoError
 from .orientation import Orientation, orientation_of
+
+# So many are asked whether they are interlaced: a progressive one may begin the file.
+_ASKED = 10
 
 Path = str | os.PathLike[str]
 
@@ -55,6 +59,8 @@ class VideoInfo:
     pixel_format: str
     bit_depth: int
     color: Color
+    interlaced: bool
+    """Whether one of its first pictures says that it is two fields, taken one after the other."""
     audio: tuple[AudioInfo, ...]
 
     @property
@@ -160,13 +166,14 @@ def _shown_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read the headers and the first picture.
+    """Read the headers and the first pictures.
 
     Raises UnreadableVideoError: the file is missing, empty, not a video, cut off before its
     index, or has no video stream or no picture.
     """
     with open_video(path) as (container, stream):
-        first = _first_frame(container, stream, os.fspath(path))
+        pictures = _frames(container, stream)
+        first = _first_frame(pictures, os.fspath(path))
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -189,6 +196,7 @@ def probe(path: Path) -> VideoInfo:
             pixel_format=first.format.name,
             bit_depth=depth(first.format.name),
             color=color_of(stream.codec_context),
+            interlaced=_interlaced(chain((first,), pictures)),
             audio=tuple(
                 AudioInfo(s.codec_context.codec.canonical_name, s.rate, s.channels)
                 for s in container.streams.audio
@@ -197,16 +205,28 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, name: str) -> av.VideoFrame:
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    for packet in container.demux(stream):
+        yield from packet.decode()  # pyright: ignore[reportReturnType]
+
+
+def _first_frame(pictures: Iterator[av.VideoFrame], name: str) -> av.VideoFrame:
     try:
-        for packet in container.demux(stream):
-            for frame in packet.decode():
-                return frame  # pyright: ignore[reportReturnType]
+        first = next(pictures, None)
     except FFmpegError as error:
         raise UnreadableVideoError(
             f"'{name}' is damaged before its first picture ({error.strerror}): nothing in it can "
             "be shown. Copy or record it again."
         ) from error
-    raise UnreadableVideoError(
-        f"'{name}' has a video stream without a single picture. Copy or record it again."
-    )
+    if first is None:
+        raise UnreadableVideoError(
+            f"'{name}' has a video stream without a single picture. Copy or record it again."
+        )
+    return first
+
+
+def _interlaced(pictures: Iterator[av.VideoFrame]) -> bool:
+    try:
+        return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))
+    except FFmpegError:
+        return False  # damaged later on, which is no matter of this question

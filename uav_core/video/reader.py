@@ -18,13 +18,12 @@ from torch import Tensor
 from ..callbacks import ignore
 from ..errors import InputError
 from .color import ToRGB
+from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced
 from .errors import UnreadableVideoError
 from .probe import Path, open_video, probe
 from .times import decoded, frame_times, numbered, whole_packets
 
 log = logging.getLogger(__name__)
-
-Pictures = Iterator[tuple[int, av.VideoFrame]]
 
 
 class VideoReader:
@@ -34,16 +33,21 @@ class VideoReader:
     very frames that reading from the beginning gives. There is one frame for every entry of
     ``times``: where the file is damaged the picture before is repeated, with a warning.
 
+    Interlaced pictures are made whole, one for two fields, with the pictures before and after,
+    which are read for that even where they lie outside the range.
+
     Args:
         path: the video.
         start: first frame, counted from 0.
         stop: end of the range, exclusive; None for all.
         times: what ``frame_times(path)`` gave, if it is known: saves reading the file once.
         check_cancelled: called before every decoded frame; may raise.
+        deinterlace: which pictures are two fields; "auto": those that say so, if one of the
+            file's first does.
 
     Raises:
         UnreadableVideoError: as ``probe`` does.
-        InputError: the range is not inside the video.
+        InputError: the range is not inside the video, or another word for ``deinterlace``.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class VideoReader:
         *,
         times: Sequence[int] | None = None,
         check_cancelled: Callable[[], None] = ignore,
+        deinterlace: Deinterlace = "auto",
     ) -> None:
+        check_deinterlace(deinterlace)
         self.path = os.fspath(path)
         self.info = probe(path)
         if times is None:
@@ -67,6 +73,8 @@ class VideoReader:
             )
         self._times, self._start, self._stop = times, start, stop
         self._check_cancelled = check_cancelled
+        self._every = deinterlace == "always"
+        self.deinterlaces = self._every or (deinterlace == "auto" and self.info.interlaced)
         self._open: Iterator[Tensor] | None = None
 
     def __len__(self) -> int:
@@ -105,7 +113,10 @@ class VideoReader:
         """One picture for every time of the range."""
         wanted = iter(self._times[self._start : self._stop])
         want, shown, repeated = next(wanted), None, 0
-        for time, picture in self._pictures():
+        pictures = self._pictures()
+        if self.deinterlaces:
+            pictures = deinterlaced(pictures, self._every)
+        for time, picture in pictures:
             while want is not None and want < time and shown is not None:
                 repeated += 1
                 yield shown
@@ -133,10 +144,12 @@ class VideoReader:
             )
 
     def _pictures(self) -> Pictures:
-        """Decoded pictures from at or before the first wanted one."""
-        target, begin = self._times[self._start], self._times[0]
+        """Decoded pictures from at or before the first that is needed."""
+        # Of fields, the picture before is looked at too.
+        first_needed = max(self._start - 1, 0) if self.deinterlaces else self._start
+        target, begin = self._times[first_needed], self._times[0]
         back = 0
-        while self._start > 0 and target - back > begin:
+        while first_needed > 0 and target - back > begin:
             with open_video(self.path) as (container, stream):
                 packets = self._from_keyframe(container, stream, target - back, target)
                 if packets is not None:
