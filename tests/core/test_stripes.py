@@ -70,17 +70,35 @@ def test_in_bf16_they_are_as_near_to_fp32_as_whole(striped, kind):
     assert 0 < error() < 1.5 * whole
 
 
-@pytest.mark.parametrize("fewer", [False, True])
-@pytest.mark.parametrize("shape", [(2, 3, 16, 24), (1, 1, 9, 13)])
-def test_unet_is_the_same(striped, shape, fewer):
-    b, t, h, w = shape
-    inputs = (
+def unet_inputs(b, t, h, w):
+    return (
         det("stripes/latent", (b, 4, t, h, w)),
         torch.full((b,), 500),
         det("stripes/low_res", (b, 3, t, h, w)),
         tiny.context()[:b],
         torch.full((b,), 120),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_unet_is_as_near_to_fp32_as_whole(striped, dtype):
+    inputs = unet_inputs(1, 3, 16, 24)
+    exact = tiny.unet()(*inputs)
+    half = copy.deepcopy(tiny.unet()).to(dtype)
+    cast = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+
+    def error() -> float:
+        return (half(*cast).float() - exact).square().mean().sqrt().item()
+
+    whole = error()
+    striped()
+    assert 0 < error() < 1.2 * whole
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 16, 24), (1, 1, 9, 13)])
+def test_unet_is_the_same(striped, shape, fewer):
+    inputs = unet_inputs(*shape)
     whole = tiny.unet()(*inputs)
     striped(fewer=fewer)
     close(tiny.unet()(*inputs), whole)

@@ -279,3 +279,33 @@ def test_frames_of_any_layout(pack, unet, kind):
 def test_frames_with_alpha_say_what_to_do(pack):
     with pytest.raises(pack.uav_core.InputError, match="Split Image with Alpha"):
         graph.conditioned(pack, torch.rand(3, 16, 16, 4))
+
+
+def test_a_schedule_of_comfyuis_own(pack, unet):
+    """ComfyUI's *AlignYourStepsScheduler* with our sampler is DDIM on its sigmas."""
+    import comfy.samplers
+
+    images, guidance, level = graph.frames(8), 6.0, 120
+    sigmas = extra("nodes_align_your_steps").AlignYourStepsScheduler.execute("SD1", 4, 1.0).args[0]
+    positive, negative, latent = graph.conditioned(pack, images, noise_level=level)
+    noise = pack.uav_core.noise.frame_noise(9, "latent", range(8), 4, graph.H, graph.W)
+    guider = comfy.samplers.CFGGuider(pack.nodes.sample.Segments.execute(unet, 8, 2).result[0])
+    guider.set_conds(positive, negative)
+    guider.set_cfg(guidance)
+    sampler = pack.nodes.sample.Sampler.execute().result[0]
+    result = guider.sample(noise, latent["samples"], sampler, sigmas, seed=9)
+
+    core = pack.uav_core
+    alphas = core.schedule.alphas_cumprod()
+    table = ((1 - alphas) / alphas).log() / 2
+    low_res = positive[0][1][pack.nodes.condition.LOW_RES]
+    x = noise * (1 + sigmas[0] ** 2).sqrt()
+    for sigma, lower in zip(sigmas[:-1], sigmas[1:], strict=True):  # noqa: RUF007
+        signal = (1 + sigma**2).rsqrt()
+        step = int((table - sigma.log()).abs().argmin())
+        v = core.pipeline.velocity(
+            tiny.unet(), x * signal, step, low_res, tiny.context(), level, guidance
+        )
+        clean = signal * (x * signal) - sigma * signal * v
+        x = clean + (x - clean) / sigma * lower
+    close(result, x / core.models.vae.LATENT_SCALE)

@@ -66,7 +66,7 @@ def is_striped(x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
     if winograd.serves(x, out_channels):
         whole = min(whole, WHOLE_OF_FEWER)
     return (
-        x.dtype in (torch.float32, torch.bfloat16)
+        x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
