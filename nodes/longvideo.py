@@ -159,7 +159,7 @@ class LongVideoOptions(io.ComfyNode):
                     optional=True,
                     tooltip="Old television and tapes show every other line at a time. auto: "
                     "makes whole pictures of those that the video marks so; always: of all, for a "
-                    "file that lost the mark; never: leaves them.",
+                    "file that lost the mark; never: for film that is only marked so.",
                 ),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],

@@ -90,14 +90,17 @@ def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
         return clip[piece.times.start : piece.times.stop, piece.rows, piece.columns], piece
     with video_file(clip) as (path, span):
         times = frame_times(path, check_cancelled=check_cancelled)
-        meant = frames_of_span(span, times, probe(path).time_base)
-        first = meant[choice[0]] if choice[0] < len(meant) else meant.start
-        with VideoReader(path, first, first + 1, times=times) as reader:
-            _, h, w = next(iter(reader)).shape
-        piece = Piece.of((len(meant), h, w), *choice)
+        info = probe(path)
+        meant = frames_of_span(span, times, info.time_base)
+        piece = Piece.of((len(meant), info.height, info.width), *choice)
         chosen = meant[piece.times.start : piece.times.stop]
         with VideoReader(
-            path, chosen.start, chosen.stop, times=times, check_cancelled=check_cancelled
+            path,
+            chosen.start,
+            chosen.stop,
+            times=times,
+            info=info,
+            check_cancelled=check_cancelled,
         ) as reader:
             frames = [frame[:, piece.rows, piece.columns].clone() for frame in reader]
     return torch.stack(frames).movedim(1, -1).add(1).div(2), piece

@@ -128,17 +128,23 @@ def frames_of(clip: Any) -> Iterator[Frames]:
         return
     with video_file(clip) as (path, span):
         times = frame_times(path, check_cancelled=check_cancelled)
-        base = probe(path).time_base
+        info = probe(path)
+        base = info.time_base
         meant = frames_of_span(span, times, base)
 
         def every() -> Iterator[Tensor]:
             with VideoReader(
-                path, meant.start, meant.stop, times=times, check_cancelled=check_cancelled
+                path,
+                meant.start,
+                meant.stop,
+                times=times,
+                info=info,
+                check_cancelled=check_cancelled,
             ) as reader:
                 yield from reader
 
         def one(i: int) -> Tensor:
-            with VideoReader(path, meant[i], meant[i] + 1, times=times) as reader:
+            with VideoReader(path, meant[i], meant[i] + 1, times=times, info=info) as reader:
                 return next(iter(reader)).clone()
 
         seconds = [float((times[i] - times[meant.start]) * base) for i in meant]

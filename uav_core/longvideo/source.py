@@ -14,6 +14,7 @@ from ..video import (
     VideoInfo,
     VideoReader,
     check_unchanged,
+    deinterlaces,
     fingerprint,
     frame_times,
     probe,
@@ -75,8 +76,7 @@ class Source:
     @property
     def deinterlaces(self) -> bool:
         """Whether pictures are made of fields."""
-        marked = self.deinterlace == "auto" and self.info.interlaced
-        return marked or self.deinterlace == "always"
+        return deinterlaces(self.deinterlace, self.info.interlaced)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,6 +110,7 @@ class Source:
             self.frames.start,
             self.frames.stop,
             times=self.times,
+            info=self.info,
             check_cancelled=self.check_cancelled,
             deinterlace=self.deinterlace,
         )
@@ -122,6 +123,7 @@ class Source:
             own.start + first,
             own.stop,
             times=self.times,
+            info=self.info,
             check_cancelled=self.check_cancelled,
             deinterlace=self.deinterlace,
         )

@@ -5,7 +5,7 @@ Memory does not grow with the length of the video.
 
 from .choices import CODECS, EncodeParams, available_codecs
 from .color import Color
-from .deinterlace import Deinterlace, check_deinterlace
+from .deinterlace import Deinterlace, check_deinterlace, deinterlaces
 from .errors import (
     BadPartError,
     DiskFullError,
@@ -46,6 +46,7 @@ __all__ = [
     "check_part",
     "check_unchanged",
     "count_frames",
+    "deinterlaces",
     "encode_part",
     "fingerprint",
     "frame_times",

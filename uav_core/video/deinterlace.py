@@ -24,6 +24,11 @@ def check_deinterlace(choice: str) -> None:
         raise InputError(f"Deinterlacing '{choice}': expected one of {get_args(Deinterlace)}.")
 
 
+def deinterlaces(choice: Deinterlace, marked: bool) -> bool:
+    """Whether anything is done to a file; ``marked``: it says that it is interlaced."""
+    return choice == "always" or (choice == "auto" and marked)
+
+
 def deinterlaced(pictures: Pictures, every: bool) -> Pictures:
     """The same number of pictures at the same times, those of two fields made whole.
 

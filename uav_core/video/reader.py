@@ -18,9 +18,9 @@ from torch import Tensor
 from ..callbacks import ignore
 from ..errors import InputError
 from .color import ToRGB
-from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced
+from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced, deinterlaces
 from .errors import UnreadableVideoError
-from .probe import Path, open_video, probe
+from .probe import Path, VideoInfo, open_video, probe
 from .times import decoded, frame_times, numbered, whole_packets
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class VideoReader:
         start: first frame, counted from 0.
         stop: end of the range, exclusive; None for all.
         times: what ``frame_times(path)`` gave, if it is known: saves reading the file once.
+        info: what ``probe(path)`` gave, likewise.
         check_cancelled: called before every decoded frame; may raise.
         deinterlace: which pictures are two fields; "auto": those that say so, if one of the
             file's first does.
@@ -57,12 +58,13 @@ class VideoReader:
         stop: int | None = None,
         *,
         times: Sequence[int] | None = None,
+        info: VideoInfo | None = None,
         check_cancelled: Callable[[], None] = ignore,
         deinterlace: Deinterlace = "auto",
     ) -> None:
         check_deinterlace(deinterlace)
         self.path = os.fspath(path)
-        self.info = probe(path)
+        self.info = info or probe(path)
         if times is None:
             times = frame_times(path, check_cancelled=check_cancelled)
         stop = len(times) if stop is None else stop
@@ -74,7 +76,7 @@ class VideoReader:
         self._times, self._start, self._stop = times, start, stop
         self._check_cancelled = check_cancelled
         self._every = deinterlace == "always"
-        self.deinterlaces = self._every or (deinterlace == "auto" and self.info.interlaced)
+        self.deinterlaces = deinterlaces(deinterlace, self.info.interlaced)
         self._open: Iterator[Tensor] | None = None
 
     def __len__(self) -> int:
