@@ -166,3 +166,20 @@ def test_convolution_along_time_is_a_3d_one(kernel):
     expected = F.conv3d(x, conv.weight, conv.bias, padding=(kernel // 2, 0, 0))
     close(conv(x), expected)
     close(conv(x.contiguous(memory_format=torch.channels_last_3d)), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 1, 5, 7), (2, 64, 3, 20, 40), (1, 32, 2, 23, 61)])
+@pytest.mark.parametrize("moments", [stripes.moments_of_pieces, stripes.moments_of_stripes])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moments_are_those_of_all_positions(shape, moments, dtype):
+    """Away from 0, where sums in fp32 lose digits."""
+    x = (det("moments", shape) + 5).to(dtype)
+    means, squares, counts = moments(x)
+    t, h, w = shape[2:]
+    assert counts.sum() == t * h * w
+    mean = (means * counts).sum(0) / counts.sum()
+    spread = (squares + counts * (means - mean).square()).sum(0)
+    exact = x.double().movedim(1, -1).flatten(1, 3)
+    tolerance = {"rtol": 1e-6, "atol": 0}
+    torch.testing.assert_close(mean, exact.mean(1), **tolerance)
+    torch.testing.assert_close(spread, exact.var(1, correction=0) * t * h * w, **tolerance)
