@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,14 @@ def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_p
     command = [sys.executable, "-m", "uav_core.cli", *words(comfy_server, source, target)]
     jobs = comfy_server.base / "output" / "upscale_a_video_jobs"
     known = set(jobs.glob("*/part_*.mkv"))
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Background jobs of a shell, as these tests may be, ignore it, and so do their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 120
         while not set(jobs.glob("*/part_*.mkv")) - known:
             assert time.monotonic() < deadline and process.poll() is None
