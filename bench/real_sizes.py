@@ -7,7 +7,6 @@ scratch space inside kernels and what an allocator loses to fragments come on to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,30 +23,19 @@ META = torch.device("meta")
 SIZES = ((128, 128), (256, 256), (180, 320), (270, 480), (360, 640))
 """(h, w) of the low-resolution frames, or of a tile of them."""
 QUICK_SIZES = ((8, 8),)
-PRECISIONS = (torch.float16, torch.float32)
-VAE_PRECISIONS = (torch.bfloat16, torch.float32)
+HALVES = {"U-Net pass": 2, "one half": 1}
+"""Halves of guidance in a pass; ComfyUI runs them one by one where both do not fit."""
+PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+VAE_PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Held:
-    """Peaks in bytes, by precision, of frames of one size."""
+    """What is held for frames of one size, or for weights."""
 
-    height: int
-    width: int
-    both: dict[torch.dtype, int]
-    """A pass of a segment with both halves of guidance together."""
-    half: dict[torch.dtype, int]
-    """The same with one half, as ComfyUI runs them where both do not fit."""
-    decode: dict[torch.dtype, int]
-    """A group of frames through the decoder."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Bytes of weights by precision."""
-
-    unet: dict[torch.dtype, int]
-    vae: dict[torch.dtype, int]
+    title: str
+    bytes: dict[str, int]
+    """By what runs: a segment through the U-Net, or a group of frames through the decoder."""
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -56,51 +44,62 @@ def fused(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = Non
 
 
 @torch.inference_mode()
-def measure_real_sizes(quick: bool) -> tuple[list[Held], Weights]:
-    """Every size in every precision, and the weights that are there besides."""
+def measure_real_sizes(quick: bool) -> list[Held]:
+    """The weights, which are there besides, then every size; in every precision."""
     unet_params, vae_params = (TINY_UNET, TINY_VAE) if quick else (UNetParams(), VAEParams())
-    unets = {d: TemporalUNet(unet_params, dtype=d, device=META) for d in PRECISIONS}
-    vaes = {d: TemporalVAE(vae_params, dtype=d, device=META) for d in VAE_PRECISIONS}
-    rows = [
+    unets = {
+        (f"{title}, {name}", halves): TemporalUNet(unet_params, dtype=dtype, device=META)
+        for title, halves in HALVES.items()
+        for name, dtype in PRECISIONS.items()
+    }
+    vaes = {
+        f"decode, {name}": TemporalVAE(vae_params, dtype=dtype, device=META)
+        for name, dtype in VAE_PRECISIONS.items()
+    }
+    networks = {**{title: net for (title, _), net in unets.items()}, **vaes}
+    weights = {title: weight_bytes(net) for title, net in networks.items()}
+    return [Held("weights besides", weights)] + [
         Held(
-            h,
-            w,
-            {d: unet_peak(net, 2, h, w) for d, net in unets.items()},
-            {d: unet_peak(net, 1, h, w) for d, net in unets.items()},
-            {d: vae_peak(net, h, w) for d, net in vaes.items()},
+            f"{w}x{h} to {UPSCALE * w}x{UPSCALE * h}",
+            {
+                **{title: unet_peak(net, n, h, w) for (title, n), net in unets.items()},
+                **{title: vae_peak(net, h, w) for title, net in vaes.items()},
+            },
         )
         for h, w in (QUICK_SIZES if quick else SIZES)
     ]
-    return rows, Weights(
-        {d: weight_bytes(net) for d, net in unets.items()},
-        {d: weight_bytes(net) for d, net in vaes.items()},
-    )
 
 
 def unet_peak(network: TemporalUNet, halves: int, h: int, w: int) -> int:
     """Bytes of a pass over a segment of so large frames."""
+    inputs = unet_inputs(network, halves, h, w)
+    return measure_peak(lambda: network(*inputs, fused), META).live
+
+
+def vae_peak(network: TemporalVAE, h: int, w: int) -> int:
+    """Bytes of decoding a group of frames."""
+    inputs = vae_inputs(network, h, w)
+    return measure_peak(lambda: network.decode(*inputs), META).live
+
+
+def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Tensor, ...]:
+    """As ``cases.unet_inputs``, without values, in the network's precision."""
     p, dtype, frames = network.params, network.dtype, (SEGMENT_LENGTH, h, w)
     levels = blank(torch.int64, halves)
-    inputs = (
+    return (
         blank(dtype, halves, p.out_channels, *frames),
         levels,
         blank(dtype, halves, p.in_channels - p.out_channels, *frames),
         blank(dtype, halves, TEXT_TOKENS, p.context_dim),
         levels,
     )
-    return held(lambda: network(*inputs, fused))
 
 
-def vae_peak(network: TemporalVAE, h: int, w: int) -> int:
-    """Bytes of decoding a group of frames."""
-    z = blank(torch.float32, 1, network.params.latent_channels, DECODE_GROUP, h, w)
-    frames = blank(torch.float32, 1, 3, DECODE_GROUP, h, w)
-    return held(lambda: network.decode(z, frames))
-
-
-def held(call: Callable[[], Tensor]) -> int:
-    """Peak bytes of a call on the meta device."""
-    return measure_peak(call, META).live
+def vae_inputs(network: TemporalVAE, h: int, w: int) -> tuple[Tensor, Tensor]:
+    """As ``cases.vae_inputs``, without values."""
+    frames = (DECODE_GROUP, h, w)
+    channels = network.params.latent_channels
+    return blank(torch.float32, 1, channels, *frames), blank(torch.float32, 1, 3, *frames)
 
 
 def blank(dtype: torch.dtype, *shape: int) -> Tensor:
@@ -111,9 +110,3 @@ def blank(dtype: torch.dtype, *shape: int) -> Tensor:
 def weight_bytes(network: nn.Module) -> int:
     """Bytes of all weights."""
     return sum(x.numel() * x.element_size() for x in network.parameters())
-
-
-def upscaled(row: Held) -> str:
-    """Sizes before and after, width first."""
-    h, w = row.height, row.width
-    return f"{w}x{h} to {UPSCALE * w}x{UPSCALE * h}"

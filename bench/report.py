@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
-
 from uav_core.segments import DECODE_GROUP, SEGMENT_LENGTH
 
 from .cases import Setup
 from .machine import Limits
 from .measure import Result, Side
 from .precision import Precision
-from .real_sizes import Held, Weights, upscaled
+from .real_sizes import Held
 from .scaling import Point, exponent
 
 CALIBRATION_COLUMNS = {
@@ -181,27 +179,11 @@ def scaling_tables(points: dict[str, list[Point]]) -> str:
     return "\n\n".join(blocks)
 
 
-def real_sizes_table(rows: list[Held], weights: Weights) -> str:
+def real_sizes_table(rows: list[Held]) -> str:
     """Memory at the sizes that people use; see ``bench.real_sizes``."""
-
-    def name(dtype: torch.dtype) -> str:
-        return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
-
-    columns = [
-        *(
-            (f"U-Net pass, {name(d)}", weights.unet[d], lambda r, d=d: r.both[d])
-            for d in weights.unet
-        ),
-        *(
-            (f"one half, {name(d)}", weights.unet[d], lambda r, d=d: r.half[d])
-            for d in weights.unet
-        ),
-        *((f"decode, {name(d)}", weights.vae[d], lambda r, d=d: r.decode[d]) for d in weights.vae),
-    ]
-    head = [f"GiB held by tensors, {SEGMENT_LENGTH} frames (decode {DECODE_GROUP})"]
-    cells = [["weights besides", *(gib(size) for _, size, _ in columns)]]
-    cells += [[upscaled(row), *(gib(value(row)) for *_, value in columns)] for row in rows]
-    return table([*head, *(title for title, *_ in columns)], cells)
+    head = f"GiB held by tensors, {SEGMENT_LENGTH} frames (decode {DECODE_GROUP})"
+    cells = [[row.title, *map(gib, row.bytes.values())] for row in rows]
+    return table([head, *rows[0].bytes], cells)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -105,13 +105,6 @@ def align_your_steps(steps: int) -> Tensor:
     return (table[None] - wanted[:, None]).abs().argmin(dim=1)
 
 
-def sigmas_of(times: Tensor) -> Tensor:
-    """(steps + 1,) fp32: the noise at each time step, and at the schedule's end."""
-    table = schedule.alphas_cumprod()
-    a = torch.cat((table[times], table[:1]))
-    return ((1 - a) / a).sqrt()
-
-
 SPACINGS: dict[str, Callable[[int], Tensor]] = {
     "even": schedule.timesteps,
     "AYS": align_your_steps,

@@ -149,7 +149,7 @@ def main() -> int:
     if options.precision:
         text += "\n" + precision_table(measure_precision(setup, options.repeat)) + "\n"
     if options.real_sizes:
-        text += "\n" + real_sizes_table(*measure_real_sizes(options.quick)) + "\n"
+        text += "\n" + real_sizes_table(measure_real_sizes(options.quick)) + "\n"
     if options.scaling:
         text += "\n" + scaling_tables(measure_scaling(device, options.quick)) + "\n"
     log.info("\n%s", text)

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SCRIPTS = Path(__file__).resolve().parent
-ROOT = SCRIPTS.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.append(str(ROOT / "tests" / "support"))
 
@@ -30,6 +29,7 @@ from torchvision_shim.prestartup_script import install as complete_torchvision  
 
 from uav_core import included  # noqa: E402
 from uav_core.metrics import psnr  # noqa: E402
+from uav_core.segments import OVERLAP, SEGMENT_LENGTH  # noqa: E402
 from uav_core.video import VideoReader  # noqa: E402
 
 EXACT = "fp32"
@@ -66,8 +66,8 @@ class Nodes:
             self.steps,
             included.GUIDANCE,
             SEED,
-            8,
-            2,
+            SEGMENT_LENGTH,
+            OVERLAP,
         )
 
     def decoded(self, latent: dict[str, Any], precision: str) -> Tensor:

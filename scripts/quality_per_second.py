@@ -35,7 +35,7 @@ from torchvision_shim.prestartup_script import install as complete_torchvision  
 # Before what measures likeness, which imports torchvision.
 complete_torchvision()
 
-from bench.solvers import SOLVERS, SPACINGS, sigmas_of  # noqa: E402
+from bench.solvers import SOLVERS, SPACINGS  # noqa: E402
 from uav_core import included, schedule  # noqa: E402
 from uav_core.builtin_flow import BuiltinFlow  # noqa: E402
 from uav_core.color import color_fix  # noqa: E402
@@ -137,7 +137,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
     )
     flows = estimate_flows(FLOW, low_res)
     grid = SPACINGS[way.spacing](way.steps)
-    times, sigmas = grid.tolist(), sigmas_of(grid).tolist()
+    times, sigmas = grid.tolist(), schedule.sigmas_at(grid).tolist()
     solver, plan = SOLVERS[way.solver](), plan_segments(t)
     x = frame_noise(0, LATENT, range(t), 4, h, w) * (1 + sigmas[0] ** 2) ** 0.5
     for i, time_step in enumerate(times):

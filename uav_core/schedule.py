@@ -54,7 +54,12 @@ def sigmas(steps: int) -> Tensor:
     Sampling in the variance-exploding form x / sqrt(a) with these equals DDIM with eta 0. The end
     is not 0: the released schedule stops at the first entry of the table.
     """
-    a = torch.cat((alphas_cumprod()[timesteps(steps)], alphas_cumprod()[:1]))
+    return sigmas_at(timesteps(steps))
+
+
+def sigmas_at(times: Tensor) -> Tensor:
+    """The same for any descending time steps (steps,)."""
+    a = torch.cat((alphas_cumprod()[times], alphas_cumprod()[:1]))
     return ((1 - a) / a).sqrt()
 
 

@@ -40,15 +40,14 @@ def test_it_grows_with_pixels_and_halves():
 
 
 def test_half_precision_takes_half():
-    rows, weights = measure_real_sizes(quick=True)
-    assert weights.unet[torch.float32] == 2 * weights.unet[torch.float16]
-    assert rows[0].half[torch.float16] < 0.6 * rows[0].half[torch.float32]
+    weights, row = (held.bytes for held in measure_real_sizes(quick=True))
+    assert weights["U-Net pass, fp32"] == 2 * weights["U-Net pass, fp16"]
+    assert row["one half, fp16"] < 0.6 * row["one half, fp32"]
     network = TemporalUNet(TINY_UNET, device=META)
-    assert weight_bytes(network) == weights.unet[torch.float32]
+    assert weight_bytes(network) == weights["U-Net pass, fp32"]
 
 
 def test_table():
-    rows, weights = measure_real_sizes(quick=True)
-    lines = real_sizes_table(rows, weights).splitlines()
+    lines = real_sizes_table(measure_real_sizes(quick=True)).splitlines()
     assert lines[3].startswith("| 8x8 to 32x32 |") and len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1

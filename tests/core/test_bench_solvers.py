@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bench.solvers import AYS_SIGMAS, SOLVERS, SPACINGS, sigmas_of
+from bench.solvers import AYS_SIGMAS, SOLVERS, SPACINGS
 from uav_core import schedule
 
 MEAN, SPREAD = 0.3, 0.5
@@ -36,16 +36,18 @@ def test_spacings_are_steps_of_the_schedule(name, steps):
     times = SPACINGS[name](steps)
     assert len(times) == steps and (times.diff() < 0).all()
     assert times.min() > 0 and times.max() < schedule.TRAIN_STEPS
-    sigmas = sigmas_of(times)
+    sigmas = schedule.sigmas_at(times)
     assert len(sigmas) == steps + 1 and (sigmas.diff() < 0).all()
 
 
 def test_even_spacing_has_the_schedules_noise():
-    assert torch.equal(sigmas_of(SPACINGS["even"](6)), schedule.sigmas(6))
+    assert torch.equal(schedule.sigmas_at(SPACINGS["even"](6)), schedule.sigmas(6))
 
 
 def test_align_your_steps_has_the_papers_noise():
     # As near as whole time steps come: 1 % where the noise is large, 4 % at its end.
-    assert sigmas_of(SPACINGS["AYS"](10))[:-1].tolist() == pytest.approx(AYS_SIGMAS[:-1], rel=0.04)
+    assert schedule.sigmas_at(SPACINGS["AYS"](10))[:-1].tolist() == pytest.approx(
+        AYS_SIGMAS[:-1], rel=0.04
+    )
     # Half as many steps are every second of them.
     assert torch.equal(SPACINGS["AYS"](5), SPACINGS["AYS"](10)[::2])

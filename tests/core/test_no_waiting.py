@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.real_sizes import META, blank, unet_inputs, vae_inputs
 from uav_core.models import stripes
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
@@ -53,26 +54,14 @@ def no_constants(monkeypatch):
         monkeypatch.setattr(owner, name, refuse)
 
 
-def blank(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
 def unet_pass(dtype: torch.dtype) -> Callable[[], Tensor]:
-    params = UNetParams()
-    unet = TemporalUNet(params, dtype=dtype, device="meta")
-    frames = (8, 180, 320)
-    return lambda: unet(
-        blank(2, 4, *frames, dtype=dtype),
-        blank(2, dtype=torch.int64),
-        blank(2, 3, *frames, dtype=dtype),
-        blank(2, 77, params.context_dim, dtype=dtype),
-        blank(2, dtype=torch.int64),
-    )
+    unet = TemporalUNet(UNetParams(), dtype=dtype, device=META)
+    return lambda: unet(*unet_inputs(unet, 2, 180, 320))
 
 
 def decode(dtype: torch.dtype) -> Callable[[], Tensor]:
-    vae = TemporalVAE(VAEParams(), dtype=dtype, device="meta")
-    return lambda: vae.decode(blank(1, 4, 3, 180, 320), blank(1, 3, 3, 180, 320))
+    vae = TemporalVAE(VAEParams(), dtype=dtype, device=META)
+    return lambda: vae.decode(*vae_inputs(vae, 180, 320))
 
 
 @pytest.mark.parametrize("network", [unet_pass, decode])
@@ -92,7 +81,7 @@ def test_a_pass_never_looks_at_the_cpu(network, dtype, monkeypatch):
 def test_what_would_be_found(bad):
     with OnTheCPU() as seen:
         try:
-            bad(blank(2))
+            bad(blank(torch.float32, 2))
         except RuntimeError:
             return
     assert seen.found

@@ -105,29 +105,23 @@ class Source:
 
     def reader(self) -> VideoReader:
         """All the frames, as they are in the file."""
-        return VideoReader(
-            self.path,
-            self.frames.start,
-            self.frames.stop,
-            times=self.times,
-            info=self.info,
-            check_cancelled=self.check_cancelled,
-            deinterlace=self.deinterlace,
-        )
+        return self._reader(self.frames)
 
     def window(self, scene: range, first: int) -> Window:
         """The frames of a scene, to be upscaled, from its frame ``first`` on."""
         own = self.frames[scene.start : scene.stop]
-        reader = VideoReader(
+        return Window(self._reader(own[first:]), first, self.resizing.before)
+
+    def _reader(self, frames: range) -> VideoReader:
+        return VideoReader(
             self.path,
-            own.start + first,
-            own.stop,
+            frames.start,
+            frames.stop,
             times=self.times,
             info=self.info,
             check_cancelled=self.check_cancelled,
             deinterlace=self.deinterlace,
         )
-        return Window(reader, first, self.resizing.before)
 
     def check_unchanged(self) -> None:
         """Raise InputChangedError if the file is another than it was."""
