@@ -159,6 +159,18 @@ def test_the_same_source_gives_the_same_bytes(source, tmp_path, ending):
     assert joined(source, tmp_path / f"b{ending}").read_bytes() == first
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("source", ["srt"], indirect=True)
+def test_tags_that_are_not_utf8_become_readable(source, tmp_path, ending):
+    """Every other program reads the file; PyAV before 19 refuses one that is not UTF-8."""
+    source.write_bytes(source.read_bytes().replace(b"dan", b"d\xe4n").replace(b"Two", b"Tw\xf6"))
+    target = joined(source, tmp_path / f"out{ending}")
+    if ending == ".mkv":  # the others know languages by three letters only
+        assert texts(target)[0] == "d\ufffdn"
+    if hasattr(OutputContainer, "set_chapters"):
+        assert [title for _, _, title in chapters(target)] == ["One", "Tw\ufffd", "Three"]
+
+
 def test_subtitles_that_are_pictures_are_left_out_and_said(tmp_path, caplog):
     picture, path = write_clip(tmp_path / "picture.mkv", 5), tmp_path / "source.mkv"
     with av.open(str(path), "w") as out, av.open(str(picture)) as a:

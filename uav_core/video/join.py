@@ -22,7 +22,7 @@ from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
 from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
-from .probe import Path, open_video
+from .probe import Path, open_video, readable
 from .sound import Sound, audio_start
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class _Writer:
         if params.codec == "h265" and params.container != ".mkv":
             self._stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
         output.metadata.update(
-            (k, v) for k, v in source.metadata.items() if k.lower() not in _DROPPED_TAGS
+            (k, v) for k, v in readable(source.metadata).items() if k.lower() not in _DROPPED_TAGS
         )
 
     def write(
