@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
+from typing import Any
 
 import av
 import av.stream
@@ -24,7 +25,9 @@ _ASKED = 10
 
 # Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
 # bytes as surrogates, which ``readable`` replaces.
-_OTHER_TAGS = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+_OTHER_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+)
 
 Path = str | os.PathLike[str]
 
