@@ -17,8 +17,8 @@ demo:  ## upscale the sample clip in a real ComfyUI
 test:  ## all tests, with real ComfyUI servers and a real browser
 	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)
 
-test-newest:  ## all tests on today's Python and packages, and on ComfyUI 0.30.0
-	UAV_ENVIRONMENT=newest $(ENVIRONMENT) --all-comfyui --tools --browser -- \
+test-newest:  ## all tests on today's Python and packages, with dynamic memory
+	UAV_DYNAMIC_VRAM=1 UAV_ENVIRONMENT=newest $(ENVIRONMENT) --all-comfyui --tools --browser -- \
 		-m pytest tests $(PYTEST_ARGS)
 
 test-oldest:  ## the tests of the core on the oldest Python and packages

@@ -27,6 +27,8 @@ UAV_TORCH             the requirement torch is installed by; default `torch==2.1
                       build for the Python, it is a CUDA build of several GB, which runs on a CPU.
 UAV_COMFYUI_VERSIONS  the ComfyUI versions the server tests run on; default those of the
                       environment, `0.30.0 0.3.75` in `venv`; with COMFYUI_PATH that one alone.
+UAV_DYNAMIC_VRAM      1: the tests run with ComfyUI's dynamic memory as far as a CPU allows it:
+                      layers are built without weights, as on NVIDIA cards.
 UAV_CHROMIUM          the browser for the browser tests; default: chromium or chrome on PATH.
 UAV_REQUIRE_BROWSER   1: no browser is a failure rather than a skip.
 """

@@ -80,6 +80,16 @@ def venv_python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if windows else "bin/python")
 
 
+def dynamic_memory(comfyui: Path) -> Path | None:
+    """The custom node that switches dynamic memory on on a CPU, where the tests shall have it.
+
+    That is with UAV_DYNAMIC_VRAM=1 and a ComfyUI that has dynamic memory.
+    """
+    has_it = (comfyui / "comfy" / "memory_management.py").is_file()
+    wanted = os.environ.get("UAV_DYNAMIC_VRAM") == "1"
+    return ROOT / "tests" / "support" / "dynamic_vram" if has_it and wanted else None
+
+
 def find_chromium() -> str | None:
     """The browser for the browser tests, or None."""
     if named := os.environ.get("UAV_CHROMIUM"):

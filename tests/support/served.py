@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
 from demo_weights import write_all
-from layout import ROOT, SetupError, comfyui_path, environment_python
+from layout import ROOT, SetupError, comfyui_path, dynamic_memory, environment_python
 
 log = logging.getLogger(__name__)
 PREVIEWS = ("--preview-method", "latent2rgb")
@@ -39,6 +39,8 @@ def served(version: str, base: Path, artifacts: Path) -> Iterator[ComfyServer]:
         )
     write_all(base / "models")
     server = ComfyServer(comfyui, environment_python(), base, ROOT, PREVIEWS)
+    if folder := dynamic_memory(comfyui):
+        server.packs[folder.name] = folder
     server.environment["PYTHONWARNINGS"] = "default"
     try:
         with server:
