@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODULES = frozenset(
-    "comfy comfy_api comfy_execution comfy_extras execution folder_paths latent_preview "
-    "node_helpers nodes server utils".split()
+    (
+        *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths"),
+        *("latent_preview", "node_helpers", "nodes", "server", "utils"),
+    )
 )
+"""ComfyUI's own, from which names are taken."""
 Scope = dict[str, tuple[str, ...]]
 """What a variable may be: dotted names of ComfyUI's, those of instances ending in ``()``."""
 
@@ -34,6 +37,7 @@ class Use:
     optional: bool = True
 
     def text(self, name: str) -> str:
+        """The line for this name."""
         passed = ", ".join(["_"] * self.places + sorted(self.keywords, key=_spread_last))
         return name + (f"({passed})" if self.called else "") + ("?" if self.optional else "")
 
@@ -61,6 +65,7 @@ class Found:
     """All methods of classes that extend ComfyUI's, whether these have the like or not."""
 
     def lines(self) -> set[str]:
+        """A line for every name."""
         return {use.text(name) for name, use in self.uses.items()}
 
 
@@ -87,10 +92,9 @@ class _File:
                         scope[a.asname or a.name.split(".")[0]] = (
                             a.name if a.asname else a.name.split(".")[0],
                         )
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                if node.module.split(".")[0] in MODULES:
-                    for a in node.names:
-                        scope[a.asname or a.name] = (f"{node.module}.{a.name}",)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                for a in node.names if (node.module or "").split(".")[0] in MODULES else ():
+                    scope[a.asname or a.name] = (f"{node.module}.{a.name}",)
         self.walk(tree.body, scope)
 
     def walk(self, body: Iterable[ast.AST], scope: Scope) -> None:
@@ -183,7 +187,10 @@ class _File:
         if call is None:
             return
         use.called = True
-        use.places = max(use.places, sum(not isinstance(a, ast.Starred) for a in call.args))
+        by_place = [a for a in call.args if not isinstance(a, ast.Starred)]
+        if path.endswith(".__init__") and by_place and ast.unparse(by_place[0]) == "self":
+            del by_place[0]  # the class's own, called without super
+        use.places = max(use.places, len(by_place))
         use.keywords |= {k.arg or "**" for k in call.keywords}
         if any(isinstance(a, ast.Starred) for a in call.args):
             use.keywords.add("*")
@@ -197,9 +204,7 @@ class _File:
             return tuple(f"{owner.removesuffix('()')}.{node.attr}" for owner in owners)
         return ()
 
-    def visit_function(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, own: str = ""
-    ) -> None:
+    def visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
         self.walk(node.decorator_list, scope)
         args = node.args
         for argument in (*args.posonlyargs, *args.args, *args.kwonlyargs):
@@ -223,9 +228,10 @@ class _File:
             inner["super()"] = bases
             own = set(_own_names(node))
             for n in ast.walk(node):
-                if isinstance(n, ast.Attribute) and ast.unparse(n.value) in ("self", "cls"):
-                    if n.attr not in own:
-                        inner[ast.unparse(n)] = tuple(f"{base}.{n.attr}" for base in bases)
+                if not isinstance(n, ast.Attribute) or n.attr in own:
+                    continue
+                if ast.unparse(n.value) in ("self", "cls"):
+                    inner[ast.unparse(n)] = tuple(f"{base}.{n.attr}" for base in bases)
             for function in functions:
                 for base in bases:
                     place = f"{self.name}: {node.name}"
@@ -236,9 +242,9 @@ class _File:
         shared: Scope = {}
         for function in functions:
             for n in ast.walk(function):
-                if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]).startswith("self."):
-                    if held := self.held(n.value, inner):
-                        shared[ast.unparse(n.targets[0])] = held
+                if isinstance(n, ast.Assign) and (held := self.held(n.value, inner)):
+                    shared[ast.unparse(n.targets[0])] = held
+        shared = {name: held for name, held in shared.items() if name.startswith("self.")}
         if shared:
             for function in functions:
                 self.visit_function(function, {**inner, **shared})
