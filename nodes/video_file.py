@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io as bytes_io
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import av
 import av.codec.context
+import av.error
 import folder_paths
 import numpy as np
 from torch import Tensor
@@ -20,21 +22,31 @@ from ..uav_core.errors import InputError
 from ..uav_core.longvideo import Span
 from .inputs import check_frames
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
     """The path of a VIDEO's file, and which part of it is meant (None: all of it).
 
-    A video that comes from a file is read where it lies. One that a node made is first written
-    without loss to ComfyUI's temp folder, and removed again afterwards. Raises InputError for what
-    is no VIDEO.
+    A video that comes from a file is read where it lies. One whose frames a node made or changed
+    is first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
+    InputError for what is no VIDEO.
     """
     if not hasattr(video, "get_components"):
         raise InputError(
             f"The video is a {type(video).__name__}: expected a VIDEO, from 'Load Video' or "
             "'Create Video'."
         )
-    source = video.get_stream_source() if is_file(video) else None
+    source = None
+    if is_file(video):
+        if is_edited(video):
+            log.warning(
+                "The video is cropped or resized by a node, so its frames are held in memory. For "
+                "a long one crop the file itself."
+            )
+        else:
+            source = video.get_stream_source()
     span = trimmed_to(video)
     if isinstance(source, str):
         yield source, span
@@ -58,6 +70,23 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
 def is_file(video: Any) -> bool:
     """Whether the VIDEO is backed by a file, on disk or in memory."""
     return type(video).__name__ == "VideoFromFile"
+
+
+def is_edited(video: Any) -> bool:
+    """Whether a node cropped or resized a file's frames, which the file shows as they were.
+
+    Newer ComfyUI; it says so itself in some versions only.
+    """
+    if not hasattr(video, "as_cropped"):
+        return False
+    pending = getattr(video, "has_pending_frame_edits", None)
+    if pending is not None and pending():
+        return True
+    try:
+        whole = type(video)(video.get_stream_source())
+        return video.get_dimensions() != whole.get_dimensions()
+    except (ValueError, av.error.FFmpegError):
+        return False  # a damaged file: who reads it says what is wrong
 
 
 def trimmed_to(video: Any) -> Span | None:

@@ -6,6 +6,7 @@ import importlib
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import graph
 import pytest
@@ -169,6 +170,58 @@ def test_a_trimmed_file_is_read_where_it_lies(pack, networks, folders, tmp_path,
     assert cut.shape == expected.shape
     assert (cut - expected).abs().max() < 1e-3 + 0.5 / 255
     assert strip.result[1] == "0", "no cuts in the part"
+
+
+def cropping() -> type:
+    """ComfyUI's VIDEO of a file; where it cannot be cropped yet, one that can, as later ones do."""
+    from comfy_api.input_impl import VideoFromFile as Here
+
+    if hasattr(Here, "as_cropped"):
+        return Here
+
+    class VideoFromFile(Here):
+        rectangle: tuple[int, int, int, int] | None = None
+
+        def as_cropped(self, x: int, y: int, width: int, height: int) -> VideoFromFile:
+            cropped = VideoFromFile(self.get_stream_source())
+            cropped.rectangle = x, y, width, height
+            return cropped
+
+        def get_dimensions(self) -> tuple[int, int]:
+            return self.rectangle[2:] if self.rectangle else super().get_dimensions()
+
+        def get_components(self) -> Any:
+            made = super().get_components()
+            if self.rectangle:
+                x, y, w, h = self.rectangle
+                made.images = made.images[:, y : y + h, x : x + w]
+            return made
+
+    return VideoFromFile
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_crop_that_a_node_set_is_kept(pack, folders, tmp_path, said):
+    images, path = levels(graph.frames(4, 32, 48)), tmp_path / "source.mkv"
+    pack.nodes.video_file.write_lossless(str(path), video(images).get_components())
+    clip: Any = cropping()(str(path))
+    assert not pack.nodes.video_file.is_edited(clip)
+    cropped = clip.as_cropped(8, 4, 32, 16)
+    if said:  # as the newest do, and the size alone would not tell
+        cropped.has_pending_frame_edits = lambda: True
+        cropped.get_dimensions = clip.get_dimensions
+    with pack.nodes.video_file.video_file(cropped) as (read, span):
+        frames = torch.stack(list(pack.uav_core.video.VideoReader(read)))
+    assert span is None
+    expected = images[:, 4:20, 8:40].movedim(-1, 1) * 2 - 1
+    torch.testing.assert_close(frames, expected, rtol=0, atol=2.1 / 255)
+    assert not list(folders.temp.iterdir())
+
+
+def test_a_damaged_file_is_no_edit(pack, tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video at all")
+    assert not pack.nodes.video_file.is_edited(cropping()(str(path)))
 
 
 def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
