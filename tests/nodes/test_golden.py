@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generated import golden
-from test_pipeline import CASES, inputs
+from golden_cases import GOLDEN, PIPELINE, pipeline_inputs
 
 from uav_core import schedule
-
-GOLDEN = golden()
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +49,9 @@ def run(pack, unet, case, **options):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PIPELINE)
 def test_pipeline(pack, unet, vae, name):
-    case = inputs(name)
+    case = pipeline_inputs(name)
     samples = run(pack, unet, case)
     latents = samples * 0.08333
     torch.testing.assert_close(latents, GOLDEN[f"{name}/latents"], rtol=1e-3, atol=1e-3)
