@@ -87,15 +87,15 @@ def bound(precision: str) -> float:
 
 
 @cache
-def exact_latents(path: Path, device: torch.device) -> Tensor:
+def exact_latents(place: Place, path: Path) -> Tensor:
     """By the core."""
-    return sampled(load_unet(path, device=str(device)), device)
+    return sampled(load_unet(path, device=str(place.device)), place.small_size, place.device)
 
 
 @cache
-def exact_frames(path: Path, device: torch.device) -> Tensor:
+def exact_frames(place: Place, path: Path) -> Tensor:
     """By the core."""
-    return decoded(load_vae(path, device=str(device)), device)
+    return decoded(load_vae(path, device=str(place.device)), place.small_size, place.device)
 
 
 @torch.inference_mode()
@@ -103,9 +103,9 @@ def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
     """Two steps through ComfyUI's guider and sampler."""
     path = file()
     patcher = place.pack.nodes.load.LoadUNet.execute(name, precision).result[0]
-    case = sample_inputs(patcher.model.params.context_dim)
+    case = sample_inputs(patcher.model.params.context_dim, place.small_size)
     got = graph.sample_case(place.pack, patcher, case).float().cpu() * LATENT_SCALE
-    exact = exact_latents(path, place.device)
+    exact = exact_latents(place, path)
     return {
         **check_at_most("difference", relative_difference(got, exact), bound(precision)),
         "weights": str(patcher.model_dtype()).removeprefix("torch."),
@@ -118,10 +118,10 @@ def check_vae(place: Place, name: str, file: Get, precision: str) -> Values:
     """One group."""
     path = file()
     vae = place.pack.nodes.load.LoadVAE.execute(name, precision).result[0]
-    latents, frames = decode_inputs()
+    latents, frames = decode_inputs(place.small_size)
     images = vae.decode_video(latents / LATENT_SCALE, frames)
     got = images.float().cpu().movedim(-1, 0)[None] * 2 - 1
-    exact = exact_frames(path, place.device)
+    exact = exact_frames(place, path)
     return {
         **check_at_most("difference", relative_difference(got, exact), bound(precision)),
         "patcher": type(vae.patcher).__name__,

@@ -18,7 +18,9 @@ from .place import Place
 
 def describe_machine(place: Place) -> dict[str, Any]:
     """Card, driver, versions and free memory, by name."""
-    found = {key: value for key, value in describe(place.device).items() if value is not None}
+    found: dict[str, Any] = {
+        key: value for key, value in describe(place.device).items() if value is not None
+    }
     memory = psutil.virtual_memory()
     found["memory_gib"] = round(memory.total / 2**30, 1)
     found["memory_free_gib"] = round(memory.available / 2**30, 1)
@@ -30,8 +32,7 @@ def describe_machine(place: Place) -> dict[str, Any]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()
         query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        found["driver"] = said(*query).splitlines()[:1] or ["unknown"]
-        found["driver"] = found["driver"][0]
+        found["driver"] = next(iter(said(*query).splitlines()), "unknown")
     version = place.comfyui / "comfyui_version.py"
     found["comfyui"] = "unknown"
     if version.is_file():

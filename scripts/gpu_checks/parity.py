@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import tiny
 import torch
@@ -28,7 +29,7 @@ from uav_core.pipeline import load_unet, load_vae, upscale
 
 from .items import Item, NotPossibleError, Values, check_at_most
 from .place import Place
-from .small import decoded, in_precision, moved, pass_inputs
+from .small import Size, decoded, in_precision, moved, pass_inputs
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def check_can(place: Place, precision: Precision) -> None:
 @contextmanager
 def computing(precision: Precision) -> Iterator[None]:
     """Inside, TF32 is on or off as the precision says."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     # Products stay fp32 by PyTorch's default.
     cudnn.allow_tf32, matmul.allow_tf32 = precision.tf32, False
@@ -169,47 +171,49 @@ def golden_propagation(place: Place) -> Values:
     """Both sweeps along given flows."""
     name = "propagate/6x12x16"
     with computing(FP32):
+        forward, backward = (GOLDEN[f"{name}/flow_{way}"] for way in ("forward", "backward"))
         x0 = det(f"{name}/x0", (1, 4, 6, 12, 16))
-        flows = (GOLDEN[f"{name}/flow_{way}"] for way in ("forward", "backward"))
-        out = propagate(*(x.to(place.device) for x in (x0, *flows)))
+        out = propagate(*moved((x0, forward, backward), place.device))
         return check_at_most(
             DIFFERENCE, relative_difference(out.cpu(), GOLDEN[f"{name}/out"]), FP32.network
         )
 
 
 @cache
-def pass_on_cpu(path: Path) -> Tensor:
+def pass_on_cpu(path: Path, size: Size) -> Tensor:
     """The exact result of a pass."""
     with computing(FP32):
-        return passed(load_unet(path))
+        return passed(load_unet(path), size)
 
 
 @cache
-def decoded_on_cpu(path: Path) -> Tensor:
+def decoded_on_cpu(path: Path, size: Size) -> Tensor:
     """The exact frames of the small clip."""
     with computing(FP32):
-        return decoded(load_vae(path), torch.device("cpu"))
+        return decoded(load_vae(path), size, torch.device("cpu"))
 
 
-def passed(unet: TemporalUNet) -> Tensor:
+def passed(unet: TemporalUNet, size: Size) -> Tensor:
     """One pass, on the CPU, in fp32."""
-    inputs = in_precision(pass_inputs(unet.params.context_dim), unet)
+    inputs = in_precision(pass_inputs(unet.params.context_dim, size), unet)
     return unet(*inputs).float().cpu()
 
 
 def pass_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
     """One pass of a small clip."""
     check_can(place, p)
-    exact = pass_on_cpu(file())
+    exact = pass_on_cpu(file(), place.small_size)
     with computing(p):
-        got = passed(load_unet(file(), dtype=p.dtype, device=str(place.device)))
+        unet = load_unet(file(), dtype=p.dtype, device=str(place.device))
+        got = passed(unet, place.small_size)
     return check_at_most(DIFFERENCE, relative_difference(got, exact), p.network)
 
 
 def decode_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
     """A group of a small clip."""
     check_can(place, p)
-    exact = decoded_on_cpu(file())
+    exact = decoded_on_cpu(file(), place.small_size)
     with computing(p):
-        got = decoded(load_vae(file(), dtype=p.dtype, device=str(place.device)), place.device)
+        vae = load_vae(file(), dtype=p.dtype, device=str(place.device))
+        got = decoded(vae, place.small_size, place.device)
     return check_at_most(DIFFERENCE, relative_difference(got, exact), p.network)

@@ -40,6 +40,11 @@ class Place:
         return self.device.type == "cpu"
 
     @property
+    def small_size(self) -> tuple[int, int, int]:
+        """Frames, height and width of a clip for one network; some CPUs are slow in bf16."""
+        return (2, 8, 8) if self.tiny else (3, 32, 40)
+
+    @property
     def pack(self) -> Any:
         """The pack inside this process's ComfyUI."""
         assert self._pack is not None, "this phase asks for a process without ComfyUI"

@@ -89,13 +89,12 @@ class Report:
 
     def write(self) -> None:
         """Write both files anew; each is there whole, in its old form or the new."""
-        from uav_core.files import arriving  # here: torch is slow to import, and nothing waits
-
+        # Not by uav_core.files: importing torch would take longer than all this process does.
         for name, text in (("report.json", self.to_json()), ("report.md", self.to_markdown())):
             path = self.folder / name
             partial = path.with_suffix(".partial")
-            with arriving(path, partial):
-                partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
 
     def to_json(self) -> str:
         """All of it."""
@@ -131,7 +130,9 @@ class Report:
             for item in phase.items.values():
                 seconds = "" if item.seconds is None else f"{item.seconds:.1f}"
                 seen = "; ".join(filter(None, (item.message, shown(item.values))))
-                lines.append(f"| {item.name} | {item.status} | {seconds} | {in_cell(seen)} |")
+                lines.append(
+                    f"| {in_cell(item.name)} | {item.status} | {seconds} | {in_cell(seen)} |"
+                )
             lines.append("")
         return "\n".join(lines)
 

@@ -36,6 +36,9 @@ OPENCLIP_H = 1024
 ALL_BYTES = 8 * 2**30
 """What all files of the released sizes take on the disk, with something to spare."""
 
+AUTHORS = ("unet", "vae", "flow", "text_encoder")
+"""What the shipped workflows load where they are set for the authors' weights."""
+
 StateDict = dict[str, Tensor]
 
 
@@ -66,6 +69,11 @@ class WeightFiles:
             torch.save(weights, part)
         part.replace(path)
         return path
+
+    def lay_authors(self) -> None:
+        """Make all that stands for the authors' converted weights."""
+        for name in AUTHORS:
+            self.path(name)
 
     def _full_size(self) -> dict[str, Callable[[], StateDict]]:
         vae_3d = replace(VAEParams(), temporal=False)
