@@ -42,7 +42,7 @@ class Place:
     @property
     def small_size(self) -> tuple[int, int, int]:
         """Frames, height and width of a clip for one network; some CPUs are slow in bf16."""
-        return (2, 8, 8) if self.tiny else (3, 32, 40)
+        return (2, 4, 4) if self.tiny else (3, 32, 40)
 
     @property
     def pack(self) -> Any:
@@ -66,6 +66,8 @@ class Place:
             self.stop_server()
         if self._server is None:
             base = self.work / "server"
+            base.mkdir(exist_ok=True)
+            self.weights.models.mkdir(exist_ok=True)
             lay_models(base / "models", self.weights.models)
             server = ComfyServer(self.comfyui, Path(sys.executable), base, ROOT, options)
             server.start()

@@ -114,7 +114,7 @@ class Check:
         self.comfyui, self.out, self.work = comfyui, out, work
         self.phases = [phase for phase in PHASES if phase.name in names]
         self.end = time.time() + budget - min(STOPPING_SECONDS, budget / 20)
-        options = {"budget_seconds": budget, "phases": " ".join(p.name for p in self.phases)}
+        options = {"budget_seconds": round(budget), "phases": " ".join(p.name for p in self.phases)}
         self.report = Report(out, options, {phase.name: phase.about for phase in self.phases})
         shares, used = sum(phase.share for phase in self.phases), 0.0
         self.deadlines: dict[str, float] = {}

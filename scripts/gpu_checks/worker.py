@@ -69,6 +69,7 @@ def main() -> int:
             module = import_module(f".{phase['module']}", __package__)
             items = list(module.items(place, *phase["options"]))
             run_phase(channel, phase, items, place)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is over anyway
     channel.send("end")
     return 0
 
