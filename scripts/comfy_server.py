@@ -106,6 +106,7 @@ class ComfyServer:
         self.comfyui, self.python, self.base = comfyui, python, base.resolve()
         self.packs = {PACK_FOLDER: pack, SHIM.name: SHIM}
         self.extra_args = tuple(extra_args)
+        self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         self.log_file = self.base / "server.log"
         self.client_id = uuid.uuid4().hex
         self.url = ""
@@ -126,12 +127,11 @@ class ComfyServer:
         lay_folders(self.base, self.packs)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 self._command(port),
                 cwd=self.base,
-                env=environment,
+                env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

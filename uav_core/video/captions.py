@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.subtitles.stream import SubtitleStream
 
+from .probe import readable
 from .sound import kept_tags
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def _add_stream(source: SubtitleStream, output: OutputContainer, container: str)
     """The stream of the finished file, or None if it cannot have these subtitles."""
     context: Any = source.codec_context  # None for what FFmpeg has no decoder for
     name = context.codec.canonical_name if context is not None else "an unknown format"
-    language = source.metadata.get("language", "no language")
+    language = readable(source.metadata).get("language", "no language")
     if name not in _TEXT:
         log.warning("Subtitles (%s) in %s are no text and are not kept.", language, name)
         return None
@@ -166,7 +167,14 @@ def copy_chapters(
         if start < stop:
             first = max(0, round((start - origin) / base))
             last = round((stop - origin) / base)
-            kept.append({**chapter, "start": first, "end": max(first + 1, last)})
+            kept.append(
+                {
+                    **chapter,
+                    "start": first,
+                    "end": max(first + 1, last),
+                    "metadata": readable(chapter["metadata"]),
+                }
+            )
     if not kept:
         return
     if hasattr(output, "set_chapters"):

@@ -22,13 +22,14 @@ from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
 from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
-from .probe import Path, open_video
+from .probe import Path, open_video, readable
 from .sound import Sound, audio_start
 
 log = logging.getLogger(__name__)
 
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_LEAST_TIMESCALE = 10_000  # of MP4 and MOV, as FFmpeg itself has it
 # About how the source was written, not about what it shows.
 _DROPPED_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
 
@@ -53,6 +54,18 @@ class Clock:
         early = order - self.reorder
         dts = self.shown[early] if early >= 0 else self.shown[0] + early * self._step
         return self.shown[index], dts, self.shown[index + 1] - self.shown[index]
+
+    def muxer_options(self, container: str) -> dict[str, str]:
+        """What makes a file format count in ``time_base`` too; Matroska counts milliseconds.
+
+        Not by the stream's time base, which PyAV 14 does not let us set on what is only copied.
+        """
+        if container == ".mkv":
+            return {}
+        scale = self.time_base.denominator
+        while scale < _LEAST_TIMESCALE:
+            scale *= 2
+        return {"video_track_timescale": str(scale)}
 
     @property
     def _step(self) -> int:
@@ -168,7 +181,7 @@ def join(
                 file,
                 "w",
                 format=_FORMATS[params.container],
-                container_options={"fflags": "+bitexact"},
+                container_options={"fflags": "+bitexact", **clock.muxer_options(params.container)},
                 buffer_size=BLOCK,
             ) as output:
                 writer = _Writer(output, container, parts, params, clock)
@@ -200,12 +213,11 @@ class _Writer:
         with _opened(parts[0]) as (_, stream):
             self._stream = output.add_stream_from_template(stream, opaque=True)
             self._headers = stream.codec_context.extradata
-        self._stream.time_base = clock.time_base
         self._stream.codec_context.framerate = params.rate
         if params.codec == "h265" and params.container != ".mkv":
             self._stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
         output.metadata.update(
-            (k, v) for k, v in source.metadata.items() if k.lower() not in _DROPPED_TAGS
+            (k, v) for k, v in readable(source.metadata).items() if k.lower() not in _DROPPED_TAGS
         )
 
     def write(

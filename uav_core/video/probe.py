@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
+from typing import Any
 
 import av
 import av.stream
@@ -21,6 +22,12 @@ from .orientation import Orientation, orientation_of
 
 # So many are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
+
+# Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
+# bytes as surrogates, which ``readable`` replaces.
+_OTHER_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+)
 
 Path = str | os.PathLike[str]
 
@@ -91,13 +98,20 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     _check_file(name)
     try:
         # A playlist must not make us open anything but files.
-        container = av.open(
-            name, container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        container = av.open(name, container_options={"protocol_whitelist": "file"}, **_OTHER_TAGS)
     except FFmpegError as error:
         raise UnreadableVideoError(_why_not_opened(name, error)) from error
     with container:
         yield container, _shown_stream(container, name)
+
+
+def readable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a file with U+FFFD in place of what is not UTF-8, under any PyAV."""
+    return {_utf8(key): _utf8(value) for key, value in metadata.items()}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _check_file(name: str) -> None:

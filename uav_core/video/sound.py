@@ -13,6 +13,8 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
+from .probe import readable
+
 log = logging.getLogger(__name__)
 
 # What players expect; FFmpeg itself would put more into MP4 and MOV.
@@ -123,7 +125,7 @@ def _layout(source: AudioStream) -> str:
 
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Tags that are about the content, not about how the source was written."""
-    return {k: v for k, v in metadata.items() if k.lower() in ("language", "title")}
+    return {k: v for k, v in readable(metadata).items() if k.lower() in ("language", "title")}
 
 
 def audio_start(container: InputContainer) -> list[Fraction]:

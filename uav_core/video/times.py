@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import av
 from av.container import InputContainer
@@ -130,7 +131,7 @@ def numbered(
     """Give frames without a time the one that follows at the average rate."""
     rate, base = stream.average_rate or stream.guessed_rate or 25, stream.time_base
     assert base is not None  # a demuxed stream has one
-    step = max(1, round(1 / (rate * base)))
+    step = max(1, round(1 / (Fraction(rate) * Fraction(base))))
     last = -step
     for time, frame in frames:
         last = last + step if time is None else time
