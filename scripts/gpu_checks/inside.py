@@ -7,12 +7,15 @@ That is where DynamicVRAM is switched on, if it is. Import nothing that imports 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from comfy_server import SHIM, has_accelerator, lay_folders
+
+BY_HAND = "switched on by hand, as far as a CPU goes"
 
 
 def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
@@ -23,38 +26,19 @@ def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
     sys.argv = ["main.py", "--base-directory", str(base), *cpu]
     importlib.import_module("main")
     if cpu:
-        pretend_dynamic()
+        # ComfyUI leaves it off there: as far as a CPU can go.
+        os.environ["UAV_DYNAMIC_VRAM"] = "1"
     from comfy_inside import import_pack
 
     return import_pack(base / "models")
 
 
-def pretend_dynamic() -> None:
-    """On a CPU, which ComfyUI leaves DynamicVRAM off for: its switches, by which layers are built.
-
-    ComfyUI's dynamic patcher gives a plain one for a CPU, so that is as far as it goes.
-    """
-    memory, patchers = dynamic_modules()
-    if memory is not None:
-        memory.aimdo_enabled = True
-        patchers.CoreModelPatcher = patchers.ModelPatcherDynamic
-
-
-def dynamic_modules() -> tuple[Any, Any]:
-    """The modules that say whether DynamicVRAM is on; None twice for a ComfyUI without it."""
-    patchers: Any = importlib.import_module("comfy.model_patcher")
-    if not hasattr(patchers, "ModelPatcherDynamic"):
-        return None, None
-    return importlib.import_module("comfy.memory_management"), patchers
-
-
 def dynamic_vram() -> str:
     """Whether DynamicVRAM is on in this process, in words."""
-    memory, patchers = dynamic_modules()
-    if memory is None:
+    patchers: Any = importlib.import_module("comfy.model_patcher")
+    if not hasattr(patchers, "ModelPatcherDynamic"):
         return "not in this ComfyUI"
-    on = memory.aimdo_enabled and patchers.CoreModelPatcher is patchers.ModelPatcherDynamic
-    if not on:
+    memory: Any = importlib.import_module("comfy.memory_management")
+    if not memory.aimdo_enabled or patchers.CoreModelPatcher is not patchers.ModelPatcherDynamic:
         return "off"
-    cpu = importlib.import_module("comfy.cli_args").args.cpu
-    return "switches set by hand, as far as a CPU goes" if cpu else "on"
+    return BY_HAND if importlib.import_module("comfy.cli_args").args.cpu else "on"

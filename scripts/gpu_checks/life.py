@@ -69,13 +69,7 @@ def free(place: Place) -> Values:
         held = used(server)
         server.free()
         left.append(used(server))
-    (gpu, host), (gpu_after, host_after) = left[1:]
-    return {
-        "held MiB of the card": held[0],
-        "left MiB of the card": gpu_after,
-        **renamed("card", check_at_most("MiB more of the card", gpu_after - gpu, GPU_GROWTH)),
-        **renamed("host", check_at_most("MiB more of the host", host_after - host, HOST_GROWTH)),
-    }
+    return {"card held MiB": held[0], **growth(left[1], left[2])}
 
 
 def queued(place: Place) -> Values:
@@ -84,20 +78,22 @@ def queued(place: Place) -> Values:
     graph = graph_of(place, server)
     for seed in (11, 12):
         run(server, graph, seed)
-    gpu, host = used(server)
+    before = used(server)
     prompts = [server.queue(graph.set(SAMPLER, seed=20 + i).prompt) for i in range(RUNS)]
     for prompt in prompts:
         server.wait(prompt, TIMEOUT)
-    gpu_after, host_after = used(server)
-    return {
-        **renamed("card", check_at_most("MiB more of the card", gpu_after - gpu, GPU_GROWTH)),
-        **renamed("host", check_at_most("MiB more of the host", host_after - host, HOST_GROWTH)),
-    }
+    return growth(before, used(server))
 
 
-def renamed(what: str, values: Values) -> Values:
-    """Two bounds in one item need two names."""
-    return {f"{what} bound" if key == "bound" else key: value for key, value in values.items()}
+def growth(before: tuple[float, float], after: tuple[float, float]) -> Values:
+    """What is used after, and by how much it grew; CheckFailedError above the bounds."""
+    values = {}
+    for name, old, new, most in zip(
+        ("card", "host"), before, after, (GPU_GROWTH, HOST_GROWTH), strict=True
+    ):
+        check_at_most(f"{name} grew by MiB", new - old, most)
+        values |= {f"{name} MiB": new, f"{name} grew by MiB": new - old}
+    return values
 
 
 def cancel(place: Place) -> Values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,9 @@ from demo import lay_models
 from layout import ROOT
 
 from .weights import WeightFiles
+
+DYNAMIC = ROOT / "tests" / "support" / "dynamic_vram"
+"""A custom node that switches DynamicVRAM on, as far as a CPU can go."""
 
 
 class Place:
@@ -70,9 +74,16 @@ class Place:
             self.weights.models.mkdir(exist_ok=True)
             lay_models(base / "models", self.weights.models)
             server = ComfyServer(self.comfyui, Path(sys.executable), base, ROOT, options)
+            if self.pretends_dynamic(options):
+                server.packs[DYNAMIC.name] = DYNAMIC
             server.start()
             self._server = server
         return self._server
+
+    def pretends_dynamic(self, options: Sequence[str]) -> bool:
+        """Whether a server with these options has DynamicVRAM switched on by hand, on a CPU."""
+        has_it = (self.comfyui / "comfy" / "memory_management.py").is_file()
+        return self.tiny and has_it and not options
 
     def stop_server(self) -> None:
         """End the server, if one runs, and keep its log."""

@@ -8,6 +8,7 @@ from functools import partial
 from clips import read_clip
 from graphs import upscale_with_files
 
+from .inside import BY_HAND
 from .items import CheckFailedError, Item, Values, check_at_most
 from .place import Place
 from .served import DISTANCE, check_size, distance, result_of, server_of, small_clip, workflow
@@ -31,7 +32,8 @@ def start(place: Place, options: tuple[str, ...]) -> Values:
     on = SAID in server.log_text()
     if on and options:
         raise CheckFailedError(f"DynamicVRAM is on in spite of {' '.join(options)}")
-    return {"DynamicVRAM": "on" if on else "off", "device": server.stats()["devices"][0]["name"]}
+    state = BY_HAND if place.pretends_dynamic(options) else "on" if on else "off"
+    return {"DynamicVRAM": state, "device": server.stats()["devices"][0]["name"]}
 
 
 def run(place: Place, options: tuple[str, ...], name: str) -> Values:
