@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..uav_core.errors import InputError
 from ..uav_core.longvideo import Span
-from .inputs import check_frames
+from .inputs import checked_frames
 
 
 @contextmanager
@@ -75,8 +75,7 @@ def bit_depth(video: Any) -> int:
 
 def write_lossless(path: str, components: Any, depth: int = 8) -> None:
     """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM."""
-    images: Tensor = components.images
-    check_frames(images)
+    images = checked_frames(components.images)
     rate = Fraction(components.frame_rate).limit_denominator(100_000)
     t, h, w, _ = images.shape
     deep = depth > 8
@@ -95,7 +94,7 @@ def write_lossless(path: str, components: Any, depth: int = 8) -> None:
         levels = 65535 if deep else 255
         kind, dtype = ("rgb48le", np.uint16) if deep else ("rgb24", np.uint8)
         for i in range(t):
-            pixels = images[i].float().clamp(0, 1).mul(levels).round().cpu().numpy()
+            pixels = images[i].float().mul(levels).round().cpu().numpy()
             data: Any = np.ascontiguousarray(pixels.astype(dtype))
             frame = av.VideoFrame.from_ndarray(data, kind)
             container.mux(stream.encode(frame))

@@ -269,6 +269,8 @@ def show_jobs(folder: Path) -> int:
 
 def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay where they were asked for."""
+    if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
+        raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
     gone = clean(
         o.clean / FOLDER,
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,

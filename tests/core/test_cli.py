@@ -200,3 +200,24 @@ def test_the_seed_matters(clip, tmp_path):
         assert cli.main(words) == 0
         results.append(torch.stack(list(VideoReader(target))))
     assert not torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--guidance", "inf"], "guidance of inf"),
+        (["--guidance-start", "nan"], "Guidance from nan"),
+        (["--factor", "nan"], "factor of nan"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(words, says, clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "out" / "out.mp4"), *words]) == 1
+    assert says in caplog.text and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--max-gb", "nan"], ["--max-gb", "inf"], ["--keep-days", "nan"]]
+)
+def test_bounds_that_are_no_number_remove_nothing(words, tmp_path, caplog):
+    assert cli.main(["--clean", str(tmp_path), *words]) == 1
+    assert "expected" in caplog.text
