@@ -33,7 +33,7 @@ from .builtin_flow import BuiltinFlow
 from .cli_options import encode_params, parser, run_params
 from .errors import InputError, MissingPackageError, UpscaleAVideoError
 from .flow import load_flow_model
-from .jobs import FOLDER, clean, human_bytes, list_jobs, weights_hash
+from .jobs import FOLDER, check_target, clean, human_bytes, list_jobs, output_name, weights_hash
 from .longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
@@ -75,6 +75,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
         upscale_file(o, o.input, o.output)
     except UpscaleAVideoError as error:
         log.error("%s", error)
+        return 1
+    except OSError as error:
+        log.error("The system refused: %s.", error)
         return 1
     except KeyboardInterrupt:
         log.error("Stopped. What is finished is kept; run the same command to go on.")
@@ -124,6 +127,7 @@ def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -
     weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
     params, encode = run_params(o), encode_params(o, target)
     check_file(params, encode, source)  # what cannot be done is not sent
+    check_target(target.parent, target.name)
     graph = long_video_graph(params, encode, weights)
     return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
 
@@ -132,8 +136,8 @@ def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
     """One file into one on this machine, under the very name that was asked for; the report."""
     params, encode = run_params(o), encode_params(o, target)
     check_file(params, encode, source)  # what cannot be done leaves no folder behind
+    check_target(target.parent, target.name)
     jobs = target.parent / FOLDER
-    jobs.mkdir(parents=True, exist_ok=True)
     run = LongVideo(
         source,
         target.parent,
@@ -173,7 +177,7 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
             upscale_file(o, path, o.output / f"{path.stem}{ending}")
         except (ServerUnreachableError, MissingPackError):
             raise  # of the server, not of the file
-        except UpscaleAVideoError as error:
+        except (UpscaleAVideoError, OSError) as error:
             log.error("%s", error)
             failed[path] = str(error)
     log.info("%d of %d videos done.", len(files) - len(failed), len(files))

@@ -287,7 +287,7 @@ def test_large_files_are_sampled_at_both_ends(tmp_path):
 
 
 def write_floats(path, value: float, pixel_format: str):
-    """Three pictures of 0.25, 0.5 and 0.75 in green, blue and red, the middle one with ``value``."""
+    """Three pictures of 0.25, 0.5, 0.75 (green, blue, red), the middle one with ``value``."""
     kind = np.float16 if "f16" in pixel_format else np.float32
     with av.open(str(path), "w") as container:
         stream = container.add_stream("rawvideo", rate=25)

@@ -206,7 +206,7 @@ def test_slight_overshoots_are_cut_off_and_said(pack, caplog):
 def test_a_latent_that_is_no_number(pack, nothing_loads):
     samples = {"samples": torch.zeros(1, 4, 10, 16, 24)}
     samples["samples"][0, 0, 3, 0, 0] = float("nan")
-    with pytest.raises(pack.uav_core.errors.NumericalError, match="Frame 3 of the latent.*fp32"):
+    with pytest.raises(pack.uav_core.errors.NumericalError, match=r"Frame 3 of the latent.*fp32"):
         pack.nodes.decode.VAEDecode.execute(samples, object(), graph.frames(), 1.0, 3, "none")
 
 

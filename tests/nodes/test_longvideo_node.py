@@ -146,6 +146,36 @@ def test_sound_comes_along(pack, networks, folders):
     assert made.audio["waveform"].shape[-1] == pytest.approx(T * 800, abs=1100)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 9])
+def test_all_channels_of_the_sound_are_kept(pack, channels):
+    import av
+
+    wave = torch.zeros(1, channels, 100_000)
+    wave[0, :, 90_000] = torch.arange(1, channels + 1) / 10
+    clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 48000})
+    with pack.nodes.video_file.video_file(clip) as (path, _), av.open(path) as container:
+        frames = list(container.decode(audio=0))
+    samples = torch.cat([torch.from_numpy(f.to_ndarray()) for f in frames], 1)
+    assert torch.equal(samples.view(-1, channels).T, wave[0])
+
+
+@pytest.mark.parametrize(
+    ("wave", "says"),
+    [
+        (torch.zeros(2, 2, 100), r"expected \(1, channels, samples\)"),
+        (torch.zeros(2, 100), r"expected \(1, channels, samples\)"),
+        (torch.full((1, 2, 100), float("nan")), "NaN"),
+    ],
+)
+def test_sound_that_cannot_be_kept_is_refused(pack, wave, says):
+    clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 48000})
+    with (
+        pytest.raises(pack.uav_core.InputError, match=says),
+        pack.nodes.video_file.video_file(clip),
+    ):
+        pass
+
+
 def test_a_trimmed_file_is_read_where_it_lies(pack, networks, folders, tmp_path, monkeypatch):
     from comfy_api.input_impl import VideoFromFile
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from .errors import UnsafePathError
+from .names import TMP
 
 MOST_NAME_BYTES = 255
 
@@ -41,6 +42,18 @@ def plain_name(name: str) -> str:
     else:
         return name
     raise UnsafePathError(f"The name {name!r:.80} {problem}. Use a plain file name.")
+
+
+def output_name(name: str) -> str:
+    """``name`` unchanged, if a video can be written under it on every system.
+
+    Raises UnsafePathError as ``plain_name`` does, and for names that leave no room for the ending
+    that a file has while it is written.
+    """
+    size, most = len(plain_name(name).encode()), MOST_NAME_BYTES - len(TMP)
+    if size > most:
+        raise UnsafePathError(f"The name {name!r:.80} has {size} bytes, more than {most}. Cut it.")
+    return name
 
 
 def inside(root: str | os.PathLike[str], *parts: str) -> Path:
