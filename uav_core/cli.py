@@ -33,7 +33,7 @@ from .builtin_flow import BuiltinFlow
 from .cli_options import encode_params, parser, run_params
 from .errors import InputError, MissingPackageError, UpscaleAVideoError
 from .flow import load_flow_model
-from .jobs import FOLDER, check_target, clean, human_bytes, list_jobs, output_name, weights_hash
+from .jobs import FOLDER, check_target, clean, human_bytes, list_jobs, weights_hash
 from .longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text

@@ -173,9 +173,7 @@ def check_target(folder: Path, name: str) -> None:
         os.unlink(path)
 
 
-def copy_whole(
-    source: Path, target: Path, check_cancelled: Callable[[], None] = ignore
-) -> None:
+def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
     """Copy a file; ``target`` appears once it is complete.
 
     Raises DiskFullError or JobFolderError; nothing is left then.
@@ -183,7 +181,12 @@ def copy_whole(
     tmp = target.with_name(target.name + TMP)
     with named_errors(source, "reading"):
         file, size = open_plain(source), os.lstat(source).st_size
-    with file, named_errors(target, "writing", size), arriving(target, tmp), open(tmp, "wb") as copy:
+    with (
+        file,
+        named_errors(target, "writing", size),
+        arriving(target, tmp),
+        open(tmp, "wb") as copy,
+    ):
         while block := file.read(_BLOCK):
             check_cancelled()
             copy.write(block)
