@@ -13,6 +13,7 @@ import pytest
 import torch
 from generated import det
 from layout import ROOT
+from video_files import write_clip
 
 from uav_core import cli
 from uav_core.jobs import FOLDER, list_jobs
@@ -55,7 +56,8 @@ def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
     (clip.parent / "readme.txt").write_text("not even one")
     with caplog.at_level(logging.INFO):
         assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 1
-    assert "1 of 2 videos done" in caplog.text and "broken.mp4" in caplog.text
+    assert "1 of 2 videos done" in caplog.text and "Not done: broken.mp4" in caplog.text
+    assert "Left out: readme.txt" in caplog.text
     assert [p.name for p in (tmp_path / "out").glob("*.m*")] == ["clip.mkv"]
 
 
@@ -247,8 +249,21 @@ def test_copies_in_a_folder_give_a_file_each(clip, tmp_path):
     assert len(list((tmp_path / "out").glob("*.mkv"))) == 2
 
 
+def test_all_of_a_folder_and_its_sub_folders_is_upscaled(clip, tmp_path, caplog):
+    write_clip(clip.parent / "clip.gif", 2, codec="gif", pixel_format="rgb8", size=(24, 16))
+    (clip.parent / "deep").mkdir()
+    write_clip(clip.parent / "deep" / "CLIP.MTS", 2, size=(24, 16))
+    out = tmp_path / "out"
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip.parent), str(out), "--sub-folders", *FAST]) == 0
+    assert "3 of 3 videos done" in caplog.text
+    made = {path.relative_to(out).as_posix() for path in out.rglob("*.m??")}
+    assert {n for n in made if "part" not in n} == {"clip.mkv", "clip.mp4", "deep/CLIP.mp4"}
+    assert probe(out / "deep" / "CLIP.mp4").width == 96
+
+
 def unwritable(tmp_path) -> list[Path]:
-    """Folders that nothing can be written to: a file's name is in the way, or the system says no."""
+    """Folders that nothing can be written to: a file is in the way, or the system says no."""
     (tmp_path / "file.txt").write_text("x")
     folders = [tmp_path / "file.txt", tmp_path / "file.txt" / "below"]
     return [*folders, Path("/proc")] if Path("/proc/self").exists() else folders

@@ -10,6 +10,8 @@ from .errors import UnsafePathError
 from .names import TMP
 
 MOST_NAME_BYTES = 255
+MOST_OUTPUT_BYTES = MOST_NAME_BYTES - len(TMP)
+"""Of a video's file name, which has another ending while it is written."""
 
 # Windows opens a device for these, whatever the case and the extension.
 _DEVICE = re.compile(
@@ -50,9 +52,11 @@ def output_name(name: str) -> str:
     Raises UnsafePathError as ``plain_name`` does, and for names that leave no room for the ending
     that a file has while it is written.
     """
-    size, most = len(plain_name(name).encode()), MOST_NAME_BYTES - len(TMP)
-    if size > most:
-        raise UnsafePathError(f"The name {name!r:.80} has {size} bytes, more than {most}. Cut it.")
+    size = len(plain_name(name).encode())
+    if size > MOST_OUTPUT_BYTES:
+        raise UnsafePathError(
+            f"The name {name!r:.80} has {size} bytes, more than {MOST_OUTPUT_BYTES}. Cut it."
+        )
     return name
 
 
