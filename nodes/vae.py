@@ -22,7 +22,8 @@ from ..uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ..uav_core.segments import DECODE_GROUP, plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from ..uav_core.tiles import square_tiles, tiled_decode
-from .inputs import to_images
+from ..uav_core.values import in_range
+from .inputs import to_images, video_latent
 from .patcher import give_weights, new_patcher
 from .runtime import check_cancelled, load_models
 
@@ -205,12 +206,14 @@ class VideoVAE:
             )
         if samples.ndim == 4:
             samples = rearrange(samples, "t c h w -> 1 c t h w")
+        samples = video_latent({"samples": samples})
         return self.decode_video(samples, None, tile=tile, tile_overlap=overlap)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """ComfyUI's native VAE Encode: IMAGE (t, 4h, 4w, 3) -> mean latent (1, 4, t, h, w)."""
         h, w = (side // UPSCALE * UPSCALE for side in pixels.shape[1:3])
-        video = rearrange(pixels[:, :h, :w, :3], "t h w c -> 1 c t h w") * 2 - 1
+        pixels = in_range(pixels[:, :h, :w, :3], "frames")
+        video = rearrange(pixels, "t h w c -> 1 c t h w") * 2 - 1
         groups = plan_groups(video.shape[2])
         need = self.memory_required(DECODE_GROUP, h // UPSCALE, w // UPSCALE)
         load_models([self.patcher], memory_required=need)

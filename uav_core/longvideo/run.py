@@ -14,7 +14,17 @@ from torch import Tensor
 from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..fallback import StepDown
-from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
+from ..jobs import (
+    Job,
+    JobInputs,
+    JobPlan,
+    check_space,
+    check_target,
+    disk_needed,
+    human_bytes,
+    job_id,
+    output_name,
+)
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, PartInfo, encode_part, join, part_info
@@ -95,6 +105,7 @@ class LongVideo:
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
+        output_name(self._result_name("0" * 8))
         self._status("reading the video")
         self.source = Source.open(self.path, self.params, self.span, self._check_cancelled)
         resizing = self.source.resizing
@@ -109,7 +120,10 @@ class LongVideo:
         try:
             with self._open() as job:
                 self._work(job)
-                self._report.output = str(job.output_path)
+                name = self._result_name(job.id)
+                if job.deliver(name, self._check_cancelled):
+                    self._report.notes.append(f"Copied from '{job.output_path}'.")
+                self._report.output = str(job.output_folder / name)
         finally:
             self._close_scene()
         self._report.seconds = time.monotonic() - started
@@ -131,13 +145,14 @@ class LongVideo:
             weights=self.engine.weights(self.jobs),
             name=self.path.name,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.jobs.mkdir(parents=True, exist_ok=True)
+        name = self._result_name(job_id(inputs))
+        check_target(self.folder, name)
         return Job.open(
             self.jobs,
             inputs,
             self._plan,
             output_folder=self.folder,
+            output_name=name,
             check_cancelled=self._check_cancelled,
         )
 
@@ -163,7 +178,7 @@ class LongVideo:
             self._report.notes.append("The job was finished before; nothing was done.")
             return
         if job.alone():
-            self._check_name()
+            self._check_name(job)
         self._job, self.ladders = job, Ladders.of(self.params, *self.source.size)
         self.ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in plan.scenes]
@@ -184,12 +199,22 @@ class LongVideo:
             else:
                 self._wait(job)
 
-    def _check_name(self) -> None:
-        if self.file_name and (self.folder / self.file_name).exists():
-            raise InputError(
-                f"'{self.folder / self.file_name}' is there already: choose another name, or move "
-                "it away."
-            )
+    def _result_name(self, job: str) -> str:
+        """The file name that the result of a job of this id is to have."""
+        if self.file_name:
+            return self.file_name
+        size = "4x"
+        if self._report.resized:
+            w, h = self._report.size
+            size = f"{w}x{h}"
+        begin = self.name or f"{self.path.stem}_{size}"
+        return f"{begin}_{job[:8]}{self._choices.container}"
+
+    def _check_name(self, job: Job) -> None:
+        """Of a file that is named for the job, none can be another's."""
+        target = self.folder / self._result_name(job.id)
+        if self.file_name and os.path.lexists(target):
+            raise InputError(f"'{target}' is there already: choose another name, or move it away.")
 
     def _wait(self, job: Job) -> None:
         """Until another run has finished something, or died."""
@@ -337,11 +362,9 @@ class LongVideo:
     # --- the end ---------------------------------------------------------------------------
 
     def _join(self, job: Job) -> None:
-        self._check_name()
+        name = self._result_name(job.id)
+        self._check_name(job)
         self._status("joining the parts")
-        w, h = self._report.size
-        begin = self.name or f"{self.path.stem}_{f'{w}x{h}' if self._report.resized else '4x'}"
-        name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
         join(
             part_infos(job, self.encode),
             self.folder / name,

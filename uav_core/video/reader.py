@@ -108,8 +108,8 @@ class VideoReader:
     def _frames(self) -> Iterator[Tensor]:
         to_rgb = ToRGB(self.info.color, self.info.coded_size)
         turn = self.info.orientation.apply
-        for picture in self._paced():
-            yield turn(to_rgb(picture))
+        for number, picture in enumerate(self._paced(), start=self._start):
+            yield turn(to_rgb(picture, number))
 
     def _paced(self) -> Iterator[av.VideoFrame]:
         """One picture for every time of the range."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
@@ -26,8 +27,6 @@ _COPIED = {
 _ENCODER = {".mp4": "aac", ".mov": "aac", ".mkv": "flac"}
 _BITS_PER_CHANNEL = 96_000  # per second, for AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class Track:
@@ -119,8 +118,16 @@ def _layout(source: AudioStream) -> str:
     """The channel layout; the usual one for their number where the file does not name it."""
     name = source.layout.name
     if name.endswith(" channels") or "/" in name:
-        return _LAYOUTS.get(source.channels, name)
+        return usual_layout(source.channels)
     return name
+
+
+def usual_layout(channels: int) -> str:
+    """FFmpeg's name of the usual layout of so many channels, such as "5.1"."""
+    try:
+        return AudioLayout(f"{channels}c").name
+    except ValueError:  # there is none
+        return f"{channels} channels"
 
 
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
