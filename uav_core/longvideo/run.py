@@ -102,6 +102,7 @@ class LongVideo:
         h, w = resizing.plan.size
         self._report.frames, self._report.size = len(self.source.frames), (w, h)
         self._report.resized = resizing.to_text()
+        self._report.notes += self.source.times.notes
         for note in self.source.notes():
             self._report.notes.append(note)
             log.warning("%s: %s", self.path, note)
@@ -109,6 +110,7 @@ class LongVideo:
         try:
             with self._open() as job:
                 self._work(job)
+                self._report.notes += self.source.lost_note()
                 self._report.output = str(job.output_path)
         finally:
             self._close_scene()

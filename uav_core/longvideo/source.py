@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..video import (
     Deinterlace,
     Fingerprint,
+    FrameTimes,
     VideoInfo,
     VideoReader,
     check_unchanged,
@@ -42,12 +43,14 @@ class Source:
     info: VideoInfo
     resizing: Resizing
     fingerprint: Fingerprint
-    times: Sequence[int]
+    times: FrameTimes
     """Of all frames of the file, in ticks of its clock."""
     frames: range
     """Those to upscale, counted from the file's first."""
     deinterlace: Deinterlace
     check_cancelled: Callable[[], None]
+    lost: set[int] = field(default_factory=set)
+    """Frames of the file that turned out to be undecodable; the one before stands in for them."""
 
     @classmethod
     def open(
@@ -88,6 +91,12 @@ class Source:
         alpha = [NO_ALPHA] if self.info.has_alpha else []
         return alpha + ([DEINTERLACED] if self.deinterlaces else [])
 
+    def lost_note(self) -> list[str]:
+        """What was found only as the frames were decoded."""
+        if not self.lost:
+            return []
+        return [f"{len(self.lost)} frames cannot be decoded; the one before is repeated."]
+
     def settings(self) -> dict[str, Any]:
         """What decides the frames besides the file and the run's own settings, as plain values.
 
@@ -120,6 +129,7 @@ class Source:
             times=self.times,
             info=self.info,
             check_cancelled=self.check_cancelled,
+            on_lost=self.lost.add,
             deinterlace=self.deinterlace,
         )
 
