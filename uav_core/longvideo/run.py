@@ -110,7 +110,7 @@ class LongVideo:
         try:
             with self._open() as job:
                 self._work(job)
-                self._report.notes += self.source.lost_note()
+                self._report.notes += self.source.times.damage()
                 self._report.output = str(job.output_path)
         finally:
             self._close_scene()

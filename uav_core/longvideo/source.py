@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,6 @@ class Source:
     """Those to upscale, counted from the file's first."""
     deinterlace: Deinterlace
     check_cancelled: Callable[[], None]
-    lost: set[int] = field(default_factory=set)
-    """Frames of the file that turned out to be undecodable; the one before stands in for them."""
 
     @classmethod
     def open(
@@ -91,12 +89,6 @@ class Source:
         alpha = [NO_ALPHA] if self.info.has_alpha else []
         return alpha + ([DEINTERLACED] if self.deinterlaces else [])
 
-    def lost_note(self) -> list[str]:
-        """What was found only as the frames were decoded."""
-        if not self.lost:
-            return []
-        return [f"{len(self.lost)} frames cannot be decoded; the one before is repeated."]
-
     def settings(self) -> dict[str, Any]:
         """What decides the frames besides the file and the run's own settings, as plain values.
 
@@ -129,7 +121,6 @@ class Source:
             times=self.times,
             info=self.info,
             check_cancelled=self.check_cancelled,
-            on_lost=self.lost.add,
             deinterlace=self.deinterlace,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import av
 from av.container import InputContainer
@@ -41,8 +42,8 @@ def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Pa
     log.warning("The file is damaged and ends early (%s).", why)
 
 
-class TailLost(Exception):
-    """A decoder of several threads failed at its last pictures and kept the ones beside them."""
+class Damaged(Exception):
+    """What a decoder of several threads made from here on is not to be relied on."""
 
 
 class Decoder:
@@ -51,38 +52,45 @@ class Decoder:
     Labels travel through the decoder in place of times, so that they hold whatever the file says
     of those. Packets that the decoder refuses are passed over and counted in ``errors``.
 
+    With several threads, which pictures come after damage and how it is concealed depends on
+    where decoding began, and at the end pictures beside a damaged one can be lost.
+
     Args:
         stream: of a container opened for this alone.
         first: the number of the first packet.
-        single: one thread only, whose results do not depend on where an error struck.
+        single: one thread only.
+        strict: raise Damaged at the first damage, if not ``single``; else only at the end.
     """
 
-    def __init__(self, stream: VideoStream, first: int = 0, *, single: bool = False) -> None:
-        self._stream, self._next, self._single, self.errors = stream, first, single, 0
+    def __init__(
+        self, stream: VideoStream, first: int = 0, *, single: bool = False, strict: bool = False
+    ) -> None:
+        self._stream, self._next, self.errors = stream, first, 0
+        self._single, self._strict = single, strict and not single
         if single:
             stream.codec_context.thread_count = 1
         else:
             stream.thread_type = "AUTO"
 
     def pictures(self, source: Iterable[Packet]) -> Labelled:
-        """Decode all of them. Raises TailLost, if not ``single``."""
+        """Decode all of them."""
         last = self._next - 1
-        for packet in source:
-            packet.pts = packet.dts = self._next
-            self._next += 1
+        for packet in chain(source, (None,)):
+            if packet is not None:
+                packet.pts = packet.dts = self._next
+                self._next += 1
             for picture in self._decode(packet):
+                if picture.is_corrupt and self._strict:
+                    raise Damaged
                 last = last + 1 if picture.pts is None else picture.pts
                 yield last, picture
-        for picture in self._decode(None):
-            last = last + 1 if picture.pts is None else picture.pts
-            yield last, picture
 
     def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
         try:
             return self._stream.codec_context.decode(packet)
         except FFmpegError as error:
-            if packet is None and not self._single:
-                raise TailLost from error
+            if self._strict or (packet is None and not self._single):
+                raise Damaged from error
             self.errors += 1
             log.debug("A packet cannot be decoded: %s.", error.strerror)
             return []

@@ -20,7 +20,7 @@ from ..errors import InputError
 from .color import ToRGB
 from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced, deinterlaces
 from .errors import UnreadableVideoError
-from .packets import Decoder, TailLost, packets
+from .packets import Damaged, Decoder, packets
 from .probe import Path, VideoInfo, open_video, probe
 from .times import Entry, FrameTimes, frame_times, mark_of
 
@@ -36,7 +36,7 @@ class VideoReader:
     Turned as players turn them. Only the decoder's few frames are in memory. A range gives the
     very frames that reading from the beginning gives: frames are found by the packets they are
     in, not by the file's times. There is one frame for every entry of ``times``: where a picture
-    is lost the one before is repeated, with a warning unless ``times`` knew of it.
+    is lost the one before is repeated, with a warning unless ``times`` knew of it, and noted there.
 
     Interlaced pictures are made whole, one for two fields, with the pictures before and after,
     which are read for that even where they lie outside the range.
@@ -48,8 +48,6 @@ class VideoReader:
         times: what ``frame_times(path)`` gave, if it is known: saves reading the file once.
         info: what ``probe(path)`` gave, likewise.
         check_cancelled: called before every decoded frame; may raise.
-        on_lost: called with the number of every frame that ``times`` holds for whole and that
-            cannot be decoded.
         deinterlace: which pictures are two fields; "auto": those that say so, if one of the
             file's first does.
 
@@ -67,7 +65,6 @@ class VideoReader:
         times: FrameTimes | None = None,
         info: VideoInfo | None = None,
         check_cancelled: Callable[[], None] = ignore,
-        on_lost: Callable[[int], None] = ignore,
         deinterlace: Deinterlace = "auto",
     ) -> None:
         check_deinterlace(deinterlace)
@@ -82,7 +79,7 @@ class VideoReader:
                 f"{len(times)} frames."
             )
         self._times, self._start, self._stop = times, start, stop
-        self._check_cancelled, self._on_lost = check_cancelled, on_lost
+        self._check_cancelled = check_cancelled
         self._every = deinterlace == "always"
         self.deinterlaces = deinterlaces(deinterlace, self.info.interlaced)
         self._open: Iterator[Tensor] | None = None
@@ -121,7 +118,7 @@ class VideoReader:
 
     def _paced(self) -> Iterator[av.VideoFrame]:
         """One picture for every frame of the range."""
-        want, shown, repeated = self._start, None, 0
+        want, shown, repeated, self._wrong = self._start, None, 0, False
         pictures = self._pictures()
         if self.deinterlaces:
             pictures = deinterlaced(pictures, self._every)
@@ -141,35 +138,32 @@ class VideoReader:
                 f"No frame of '{self.path}' from number {self._start} on can be decoded: the "
                 "file is damaged there. Copy it again, or stop before that frame."
             )
-        if repeated:
-            log.warning(
-                "%d frames of '%s' cannot be decoded; the one before is repeated.",
-                repeated,
-                self.path,
-            )
+        for note in self._times.damage() if repeated or self._wrong else ():
+            log.warning("%s: %s", self.path, note)
 
     def _repeat(self, frame: int) -> bool:
-        """Tell of a frame that is lost; False if that is known."""
-        if self._times.lost(frame):
+        """Note a frame that is lost; False if that was known."""
+        if self._times.lost(frame) or frame in self._times.found_lost:
             return False
-        self._on_lost(frame)
+        self._times.found_lost.add(frame)
         return True
 
     def _pictures(self) -> Pictures:
         """(frame, picture), decoded from at or before the first that is needed."""
         # Of fields, the picture before is looked at too.
         need = max(self._start - 1, 0) if self.deinterlaces else self._start
-        single = self._times.damaged
+        given = -1
         try:
-            for frame, picture in self._from(need, single):
-                need = frame + 1
-                yield frame, picture
-        except TailLost:
-            for frame, picture in self._from(min(need, len(self._times) - 1), True):
-                if frame >= need:
+            for given, picture in self._from(need):
+                yield given, picture
+        except Damaged:
+            # What one thread makes of damage is the same wherever decoding begins.
+            self._times.damaged = True
+            for frame, picture in self._from(max(need, given)):
+                if frame > given:
                     yield frame, picture
 
-    def _from(self, need: int, single: bool) -> Pictures:
+    def _from(self, need: int) -> Pictures:
         """From at or before frame ``need``."""
         for entry in islice(self._times.entries_before(need), _TRIES):
             if entry.number == 0:
@@ -177,15 +171,16 @@ class VideoReader:
             with open_video(self.path) as (container, stream):
                 source = self._sought(container, stream, entry)
                 if source is not None:
-                    pictures = self._decoded(source, Decoder(stream, entry.number, single=single))
+                    pictures = self._decoded(source, stream, entry.number)
                     first = next(pictures, None)
-                    if first is not None and first[0] <= need:
+                    if first is not None and first[0] <= need and not first[1].is_corrupt:
                         yield from chain((first,), pictures)
                         return
         with open_video(self.path) as (container, stream):
-            yield from self._decoded(packets(container, [stream]), Decoder(stream, single=single))
+            yield from self._decoded(packets(container, [stream]), stream, 0)
 
-    def _decoded(self, source: Iterator[Packet], decoder: Decoder) -> Pictures:
+    def _decoded(self, source: Iterator[Packet], stream: VideoStream, number: int) -> Pictures:
+        decoder = Decoder(stream, number, single=self._times.damaged, strict=True)
         before, again = None, 0
         for number, picture in decoder.pictures(source):
             self._check_cancelled()
@@ -193,7 +188,14 @@ class VideoReader:
             before = number
             frame = self._times.frame_of(number, again)
             if frame is not None:
+                if picture.is_corrupt and self._start <= frame < self._stop:
+                    self._note_wrong(frame)
                 yield frame, picture
+
+    def _note_wrong(self, frame: int) -> None:
+        if frame not in self._times.wrong | self._times.found_wrong:
+            self._wrong = True
+            self._times.found_wrong.add(frame)
 
     def _sought(
         self, container: InputContainer, stream: VideoStream, entry: Entry

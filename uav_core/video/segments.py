@@ -54,7 +54,7 @@ class Track:
         self._base, self._ahead = float(time_base), ahead
         self.runs: list[Run] = []
         self.count = 0
-        self._last = 0.0
+        self._last, self._ordered = 0.0, False
 
     def add(self, packet: Packet, place: int) -> None:
         """The next packet, the ``place``-th of the file."""
@@ -63,7 +63,8 @@ class Track:
         if ticks is None:
             return
         time = ticks * self._base
-        back = _BACK_UNORDERED if packet.dts is None else _BACK
+        ordered, self._ordered = self._ordered, packet.dts is not None
+        back = _BACK if ordered and self._ordered else _BACK_UNORDERED
         run = self.runs[-1] if self.runs else None
         if (
             run is None

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from ..callbacks import ignore
 from .errors import UnreadableVideoError
 from .ordering import best_times, places_of_lost, usual_step
-from .packets import Decoder, TailLost, packets
+from .packets import Damaged, Decoder, packets
 from .probe import Path, open_video
 from .segments import (
     AHEAD,
@@ -79,17 +79,22 @@ class FrameTimes(list[int]):
         by_bytes: bool = False,
         segments: Sequence[Segment] = (),
         shifts: dict[int, list[Shift]] | None = None,
-        damaged: bool = False,
         notes: Sequence[str] = (),
     ) -> None:
         super().__init__(times)
         self.numbers = array("q", numbers)
         """Of the packet that each frame's picture is in; -1: lost, the one before stays."""
         self.entries, self.by_bytes = list(entries), by_bytes
-        self.damaged = damaged
-        """Whether decoding met errors."""
         self.notes = list(notes)
-        """What a user should know of it."""
+        """What a user should know of the file, as far as it was known without reading it all."""
+        self.damaged = False
+        """Whether decoding met damage, also later on: readers set it, and the next two."""
+        self.wrong: set[int] = set()
+        """Frames that ``notes`` tell of, which are shown with errors."""
+        self.found_lost: set[int] = set()
+        """Frames that readers could not decode, without those that ``lost`` knows."""
+        self.found_wrong: set[int] = set()
+        """Frames that came out with errors, without those of ``wrong``."""
         self._base, self._segments, self._shifts = time_base, list(segments), shifts or {}
 
     @cached_property
@@ -110,6 +115,10 @@ class FrameTimes(list[int]):
     def lost(self, frame: int) -> bool:
         """Whether it is known that the picture cannot be decoded."""
         return self.numbers[frame] == _REPEATED
+
+    def damage(self) -> list[str]:
+        """What reading has found, beside ``notes``."""
+        return _damage(len(self.found_lost), len(self.found_wrong))
 
     def entries_before(self, frame: int) -> list[Entry]:
         """Where decoding may begin so that this frame comes out whole; the nearest first."""
@@ -339,9 +348,10 @@ class _Scan:
             by_bytes=self.by_bytes,
             segments=segments,
             shifts=self._shifts(segments),
-            damaged=damaged,
             notes=notes,
         )
+        result.damaged = damaged
+        result.wrong.update(f for f in map(result.frame_of, bad) if f is not None)
         for key in self.video.keys:
             frame = result.frame_of(key.number)
             if frame is not None and key.number not in bad:
@@ -361,7 +371,7 @@ def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> Fra
     """The frames as a decoder gives them."""
     try:
         numbers, bad, errors = _labels(name, check_cancelled, single=False)
-    except TailLost:
+    except Damaged:
         numbers, bad, errors = _labels(name, check_cancelled, single=True)
     count = len(scan.video.shown)
     numbers = [number for number in numbers if number < count]
@@ -458,8 +468,13 @@ def _notes(segments: int, lost: int, damaged: int, headless: int) -> list[str]:
             f"The first {headless} pictures build on ones that the file does not hold and are "
             "left out, as players do."
         )
-    if damaged:
-        notes.append(f"{damaged} pictures are damaged in the file and are shown with errors.")
+    return notes + _damage(lost, damaged)
+
+
+def _damage(lost: int, wrong: int) -> list[str]:
+    notes = []
+    if wrong:
+        notes.append(f"{wrong} frames are damaged in the file and are shown with errors.")
     if lost:
-        notes.append(f"{lost} pictures of the file cannot be decoded; the one before is repeated.")
+        notes.append(f"{lost} frames cannot be decoded; the one before is repeated.")
     return notes
