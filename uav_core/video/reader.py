@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from types import TracebackType
 
@@ -154,18 +155,35 @@ class VideoReader:
         need = max(self._start - 1, 0) if self.deinterlaces else self._start
         given = -1
         try:
-            for given, picture in self._from(need):
-                yield given, picture
+            if not self._times.damaged:
+                for given, picture in self._from(self._times.entries_before(need), need):
+                    yield given, picture
+                return
         except Damaged:
-            # What one thread makes of damage is the same wherever decoding begins.
             self._times.damaged = True
-            for frame, picture in self._from(max(need, given)):
-                if frame > given:
+        for frame, picture in self._in_pieces(max(need, given)):
+            if frame > given:
+                yield frame, picture
+
+    def _in_pieces(self, need: int) -> Pictures:
+        """Each stretch decoded anew by itself, from the one that frame ``need`` is in.
+
+        What a decoder makes of damage depends on what came before; so it is always the same.
+        """
+        starts = self._times.pieces()
+        begin = max(bisect_right(starts, need, key=lambda entry: entry.frame) - 1, 0)
+        for i in range(begin, len(starts) or 1):
+            stop = starts[i + 1].frame if i + 1 < len(starts) else len(self._times)
+            first = starts[i].frame if i else 0
+            for frame, picture in self._from(starts[: i + 1][::-1], first):
+                if frame >= stop:
+                    break
+                if frame >= first:
                     yield frame, picture
 
-    def _from(self, need: int) -> Pictures:
-        """From at or before frame ``need``."""
-        for entry in islice(self._times.entries_before(need), _TRIES):
+    def _from(self, entries: Sequence[Entry], need: int) -> Pictures:
+        """From at or before frame ``need``, where possible from the first of the entries."""
+        for entry in entries[:_TRIES]:
             if entry.number == 0:
                 break
             with open_video(self.path) as (container, stream):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from av.audio.stream import AudioStream
@@ -89,9 +90,10 @@ class Track:
         shift = round(origin / packet.time_base)
         shown = (packet.pts or 0) - shift
         dts = shown if packet.dts is None else packet.dts - shift
-        # Muxers refuse packets that go back in time.
-        if self._last is not None and dts <= self._last:
-            dts = self._last + 1
+        # Muxers refuse packets that do not go on in time, which MP4 counts in samples.
+        least = max(1, ceil(1 / (self.source.rate * packet.time_base)))
+        if self._last is not None and dts < self._last + least:
+            dts = self._last + least
         packet.pts, packet.dts, self._last = max(shown, dts), dts, dts
         packet.stream = self.target
         return packet

@@ -44,6 +44,8 @@ _REPEATED = -1
 """In place of a packet's number: the picture is lost, the one before stays."""
 _ENDS = 4096
 """Bytes at either end of a packet by which it is known again."""
+# Least frames of a piece of a damaged file.
+_PIECE = 50
 # Seconds by which a picture may be shown after it is decoded.
 _LONGEST_DELAY = 10
 
@@ -124,6 +126,14 @@ class FrameTimes(list[int]):
         """Where decoding may begin so that this frame comes out whole; the nearest first."""
         last = bisect_right(self.entries, frame, key=lambda entry: entry.frame)
         return self.entries[:last][::-1]
+
+    def pieces(self) -> list[Entry]:
+        """Entries between which a damaged file is decoded piece by piece."""
+        found: list[Entry] = []
+        for entry in self.entries:
+            if not found or entry.frame >= found[-1].frame + _PIECE:
+                found.append(entry)
+        return found
 
     def packets(self, container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
         """Packets of sound and subtitles, with times on the clock of the frames."""
