@@ -113,6 +113,7 @@ class LongVideo:
         h, w = resizing.plan.size
         self._report.frames, self._report.size = len(self.source.frames), (w, h)
         self._report.resized = resizing.to_text()
+        self._report.notes += self.source.times.notes
         for note in self.source.notes():
             self._report.notes.append(note)
             log.warning("%s: %s", self.path, note)
@@ -120,6 +121,7 @@ class LongVideo:
         try:
             with self._open() as job:
                 self._work(job)
+                self._report.notes += self.source.times.damage()
                 name = self._result_name(job.id)
                 if job.deliver(name, self._check_cancelled):
                     self._report.notes.append(f"Copied from '{job.output_path}'.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..video import (
     Deinterlace,
     Fingerprint,
+    FrameTimes,
     VideoInfo,
     VideoReader,
     check_unchanged,
@@ -42,7 +43,7 @@ class Source:
     info: VideoInfo
     resizing: Resizing
     fingerprint: Fingerprint
-    times: Sequence[int]
+    times: FrameTimes
     """Of all frames of the file, in ticks of its clock."""
     frames: range
     """Those to upscale, counted from the file's first."""

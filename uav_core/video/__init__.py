@@ -21,7 +21,7 @@ from .join import join
 from .parts import PartInfo, check_part, encode_part, part_info
 from .probe import AudioInfo, VideoInfo, probe
 from .reader import VideoReader
-from .times import count_frames, frame_times
+from .times import FrameTimes, count_frames, frame_times
 
 __all__ = [
     "CODECS",
@@ -34,6 +34,7 @@ __all__ = [
     "EncodeParams",
     "EncodeParamsError",
     "Fingerprint",
+    "FrameTimes",
     "InputChangedError",
     "PartInfo",
     "UnreadableVideoError",

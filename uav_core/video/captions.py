@@ -15,6 +15,7 @@ from av.subtitles.stream import SubtitleStream
 
 from .probe import readable
 from .sound import kept_tags
+from .times import FrameTimes
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,14 @@ class Captions:
         source: InputContainer,
         output: OutputContainer,
         container: str,
+        times: FrameTimes,
         *,
         begin: Fraction | None,
         end: Fraction | None,
         origin: Fraction,
     ) -> None:
         """Reads all of ``source``, which is of no use for anything else then."""
-        self._begin, self._end, self._origin = begin, end, origin
+        self._begin, self._end, self._origin, self._times = begin, end, origin, times
         targets = {}
         for stream in source.streams.subtitles:
             target = _add_stream(stream, output, container)
@@ -74,13 +76,10 @@ class Captions:
         self, source: InputContainer, targets: dict[int, Any]
     ) -> Iterator[tuple[Fraction, Packet]]:
         streams = [s for s in source.streams.subtitles if s.index in targets]
-        try:
-            for packet in source.demux(streams):
-                target = targets[packet.stream.index]
-                if packet.size and packet.pts is not None and bytes(packet) != _GAP:
-                    yield from self._placed(packet, target)
-        except FFmpegError as error:
-            log.warning("The subtitles are damaged and end early (%s).", error.strerror)
+        for packet in self._times.packets(source, streams):
+            target = targets[packet.stream.index]
+            if packet.pts is not None and bytes(packet) != _GAP:
+                yield from self._placed(packet, target)
 
     def _placed(self, packet: Packet, target: Any) -> Iterator[tuple[Fraction, Packet]]:
         base = Fraction(packet.time_base)
@@ -146,6 +145,7 @@ def _encoded(packet: Packet, source: Any, target: Any) -> Packet | None:
 def copy_chapters(
     source: InputContainer,
     output: OutputContainer,
+    times: FrameTimes,
     *,
     begin: Fraction | None,
     end: Fraction | None,
@@ -161,7 +161,7 @@ def copy_chapters(
     chapters: list[Any] = list(source.chapters())
     for chapter in chapters:
         base = Fraction(chapter["time_base"])
-        start, stop = chapter["start"] * base, chapter["end"] * base
+        start, stop = (times.on_clock(chapter[side] * base) for side in ("start", "end"))
         start = start if begin is None else max(start, begin)
         stop = stop if end is None else min(stop, end)
         if start < stop:

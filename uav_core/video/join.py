@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -24,6 +24,7 @@ from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
 from .probe import Path, open_video, readable
 from .sound import Sound, audio_start
+from .times import FrameTimes
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def plan_clock(
 def join(
     parts: Sequence[PartInfo],
     target: Path,
-    times: Sequence[int],
+    times: FrameTimes,
     source: Path,
     params: EncodeParams,
     *,
@@ -159,7 +160,7 @@ def join(
             replacing(target) as file,
         ):
             base = Fraction(stream.time_base or 1)
-            starts = [times[first] * base] + (audio_start(container) if first == 0 else [])
+            starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
             # Whole units, so that the frames' times stay exact.
             origin = min(starts) // base * base
             clock = plan_clock(
@@ -185,9 +186,9 @@ def join(
                 buffer_size=BLOCK,
             ) as output:
                 writer = _Writer(output, container, parts, params, clock)
-                sound = Sound(container, output, params.container, **cut)
-                captions = Captions(again, output, params.container, **cut)
-                copy_chapters(container, output, **cut)
+                sound = Sound(container, output, params.container, times, **cut)
+                captions = Captions(again, output, params.container, times, **cut)
+                copy_chapters(container, output, times, **cut)
                 writer.write((sound, captions), origin, progress, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
@@ -209,7 +210,7 @@ class _Writer:
         clock: Clock,
     ) -> None:
         self._output, self._parts, self._clock = output, parts, clock
-        self._rate = params.part_rate
+        self._rate, self._refused = params.part_rate, 0
         with _opened(parts[0]) as (_, stream):
             self._stream = output.add_stream_from_template(stream, opaque=True)
             self._headers = stream.codec_context.extradata
@@ -234,13 +235,26 @@ class _Writer:
             packet.time_base, packet.stream = base, self._stream
             for source in beside:
                 for piece in source.until(packet.dts * base + origin):
-                    self._output.mux(piece)
+                    self._mux(piece)
             self._output.mux(packet)
             progress(order + 1, frames)
         for source in beside:
             for piece in source.until(None):
                 check_cancelled()
-                self._output.mux(piece)
+                self._mux(piece)
+        if self._refused:
+            log.warning(
+                "%d damaged pieces of sound do not go into the file and are left out.",
+                self._refused,
+            )
+
+    def _mux(self, piece: Packet) -> None:
+        """Write a packet of sound or text; one that is damaged may be refused."""
+        try:
+            self._output.mux(piece)
+        except InvalidDataError as error:
+            self._refused += 1
+            log.debug("A packet does not go into the file: %s.", error.strerror)
 
     def _packets(self) -> Iterator[tuple[Packet, int]]:
         """(packet, number of its frame) of all parts, in the order of decoding."""

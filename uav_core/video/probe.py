@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from .color import Color, color_of, depth
 from .errors import UnreadableVideoError
 from .orientation import Orientation, orientation_of
+from .packets import Decoder, packets
 
 # So many are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
@@ -186,8 +187,9 @@ def probe(path: Path) -> VideoInfo:
     index, or has no video stream or no picture.
     """
     with open_video(path) as (container, stream):
-        pictures = _frames(container, stream)
-        first = _first_frame(pictures, os.fspath(path))
+        decoder = Decoder(stream, single=True)
+        pictures = (picture for _, picture in decoder.pictures(packets(container, [stream])))
+        first = _first_frame(pictures, decoder, os.fspath(path))
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -219,28 +221,19 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        yield from packet.decode()  # pyright: ignore[reportReturnType]
-
-
-def _first_frame(pictures: Iterator[av.VideoFrame], name: str) -> av.VideoFrame:
-    try:
-        first = next(pictures, None)
-    except FFmpegError as error:
+def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:
+    first = next(pictures, None)
+    if first is not None:
+        return first
+    if decoder.errors:
         raise UnreadableVideoError(
-            f"'{name}' is damaged before its first picture ({error.strerror}): nothing in it can "
-            "be shown. Copy or record it again."
-        ) from error
-    if first is None:
-        raise UnreadableVideoError(
-            f"'{name}' has a video stream without a single picture. Copy or record it again."
+            f"'{name}' is damaged: none of its {decoder.errors} pictures can be decoded. Copy or "
+            "record it again."
         )
-    return first
+    raise UnreadableVideoError(
+        f"'{name}' has a video stream without a single picture. Copy or record it again."
+    )
 
 
 def _interlaced(pictures: Iterator[av.VideoFrame]) -> bool:
-    try:
-        return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))
-    except FFmpegError:
-        return False  # damaged later on, which is no matter of this question
+    return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))
