@@ -96,6 +96,7 @@ def cached(unet: Any, name: str) -> Any:
     return node.execute(unet, 0.2, 0.0, 1.0, False).result[0]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_nothing_of_a_pass(pack, unet, watch, striped, monkeypatch):
     import latent_preview
 

@@ -325,6 +325,12 @@ def parsed(line: str) -> tuple[str, ast.Call | None, bool]:
     return name, call, optional
 
 
+def called(line: str) -> ast.Call:
+    call = parsed(line)[1]
+    assert call is not None
+    return call
+
+
 def find(name: str) -> Any:
     """What a dotted name stands for; None for what an object gets when it is made.
 
@@ -354,7 +360,7 @@ def find(name: str) -> Any:
 @cache
 def attributes(cls: type) -> frozenset[str]:
     """What objects of a class get in their own methods, and by annotation."""
-    names = set(getattr(cls, "__annotations__", ()))
+    names: set[str] = set(getattr(cls, "__annotations__", {}))
     for base in inspect.getmro(cls)[:-1]:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
@@ -440,8 +446,7 @@ def test_newer_comfyui_takes_it_too(line):
 
 
 def test_weights_are_assigned_where_patchers_stream_them(pack):
-    call = parsed("load(_, _, assign)")[1]
-    assert call is not None
+    call = called("load(_, _, assign)")
     check_call(of_text(NEWER["comfy.model_base.BaseModel.load_model_weights"]), call)
     if hasattr(find("comfy.model_patcher.ModelPatcher"), "is_dynamic"):
         check_call(signature(find("comfy.model_base.BaseModel.load_model_weights")), call)
@@ -484,9 +489,9 @@ def test_a_method_stands_for_comfyuis(pack, ours: Override):
 
 def test_the_check_sees_what_is_wrong(pack):
     with pytest.raises(TypeError):
-        check_call(of_text("a, b=1"), parsed("f(_, _, _)")[1] or ast.Call())
+        check_call(of_text("a, b=1"), called("f(_, _, _)"))
     with pytest.raises(TypeError):
-        check_call(of_text("a, b=1"), parsed("f(_, c)")[1] or ast.Call())
+        check_call(of_text("a, b=1"), called("f(_, c)"))
     with pytest.raises(AttributeError):
         find("comfy.model_management.no_such_function")
     with pytest.raises(AttributeError):
