@@ -252,7 +252,7 @@ def test_copies_in_a_folder_give_a_file_each(clip, tmp_path):
 def test_all_of_a_folder_and_its_sub_folders_is_upscaled(clip, tmp_path, caplog):
     write_clip(clip.parent / "clip.gif", 2, codec="gif", pixel_format="rgb8", size=(24, 16))
     (clip.parent / "deep").mkdir()
-    write_clip(clip.parent / "deep" / "CLIP.MTS", 2, size=(24, 16))
+    write_clip(clip.parent / "deep" / "CLIP.MTS", 12, size=(24, 16))
     out = tmp_path / "out"
     with caplog.at_level(logging.INFO):
         assert cli.main([str(clip.parent), str(out), "--sub-folders", *FAST]) == 0

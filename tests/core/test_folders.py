@@ -6,7 +6,8 @@ import wave
 from fractions import Fraction
 from pathlib import Path
 
-import av
+import av.codec.codec
+import av.error
 import numpy as np
 import pytest
 from video_files import write_clip
@@ -14,6 +15,7 @@ from video_files import write_clip
 from uav_core import InputError
 from uav_core.folders import plan_folder
 from uav_core.jobs import FOLDER
+from uav_core.video import VideoReader, probe
 
 BASE = Fraction(1, 25)
 CONTAINERS = (".mp4", ".mkv", ".mov")
@@ -54,11 +56,16 @@ def folder(tmp_path) -> Path:
 def test_every_kind_of_video_is_found(folder, ending, codec, pixel_format, size):
     try:
         path = folder / f"clip{ending}"
-        write_clip(path, 3, codec=codec, pixel_format=pixel_format, size=size, base=BASE)
+        write_clip(path, 12, codec=codec, pixel_format=pixel_format, size=size, base=BASE)
     except (ValueError, av.error.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         pytest.skip(f"this PyAV cannot write it: {error}")
-    videos, left_out = plan(folder)
-    assert list(videos) == [f"clip{ending}"] and not left_out
+    assert (probe(path).width, len(list(VideoReader(path)))) == (size[0], 12)
+    for name in (path.name, "clip"):  # by content, with or without an ending
+        path = path.rename(folder / name)
+        videos, left_out = plan(folder)
+        assert list(videos) == [name] and not left_out
+    path.rename(folder / f"clip{ending}")
+    videos, _ = plan(folder)
     expected = ending.lower() if ending.lower() in CONTAINERS else ".mp4"
     assert videos[f"clip{ending}"].name == f"clip{expected}"
 

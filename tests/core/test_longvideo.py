@@ -25,7 +25,6 @@ from uav_core.flow import estimate_flows
 from uav_core.guidance import GuidanceRange
 from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
-from uav_core.longvideo.source import NO_ALPHA
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
 from uav_core.scenes import SceneParams
@@ -434,7 +433,8 @@ def test_transparency_that_is_lost_is_told(tmp_path):
     params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
     report = run(source, tmp_path / "out", params, status=told.append)
     assert report.frames_made == 3
-    assert NO_ALPHA in told and NO_ALPHA in report.to_text()
+    note = "Left out: transparency: 'Upscale Alpha' keeps it, for clips."
+    assert note in told and note in report.to_text()
 
 
 def test_tiles_are_used_when_asked_for(clips, tmp_path):

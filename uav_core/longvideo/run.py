@@ -114,7 +114,7 @@ class LongVideo:
         self._report.frames, self._report.size = len(self.source.frames), (w, h)
         self._report.resized = resizing.to_text()
         self._report.notes += self.source.times.notes
-        for note in self.source.notes():
+        for note in self.source.notes(self.encode):
             self._report.notes.append(note)
             log.warning("%s: %s", self.path, note)
             self._status(note)
@@ -387,8 +387,12 @@ def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
 
 
 def plain(encode: EncodeParams) -> dict[str, object]:
-    """Encoder settings as plain values."""
+    """Encoder settings as plain values; without an HDR master's where it has none.
+
+    So jobs begun before these were known go on.
+    """
     return {
         name: value if isinstance(value, int | float | str | None) else str(value)
         for name, value in asdict(encode).items()
+        if value or name not in ("mastering", "light_level")
     }

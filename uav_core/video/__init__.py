@@ -5,6 +5,7 @@ Memory does not grow with the length of the video.
 
 from .choices import CODECS, EncodeParams, available_codecs
 from .color import Color
+from .contents import Holding, contents
 from .deinterlace import Deinterlace, check_deinterlace, deinterlaces
 from .errors import (
     BadPartError,
@@ -35,6 +36,7 @@ __all__ = [
     "EncodeParamsError",
     "Fingerprint",
     "FrameTimes",
+    "Holding",
     "InputChangedError",
     "PartInfo",
     "UnreadableVideoError",
@@ -46,6 +48,7 @@ __all__ = [
     "check_deinterlace",
     "check_part",
     "check_unchanged",
+    "contents",
     "count_frames",
     "deinterlaces",
     "encode_part",

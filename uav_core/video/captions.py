@@ -103,10 +103,47 @@ class Captions:
         yield start, written
 
 
+def caption_codec(source: SubtitleStream) -> str:
+    """FFmpeg's name of the kind of subtitles."""
+    context: Any = source.codec_context
+    return context.codec.canonical_name if context is not None else "an unknown format"
+
+
+def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
+    """What becomes of a stream of subtitles, and how: as a Holding says it."""
+    name, context = caption_codec(source), source.codec_context
+    if name not in _TEXT:
+        return "left out", "they are pictures, drawn for the source's size"
+    if name in _COPIED[container]:
+        return "kept", ""
+    if context is not None and hasattr(context, "encode_subtitle"):
+        return "converted", f"they become {_ENCODER[container]}"
+    return "left out", f"this PyAV cannot convert them for {container}; .mkv holds them"
+
+
+def attachments_of(source: InputContainer) -> tuple[Any, ...]:
+    """Fonts and other files that travel in a source; an older PyAV sees none."""
+    return tuple(getattr(source.streams, "attachments", ()))
+
+
+def keeps_attachments(container: str) -> bool:
+    """Whether this PyAV can write attachments into such a file."""
+    return container == ".mkv" and hasattr(OutputContainer, "add_attachment")
+
+
+def copy_attachments(source: InputContainer, output: OutputContainer, container: str) -> None:
+    """Give the output the source's attachments; before the first packet is written."""
+    if keeps_attachments(container):
+        for number, attachment in enumerate(attachments_of(source), start=1):
+            name = attachment.name or f"attachment {number}"
+            kind = attachment.mimetype or "application/octet-stream"
+            output.add_attachment(name, kind, attachment.data)
+
+
 def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
     """The stream of the finished file, or None if it cannot have these subtitles."""
     context: Any = source.codec_context  # None for what FFmpeg has no decoder for
-    name = context.codec.canonical_name if context is not None else "an unknown format"
+    name = caption_codec(source)
     language = readable(source.metadata).get("language", "no language")
     if name not in _TEXT:
         log.warning("Subtitles (%s) in %s are no text and are not kept.", language, name)

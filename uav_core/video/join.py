@@ -17,13 +17,14 @@ from av.video.stream import VideoStream
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from .captions import Captions, copy_chapters
+from .captions import Captions, copy_attachments, copy_chapters
 from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
 from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
 from .probe import Path, open_video, readable
 from .sound import Sound, audio_start
+from .timecode import copy_timecode
 from .times import FrameTimes
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ def join(
 ) -> int:
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
 
-    Text subtitles and chapters are kept as well, where PyAV and the container allow it.
+    Text subtitles, chapters, attachments and the timecode are kept as well, where PyAV and the
+    container allow it; ``contents`` says what becomes of everything.
 
     Frames are shown when the source shows them, counted from where its picture or its sound
     starts. Audio packets are copied where the container can hold their codec and encoded to AAC,
@@ -189,6 +191,8 @@ def join(
                 sound = Sound(container, output, params.container, times, **cut)
                 captions = Captions(again, output, params.container, times, **cut)
                 copy_chapters(container, output, times, **cut)
+                copy_attachments(container, output, params.container)
+                copy_timecode(container, output, params.rate, first)
                 writer.write((sound, captions), origin, progress, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(

@@ -14,12 +14,14 @@ import av
 import av.stream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from .color import Color, color_of, depth
 from .errors import UnreadableVideoError
 from .orientation import Orientation, orientation_of
 from .packets import Decoder, packets
+from .side_data import has_alpha, light_level, mastering_display
 
 # So many are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
@@ -70,16 +72,17 @@ class VideoInfo:
     interlaced: bool
     """Whether one of its first pictures says that it is two fields, taken one after the other."""
     audio: tuple[AudioInfo, ...]
+    has_alpha: bool = False
+    """Whether there is transparency, in its pictures or beside them."""
+    mastering: str = ""
+    """The display an HDR master was made on, as ``mastering_display`` has it."""
+    light_level: str = ""
+    """As ``light_level`` has it."""
 
     @property
     def rotation(self) -> int:
         """Degrees clockwise by which players turn the coded picture."""
         return self.orientation.rotation
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether its pictures carry transparency."""
-        return any(c.is_alpha for c in av.VideoFormat(self.pixel_format).components)
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -218,7 +221,15 @@ def probe(path: Path) -> VideoInfo:
                 for s in container.streams.audio
                 if s.codec_context is not None
             ),
+            has_alpha=has_alpha(stream, _first_packet(path), first),
+            mastering=mastering_display(first),
+            light_level=light_level(first),
         )
+
+
+def _first_packet(path: Path) -> Packet | None:
+    with open_video(path) as (container, stream):
+        return next((packet for packet in packets(container, [stream]) if packet.size), None)
 
 
 def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:

@@ -99,11 +99,17 @@ class Track:
         return packet
 
 
+def encoder_for(source: AudioStream, container: str) -> str | None:
+    """What a stream is encoded with on its way into a container; None if it is copied."""
+    name = source.codec_context.codec.canonical_name
+    return None if name in _COPIED.get(container, (name,)) else _ENCODER[container]
+
+
 def _add_stream(
     source: AudioStream, output: OutputContainer, container: str
 ) -> tuple[bool, AudioStream]:
-    name = source.codec_context.codec.canonical_name
-    if name in _COPIED.get(container, (name,)):
+    name, encoder = source.codec_context.codec.canonical_name, encoder_for(source, container)
+    if encoder is None:
         try:
             return True, output.add_stream_from_template(source, opaque=True)
         except ValueError:
