@@ -14,7 +14,16 @@ from torch import Tensor
 from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..fallback import StepDown
-from ..jobs import Job, JobInputs, JobPlan, check_space, disk_needed, human_bytes
+from ..jobs import (
+    Job,
+    JobInputs,
+    JobPlan,
+    JobSummary,
+    check_space,
+    disk_needed,
+    human_bytes,
+    with_other_weights,
+)
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, PartInfo, encode_part, join, part_info
@@ -31,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # How often the input is looked at while the run reads it.
 CHECK_EVERY_PARTS = 4
+# Names in ``Engine.weights`` of what comes from files: a new version of one is no other wish.
+WEIGHT_FILES = ("unet", "vae", "flow", "texts")
 # While other runs work on all that is left: how often it is looked at, and said again.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
@@ -103,9 +114,7 @@ class LongVideo:
         self._report.frames, self._report.size = len(self.source.frames), (w, h)
         self._report.resized = resizing.to_text()
         for note in self.source.notes():
-            self._report.notes.append(note)
-            log.warning("%s: %s", self.path, note)
-            self._status(note)
+            self._note(note)
         try:
             with self._open() as job:
                 self._work(job)
@@ -114,6 +123,11 @@ class LongVideo:
             self._close_scene()
         self._report.seconds = time.monotonic() - started
         return self._report
+
+    def _note(self, note: str) -> None:
+        self._report.notes.append(note)
+        log.warning("%s: %s", self.path, note)
+        self._status(note)
 
     # --- the job ---------------------------------------------------------------------------
 
@@ -133,6 +147,8 @@ class LongVideo:
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs.mkdir(parents=True, exist_ok=True)
+        for job, changed in with_other_weights(self.jobs, inputs, WEIGHT_FILES):
+            self._note(other_weights(job, changed))
         return Job.open(
             self.jobs,
             inputs,
@@ -352,6 +368,22 @@ class LongVideo:
             check_cancelled=self._check_cancelled,
         )
         job.finish(name, keep_parts=False)
+
+
+def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
+    """What to know of a job on the same video with the same settings but other weights."""
+    if job.output is not None:
+        kept = f"Its video {job.output} stays as it is."
+    else:
+        kept = (
+            f"Its frames stay in {job.folder}, and it goes on there when it is run with the "
+            "weights it began with."
+        )
+    return (
+        f"The weights have changed ({', '.join(changed)}) since job {job.id[:8]} made "
+        f"{job.frames_done} of {job.frames} frames of this video with these settings. Frames of "
+        f"different weights do not go together: all are made with the weights chosen now. {kept}"
+    )
 
 
 def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
