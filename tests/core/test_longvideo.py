@@ -79,7 +79,12 @@ def clips(tmp_path_factory) -> dict[str, Path]:
 class Engine(CoreEngine):
     """The core's engine; ``trouble(stage, setting)`` is asked before every piece of work."""
 
-    def __init__(self, params: LongVideoParams = PARAMS, trouble=lambda stage, setting: None):
+    def __init__(
+        self,
+        params: LongVideoParams = PARAMS,
+        trouble=lambda stage, setting: None,
+        unet: str = "00" * 8,
+    ):
         super().__init__(
             tiny.unet(),
             tiny.vae("vae_video"),
@@ -91,7 +96,7 @@ class Engine(CoreEngine):
             noise_level=params.noise_level,
             flow_iterations=params.flow_iterations,
             color=params.color,
-            hashes={"all": "00" * 8},
+            hashes={"unet": unet, "vae": "11" * 8},
         )
         self.trouble = trouble
 
@@ -108,8 +113,8 @@ class Engine(CoreEngine):
         return super().decode(latents, frames, setting)
 
 
-def run(source: Path, folder: Path, params=PARAMS, encode=LOSSLESS, trouble=None, **options):
-    engine = Engine(params, trouble) if trouble else Engine(params)
+def run(source, folder, params=PARAMS, encode=LOSSLESS, trouble=None, unet="00" * 8, **options):
+    engine = Engine(params, trouble, unet) if trouble else Engine(params, unet=unet)
     return LongVideo(source, folder, engine, params, encode, **options).run()
 
 
@@ -225,6 +230,37 @@ def test_other_settings_are_another_job(clips, whole, tmp_path):
 
 class Stop(Exception):
     """Cancelled, or crashed."""
+
+
+def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
+    """A new version of a weight file meets a job half done, and later one that is finished."""
+
+    def stop_late(stage: str, setting: Setting) -> None:
+        if any(tmp_path.glob("jobs/*/part_000000.mkv")):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], tmp_path, trouble=stop_late)
+    (old,) = (tmp_path / "jobs").glob("*")
+    before = {path.name: path.read_bytes() for path in old.iterdir() if "lock" not in path.name}
+    assert "part_000000.mkv" in before
+
+    said: list[str] = []
+    other = run(clips["both"], tmp_path, unet="22" * 8, status=said.append)
+    assert other.frames_before == 0 and other.frames_made == FRAMES
+    (note,) = (n for n in other.notes if "The weights have changed (unet)" in n)
+    assert note in said and note in other.to_text()
+    assert f"job {old.name[:8]} made 5 of {FRAMES} frames" in note and str(old) in note
+    assert {path.name: path.read_bytes() for path in old.iterdir() if path.name in before} == before
+
+    # With the old weights it goes on, and says of the other that its video stays.
+    again = run(clips["both"], tmp_path)
+    assert again.frames_before == 5
+    assert Path(again.output).read_bytes() == whole.read_bytes()
+    (note,) = (n for n in again.notes if "The weights have changed" in n)
+    assert f"Its video {Path(other.output).name} stays" in note and Path(other.output).exists()
+    # Another wish is no change of weights.
+    assert not run(clips["both"], tmp_path, replace(PARAMS, seed=4)).notes
 
 
 def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path):

@@ -10,7 +10,9 @@ from PIL import Image
 
 from uav_core.errors import InputError
 from uav_core.training import clips, sources
-from uav_core.training.clips import ClipSource, Path2D, Picture, film, held_out
+from uav_core.training.clips import ClipSource, Path2D, Picture, film, held_out, held_out_mild
+from uav_core.training.degrade import DegradationParams
+from uav_core.training.evaluate import low_resolution
 
 
 def waves(height: int, width: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -113,6 +115,22 @@ def test_held_out_clips_are_fixed(folder, monkeypatch):
         assert a.name == b.name
         assert a.frames.shape == (3, 16, 48, 64)
         assert torch.equal(a.frames, b.frames)
+
+
+def test_the_mild_half_is_the_same_clips_less_damaged(folder, monkeypatch):
+    monkeypatch.setattr(clips, "HELD_OUT_SIZE", (64, 48))
+    frames = {clip.name: clip.frames for clip in held_out(folder)}
+    mild = held_out_mild(folder)
+    assert [clip.name for clip in mild] == [f"{n}_{k}" for n, k in clips.HELD_OUT_MILD.items()]
+    assert len(mild) == len(frames) / 2
+    damage = {True: 0.0, False: 0.0}
+    for number, (clip, name) in enumerate(zip(mild, clips.HELD_OUT_MILD, strict=True)):
+        assert torch.equal(clip.frames, frames[name])
+        ideal = torch.nn.functional.avg_pool3d(clip.frames[None], (1, 4, 4))
+        for other in (clip, replace(clip, degradation=DegradationParams())):
+            found = low_resolution(other, number) - ideal
+            damage[other is clip] += float(found.abs().mean()) / len(mild)
+    assert 0 < damage[True] < 0.8 * damage[False], damage
 
 
 def test_a_known_pan_gives_a_known_shift():

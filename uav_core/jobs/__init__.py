@@ -1,6 +1,6 @@
 """Long video jobs on disk: identity, manifest, folder, space, cleaning. Standard library only."""
 
-from .clean import JobSummary, clean, list_jobs, remove_job
+from .clean import JobSummary, clean, list_jobs, remove_job, with_other_weights
 from .disk import check_space, disk_needed, human_bytes
 from .errors import (
     DamagedManifestError,
@@ -48,4 +48,5 @@ __all__ = [
     "plain_name",
     "remove_job",
     "weights_hash",
+    "with_other_weights",
 ]

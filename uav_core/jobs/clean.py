@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
 from .errors import DamagedManifestError, JobBusyError, JobError
 from .files import is_plain, name_error
-from .identity import is_job_id
+from .identity import JobInputs, is_job_id
 from .lock import JobLock, is_locked, runs_in
 from .manifest import FINISHED, now
 from .manifest_file import read_manifest
@@ -42,6 +43,7 @@ class JobSummary:
     busy: bool
     problem: str = ""
     output: str | None = None
+    inputs: JobInputs | None = None
 
 
 def list_jobs(root: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
@@ -59,6 +61,27 @@ def list_jobs(root: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
         raise name_error(error, base, "listing") from error
     found = [_summary(base / name) for name in sorted(names) if is_job_id(name)]
     return tuple(sorted((job for job in found if job), key=lambda job: (-job.age, job.id)))
+
+
+def with_other_weights(
+    root: str | os.PathLike[str], inputs: JobInputs, files: Collection[str]
+) -> Iterator[tuple[JobSummary, tuple[str, ...]]]:
+    """Jobs under ``root`` that differ from ``inputs`` only in weights, and in which of ``files``.
+
+    ``files`` are the names of weights that count; a job that differs in others is another job by
+    choice, and passed over. Raises as ``list_jobs``.
+    """
+    for job in list_jobs(root):
+        known = job.inputs
+        if known is None or (known.fingerprint, known.settings) != (
+            inputs.fingerprint,
+            inputs.settings,
+        ):
+            continue
+        both = {*known.weights, *inputs.weights}
+        changed = {name for name in both if known.weights.get(name) != inputs.weights.get(name)}
+        if changed and changed <= {*files}:
+            yield job, tuple(sorted(changed))
 
 
 def clean(
@@ -133,6 +156,7 @@ def _summary(folder: Path) -> JobSummary | None:
         age=max(0, now() - manifest.updated),
         status=manifest.status,
         output=manifest.output and manifest.output.name,
+        inputs=manifest.inputs,
     )
 
 

@@ -18,12 +18,14 @@ from ..jobs import (
     Job,
     JobInputs,
     JobPlan,
+    JobSummary,
     check_space,
     check_target,
     disk_needed,
     human_bytes,
     job_id,
     output_name,
+    with_other_weights,
 )
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 # How often the input is looked at while the run reads it.
 CHECK_EVERY_PARTS = 4
+# Names in ``Engine.weights`` of what comes from files: a new version of one is no other wish.
+WEIGHT_FILES = ("unet", "vae", "flow", "texts")
 # While other runs work on all that is left: how often it is looked at, and said again.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
@@ -115,9 +119,7 @@ class LongVideo:
         self._report.resized = resizing.to_text()
         self._report.notes += self.source.times.notes
         for note in self.source.notes(self.encode):
-            self._report.notes.append(note)
-            log.warning("%s: %s", self.path, note)
-            self._status(note)
+            self._note(note)
         try:
             with self._open() as job:
                 self._work(job)
@@ -130,6 +132,11 @@ class LongVideo:
             self._close_scene()
         self._report.seconds = time.monotonic() - started
         return self._report
+
+    def _note(self, note: str) -> None:
+        self._report.notes.append(note)
+        log.warning("%s: %s", self.path, note)
+        self._status(note)
 
     # --- the job ---------------------------------------------------------------------------
 
@@ -149,6 +156,8 @@ class LongVideo:
         )
         name = self._result_name(job_id(inputs))
         check_target(self.folder, name)
+        for job, changed in with_other_weights(self.jobs, inputs, WEIGHT_FILES):
+            self._note(other_weights(job, changed))
         return Job.open(
             self.jobs,
             inputs,
@@ -377,6 +386,22 @@ class LongVideo:
             check_cancelled=self._check_cancelled,
         )
         job.finish(name, keep_parts=False)
+
+
+def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
+    """What to know of a job on the same video with the same settings but other weights."""
+    if job.output is not None:
+        kept = f"Its video {job.output} stays as it is."
+    else:
+        kept = (
+            f"Its frames stay in {job.folder}, and it goes on there when it is run with the "
+            "weights it began with."
+        )
+    return (
+        f"The weights have changed ({', '.join(changed)}) since job {job.id[:8]} made "
+        f"{job.frames_done} of {job.frames} frames of this video with these settings. Frames of "
+        f"different weights do not go together: all are made with the weights chosen now. {kept}"
+    )
 
 
 def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:

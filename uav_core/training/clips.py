@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .degrade import MILD, DegradationParams
 from .sources import HELD_OUT_PIECES, INDEX
 
 # Photographs that training never sees: buildings, fur, water, rock, people, metal, print and night.
@@ -48,6 +49,21 @@ HELD_OUT_PAIRS = (
     ("boats", "castle"),
     ("dune", "lattice"),
 )
+# The mild half: every second of these clips again, degraded as `degrade.MILD` names it.
+HELD_OUT_MILD = {
+    "castle": "clean",
+    "friends": "web",
+    "lattice": "clean",
+    "dune": "web",
+    "coffee": "clean",
+    "astronaut": "web",
+    "stream_friends": "clean",
+    "peaks_astronaut": "web",
+    "film_01630": "clean",
+    "film_06360": "web",
+    "film_10130": "clean",
+    "city_00140": "web",
+}
 
 # Photo pixels per clip pixel. Below 1.3 a photograph has too little detail between the pixels of
 # the clip; above 2.6 the double grid would leave pixels out.
@@ -64,6 +80,7 @@ class HeldOutClip:
 
     name: str
     frames: Tensor
+    degradation: DegradationParams = field(default_factory=DegradationParams)
 
 
 @dataclass(frozen=True)
@@ -436,6 +453,15 @@ def held_out(folder: str | Path) -> list[HeldOutClip]:
             part = part[:, :, : part.shape[1] * 4 // 3]
         clips.append(HeldOutClip(name, _to_clip(np.array(part), height, width)))
     return clips
+
+
+def held_out_mild(folder: str | Path) -> list[HeldOutClip]:
+    """The mild half: clips of ``HELD_OUT_MILD`` with the degradation named there."""
+    clips = {clip.name: clip for clip in held_out(folder)}
+    return [
+        replace(clips[name], name=f"{name}_{kind}", degradation=MILD[kind])
+        for name, kind in HELD_OUT_MILD.items()
+    ]
 
 
 def _names(folder: Path) -> dict[str, list[str]]:

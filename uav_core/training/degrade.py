@@ -47,6 +47,31 @@ class DegradationParams:
     """How far a setting may move over a clip, as a share of its range."""
 
 
+# What people mostly upscale is not damaged as above. The resolution is low, and little else.
+MILD = {
+    # As an image or video generator leaves it: clean, at times a little soft.
+    "clean": DegradationParams(
+        first_blur=(0.2, 1.5),
+        first_scale=(1.0, 1.0),
+        second_blur_chance=0.0,
+        noise_chance=0.0,
+        jpeg_chance=0.0,
+        video_chance=0.0,
+    ),
+    # As a web site hands it out: shrunk once or twice, hardly noisy, compressed.
+    "web": DegradationParams(
+        first_blur=(0.2, 1.5),
+        first_scale=(0.5, 1.0),
+        second_blur_chance=0.0,
+        noise=(0.0, 3.0),
+        noise_chance=0.5,
+        jpeg_chance=0.0,
+        crf=(20.0, 28.0),
+        video_chance=1.0,
+    ),
+}
+
+
 def degrade(
     clip: Tensor, rng: np.random.Generator, params: DegradationParams | None = None
 ) -> Tensor:

@@ -2,6 +2,7 @@
 
     python -m uav_core.training.evaluate --data DATA --weights weights --output report
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --ablation
+    python -m uav_core.training.evaluate --data DATA --weights weights --output report --mild
 
 Every held-out clip is degraded with fixed settings, upscaled as the shipped workflow does it, and
 measured beside the bicubic enlargement of the same low-resolution frames. Leaves
@@ -33,7 +34,7 @@ from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
 from ..noise import LATENT, LOW_RES, frame_noise
 from ..pipeline import bicubic, decode, load_vae, sample
-from .clips import HeldOutClip, held_out
+from .clips import HeldOutClip, held_out, held_out_mild
 from .degrade import degrade
 from .export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
 from .temporal import temporal_bypassed
@@ -98,7 +99,7 @@ class Row:
 def low_resolution(clip: HeldOutClip, number: int) -> Tensor:
     """(1, 3, t, h / 4, w / 4): the fixed degradation of a held-out clip."""
     rng = np.random.default_rng([DEGRADATION_SEED, number])
-    return degrade(clip.frames, rng)[None]
+    return degrade(clip.frames, rng, clip.degradation)[None]
 
 
 @torch.inference_mode()
@@ -221,13 +222,17 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     parser.add_argument("--ablation", action="store_true", help="every setting, not the default")
+    parser.add_argument(
+        "--mild", action="store_true", help="the mild half: clean or compressed, not damaged"
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th clip only")
     parser.add_argument("--threads", type=int, help="CPU threads")
     o = parser.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
     o.output.mkdir(parents=True, exist_ok=True)
-    clips = list(enumerate(held_out(o.data)))[:: o.every]
+    chosen = held_out_mild(o.data) if o.mild else held_out(o.data)
+    clips = list(enumerate(chosen))[:: o.every]
     ways = ABLATION if o.ablation else (BASE,)
     rows = judge(Weights.load(o.weights), clips, ways, o.output)
     found = verdict(rows, BASE.name)
