@@ -10,11 +10,12 @@ from typing import Any
 import graph
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from bench.measure import relative_difference, seconds
 from uav_core import included
 
-from .items import CheckFailedError, Item, Values, check_at_most
+from .items import CheckFailedError, Item, NotPossibleError, Values, check_at_most
 from .loaders import HALF
 from .place import Place
 from .small import sample_inputs
@@ -35,6 +36,8 @@ def of_a_file(place: Place) -> Values:
 @torch.inference_mode()
 def compiled(place: Place, name: str) -> Values:
     """The same samples as without, in no more graphs than one."""
+    if not place.tiny and not has_triton():
+        raise NotPossibleError("inductor needs Triton, which does not work here")
     node: Any = import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
     model = place.pack.nodes.load.LoadUNet.execute(name, "default").result[0]
     case = sample_inputs(model.model.params.context_dim, place.small_size)

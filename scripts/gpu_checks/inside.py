@@ -22,7 +22,9 @@ def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
     """ComfyUI with its folders below ``base``; the pack, imported into it."""
     lay_folders(base, {SHIM.name: SHIM})
     sys.path.insert(0, str(comfyui))
-    cpu = [] if has_accelerator(Path(sys.executable)) else ["--cpu"]
+    # Attention as on a card: no compiler follows the one that ComfyUI takes on a CPU.
+    on_cpu = ["--cpu", "--use-pytorch-cross-attention"]
+    cpu = [] if has_accelerator(Path(sys.executable)) else on_cpu
     sys.argv = ["main.py", "--base-directory", str(base), *cpu]
     importlib.import_module("main")
     if cpu:
