@@ -161,6 +161,16 @@ def test_tracks_that_go_and_change_are_named(tmp_path):
     assert sound.startswith("Converted") and sound.endswith("it becomes aac.")
 
 
+def test_sound_without_a_decoder_is_named(tmp_path):
+    path = crowded(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+    said = rows(path)
+    assert (
+        "Left out: sound (ger, an unknown codec): this PyAV has no decoder for it." in said
+    ), said
+    assert joined(path, ".mkv").exists()
+
+
 @needs_attachments
 def test_fonts_are_kept_in_matroska_and_said_elsewhere(tmp_path):
     path = crowded(tmp_path / "a.mkv")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..callbacks import Progress, ignore
@@ -29,7 +31,7 @@ from ..jobs import (
 )
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
-from ..video import CODECS, EncodeParams, PartInfo, encode_part, join, part_info
+from ..video import CODECS, EncodeParams, PartInfo, VideoError, encode_part, join, part_info
 from .engine import Engine
 from .forecast import Forecast
 from .ladders import Ladders
@@ -190,6 +192,8 @@ class LongVideo:
             return
         if job.alone():
             self._check_name(job)
+            if left == plan.frames:
+                self._rehearse()
         self._job, self.ladders = job, Ladders.of(self.params, *self.source.size)
         self.ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in plan.scenes]
@@ -376,16 +380,37 @@ class LongVideo:
         name = self._result_name(job.id)
         self._check_name(job)
         self._status("joining the parts")
+        try:
+            self._join_into(self.folder / name, part_infos(job, self.encode))
+        except VideoError as error:
+            raise type(error)(
+                f"{error} All frames are made and kept in '{job.folder}': once the cause is gone, "
+                "the same run again only joins them."
+            ) from error
+        job.finish(name, keep_parts=False)
+
+    def _rehearse(self) -> None:
+        """Join one black frame with what the source has beside its pictures.
+
+        So what the end would refuse is refused before the first pass: a size that the encoder does
+        not take, sound that the container cannot hold.
+        """
+        w, h = self._report.size
+        black = torch.full((1, 1, 1), -1.0).expand(3, h, w)
+        with tempfile.TemporaryDirectory(prefix="uav_") as folder:
+            part = encode_part(Path(folder, "part.mkv"), [black], self.encode, (w, h))
+            self._join_into(Path(folder, f"joined{self.encode.container}"), [part])
+
+    def _join_into(self, target: Path, parts: Sequence[PartInfo]) -> None:
         join(
-            part_infos(job, self.encode),
-            self.folder / name,
+            parts,
+            target,
             self.source.times,
             self.path,
             self.encode,
             first=self.source.frames.start,
             check_cancelled=self._check_cancelled,
         )
-        job.finish(name, keep_parts=False)
 
 
 def other_weights(job: JobSummary, changed: Sequence[str]) -> str:

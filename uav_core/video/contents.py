@@ -83,10 +83,12 @@ def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Itera
                 f"another video track ({_codec(stream)})", "left out", "the first is upscaled"
             )
     for stream in container.streams.audio:
-        what = f"sound ({_language(stream)}{_codec(stream)}, {stream.layout.name})"
         if stream.codec_context is None:
+            what = f"sound ({_language(stream)}{_codec(stream)})"
             yield Holding(what, "left out", "this PyAV has no decoder for it")
-        elif (encoder := encoder_for(stream, ending)) is None:
+            continue
+        what = f"sound ({_language(stream)}{_codec(stream)}, {stream.layout.name})"
+        if (encoder := encoder_for(stream, ending)) is None:
             yield Holding(what, "kept")
         else:
             yield Holding(what, "converted", f"{ending} does not hold it; it becomes {encoder}")
