@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 
+import av
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
@@ -46,6 +47,8 @@ _ENDS = 4096
 """Bytes at either end of a packet by which it is known again."""
 # Least frames of a piece of a damaged file.
 _PIECE = 50
+# Seconds, and share of the length, by which a file is shorter than it says without a word.
+_SHORT, _SHORT_SHARE = 0.25, 0.02
 # Seconds by which a picture may be shown after it is decoded.
 _LONGEST_DELAY = 10
 
@@ -206,6 +209,7 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> 
         raise UnreadableVideoError(
             f"'{name}' has a video stream without a single picture. Copy or record it again."
         )
+    times.notes += scan.early_end()
     if len(times) < scan.stated:
         log.warning("%d of the %d frames that the file lists can be read.", len(times), scan.stated)
     for note in times.notes:
@@ -253,6 +257,7 @@ class _Scan:
         untimed = bool(flags & Flags.no_timestamps.value)
         self.by_bytes = (broken or untimed) and not flags & Flags.no_byte_seek.value
         self.stated = stream.frames
+        self._seconds = 0.0 if self.by_bytes else (container.duration or 0) / av.time_base
         self.base = Fraction(stream.time_base or 1)
         rate = stream.average_rate or stream.guessed_rate or 25
         self.step = max(1, round(1 / (rate * self.base)))
@@ -272,6 +277,18 @@ class _Scan:
             track.mark_strays()
         self.segments, of_run = find_segments(self.track, list(self.sound.values()))
         self._firsts, self._of_run = [run.first for run in self.track.runs], of_run
+
+    def early_end(self) -> list[str]:
+        """That the file holds less than it says it does."""
+        tracks = (self.track, *self.sound.values(), *self.texts.values())
+        ends = [run.stop for t in tracks for run in t.runs[-1:]]
+        end, least = max(ends, default=0.0), max(_SHORT, _SHORT_SHARE * self._seconds)
+        if len(self.segments) > 1 or self._seconds - end < least:
+            return []
+        return [
+            f"The file says that it lasts {self._seconds:.1f} s and holds {end:.1f} s: it is "
+            "damaged or was not copied whole."
+        ]
 
     def _read(
         self,
