@@ -165,9 +165,7 @@ def test_sound_without_a_decoder_is_named(tmp_path):
     path = crowded(tmp_path / "a.mkv")
     path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
     said = rows(path)
-    assert (
-        "Left out: sound (ger, an unknown codec): this PyAV has no decoder for it." in said
-    ), said
+    assert "Left out: sound (ger, an unknown codec): this PyAV has no decoder for it." in said, said
     assert joined(path, ".mkv").exists()
 
 
