@@ -25,7 +25,8 @@ def items(place: Place) -> Iterator[Item]:
     """The included weights first: they compile in less time."""
     name = included.UNET + included.MARK
     yield Item("included weights", partial(compiled, place, name), 60)
-    yield Item("released size", partial(of_a_file, place), 120)
+    if not place.tiny:  # of as many layers, which is what the time goes by
+        yield Item("released size", partial(of_a_file, place), 120)
 
 
 def of_a_file(place: Place) -> Values:
