@@ -39,7 +39,7 @@ def of_a_file(place: Place) -> Values:
 
 @torch.inference_mode()
 def compiled(place: Place, name: str) -> Values:
-    """The same samples as without, in no more graphs than one."""
+    """The same samples as without; the number of graphs is reported."""
     if not place.tiny and not has_triton():
         raise NotPossibleError("inductor needs Triton, which does not work here")
     node: Any = import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
