@@ -20,12 +20,16 @@ from .loaders import HALF
 from .place import Place
 from .small import sample_inputs
 
+TINY_SIZE = (3, 16, 24)
+"""On a CPU, as in the tests of compiling: *aot_eager* fails in a group norm at frames of 4x4."""
+
 
 def items(place: Place) -> Iterator[Item]:
     """The included weights first: they compile in less time."""
     name = included.UNET + included.MARK
     yield Item("included weights", partial(compiled, place, name), 60)
-    yield Item("released size", partial(of_a_file, place), 120)
+    if not place.tiny:  # of as many layers, which is what the time goes by
+        yield Item("released size", partial(of_a_file, place), 120)
 
 
 def of_a_file(place: Place) -> Values:
@@ -35,12 +39,13 @@ def of_a_file(place: Place) -> Values:
 
 @torch.inference_mode()
 def compiled(place: Place, name: str) -> Values:
-    """The same samples as without, in no more graphs than one."""
+    """The same samples as without; the number of graphs is reported."""
     if not place.tiny and not has_triton():
         raise NotPossibleError("inductor needs Triton, which does not work here")
     node: Any = import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
     model = place.pack.nodes.load.LoadUNet.execute(name, "default").result[0]
-    case = sample_inputs(model.model.params.context_dim, place.small_size)
+    size = TINY_SIZE if place.tiny else place.small_size
+    case = sample_inputs(model.model.params.context_dim, size)
 
     def samples(model: Any) -> Tensor:
         return graph.sample_case(place.pack, model, case).float().cpu()

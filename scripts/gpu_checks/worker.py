@@ -27,7 +27,7 @@ DEVICE_BROKEN = 3
 """Exit code where the device is of no use to this process any more."""
 LIMIT, TIMES = 120.0, 8.0
 """An item that takes this many seconds, and so many times what it is said to take, hangs."""
-CPU_LIMIT = 900.0
+CPU_LIMIT = 3600.0
 """The same without a card, where other load may be on the machine as well."""
 TRACEBACK_CHARS = 6000
 

@@ -20,7 +20,7 @@ from gpu_checks.supervise import PHASES
 from gpu_checks.worker import run_phase
 from layout import ROOT, comfyui_path, default_version
 
-WAIT = 600
+WAIT = 1800
 
 
 def command(out: Path, *words: object, root: Path = ROOT) -> subprocess.Popen[bytes]:
