@@ -155,8 +155,9 @@ def _side_data(
             "left out",
             "only multiples of 90 can be applied",
         )
+    # PyAV 19 gives the kinds, earlier ones the data.
     for data in picture.side_data:
-        if (found := _LEFT_OUT.get(data.type.name)) is not None:
+        if (found := _LEFT_OUT.get(getattr(data, "type", data).name)) is not None:
             yield Holding(found[0], "left out", found[1])
 
 
