@@ -44,7 +44,7 @@ def write(
         if noise is not None:
             noise.codec_context.layout = "mono"
         for i, number in enumerate(frames):
-            image = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            image = av.VideoFrame.from_ndarray(_busy(number), format="rgb24")
             at = Fraction(i, RATE) + Fraction(start)
             at += Fraction(jump[1]) if jump[0] and i >= jump[0] else 0
             image.pts, image.time_base = round(at / base), base
@@ -55,6 +55,14 @@ def write(
         if noise is not None:
             container.mux(noise.encode())
     return path
+
+
+def _busy(number: int) -> np.ndarray:
+    """The picture with noise in a quarter, so that it takes several packets."""
+    pixels = picture(number)
+    h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
+    pixels[h:, :w] = np.random.default_rng(number).integers(0, 256, (h, w, 3))
+    return pixels
 
 
 def _tone(number: int, at: Fraction) -> av.AudioFrame:
@@ -137,7 +145,7 @@ def plain_frames(path: Path) -> list[float]:
                 frames = stream.codec_context.decode(packet if packet.size else None)
             except av.FFmpegError:
                 continue
-            found += [f.to_ndarray(format="gray")[18:, 26:].mean() for f in frames]
+            found += [f.to_ndarray(format="rgb24")[18:, 26:].mean() for f in frames]
     return found
 
 

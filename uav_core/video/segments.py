@@ -22,6 +22,8 @@ _STRAY_PACKETS = 3
 _STRAY_GAP = 2.0
 _FITS = 1.0
 
+LONGEST_PACKET = 1.0
+"""MP4 gives the packet before a leap all the time up to the next."""
 AHEAD_BROKEN = 10.0
 """A leap of so many seconds is none of the picture's where a format allows clocks to break."""
 AHEAD = 300.0
@@ -74,7 +76,8 @@ class Track:
         ):
             run = Run(number, place, time, time)
             self.runs.append(run)
-        run.stop = max(run.stop, time + (packet.duration or 0) * self._base)
+        lasts = min((packet.duration or 0) * self._base, LONGEST_PACKET)
+        run.stop = max(run.stop, time + lasts)
         self._last = time
 
     def mark_strays(self) -> None:

@@ -29,6 +29,7 @@ from .segments import (
     AHEAD,
     AHEAD_BROKEN,
     AHEAD_SOUND,
+    LONGEST_PACKET,
     Segment,
     Shift,
     Track,
@@ -176,6 +177,8 @@ def _moved(packet: Packet, shift: Shift) -> bool:
         packet.pts = packet.dts
     if packet.pts is None:
         return True
+    if packet.stream.type == "audio" and (packet.duration or 0) * base > LONGEST_PACKET:
+        packet.duration = round(LONGEST_PACKET / base)
     ticks = round(shift.seconds / base)
     packet.pts += ticks
     if packet.dts is not None:
