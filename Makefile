@@ -1,20 +1,28 @@
 # Each target makes what it needs first; what is there already is kept. See scripts/environment.py
 # for the environment variables (COMFYUI_PATH, UAV_TORCH, ...).
+# What each of the environments tests is in docs/development.md.
 
 PYTHON ?= python3
 ENVIRONMENT := $(PYTHON) scripts/environment.py
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-newest test-oldest check bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo:  ## upscale the sample clip in a real ComfyUI
 	$(ENVIRONMENT) --measures -- scripts/demo.py
 
 test:  ## all tests, with real ComfyUI servers and a real browser
 	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)
+
+test-newest:  ## all tests on today's Python and packages, with dynamic memory
+	UAV_DYNAMIC_VRAM=1 UAV_ENVIRONMENT=newest $(ENVIRONMENT) --all-comfyui --tools --browser -- \
+		-m pytest tests $(PYTEST_ARGS)
+
+test-oldest:  ## the tests of the core on the oldest Python and packages
+	UAV_ENVIRONMENT=oldest $(ENVIRONMENT) --tools -- -m pytest tests/core $(PYTEST_ARGS)
 
 check:  ## formatting, lint, types and the fast tests
 	$(ENVIRONMENT) --tools -- -m ruff format --check

@@ -71,9 +71,14 @@ def unet_case(setup: Setup) -> Case:
     )
 
 
-def unet_inputs(params: UNetParams, size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Latent, time step, low-resolution frames, text and noise level of one pass."""
-    shape = (SEGMENT_LENGTH, size, size)
+def unet_inputs(
+    params: UNetParams, size: int | tuple[int, int], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Latent, time step, low-resolution frames, text and noise level of one pass.
+
+    ``size`` is height and width, or the side of a square.
+    """
+    shape = (SEGMENT_LENGTH, *as_pair(size))
     return (
         noise(device, 2, params.out_channels, *shape),
         torch.full((2,), 500, device=device),
@@ -97,13 +102,20 @@ def vae_case(setup: Setup) -> Case:
     )
 
 
-def vae_inputs(params: VAEParams, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Latents and low-resolution frames of one group."""
-    shape = (DECODE_GROUP, size, size)
+def vae_inputs(
+    params: VAEParams, size: int | tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Latents and low-resolution frames of one group; ``size`` as of ``unet_inputs``."""
+    shape = (DECODE_GROUP, *as_pair(size))
     return (
         noise(device, 1, params.latent_channels, *shape),
         noise(device, 1, 3, *shape).clamp(-1, 1),
     )
+
+
+def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a size that may be the side of a square."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def propagation_case(setup: Setup) -> Case:

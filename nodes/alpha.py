@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..uav_core.alpha import upscale_alpha
 from ..uav_core.errors import InputError
+from ..uav_core.values import in_range
 from .runtime import check_cancelled, progress_bar
 from .schema import schema
 
@@ -43,7 +44,7 @@ class UpscaleAlpha(io.ComfyNode):
 
     @classmethod
     def execute(cls, alpha: Tensor, frames: Tensor) -> io.NodeOutput:
-        known = opacity(alpha)
+        known, frames = opacity(in_range(alpha, "mask")), in_range(frames, "frames")
         if len(known) == 1:
             known = known.expand(len(frames), -1, -1)
         large = upscale_alpha(

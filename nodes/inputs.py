@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..uav_core.errors import InputError
 from ..uav_core.models.vae import UPSCALE
+from ..uav_core.values import check_finite, in_range
 
 MIN_SIDE = 16
 
@@ -16,14 +17,17 @@ MIN_SIDE = 16
 def video_frames(images: Tensor) -> Tensor:
     """ComfyUI's IMAGE (t, h, w, 3) in [0, 1] as (1, 3, t, h, w) in [-1, 1].
 
-    Raises InputError for no frames, an alpha channel, or sides under 16 px.
+    Raises InputError as ``checked_frames`` does.
     """
-    check_frames(images)
-    return rearrange(images, "t h w c -> 1 c t h w") * 2 - 1
+    return rearrange(checked_frames(images), "t h w c -> 1 c t h w") * 2 - 1
 
 
-def check_frames(images: Tensor) -> None:
-    """Raise InputError for what ``video_frames`` does not take."""
+def checked_frames(images: Tensor) -> Tensor:
+    """An IMAGE (t, h, w, 3) with all values in [0, 1], slight overshoots cut off.
+
+    Raises InputError for no frames, other channels than RGB, sides under 16 px, whole numbers, NaN
+    or infinity, and values far outside of [0, 1].
+    """
     if images.ndim != 4 or images.shape[0] == 0:
         raise InputError(
             f"The frames arrived as {tuple(images.shape)}: expected (frames, height, width, 3) "
@@ -31,21 +35,30 @@ def check_frames(images: Tensor) -> None:
             "before this one drops every frame."
         )
     _, h, w, c = images.shape
-    if c != 3:
-        what = "an alpha channel" if c == 4 else f"{c} channels"
+    if c == 4:
         raise InputError(
-            f"The frames have {what}: expected RGB. Put 'Split Image with Alpha' (or 'Remove "
-            "Alpha') before this node, and 'Upscale Alpha' at the end to have alpha again."
+            "The frames have an alpha channel: expected RGB. Put 'Split Image with Alpha' (or "
+            "'Remove Alpha') before this node, and 'Upscale Alpha' at the end to have alpha again."
+        )
+    if c != 3:
+        raise InputError(
+            f"The frames have {c} channel{'s' * (c != 1)}: expected the three of RGB. Repeat a "
+            "single channel three times ('Convert Image to Mask', then 'Convert Mask to Image'), "
+            "and drop what is no colour."
         )
     if min(h, w) < MIN_SIDE:
         raise InputError(
             f"The frames are {w}x{h}: expected at least {MIN_SIDE} px on each side. "
             "Enlarge or crop less before this node."
         )
+    return in_range(images, "frames")
 
 
 def video_latent(latent: dict[str, Any]) -> Tensor:
-    """The samples of a LATENT as (1, 4, t, h, w); InputError for any other shape."""
+    """The samples of a LATENT as (1, 4, t, h, w).
+
+    Raises InputError for any other shape, NumericalError for NaN or infinity.
+    """
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[1] != 4 or 0 in samples.shape:
         raise InputError(
@@ -53,6 +66,7 @@ def video_latent(latent: dict[str, Any]) -> Tensor:
             "(1, 4, frames, height, width). Use the latent of 'Low-Res Conditioning' or of a "
             "sampler fed with it."
         )
+    check_finite(samples, "latent", "The U-Net", dim=2)
     return samples
 
 

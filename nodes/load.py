@@ -36,7 +36,11 @@ WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
-VAE_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+VAE_PRECISIONS: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+}
 # The release left out the last of OpenCLIP-H's 24 layers, whose output nobody uses.
 TEXT_LAYERS = 23
 TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -102,12 +106,14 @@ class LoadVAE(io.ComfyNode):
                 io.Combo.Input(
                     "precision",
                     options=list(VAE_PRECISIONS),
-                    default="fp32",
+                    default="default",
                     optional=True,
                     **ADVANCED,
                     tooltip="fp32 is exact. bf16 takes half the memory and time, at a difference "
-                    "that is hard to see; use it where the device has bf16 (NVIDIA from 30xx on). "
-                    "fp16 is not offered: the decoder overflows in it.",
+                    "that is hard to see. default is what ComfyUI has for VAEs on your device: "
+                    "bf16 where the device is fast in it (NVIDIA from 30xx on), else fp32; "
+                    "--bf16-vae and --fp32-vae hold. fp16 is not offered: the decoder overflows "
+                    "in it.",
                 ),
             ],
             outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],
@@ -155,10 +161,11 @@ class LoadTextEncoder(io.ComfyNode):
             return io.NodeOutput(load_text_encoder(path))
 
 
-def load_text_encoder(path: str) -> comfy.sd.CLIP:
+def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The CLIP of a Hugging Face text encoder file, giving the 23rd layer's output.
 
-    Or that of a small U-Net's text embeddings. Raises a CheckpointError if the file is neither
+    Or that of a small U-Net's text embeddings. ``disable_dynamic`` asks for a patcher without
+    dynamic memory, where this ComfyUI has it. Raises a CheckpointError if the file is neither
     these nor an OpenCLIP-H text encoder.
     """
     checkpoint = load_checkpoint(path, (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT))
@@ -178,9 +185,19 @@ def load_text_encoder(path: str) -> comfy.sd.CLIP:
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
         model_options={"clip_h_model_config": config},
+        **({"disable_dynamic": True} if disable_dynamic else {}),
     )
+    # Hooks and copies for another device reload the weights through this.
+    clip.patcher.cached_patcher_init = (text_encoder_patcher, (path,))
     clip.clip_layer(TEXT_LAYERS - config["num_hidden_layers"] - 1)
     return clip
+
+
+def text_encoder_patcher(
+    path: str, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the text encoder in ``path``, loaded anew."""
+    return load_text_encoder(path, disable_dynamic).patcher
 
 
 def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:

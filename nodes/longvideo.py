@@ -17,17 +17,18 @@ from ..uav_core.builtin_flow import BuiltinFlow
 from ..uav_core.color import ColorMode
 from ..uav_core.guidance import GuidanceRange
 from ..uav_core.jobs import FOLDER, inside
-from ..uav_core.longvideo import LongVideo, LongVideoParams
+from ..uav_core.longvideo import LongVideo, LongVideoParams, Resizing
 from ..uav_core.longvideo.params import PART_LENGTH
 from ..uav_core.output_size import Aspect, OutputSize, Target
 from ..uav_core.propagation import PropagationParams
 from ..uav_core.scenes import METHODS, SceneParams
-from ..uav_core.video import CODECS, Deinterlace, EncodeParams
+from ..uav_core.video import CODECS, Deinterlace, EncodeParams, probe
 from .condition import Conditioning
 from .engine import ComfyEngine
 from .guidance import share_input
 from .load import flow_patcher
 from .output_size import AFTER, BEFORE, size_inputs, when
+from .prefix import resolved
 from .runtime import check_cancelled, progress_bar, show_status
 from .schema import ADVANCED, LONG_VIDEO, OpticalFlow, schema, seed_input
 from .settings import (
@@ -258,7 +259,8 @@ class UpscaleLongVideo(io.ComfyNode):
                     "filename_prefix",
                     default="video/upscaled",
                     tooltip="Where in ComfyUI's output folder the file goes, and how its name "
-                    "begins; the start of the job's id follows.",
+                    "begins; the start of the job's id follows. Tokens such as %year%, "
+                    "%date:yyyy-MM-dd% and %Node.widget% work as in 'Save Video'.",
                 ),
             ],
             outputs=[
@@ -293,7 +295,6 @@ class UpscaleLongVideo(io.ComfyNode):
             flow_model = flow_patcher(BuiltinFlow())
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         output = folder_paths.get_output_directory()
-        target = output_place(output, filename_prefix)
         bar: list[Any] = []
 
         def progress(done: int, total: int) -> None:
@@ -301,7 +302,10 @@ class UpscaleLongVideo(io.ComfyNode):
                 bar.append(progress_bar(total))
             bar[0](done, total)
 
+        output_place(output, filename_prefix)  # before a clip is written, and its size is known
         with video_file(video) as (path, span):
+            size = Resizing.of(params, probe(path)).plan.size
+            target = output_place(output, filename_prefix, size)
             report = LongVideo(
                 path,
                 target.parent,
@@ -347,10 +351,11 @@ def run_params(
     return replace(own, **options)
 
 
-def output_place(output: str, prefix: str) -> Path:
-    """Folder and start of the name inside ComfyUI's output folder.
+def output_place(output: str, prefix: str, size: tuple[int, int] = (0, 0)) -> Path:
+    """Folder and start of the name inside ComfyUI's output folder, for a video of (h, w).
 
-    Raises UnsafePathError for a prefix that leads out of it.
+    Raises UnsafePathError for a prefix that leads out of it, InputError as ``resolved`` does.
     """
+    prefix = resolved(prefix, size[1], size[0])
     parts = [part for part in prefix.replace("\\", "/").split("/") if part] or ["upscaled"]
     return inside(output, *parts)

@@ -23,6 +23,9 @@ from ..uav_core.models.unet import TemporalUNet, UNetParams
 from ..uav_core.pipeline import NULL_TEXT_KEY, check_null_text
 from .files import MARK
 from .latent import VideoLatent, latent_format
+from .patcher import give_weights, new_patcher
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 # Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
 LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
@@ -55,6 +58,18 @@ class DiffusionModel(TemporalUNet):
                 comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
             ),
         ).execute(x, timesteps, context, y, control, options, **kwargs)
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``nn.Module.to``, also for the layout that --force-channels-last asks for.
+
+        PyTorch's own gives that layout to weights of four axes, and fails at those of five.
+        """
+        if kwargs.get("memory_format") is torch.channels_last:
+            for parameter in self.parameters():
+                if layout := CHANNELS_LAST.get(parameter.ndim):
+                    parameter.data = parameter.data.contiguous(memory_format=layout)
+            kwargs.pop("memory_format")
+        return super().to(*args, **kwargs) if args or kwargs else self
 
     def _evaluate(
         self,
@@ -161,21 +176,6 @@ NOT_CONDITIONED = (
 )
 
 
-def new_patcher(
-    model: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False
-) -> comfy.model_patcher.ModelPatcher:
-    """ComfyUI's own patcher around ``model``, in the flavour this ComfyUI runs with."""
-    plain = comfy.model_patcher.ModelPatcher
-    # Looked up now, not at import: ComfyUI swaps the class when dynamic memory is on.
-    core = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
-    return core(model, load_device=load_device, offload_device=offload_device)
-
-
-def is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
-    """Whether weights stay where they were loaded and stream to the device (newer ComfyUI)."""
-    return hasattr(patcher, "is_dynamic") and patcher.is_dynamic()
-
-
 def load_unet(
     path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
@@ -189,29 +189,26 @@ def load_unet(
     checkpoint = load_checkpoint(path, "unet")
     weights = dict(checkpoint.state_dict)
     null_text = weights.pop(NULL_TEXT_KEY, None)
-    config = ModelConfig({"params": UNetParams.from_state_dict(weights)})
+    params = UNetParams.from_state_dict(weights)
+    config = ModelConfig({"params": params})
 
     load_device = mm.get_torch_device()
-    if dtype is None:
-        stored = weights["conv_in.weight"].dtype
-        dtype = mm.unet_dtype(
-            model_params=sum(w.numel() for w in weights.values()),
-            supported_dtypes=config.supported_inference_dtypes,
-            weight_dtype=stored,
-        )
-    cast = mm.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
-    config.set_inference_dtype(dtype, cast)
+    chosen: torch.dtype = dtype or mm.unet_dtype(
+        model_params=sum(w.numel() for w in weights.values()),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=weights["conv_in.weight"].dtype,
+    )
+    cast = mm.unet_manual_cast(chosen, load_device, config.supported_inference_dtypes)
+    config.set_inference_dtype(chosen, cast)
+    # Of plain layers, as ComfyUI's may wait for their weights without names or shapes.
+    check_keys(TemporalUNet(params, device="meta"), weights, checkpoint.source)
     model = config.get_model(weights)
     model.latent_format = latent_format(path)
-    check_keys(model.diffusion_model, weights, checkpoint.source)
     if null_text is not None:
         model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()
 
     patcher = new_patcher(model, load_device, mm.unet_offload_device(), disable_dynamic)
-    if is_dynamic(patcher):
-        model.load_model_weights(weights, "", assign=True)
-    else:
-        model.load_model_weights(weights, "")
+    give_weights(patcher, model.diffusion_model, weights, chosen)
     # Multi-GPU clones and hooks reload the weights through this.
     patcher.cached_patcher_init = (load_unet, (path, dtype))
     return patcher

@@ -19,6 +19,7 @@ from ..uav_core.output_size import (
     before,
     plan_size,
 )
+from ..uav_core.values import in_range
 from .runtime import check_cancelled
 from .schema import ADVANCED, schema
 
@@ -86,7 +87,8 @@ class SetOutputSize(io.ComfyNode):
     ) -> io.NodeOutput:
         upscaled = when(use) == "after"
         wanted = OutputSize(target, factor, short_side, width, height, aspect, even)
-        plan = plan_size(*check_images(frames), wanted, upscaled=upscaled)
+        frames = checked_images(frames)
+        plan = plan_size(frames.shape[1], frames.shape[2], wanted, upscaled=upscaled)
         work = after if upscaled else before
         return io.NodeOutput(work(frames, plan, check_cancelled), plan, plan.to_text())
 
@@ -115,7 +117,7 @@ class FinishOutputSize(io.ComfyNode):
             raise InputError(
                 f"The plan is a {type(plan).__name__}: expected that of 'Output Size'."
             )
-        return io.NodeOutput(after(frames, plan, check_cancelled))
+        return io.NodeOutput(after(checked_images(frames), plan, check_cancelled))
 
 
 def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[Any]:
@@ -172,11 +174,11 @@ def when(use: str) -> When:
     raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
 
 
-def check_images(frames: Tensor) -> tuple[int, int]:
-    """Height and width of an IMAGE of any channels; InputError for what is none."""
+def checked_images(frames: Tensor) -> Tensor:
+    """An IMAGE of any channels, its values as in ``in_range``; InputError for what is none."""
     if frames.ndim != 4 or 0 in frames.shape:
         raise InputError(
             f"The frames arrived as {tuple(frames.shape)}: expected (frames, height, width, "
             "channels) with at least one frame."
         )
-    return int(frames.shape[1]), int(frames.shape[2])
+    return in_range(frames, "frames")

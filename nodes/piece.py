@@ -12,7 +12,7 @@ from ..uav_core.errors import InputError
 from ..uav_core.longvideo.span import frames_of_span
 from ..uav_core.noise import frame_noise
 from ..uav_core.video import VideoReader, frame_times, probe
-from .inputs import MIN_SIDE, check_frames
+from .inputs import MIN_SIDE, checked_frames
 from .runtime import check_cancelled
 from .video_file import video_file
 
@@ -84,7 +84,7 @@ def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
     Of a video only the piece is read. Raises InputError for what is neither, or no such piece.
     """
     if isinstance(clip, Tensor):
-        check_frames(clip)
+        clip = checked_frames(clip)
         t, h, w, _ = clip.shape
         piece = Piece.of((t, h, w), *choice)
         return clip[piece.times.start : piece.times.stop, piece.rows, piece.columns], piece

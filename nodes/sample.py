@@ -18,6 +18,7 @@ from ..uav_core.errors import InputError
 from ..uav_core.guidance import WHOLE_RUN, GuidanceRange
 from ..uav_core.noise import LATENT, frame_noise
 from ..uav_core.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
+from ..uav_core.values import check_finite
 from .caches import full_step
 from .condition import Conditioning
 from .guidance import RangedGuider, share_input
@@ -253,6 +254,7 @@ def sample_segments(
 
     Raises:
         InputError: before any model is loaded, if the parts do not fit each other.
+        NumericalError: the model gave NaN or infinity.
     """
     unet, (t, h, w) = check_model(model), samples.shape[2:]
     for name, cond in (("positive", positive), ("negative", negative)):
@@ -271,7 +273,7 @@ def sample_segments(
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)
     guider.set_range(guided, sigmas)
-    return guider.sample(
+    sampled = guider.sample(
         noise,
         samples,
         DDIMSampler(propagation),
@@ -281,6 +283,8 @@ def sample_segments(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
+    check_finite(sampled, "latent", "The U-Net", dim=2)
+    return sampled
 
 
 class Sigmas(io.ComfyNode):

@@ -15,7 +15,7 @@ from ..uav_core.longvideo.span import frames_of_span
 from ..uav_core.metrics import scene_list, thumbnail
 from ..uav_core.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
 from ..uav_core.video import VideoReader, frame_times, probe
-from .inputs import check_frames
+from .inputs import checked_frames
 from .panels import filled, side_by_side, stacked
 from .runtime import check_cancelled, progress_bar
 from .schema import ADVANCED, LOOK, schema
@@ -119,7 +119,7 @@ class SceneStrip(io.ComfyNode):
 def frames_of(clip: Any) -> Iterator[Frames]:
     """The frames of an IMAGE or a VIDEO; InputError for what is neither."""
     if isinstance(clip, Tensor):
-        check_frames(clip)
+        clip = checked_frames(clip)
 
         def at(i: int) -> Tensor:
             return clip[i].movedim(-1, 0) * 2 - 1

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as mm
+import comfy.model_patcher
 import comfy.ops
 import torch
+from comfy.ldm.modules.diffusionmodules.model import vae_attention
 from einops import rearrange
 from torch import Tensor
 
 from ..uav_core.checkpoints import check_keys, load_checkpoint
 from ..uav_core.color import ColorMode, color_fix
 from ..uav_core.errors import InputError
+from ..uav_core.models.attention import Attention, scaled_dot_product
 from ..uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ..uav_core.segments import DECODE_GROUP, plan_groups
 from ..uav_core.tiles import OVERLAP as TILE_OVERLAP
 from ..uav_core.tiles import square_tiles, tiled_decode
-from .inputs import to_images
-from .model import is_dynamic, new_patcher
+from ..uav_core.values import in_range
+from .inputs import to_images, video_latent
+from .patcher import give_weights, new_patcher
 from .runtime import check_cancelled, load_models
+
+log = logging.getLogger(__name__)
 
 # Bytes per output pixel and frame of a group, per channel of the widest full-size layer: twice
 # what the live tensors take without stripes (docs/benchmarks.md), for workspace and what an
@@ -38,6 +45,38 @@ def check_vae(vae: Any) -> VideoVAE:
     return vae
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The precision that ComfyUI has for VAEs on ``device``, but fp32 instead of fp16."""
+    dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
+    if dtype == torch.float16:
+        log.warning("The temporal VAE overflows in fp16, so --fp16-vae does not hold for it: fp32.")
+        return torch.float32
+    return dtype
+
+
+def attention(device: torch.device) -> Attention:
+    """ComfyUI's attention for VAEs; on a CPU the core's, which bounds what it holds."""
+    if mm.is_device_cpu(device):
+        return scaled_dot_product
+    return by_channels(vae_attention())
+
+
+def by_channels(kernel: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attention:
+    """A kernel of ComfyUI's for VAEs, which takes one head and (batch, channels, positions)."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+        return kernel(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+    return attend
+
+
+def vae_patcher(
+    path: str, dtype: torch.dtype, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the temporal VAE in ``path``, loaded anew."""
+    return VideoVAE(path, dtype, disable_dynamic).patcher
+
+
 class VideoVAE:
     """A loaded temporal VAE, in fp32 or bf16: in fp16 the decoder overflows."""
 
@@ -48,24 +87,34 @@ class VideoVAE:
     upscale_ratio = UPSCALE
     downscale_ratio = UPSCALE
 
-    def __init__(self, path: str, dtype: torch.dtype = torch.float32) -> None:
-        """Raises a CheckpointError that says what the file is, if it is not a temporal VAE."""
-        self.path, self.vae_dtype = path, dtype
+    def __init__(
+        self, path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False
+    ) -> None:
+        """``dtype`` of the weights; ComfyUI chooses for the device where it is left out.
+
+        ``disable_dynamic`` asks for a patcher without dynamic memory. Raises a CheckpointError
+        that says what the file is, if it is not a temporal VAE.
+        """
+        self.path = path
         checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
         weights = checkpoint.state_dict
         params = VAEParams.from_state_dict(weights)
+        # Of plain layers, as ComfyUI's may wait for their weights without names or shapes.
+        check_keys(TemporalVAE(params, device="meta"), weights, checkpoint.source)
         self.device = mm.vae_device()
         self.output_device = mm.intermediate_device()
-        model = TemporalVAE(params, operations=comfy.ops.disable_weight_init, dtype=dtype)
-        check_keys(model, weights, checkpoint.source)
+        self.vae_dtype = dtype or default_dtype(self.device)
+        model = TemporalVAE(
+            params,
+            operations=comfy.ops.disable_weight_init,
+            dtype=self.vae_dtype,
+            attend=attention(self.device),
+        )
         self.first_stage_model = model.eval().requires_grad_(False)
-        self.patcher = new_patcher(model, self.device, mm.vae_offload_device())
-        if is_dynamic(self.patcher):
-            # Streaming keeps the stored tensors; they still have to be of this precision.
-            weights = {key: value.to(dtype) for key, value in weights.items()}
-            model.load_state_dict(weights, assign=True)
-        else:
-            model.load_state_dict(weights)
+        self.patcher = new_patcher(model, self.device, mm.vae_offload_device(), disable_dynamic)
+        give_weights(self.patcher, model, weights, self.vae_dtype)
+        # Copies for another device reload the weights through this.
+        self.patcher.cached_patcher_init = (vae_patcher, (path, self.vae_dtype))
 
     @property
     def params(self) -> VAEParams:
@@ -157,12 +206,14 @@ class VideoVAE:
             )
         if samples.ndim == 4:
             samples = rearrange(samples, "t c h w -> 1 c t h w")
+        samples = video_latent({"samples": samples})
         return self.decode_video(samples, None, tile=tile, tile_overlap=overlap)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """ComfyUI's native VAE Encode: IMAGE (t, 4h, 4w, 3) -> mean latent (1, 4, t, h, w)."""
         h, w = (side // UPSCALE * UPSCALE for side in pixels.shape[1:3])
-        video = rearrange(pixels[:, :h, :w, :3], "t h w c -> 1 c t h w") * 2 - 1
+        pixels = in_range(pixels[:, :h, :w, :3], "frames")
+        video = rearrange(pixels, "t h w c -> 1 c t h w") * 2 - 1
         groups = plan_groups(video.shape[2])
         need = self.memory_required(DECODE_GROUP, h // UPSCALE, w // UPSCALE)
         load_models([self.patcher], memory_required=need)

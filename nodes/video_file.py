@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io as bytes_io
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,29 +13,44 @@ from typing import Any
 
 import av
 import av.codec.context
+import av.error
 import folder_paths
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..uav_core.errors import InputError
 from ..uav_core.longvideo import Span
-from .inputs import check_frames
+from ..uav_core.video.sound import usual_layout
+from .inputs import checked_frames
+
+_SAMPLES = 1 << 16
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
     """The path of a VIDEO's file, and which part of it is meant (None: all of it).
 
-    A video that comes from a file is read where it lies. One that a node made is first written
-    without loss to ComfyUI's temp folder, and removed again afterwards. Raises InputError for what
-    is no VIDEO.
+    A video that comes from a file is read where it lies. One whose frames a node made or changed
+    is first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
+    InputError for what is no VIDEO.
     """
     if not hasattr(video, "get_components"):
         raise InputError(
             f"The video is a {type(video).__name__}: expected a VIDEO, from 'Load Video' or "
             "'Create Video'."
         )
-    source = video.get_stream_source() if is_file(video) else None
+    source = None
+    if is_file(video):
+        if is_edited(video):
+            log.warning(
+                "The video is cropped or resized by a node, so its frames are held in memory. For "
+                "a long one crop the file itself."
+            )
+        else:
+            source = video.get_stream_source()
     span = trimmed_to(video)
     if isinstance(source, str):
         yield source, span
@@ -60,6 +76,23 @@ def is_file(video: Any) -> bool:
     return type(video).__name__ == "VideoFromFile"
 
 
+def is_edited(video: Any) -> bool:
+    """Whether a node cropped or resized a file's frames, which the file shows as they were.
+
+    Newer ComfyUI; it says so itself in some versions only.
+    """
+    if not hasattr(video, "as_cropped"):
+        return False
+    pending = getattr(video, "has_pending_frame_edits", None)
+    if pending is not None and pending():
+        return True
+    try:
+        whole = type(video)(video.get_stream_source())
+        return video.get_dimensions() != whole.get_dimensions()
+    except (ValueError, av.error.FFmpegError):
+        return False  # a damaged file: who reads it says what is wrong
+
+
 def trimmed_to(video: Any) -> Span | None:
     """The part of the file that is meant (newer ComfyUI)."""
     window = getattr(video, "get_active_trim_window", None)
@@ -74,9 +107,11 @@ def bit_depth(video: Any) -> int:
 
 
 def write_lossless(path: str, components: Any, depth: int = 8) -> None:
-    """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM."""
-    images: Tensor = components.images
-    check_frames(images)
+    """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM.
+
+    All channels of the sound are kept.
+    """
+    images = checked_frames(components.images)
     rate = Fraction(components.frame_rate).limit_denominator(100_000)
     t, h, w, _ = images.shape
     deep = depth > 8
@@ -86,23 +121,41 @@ def write_lossless(path: str, components: Any, depth: int = 8) -> None:
         stream.pix_fmt = "gbrp16le" if deep else "bgr0"
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         sound = getattr(components, "audio", None)
-        track, layout = None, "stereo"
+        track = None
         if sound is not None:
+            wave, layout = waveform(sound)
             track = container.add_stream("pcm_f32le", rate=int(sound["sample_rate"]))
-            wave = sound["waveform"][0].float().cpu().numpy()
-            layout = "mono" if wave.shape[0] == 1 else "stereo"
             track.layout = layout
         levels = 65535 if deep else 255
         kind, dtype = ("rgb48le", np.uint16) if deep else ("rgb24", np.uint8)
         for i in range(t):
-            pixels = images[i].float().clamp(0, 1).mul(levels).round().cpu().numpy()
+            pixels = images[i].float().mul(levels).round().cpu().numpy()
             data: Any = np.ascontiguousarray(pixels.astype(dtype))
             frame = av.VideoFrame.from_ndarray(data, kind)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if track is not None and sound is not None:
-            data = np.ascontiguousarray(wave[:2].T.reshape(1, -1))
-            packed = av.AudioFrame.from_ndarray(data, "flt", layout)
-            packed.sample_rate = int(sound["sample_rate"])
-            container.mux(track.encode(packed))
+            for start in range(0, wave.shape[1], _SAMPLES):
+                piece = wave[:, start : start + _SAMPLES].float().cpu().numpy()
+                data = np.ascontiguousarray(piece.T.reshape(1, -1))
+                packed = av.AudioFrame.from_ndarray(data, "flt", layout)
+                packed.sample_rate, packed.pts = int(sound["sample_rate"]), start
+                packed.time_base = Fraction(1, packed.sample_rate)
+                container.mux(track.encode(packed))
             container.mux(track.encode())
+
+
+def waveform(sound: Any) -> tuple[Tensor, str]:
+    """The samples of ComfyUI's AUDIO, (channels, samples), and the layout of its channels.
+
+    Raises InputError for what is none, for several sounds at once, and for NaN or infinity.
+    """
+    wave = sound["waveform"]
+    if wave.ndim != 3 or wave.shape[0] != 1 or wave.shape[1] < 1:
+        raise InputError(
+            f"The audio arrived as {tuple(wave.shape)}: expected (1, channels, samples), one sound "
+            "for the video."
+        )
+    if not torch.isfinite(wave).all():
+        raise InputError("The audio has NaN or infinity among its samples: expected numbers.")
+    return wave[0], usual_layout(wave.shape[1])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from layout import ROOT, comfyui_path, default_version
+from layout import ROOT, comfyui_path, default_version, dynamic_memory
 
 NAME = "uav_pack"
 
@@ -18,13 +19,16 @@ def import_pack(models: Path) -> ModuleType:
 
     On the CPU where there is no GPU.
     """
-    sys.path.insert(0, str(comfyui_path(default_version())))
+    comfyui = comfyui_path(default_version())
+    sys.path.insert(0, str(comfyui))
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
     import folder_paths
 
     folder_paths.models_dir = str(models)
+    if folder := dynamic_memory(comfyui):
+        runpy.run_path(str(folder / "__init__.py"))
     spec = importlib.util.spec_from_file_location(
         NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

@@ -82,6 +82,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def lay_folders(base: Path, packs: Mapping[str, Path]) -> None:
+    """Make a base directory for a ComfyUI, with ``packs`` linked into it by name."""
+    for name in ("user", "input", "output", "custom_nodes", "models"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    for name, folder in packs.items():
+        link = base / "custom_nodes" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+
+
 class ComfyServer:
     """A headless ComfyUI with folders, port and database of its own."""
 
@@ -96,6 +106,7 @@ class ComfyServer:
         self.comfyui, self.python, self.base = comfyui, python, base.resolve()
         self.packs = {PACK_FOLDER: pack, SHIM.name: SHIM}
         self.extra_args = tuple(extra_args)
+        self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         self.log_file = self.base / "server.log"
         self.client_id = uuid.uuid4().hex
         self.url = ""
@@ -113,15 +124,14 @@ class ComfyServer:
 
     def start(self, timeout: float = 180) -> None:
         """Start the server and return once it answers and its events are listened to."""
-        self._lay_folders()
+        lay_folders(self.base, self.packs)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 self._command(port),
                 cwd=self.base,
-                env=environment,
+                env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -150,14 +160,6 @@ class ComfyServer:
         if not has_accelerator(self.python):
             words.append("--cpu")
         return [*words, *self.extra_args]
-
-    def _lay_folders(self) -> None:
-        for name in ("user", "input", "output", "custom_nodes", "models"):
-            (self.base / name).mkdir(parents=True, exist_ok=True)
-        for name, folder in self.packs.items():
-            link = self.base / "custom_nodes" / name
-            link.unlink(missing_ok=True)
-            link.symlink_to(folder.resolve(), target_is_directory=True)
 
     def _wait_until_ready(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -90,10 +90,10 @@ def flow_weights() -> dict[str, Tensor]:
     return raft_large(weights=None).state_dict()
 
 
-def text_encoder_weights() -> dict[str, Tensor]:
+def text_encoder_weights(width: int = TEXT_WIDTH) -> dict[str, Tensor]:
     """A random text encoder in the Hugging Face layout, tiny but for its vocabulary."""
     generator = torch.Generator().manual_seed(2)
-    width, stem = TEXT_WIDTH, "text_model"
+    stem = "text_model"
     shapes: dict[str, tuple[int, ...]] = {
         f"{stem}.embeddings.token_embedding.weight": (VOCABULARY, width),
         f"{stem}.embeddings.position_embedding.weight": (TEXT_TOKENS, width),

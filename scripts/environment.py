@@ -5,17 +5,30 @@
 It makes the virtual environment `.dev/venv` and unpacks a real ComfyUI beside it; `--tools` adds
 the test tools, `--measures` alone what the demo measures with, and `--browser` the browser driver.
 What is done already is not done again. ARGS, if given, are then run by the environment's Python.
-Standard library only.
+`--find` makes nothing: it prints the Python that the environment would be made from, and fails
+where there is none. Standard library only.
 
 Environment variables, read here and by the tests:
 
-COMFYUI_PATH          run this ComfyUI instead of fetching 0.30.0. Nothing is installed into its
+UAV_ENVIRONMENT       which environment, a folder of `.dev`:
+                      `venv` (default): the running Python and one fixed PyTorch;
+                      `newest`: Python 3.13, else 3.12, and the newest release of every package
+                      that `requirements.txt` and ComfyUI 0.30.0 admit, and of ComfyUI's page;
+                      `oldest`: Python 3.10, the lowest releases that `requirements.txt` admits and
+                      ComfyUI 0.3.75.
+                      Pythons are looked for on PATH and among pyenv's. To get packages released
+                      since, remove the folder.
+COMFYUI_PATH          run this ComfyUI instead of fetching one. Nothing is installed into its
                       environment: what is missing goes into `.dev/overlay`, laid over it.
 COMFYUI_PYTHON        the Python of that ComfyUI; default: its `.venv` or `venv`, a portable
                       `python_embeded`, else the running Python if it has torch.
-UAV_TORCH             the requirement torch is installed by; default `torch==2.13.0`.
-UAV_COMFYUI_VERSIONS  the ComfyUI versions the server tests run on; default `0.30.0 0.3.75`, and
-                      with COMFYUI_PATH that one alone.
+UAV_TORCH             the requirement torch is installed by; default `torch==2.13.0` in `venv`,
+                      `torch` in `newest`, `torch==2.7.1` in `oldest`. Where an index has no CPU
+                      build for the Python, it is a CUDA build of several GB, which runs on a CPU.
+UAV_COMFYUI_VERSIONS  the ComfyUI versions the server tests run on; default those of the
+                      environment, `0.30.0 0.3.75` in `venv`; with COMFYUI_PATH that one alone.
+UAV_DYNAMIC_VRAM      1: the tests run with ComfyUI's dynamic memory as far as a CPU allows it:
+                      layers are built without weights, as on NVIDIA cards.
 UAV_CHROMIUM          the browser for the browser tests; default: chromium or chrome on PATH.
 UAV_REQUIRE_BROWSER   1: no browser is a failure rather than a skip.
 """
@@ -26,6 +39,7 @@ import argparse
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -37,20 +51,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layout import (
-    DEFAULT_VERSION,
     DEV,
     INSTALLED,
     ROOT,
     SetupError,
     comfyui_path,
+    default_version,
+    environment_name,
     tested_versions,
     users_comfyui,
     venv_python,
 )
 
-# One fixed release, so that golden values meet the same kernels everywhere. It is meant to be a
-# CPU build: the tests are small. Set UAV_TORCH to test against another release or a CUDA build.
-DEFAULT_TORCH = "torch==2.13.0"
+TORCH = {
+    # One fixed release, so that golden values meet the same kernels everywhere. It is meant to be a
+    # CPU build: the tests are small.
+    "venv": "torch==2.13.0",
+    "newest": "torch",
+    "oldest": "torch==2.7.1",
+}
+PYTHONS = {"newest": ("3.13", "3.12"), "oldest": ("3.10",)}  # the first one found
+FRONTEND = "comfyui-frontend-package"
 TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
 # Without its dependencies, torchvision and by it torch, which are there and must not move.
 MEASURES = "piq>=0.8"
@@ -184,7 +205,11 @@ def fetch_comfyui(version: str) -> Path:
         unpacked = unpack(archive, source.folder, Path(work) / "unpacked")
         for name in source.unwanted:
             (unpacked / name).unlink(missing_ok=True)
-        unpacked.rename(target)
+        try:
+            unpacked.rename(target)
+        except OSError:
+            if not (target / "main.py").is_file():  # or another run has been faster
+                raise
     return target
 
 
@@ -207,8 +232,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
 
 def install_torch(environment: Environment) -> None:
     """torch, and the torchvision and torchaudio of the same release without their own torch."""
-    torch = os.environ.get("UAV_TORCH") or DEFAULT_TORCH
-    environment.install("torch", torch)
+    environment.install("torch", os.environ.get("UAV_TORCH") or TORCH[environment_name()])
     minor = int(installed_version(environment, "torch").split(".")[1])
     vision = f"torchvision==0.{minor + 15}.*"
     audio = f"torchaudio==2.{min(minor, 11)}.*"  # 2.11 is the last one
@@ -246,13 +270,43 @@ def torch_held(environment: Environment) -> tuple[str, ...]:
     return ("-c", str(constraints))
 
 
+def lowest_admitted(requirements: Path) -> tuple[str, ...]:
+    """The lowest release of every package whose line names one."""
+    lines = requirements.read_text().splitlines()
+    return tuple(line.replace(">=", "==") for line in lines if ">=" in line and line[0] != "#")
+
+
+def find_python(versions: tuple[str, ...]) -> Path:
+    """The first of these Pythons that this machine has and that can make an environment."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for version in versions:
+        name = f"python{version}"
+        found = [shutil.which(name), *sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
+        # pyenv puts names on PATH that only say that they are not switched on
+        code = f"import ensurepip, sys, venv; assert '%d.%d' % sys.version_info[:2] == '{version}'"
+        for python in found:
+            if python and works(Path(python), code):
+                return Path(python)
+    raise SetupError(f"No Python {' or '.join(versions)} found, on PATH or among pyenv's.")
+
+
+def base_python() -> Path:
+    """The Python that the environment is made from."""
+    versions = PYTHONS.get(environment_name())
+    return find_python(versions) if versions else Path(sys.executable)
+
+
 def own_environment() -> Environment:
-    """`.dev/venv`, with all that ComfyUI's newest tested version asks for."""
-    environment = make_venv(DEV / "venv", Path(sys.executable))
+    """The environment that UAV_ENVIRONMENT names, with all that its ComfyUI asks for."""
+    name = environment_name()
+    environment = make_venv(DEV / name, base_python())
     install_torch(environment)
     held = torch_held(environment)
-    required = (fetch_comfyui(DEFAULT_VERSION) / "requirements.txt", ROOT / "requirements.txt")
-    environment.install("requirements", *held, files=required)
+    required = (fetch_comfyui(default_version()) / "requirements.txt", ROOT / "requirements.txt")
+    lowest = lowest_admitted(required[1]) if name == "oldest" else ()
+    environment.install("requirements", *held, *lowest, files=required)
+    if name == "newest":  # ComfyUI names one release
+        environment.install("newest page", "--upgrade", "--no-deps", FRONTEND)
     return environment
 
 
@@ -326,9 +380,13 @@ def main() -> int:
     parser.add_argument("--tools", action="store_true", help="pytest, ruff, pyright")
     parser.add_argument("--measures", action="store_true", help="what the demo measures with")
     parser.add_argument("--browser", action="store_true", help="the browser driver")
+    parser.add_argument("--find", action="store_true", help="only print the Python")
     options = parser.parse_args(words[:cut])
-    versions = [*options.comfyui, *(tested_versions() if options.all_comfyui else [])]
     try:
+        if options.find:
+            print(base_python())
+            return 0
+        versions = [*options.comfyui, *(tested_versions() if options.all_comfyui else [])]
         python = make(tuple(versions), options.tools, options.browser, options.measures)
     except SetupError as error:
         log.error("%s", error)

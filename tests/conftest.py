@@ -1,14 +1,31 @@
 """What every ring of the tests shares."""
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from layout import ROOT
+from layout import ROOT, environment_name
 from torchvision_shim.prestartup_script import install as complete_torchvision
 
 complete_torchvision()
 
 RINGS = {"comfy_server": "server", "page": "browser"}
+PACKAGES = ("torch", "av", "numpy", "kornia", "transformers", "safetensors", "pillow", "einops")
+
+
+def pytest_report_header():
+    """What the tests run on."""
+    return f"environment {environment_name()}: Python {platform.python_version()}, " + ", ".join(
+        f"{name} {release(name)}" for name in (*PACKAGES, "comfyui-frontend-package")
+    )
+
+
+def release(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def pytest_collection_modifyitems(items):
@@ -28,6 +45,6 @@ def sample_clip() -> Path:
 @pytest.fixture(scope="session")
 def artifacts() -> Path:
     """Where logs, pictures and videos stay after a run."""
-    folder = ROOT / "output" / "tests"
+    folder = ROOT / "output" / "tests" / environment_name()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

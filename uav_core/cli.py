@@ -5,8 +5,9 @@
     python -m uav_core.cli in.mp4 out.mp4 --short-side 1080     # any size from 1x to 4x
 
 Runs the networks directly, without ComfyUI, on the GPU if there is one. What is finished is kept:
-the same command again goes on. With a folder every video in it is upscaled, and one that cannot be
-is reported at the end; the exit code is then 1.
+the same command again goes on. With a folder every video in it is upscaled, whatever its kind, with
+--sub-folders those further down as well. What is no video is named, and a video that cannot be
+upscaled is reported at the end; the exit code is then 1.
 
     python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
 
@@ -33,7 +34,8 @@ from .builtin_flow import BuiltinFlow
 from .cli_options import encode_params, parser, run_params
 from .errors import InputError, MissingPackageError, UpscaleAVideoError
 from .flow import load_flow_model
-from .jobs import FOLDER, clean, human_bytes, list_jobs, weights_hash
+from .folders import plan_folder
+from .jobs import FOLDER, check_target, clean, human_bytes, list_jobs, weights_hash
 from .longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from .pipeline import load_unet, load_vae
 from .quality_text import load_quality_text
@@ -43,8 +45,6 @@ from .video import CODECS, EncodeParams, probe
 from .workers import run_workers
 
 log = logging.getLogger("upscale_a_video")
-
-VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 
 
 def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int:
@@ -75,6 +75,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
         upscale_file(o, o.input, o.output)
     except UpscaleAVideoError as error:
         log.error("%s", error)
+        return 1
+    except OSError as error:
+        log.error("The system refused: %s.", error)
         return 1
     except KeyboardInterrupt:
         log.error("Stopped. What is finished is kept; run the same command to go on.")
@@ -124,6 +127,7 @@ def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -
     weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
     params, encode = run_params(o), encode_params(o, target)
     check_file(params, encode, source)  # what cannot be done is not sent
+    check_target(target.parent, target.name)
     graph = long_video_graph(params, encode, weights)
     return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
 
@@ -132,8 +136,8 @@ def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
     """One file into one on this machine, under the very name that was asked for; the report."""
     params, encode = run_params(o), encode_params(o, target)
     check_file(params, encode, source)  # what cannot be done leaves no folder behind
+    check_target(target.parent, target.name)
     jobs = target.parent / FOLDER
-    jobs.mkdir(parents=True, exist_ok=True)
     run = LongVideo(
         source,
         target.parent,
@@ -158,27 +162,31 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
     """Every video of a folder into another, going on past those that cannot be."""
     if o.output.suffix and not o.output.is_dir():
         raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
-    o.output.mkdir(parents=True, exist_ok=True)
-    files = sorted(p for p in o.input.iterdir() if p.suffix.lower() in VIDEOS and p.is_file())
-    if not files:
-        raise InputError(f"The folder '{o.input}' has no video: expected {', '.join(VIDEOS)}.")
-    first = len(files) * share[0] // share[1]
-    files = files[first:] + files[:first]
     containers = CODECS[o.codec].containers
+    plan = plan_folder(o.input, o.output, containers, sub_folders=o.sub_folders)
+    for path, why in plan.left_out:
+        log.info("Left out: %s: %s", path.relative_to(o.input), why)
+    if not plan.videos:
+        raise InputError(f"The folder '{o.input}' has no video: expected files such as clip.mp4.")
+    check_target(o.output, plan.videos[0][1].name)
+    first = len(plan.videos) * share[0] // share[1]
+    videos = plan.videos[first:] + plan.videos[:first]
     failed: dict[Path, str] = {}
-    for number, path in enumerate(files, start=1):
-        log.info("%d of %d: %s", number, len(files), path.name)
-        ending = path.suffix.lower() if path.suffix.lower() in containers else containers[0]
+    for number, (path, target) in enumerate(videos, start=1):
+        name = path.relative_to(o.input)
+        log.info("%d of %d: %s becomes %s", number, len(videos), name, target)
         try:
-            upscale_file(o, path, o.output / f"{path.stem}{ending}")
+            upscale_file(o, path, target)
         except (ServerUnreachableError, MissingPackError):
             raise  # of the server, not of the file
-        except UpscaleAVideoError as error:
+        except (UpscaleAVideoError, OSError) as error:
             log.error("%s", error)
-            failed[path] = str(error)
-    log.info("%d of %d videos done.", len(files) - len(failed), len(files))
-    for path, why in failed.items():
-        log.error("Not done: %s: %s", path.name, why)
+            failed[name] = str(error)
+    log.info("%d of %d videos done.", len(videos) - len(failed), len(videos))
+    if plan.left_out:
+        log.info("%d others left out, as said at the beginning.", len(plan.left_out))
+    for name, why in failed.items():
+        log.error("Not done: %s: %s", name, why)
     return 1 if failed else 0
 
 
@@ -269,6 +277,8 @@ def show_jobs(folder: Path) -> int:
 
 def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay where they were asked for."""
+    if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
+        raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
     gone = clean(
         o.clean / FOLDER,
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,

@@ -27,6 +27,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
     p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
+    p.add_argument("--sub-folders", action="store_true", help="of the input folder as well")
     p.add_argument("--steps", type=int, default=included.STEPS)
     p.add_argument("--guidance", type=float, default=included.GUIDANCE)
     p.add_argument("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")

@@ -11,6 +11,10 @@ class InputError(UpscaleAVideoError, ValueError):
     """An argument (frames, latent, steps, noise level...) that cannot be used as given."""
 
 
+class NumericalError(UpscaleAVideoError, ArithmeticError):
+    """A network gave NaN or infinity."""
+
+
 class MissingPackageError(UpscaleAVideoError, ImportError):
     """An optional package that was asked for is not installed."""
 

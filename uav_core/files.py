@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BINARY = getattr(os, "O_BINARY", 0)
 # Without O_NONBLOCK, opening a pipe waits for its other end.
@@ -38,10 +39,12 @@ def arriving(path: Path, partial: Path) -> Iterator[None]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file that is there whole, or not at all. Raises OSError."""
+    from safetensors.torch import save_file  # torch takes seconds, and few who import this need it
+
     # A name of its own per run, so that two runs at once cannot write into each other's file.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with arriving(path, partial):
-        safetensors.torch.save_file(dict(tensors), partial, metadata)
+        save_file(dict(tensors), partial, metadata)
 
 
 def move_over(source: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from .propagation import PropagationParams, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
 from .tiles import OVERLAP as TILE_OVERLAP
 from .tiles import square_tiles, tiled_decode, tiled_predict
+from .values import in_range
 
 NULL_TEXT_KEY = "null_text_embedding"
 
@@ -234,7 +235,8 @@ def upscale(
         (1, 3, t, 4h, 4w) in [-1, 1].
 
     Raises:
-        InputError: shapes that do not fit each other, or values outside their range.
+        InputError: shapes that do not fit each other, or values outside their range; NaN and
+            infinity in the frames among them.
     """
     latents = sample(
         unet,
@@ -263,6 +265,7 @@ def _check_run(
 ) -> None:
     if frames.ndim != 5 or frames.shape[0] != 1 or frames.shape[1] != 3 or 0 in frames.shape:
         raise InputError(f"frames are {tuple(frames.shape)}: expected (1, 3, t, h, w), t >= 1.")
+    in_range(frames, "frames", least=-1, dim=2)
     t, h, w = frames.shape[2:]
     expected = {
         "noise": (noise, (1, unet.params.out_channels, t, h, w)),

@@ -26,6 +26,15 @@ class PropagationParams:
     absolute_threshold: float = 0.05
     """Tolerated squared forward-backward error, in squared latent pixels."""
 
+    def __post_init__(self) -> None:
+        tolerances = self.relative_threshold, self.absolute_threshold
+        if not 0 <= self.strength <= 1 or not all(0 <= t < float("inf") for t in tolerances):
+            raise InputError(
+                f"Propagation with strength {self.strength} and thresholds "
+                f"{self.relative_threshold} and {self.absolute_threshold}: expected a strength "
+                "from 0 to 1, and thresholds from 0 on."
+            )
+
 
 def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
     """Sample ``x`` (b c h w) at every position plus ``flow`` (b 2 h w, pixels; x then y).

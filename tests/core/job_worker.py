@@ -141,4 +141,5 @@ def crash(root: str, scenario: str, step: str) -> None:
 
 
 if __name__ == "__main__":
+    assert "torch" not in sys.modules, "it takes seconds to start"
     {"work": work, "hold": hold, "share": share, "crash": crash}[sys.argv[1]](*sys.argv[2:])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from generated import det
 from layout import ROOT
+from video_files import write_clip
 
 from uav_core import cli
 from uav_core.jobs import FOLDER, list_jobs
@@ -55,7 +56,8 @@ def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
     (clip.parent / "readme.txt").write_text("not even one")
     with caplog.at_level(logging.INFO):
         assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 1
-    assert "1 of 2 videos done" in caplog.text and "broken.mp4" in caplog.text
+    assert "1 of 2 videos done" in caplog.text and "Not done: broken.mp4" in caplog.text
+    assert "Left out: readme.txt" in caplog.text
     assert [p.name for p in (tmp_path / "out").glob("*.m*")] == ["clip.mkv"]
 
 
@@ -200,3 +202,107 @@ def test_the_seed_matters(clip, tmp_path):
         assert cli.main(words) == 0
         results.append(torch.stack(list(VideoReader(target))))
     assert not torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--guidance", "inf"], "guidance of inf"),
+        (["--guidance-start", "nan"], "Guidance from nan"),
+        (["--factor", "nan"], "factor of nan"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(words, says, clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "out" / "out.mp4"), *words]) == 1
+    assert says in caplog.text and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--max-gb", "nan"], ["--max-gb", "inf"], ["--keep-days", "nan"]]
+)
+def test_bounds_that_are_no_number_remove_nothing(words, tmp_path, caplog):
+    assert cli.main(["--clean", str(tmp_path), *words]) == 1
+    assert "expected" in caplog.text
+
+
+def test_the_same_video_under_another_name_is_there_as_well(clip, tmp_path, caplog):
+    first, second, mine = (tmp_path / f"{name}.mkv" for name in ("first", "second", "mine"))
+    assert cli.main([str(clip), str(first), *FAST]) == 0
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip), str(second), *FAST]) == 0
+    assert second.read_bytes() == first.read_bytes() and "Copied from" in caplog.text
+    assert len(list_jobs(tmp_path / FOLDER)) == 1
+    mine.write_text("precious")
+    assert cli.main([str(clip), str(mine), *FAST]) == 1
+    assert mine.read_text() == "precious" and "is there already" in caplog.text
+    # The first may go: the second is the same.
+    first.unlink()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip), str(second), *FAST]) == 0
+    assert "finished before" in caplog.text and not first.exists()
+
+
+def test_copies_in_a_folder_give_a_file_each(clip, tmp_path):
+    (clip.parent / "copy of clip.mkv").write_bytes(clip.read_bytes())
+    assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 0
+    assert len(list((tmp_path / "out").glob("*.mkv"))) == 2
+
+
+def test_all_of_a_folder_and_its_sub_folders_is_upscaled(clip, tmp_path, caplog):
+    write_clip(clip.parent / "clip.gif", 2, codec="gif", pixel_format="rgb8", size=(24, 16))
+    (clip.parent / "deep").mkdir()
+    write_clip(clip.parent / "deep" / "CLIP.MTS", 12, size=(24, 16))
+    out = tmp_path / "out"
+    with caplog.at_level(logging.INFO):
+        assert cli.main([str(clip.parent), str(out), "--sub-folders", *FAST]) == 0
+    assert "3 of 3 videos done" in caplog.text
+    made = {path.relative_to(out).as_posix() for path in out.rglob("*.m??")}
+    assert {n for n in made if "part" not in n} == {"clip.mkv", "clip.mp4", "deep/CLIP.mp4"}
+    assert probe(out / "deep" / "CLIP.mp4").width == 96
+
+
+def unwritable(tmp_path) -> list[Path]:
+    """Folders that nothing can be written to: a file is in the way, or the system says no."""
+    (tmp_path / "file.txt").write_text("x")
+    folders = [tmp_path / "file.txt", tmp_path / "file.txt" / "below"]
+    return [*folders, Path("/proc")] if Path("/proc/self").exists() else folders
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_pass(clip, tmp_path, caplog):
+    for folder in unwritable(tmp_path):
+        for words in ([clip, folder / "out.mp4"], [clip.parent, folder / "out"]):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                assert cli.main([*map(str, words), *FAST]) == 1
+            errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+            assert len(errors) == 1 and str(folder) in errors[0].message
+            assert errors[0].exc_info is None and "part 1" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a:b.mp4", "':'"),
+        ("x" * 248 + ".mp4", "252 bytes, more than 251"),
+        ("\N{SNOWMAN}" * 83 + ".mp4", "bytes"),
+        ("x" * 300 + ".mp4", "304 bytes"),
+        ("con.mp4", "device on Windows"),
+        ("LPT1.mp4", "device on Windows"),
+        ("a\nb.mp4", "control character"),
+    ],
+)
+@pytest.mark.parametrize("where", [[], ["--server", "127.0.0.1:9"]])
+def test_names_that_the_end_would_refuse_are_refused_at_the_start(
+    name, says, where, clip, tmp_path, caplog
+):
+    target = tmp_path / "out" / name
+    assert cli.main([str(clip), str(target), *FAST, *where]) == 1
+    assert says in caplog.text and not target.parent.exists()
+
+
+def test_a_path_too_long_for_the_system_is_said(clip, tmp_path, caplog):
+    for words in (["x" * 300, "out.mp4"], [str(clip), str(tmp_path / ("x" * 300) / "out.mp4")]):
+        caplog.clear()
+        assert cli.main([*words, *FAST]) == 1
+        assert "too long" in caplog.text.lower()

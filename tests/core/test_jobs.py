@@ -456,3 +456,45 @@ def run_damages(tmp_path, finished):
             assert not folder.exists()
         shutil.rmtree(root)
     assert opened > 50 and refused > 5
+
+
+def finished(root, out, name):
+    with Job.open(root, inputs(), PLAN, output_folder=out) as job:
+        for index in ALL:
+            add_part(job, index)
+        finish(job, name, keep_parts=False)
+
+
+def test_a_finished_video_is_found_where_it_lies_and_delivered_elsewhere(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second" / "deep"
+    first.mkdir(), second.mkdir(parents=True)
+    finished(tmp_path / "jobs", first, "one.mp4")
+    with Job.open(tmp_path / "jobs", inputs(), PLAN, output_folder=second) as job:
+        assert job.finished and job.output_path == first / "one.mp4"
+        assert job.deliver("two.mp4") and not job.deliver("two.mp4")
+        assert (second / "two.mp4").read_bytes() == content("output", 0)
+        (second / "mine.mp4").write_bytes(b"precious")
+        with pytest.raises(InputError, match="is another video"):
+            job.deliver("mine.mp4")
+        assert (second / "mine.mp4").read_bytes() == b"precious"
+    # Moved by hand to where it is asked for.
+    (first / "one.mp4").unlink()
+    with Job.open(
+        tmp_path / "jobs", inputs(), PLAN, output_folder=second, output_name="two.mp4"
+    ) as job:
+        assert job.finished and job.output_path == second / "two.mp4"
+    (second / "two.mp4").unlink()
+    with Job.open(tmp_path / "jobs", inputs(), PLAN, output_folder=second) as job:
+        assert not job.finished
+
+
+def test_a_copy_that_is_cancelled_leaves_nothing(tmp_path):
+    finished(tmp_path / "jobs", tmp_path, "one.mp4")
+
+    def cancel():
+        raise KeyboardInterrupt
+
+    with Job.open(tmp_path / "jobs", inputs(), PLAN, output_folder=tmp_path) as job:
+        with pytest.raises(KeyboardInterrupt):
+            job.deliver("two.mp4", cancel)
+        assert not list(tmp_path.glob("two*"))

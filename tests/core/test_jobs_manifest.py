@@ -48,6 +48,12 @@ OUTSIDE = ["../../x", "/etc/passwd", "a/b", "..", "C:\\x", "\\\\s\\x", "nul", "a
 WRONG = [
     *[(f"states.0.file = {name!a}", ("states", 0, "file"), name) for name in OUTSIDE],
     *[(f"output.name = {name!a}", ("output", "name"), name) for name in OUTSIDE],
+    *[
+        (f"output.folder = {name!a}", ("output", "folder"), name)
+        for name in (*OUTSIDE, "a//b", "a/../b", "a/")
+        if name not in ("", "a/b")
+    ],
+    ("an output folder that is none", ("output", "folder"), None),
     ("a state called as another file", ("states", 0, "file"), "manifest.json"),
     (
         "digits that are no ASCII",
@@ -124,7 +130,7 @@ def test_missing_fields_are_refused(job):
         job["states"][0],
         job["output"],
     ):
-        for key in list(holder):
+        for key in [key for key in holder if key != "folder"]:
             value = holder.pop(key)
             with pytest.raises(DamagedManifestError):
                 parse_manifest(sealed(job), "it")
@@ -250,3 +256,10 @@ def test_weights_are_read_once(tmp_path, caplog):
     (root / "weights.json").symlink_to(tmp_path / "elsewhere")
     get()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_output_of_an_older_version_has_no_folder(manifest, job):
+    job["output"].pop("folder")
+    read = parse_manifest(sealed(job), "it")
+    assert read.output is not None and read.output.folder is None
+    assert json.loads(manifest_text(read))["job"] == job

@@ -25,11 +25,12 @@ from uav_core.flow import estimate_flows
 from uav_core.guidance import GuidanceRange
 from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
-from uav_core.longvideo.source import NO_ALPHA
+from uav_core.longvideo import run as long_run
 from uav_core.noise import LATENT, LOW_RES, frame_noise
 from uav_core.pipeline import decode, sample
 from uav_core.scenes import SceneParams
-from uav_core.video import EncodeParams, InputChangedError, VideoReader, frame_times
+from uav_core.video import EncodeError, EncodeParams, InputChangedError, VideoReader, frame_times
+from uav_core.video.sound import usual_layout
 
 W, H = 24, 16
 CUT, FRAMES = 11, 21
@@ -470,7 +471,8 @@ def test_transparency_that_is_lost_is_told(tmp_path):
     params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
     report = run(source, tmp_path / "out", params, status=told.append)
     assert report.frames_made == 3
-    assert NO_ALPHA in told and NO_ALPHA in report.to_text()
+    note = "Left out: transparency: 'Upscale Alpha' keeps it, for clips."
+    assert note in told and note in report.to_text()
 
 
 def test_tiles_are_used_when_asked_for(clips, tmp_path):
@@ -516,3 +518,56 @@ def test_settings_are_plain_and_complete():
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(InputError):
         LongVideoParams(**{name: value})
+
+
+def with_sound(path: Path, channels: int) -> Path:
+    """Three frames and PCM of so many channels."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = W, H, "bgr0"
+        layout = usual_layout(channels)
+        sound = container.add_stream("pcm_s16le", rate=8000, layout=layout)
+        for frame in picture("heard", 3):
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 2400 * channels), np.int16), "s16", layout)
+        wave.sample_rate, wave.pts = 8000, 0
+        container.mux(sound.encode(wave))
+        for each in (stream, sound):
+            container.mux(each.encode(None))
+    return path
+
+
+def test_what_the_end_would_refuse_is_refused_before_the_first_pass(tmp_path):
+    source = with_sound(tmp_path / "nine.mkv", 9)
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    passes = []
+
+    def trouble(*words):
+        passes.append(words)
+
+    with pytest.raises(EncodeError, match=r"cannot be joined.*choose \.mkv"):
+        run(source, tmp_path / "out", params, EncodeParams(), trouble)
+    assert not passes and not list(tmp_path.rglob("part_*"))
+    # Where the container can hold it, it is done.
+    report = run(source, tmp_path / "out", params, LOSSLESS)
+    with av.open(report.output) as container:
+        assert container.streams.audio[0].channels == 9
+
+
+def test_where_joining_fails_the_same_again_only_joins(clips, tmp_path, monkeypatch):
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    real, calls = long_run.join, []
+
+    def fails_at_the_end(*words, **named):
+        calls.append(words)
+        if len(calls) == 2:  # after the rehearsal
+            raise EncodeError("The sound is damaged.")
+        return real(*words, **named)
+
+    monkeypatch.setattr(long_run, "join", fails_at_the_end)
+    with pytest.raises(EncodeError, match=r"sound is damaged.*the same run again only joins"):
+        run(clips["one"], tmp_path, params)
+    report = run(clips["one"], tmp_path, params)
+    assert report.frames_made == 0 and report.frames_before == CUT
+    assert Path(report.output).exists()

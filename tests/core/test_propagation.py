@@ -110,3 +110,18 @@ def test_steps_outside_the_run(text):
     parse_steps(text)
     with pytest.raises(InputError, match="30"):
         parse_steps(text, 30)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"strength": 1.5},
+        {"strength": -0.1},
+        {"strength": float("nan")},
+        {"relative_threshold": -1.0},
+        {"absolute_threshold": float("nan")},
+    ],
+)
+def test_impossible_params_are_named(params):
+    with pytest.raises(InputError, match="strength from 0 to 1, and thresholds from 0 on"):
+        PropagationParams(**params)

@@ -229,7 +229,6 @@ def test_denoised_predictions_at_sigmas_give_the_same_latent():
         ({"steps": 0}, "sampling steps"),
         ({"h": 0}, "0x7"),
         ({"propagation_steps": (30,)}, "0 to 29"),
-        ({"propagation": PropagationParams(strength=1.5)}, "0 to 1"),
         ({"tolerance": 0.0}, "tolerance"),
     ],
 )

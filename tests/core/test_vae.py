@@ -1,21 +1,16 @@
 import pytest
 import tiny
 import torch
-from generated import det, golden
+from generated import det
+from golden_cases import DECODE, GOLDEN, decode_inputs
 
-GOLDEN = golden()
 
-
-@pytest.mark.parametrize("case", [k for k in GOLDEN if k.startswith("vae_") and "decode" in k])
+@pytest.mark.parametrize("case", DECODE)
 @pytest.mark.usefixtures("ways")
 def test_decode_golden(case):
-    kind, t, what = case.split("/")
-    name, shape = f"{kind}/{t}", (int(t), 6, 8)
-    w = float(what.partition("_w")[2] or 1)
+    kind, inputs = decode_inputs(case)
     with torch.inference_mode():
-        out = tiny.vae(kind).decode(
-            det(f"{name}/z", (1, 4, *shape)), det(f"{name}/low_res", (1, 3, *shape)).clamp(-1, 1), w
-        )
+        out = tiny.vae(kind).decode(*inputs)
     torch.testing.assert_close(out, GOLDEN[case], rtol=1e-4, atol=1e-4)
 
 

@@ -202,6 +202,10 @@ def test_tags_and_languages_are_kept(tmp_path):
     for ending in (".mp4", ".mkv"):
         with av.open(str(run(source, tmp_path / f"out{ending}"))) as container:
             assert container.metadata["title"] == "Seaside"
+    source.write_bytes(source.read_bytes().replace(b"Seaside", b"K\xfcste  "))
+    for ending in (".mp4", ".mkv"):
+        with av.open(str(run(source, tmp_path / f"other{ending}"))) as container:
+            assert container.metadata["title"] == "K\ufffdste  "
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])

@@ -284,3 +284,40 @@ def test_large_files_are_sampled_at_both_ends(tmp_path):
             file.seek(place)
             file.write(b"\0")
     check_unchanged(known, path)
+
+
+def write_floats(path, value: float, pixel_format: str):
+    """Three pictures of 0.25, 0.5, 0.75 (green, blue, red), the middle one with ``value``."""
+    kind = np.float16 if "f16" in pixel_format else np.float32
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, pixel_format
+        for i in range(3):
+            frame = av.VideoFrame(32, 16, pixel_format)
+            for plane, level in zip(frame.planes, (0.25, 0.5, 0.75, 1.0), strict=False):
+                data = np.full(plane.buffer_size // np.dtype(kind).itemsize, level, kind)
+                if i == 1:
+                    data[3] = value
+                plane.update(data.tobytes())
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("pixel_format", ["gbrpf32le", "gbrapf32le"])
+def test_floating_point_pictures_are_exact(tmp_path, pixel_format, caplog):
+    path = write_floats(tmp_path / "f.nut", 1.2, pixel_format)
+    frames = list(VideoReader(path))
+    assert frames[0][:, 2, 3].tolist() == [0.5, -0.5, 0.0]
+    assert frames[1].max() == 1 and caplog.text.count("cut off") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(float("nan"), "Frame 1 .* times NaN"), (float("inf"), "infinity"), (255.0, "divide it by")],
+)
+def test_floating_point_pictures_that_cannot_be_are_named(tmp_path, value, says):
+    path = write_floats(tmp_path / "f.nut", value, "gbrpf32le")
+    with pytest.raises(InputError, match=says):
+        list(VideoReader(path))

@@ -8,6 +8,8 @@ import tiny
 import torch
 from generated import det
 
+from uav_core import schedule
+
 T, H, W = 10, 16, 24
 
 
@@ -38,3 +40,32 @@ def sample(pack: Any, model: Any, images: torch.Tensor, **options: Any) -> torch
     return node.execute(model, positive, negative, latent, **{**settings, **options}).result[0][
         "samples"
     ]
+
+
+def sample_case(pack: Any, model: Any, case: dict[str, Any]) -> torch.Tensor:
+    """Samples of a LATENT, of the arguments of the core's ``upscale``, through the nodes."""
+    condition = pack.nodes.condition.condition
+    low_res = schedule.noise_low_res(case["frames"], case["low_res_noise"], case["noise_level"])
+    negative, positive = (
+        condition([[text[None], {}]], low_res, case["noise_level"]) for text in case["context"]
+    )
+    propagation = None
+    if "flows" in case:
+        module = pack.nodes.propagate
+        propagation = module.FlowPropagation(
+            None,
+            case["frames"],
+            ",".join(map(str, case["propagation_steps"])),
+            module.PropagationParams(),
+            flows=case["flows"],
+        )
+    return pack.nodes.sample.sample_segments(
+        model,
+        positive,
+        negative,
+        torch.zeros_like(case["noise"]),
+        case["noise"],
+        steps=case["steps"],
+        guidance=case["guidance"],
+        propagation=propagation,
+    )

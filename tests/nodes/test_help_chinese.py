@@ -28,6 +28,7 @@ HEADINGS = {
     "Inputs": "输入",
     "Outputs": "输出",
     "Settings": "设置",
+    "What becomes of the input": "输入中各项的去向",
     "Two common mistakes": "两个常见错误",
 }
 CHINESE = re.compile("[\u4e00-\u9fff]")

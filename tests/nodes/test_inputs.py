@@ -43,7 +43,7 @@ def propagation(pack, images, steps):
         (torch.zeros(0, 32, 32, 3), "at least one frame"),
         (torch.zeros(32, 32, 3), r"\(frames, height, width, 3\)"),
         (torch.zeros(2, 32, 32, 4), "alpha channel"),
-        (torch.zeros(2, 32, 32, 1), "1 channels"),
+        (torch.zeros(2, 32, 32, 1), "1 channel: .*three times"),
         (torch.zeros(2, 15, 32, 3), "32x15: expected at least 16 px"),
     ],
 )
@@ -149,3 +149,72 @@ def test_swapped_files(pack, nothing_loads, models):
         pack.nodes.vae.VideoVAE(str(own / "unet.safetensors"))
     with pytest.raises(wrong, match="U-Net"):
         pack.nodes.load.load_text_encoder(str(own / "unet.safetensors"))
+
+
+def broken(value: float) -> torch.Tensor:
+    """Frames of which frame 1 has a few pixels of ``value``."""
+    images = graph.frames()
+    images[1, 5:8, 5:8] = value
+    return images
+
+
+IMAGE_NODES = {
+    "conditioning": lambda n, x: graph.conditioned(n, x),
+    "decode": lambda n, x: n.nodes.decode.VAEDecode.execute(
+        {"samples": torch.zeros(1, 4, *x.shape[:3])}, object(), x, 1.0, 3, "none"
+    ),
+    "propagation": lambda n, x: n.nodes.propagate.Propagation.execute(
+        n.nodes.load.flow_patcher(n.uav_core.builtin_flow.BuiltinFlow()), x, "1", 0.5, 0.001, 0.05
+    ),
+    "alpha": lambda n, x: n.nodes.alpha.UpscaleAlpha.execute(x[..., 0], x),
+    "size": lambda n, x: n.nodes.output_size.SetOutputSize.execute(
+        x, n.nodes.output_size.AFTER, "factor", 2.0, 64, 64, 64, "fit"
+    ),
+    "flow": lambda n, x: n.nodes.look.ShowFlow.execute(x),
+    "difference": lambda n, x: n.nodes.look.ShowDifference.execute(x, x, 0.0, "a, b"),
+    "before": lambda n, x: n.nodes.look.ShowBeforeAfter.execute(x, x, 0.5),
+    "strip": lambda n, x: n.nodes.scene_strip.SceneStrip.execute(x, "built-in", 60),
+    "preview": lambda n, x: n.nodes.piece.read_piece(x, 0, 2, 0, 0, 16, 16),
+}
+
+
+@pytest.mark.parametrize("node", IMAGE_NODES)
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (broken(float("nan")), r"Frame 1 of the \w+ has \d+ times NaN"),
+        (broken(float("-inf")), r"Frame 1 of the \w+ has \d+ times infinity"),
+        (broken(-1.0), r"Frame 1 of the \w+ has values from -1 .*add 1 and halve"),
+        (broken(200.0), r"Frame 1 of the \w+ .*divide it by 255"),
+        (graph.frames().mul(255).byte(), "are uint8: expected fractions"),
+    ],
+    ids=["nan", "infinity", "from -1", "to 255", "uint8"],
+)
+def test_values_no_network_can_use(pack, nothing_loads, node, images, message):
+    with pytest.raises(pack.uav_core.InputError, match=message):
+        IMAGE_NODES[node](pack, images)
+
+
+def test_slight_overshoots_are_cut_off_and_said(pack, caplog):
+    clip = pack.nodes.inputs.video_frames(broken(1.2))
+    assert clip.max() == 1 and "outside of 0 to 1 is cut off" in caplog.text
+    caplog.clear()
+    pack.nodes.inputs.video_frames(broken(1.001))
+    assert not caplog.text
+
+
+def test_a_latent_that_is_no_number(pack, nothing_loads):
+    samples = {"samples": torch.zeros(1, 4, 10, 16, 24)}
+    samples["samples"][0, 0, 3, 0, 0] = float("nan")
+    with pytest.raises(pack.uav_core.errors.NumericalError, match=r"Frame 3 of the latent.*fp32"):
+        pack.nodes.decode.VAEDecode.execute(samples, object(), graph.frames(), 1.0, 3, "none")
+
+
+def test_a_model_that_overflows_is_named(pack, unet):
+    def overflows(apply, given):
+        return apply(given["input"], given["timestep"], **given["c"]).fill_(float("inf"))
+
+    model = unet.clone()
+    model.set_model_unet_function_wrapper(overflows)
+    with pytest.raises(pack.uav_core.errors.NumericalError, match="Frame 0 of the latent"):
+        graph.sample(pack, model, graph.frames())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import graph
 import pytest
@@ -146,6 +148,36 @@ def test_sound_comes_along(pack, networks, folders):
     assert made.audio["waveform"].shape[-1] == pytest.approx(T * 800, abs=1100)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 9])
+def test_all_channels_of_the_sound_are_kept(pack, channels):
+    import av
+
+    wave = torch.zeros(1, channels, 100_000)
+    wave[0, :, 90_000] = torch.arange(1, channels + 1) / 10
+    clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 48000})
+    with pack.nodes.video_file.video_file(clip) as (path, _), av.open(path) as container:
+        frames = list(container.decode(audio=0))
+    samples = torch.cat([torch.from_numpy(f.to_ndarray()) for f in frames], 1)
+    assert torch.equal(samples.view(-1, channels).T, wave[0])
+
+
+@pytest.mark.parametrize(
+    ("wave", "says"),
+    [
+        (torch.zeros(2, 2, 100), r"expected \(1, channels, samples\)"),
+        (torch.zeros(2, 100), r"expected \(1, channels, samples\)"),
+        (torch.full((1, 2, 100), float("nan")), "NaN"),
+    ],
+)
+def test_sound_that_cannot_be_kept_is_refused(pack, wave, says):
+    clip = video(levels(graph.frames(T)), {"waveform": wave, "sample_rate": 48000})
+    with (
+        pytest.raises(pack.uav_core.InputError, match=says),
+        pack.nodes.video_file.video_file(clip),
+    ):
+        pass
+
+
 def test_a_trimmed_file_is_read_where_it_lies(pack, networks, folders, tmp_path, monkeypatch):
     from comfy_api.input_impl import VideoFromFile
 
@@ -169,6 +201,58 @@ def test_a_trimmed_file_is_read_where_it_lies(pack, networks, folders, tmp_path,
     assert cut.shape == expected.shape
     assert (cut - expected).abs().max() < 1e-3 + 0.5 / 255
     assert strip.result[1] == "0", "no cuts in the part"
+
+
+def cropping() -> type:
+    """ComfyUI's VIDEO of a file; where it cannot be cropped yet, one that can, as later ones do."""
+    from comfy_api.input_impl import VideoFromFile as Here
+
+    if hasattr(Here, "as_cropped"):
+        return Here
+
+    class VideoFromFile(Here):
+        rectangle: tuple[int, int, int, int] | None = None
+
+        def as_cropped(self, x: int, y: int, width: int, height: int) -> VideoFromFile:
+            cropped = VideoFromFile(self.get_stream_source())
+            cropped.rectangle = x, y, width, height
+            return cropped
+
+        def get_dimensions(self) -> tuple[int, int]:
+            return self.rectangle[2:] if self.rectangle else super().get_dimensions()
+
+        def get_components(self) -> Any:
+            made = super().get_components()
+            if self.rectangle:
+                x, y, w, h = self.rectangle
+                made.images = made.images[:, y : y + h, x : x + w]
+            return made
+
+    return VideoFromFile
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_crop_that_a_node_set_is_kept(pack, folders, tmp_path, said):
+    images, path = levels(graph.frames(4, 32, 48)), tmp_path / "source.mkv"
+    pack.nodes.video_file.write_lossless(str(path), video(images).get_components())
+    clip: Any = cropping()(str(path))
+    assert not pack.nodes.video_file.is_edited(clip)
+    cropped = clip.as_cropped(8, 4, 32, 16)
+    if said:  # as the newest do, and the size alone would not tell
+        cropped.has_pending_frame_edits = lambda: True
+        cropped.get_dimensions = clip.get_dimensions
+    with pack.nodes.video_file.video_file(cropped) as (read, span):
+        frames = torch.stack(list(pack.uav_core.video.VideoReader(read)))
+    assert span is None
+    expected = images[:, 4:20, 8:40].movedim(-1, 1) * 2 - 1
+    torch.testing.assert_close(frames, expected, rtol=0, atol=2.1 / 255)
+    assert not list(folders.temp.iterdir())
+
+
+def test_a_damaged_file_is_no_edit(pack, tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video at all")
+    assert not pack.nodes.video_file.is_edited(cropping()(str(path)))
 
 
 def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
@@ -336,6 +420,37 @@ def test_paths_stay_in_the_output_folder(pack, networks, folders, prefix):
     else:
         path = Path(result.result[0].get_stream_source()).resolve()
         assert folders.output.resolve() in path.parents
+
+
+def test_the_tokens_of_a_prefix_are_those_of_save_video(pack, networks, folders):
+    before = time.strftime("%Y-%m")
+    clip = video(levels(graph.frames(2)))
+    made = run(
+        pack, networks, clip, filename_prefix="v/%year%-%month%/%date:yyyy-MM%_%width%x%height%"
+    )
+    path = Path(made.result[0].get_stream_source())
+    assert path.name.startswith(f"{before}_96x64_"), "a run over the end of a month: try again"
+    assert path.parent == folders.output / "v" / before
+    # Another day is not another job: what is finished is copied.
+    again = run(pack, networks, clip, filename_prefix="elsewhere/x")
+    other = Path(again.result[0].get_stream_source())
+    assert other.parent == folders.output / "elsewhere"
+    assert other.read_bytes() == path.read_bytes() and "Copied from" in again.result[1]
+
+
+@pytest.mark.parametrize("prefix", ["%KSampler.seed%", "a/%Load Video.file%_x"])
+def test_tokens_that_only_the_page_knows_are_named(pack, prefix):
+    with pytest.raises(pack.uav_core.InputError, match="asks for the value"):
+        pack.nodes.longvideo.output_place("out", prefix)
+
+
+@pytest.mark.parametrize(
+    ("form", "strftime"),
+    [("yyyy-MM-dd", "%Y-%m-%d"), ("yyMMdd", "%y%m%d"), ("dd.MM.yyyy hh", "%d.%m.%Y %H")],
+)
+def test_dates_are_written_as_the_page_writes_them(pack, form, strftime):
+    assert pack.nodes.prefix.resolved(f"a%date:{form}%", 0, 0) == "a" + time.strftime(strftime)
+    assert pack.nodes.prefix.resolved("100% sure", 0, 0) == "100% sure"
 
 
 def test_what_is_no_temporal_vae_is_refused(pack, networks, folders):

@@ -186,3 +186,58 @@ def test_every_socket_is_explained_and_inputs_are_bounded(pack):
             if type(entry).__qualname__ in ("Int.Input", "Float.Input"):
                 assert entry.min is not None and entry.max is not None
                 assert entry.min <= entry.default <= entry.max
+
+
+@pytest.mark.parametrize(
+    ("flag", "device_has_bf16", "taken"),
+    [
+        (None, False, torch.float32),
+        (None, True, torch.bfloat16),
+        ("bf16_vae", False, torch.bfloat16),
+        ("fp32_vae", True, torch.float32),
+        ("fp16_vae", True, torch.float32),
+    ],
+)
+def test_default_precision_of_the_vae_is_comfyuis(
+    pack, models, monkeypatch, caplog, flag, device_has_bf16, taken
+):
+    import comfy.model_management as mm
+    from comfy.cli_args import args
+
+    monkeypatch.setattr(mm, "should_use_bf16", lambda device=None: device_has_bf16)
+    if flag:
+        monkeypatch.setattr(args, flag, True)
+    load = pack.nodes.load.LoadVAE.execute
+    vae = load("vae_3d.safetensors", "default").result[0]
+    assert vae.vae_dtype == taken
+    assert {p.dtype for p in vae.first_stage_model.parameters()} == {taken}
+    assert ("overflows in fp16" in caplog.text) == (flag == "fp16_vae")
+    # Named on the node, or left out as by forms made before there was a choice: as it was.
+    assert load("vae_3d.safetensors", "bf16").result[0].vae_dtype == torch.bfloat16
+    assert load("vae_3d.safetensors").result[0].vae_dtype == torch.float32
+
+
+def test_vae_attention_of_comfyui_is_the_cores(pack):
+    import comfy.ldm.modules.diffusionmodules.model as comfy_vae
+
+    q, k, v = (det(name, (2, 48, 64)) for name in "qkv")
+    own = pack.uav_core.models.attention.scaled_dot_product(q, k, v, 1)
+    attend = pack.nodes.vae.attention(torch.device("cuda"))
+    torch.testing.assert_close(attend(q, k, v, 1), own, rtol=1e-5, atol=1e-5)
+    for kernel in (comfy_vae.normal_attention, comfy_vae.pytorch_attention):
+        out = pack.nodes.vae.by_channels(kernel)(q, k, v, 1)
+        torch.testing.assert_close(out, own, rtol=1e-5, atol=1e-5)
+
+
+def test_force_channels_last(pack, models, monkeypatch):
+    """It asked weights of five axes for a layout of four."""
+    from comfy.cli_args import args
+
+    path = str(models / "upscale_a_video" / "unet.safetensors")
+    expected = graph.sample(pack, pack.nodes.model.load_unet(path), graph.frames(3), steps=1)
+    monkeypatch.setattr(args, "force_channels_last", True)
+    unet = pack.nodes.model.load_unet(path)
+    network = unet.model.diffusion_model
+    assert network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    result = graph.sample(pack, unet, graph.frames(3), steps=1)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import blueprint
 import numpy as np
 import pytest
-from clips import first_frame, read_clip, shrink_clip
+from clips import first_frame, read_clip, shrink_clip, shrunk
 from comfy_server import PACK_FOLDER
 from graphs import Graph, shortened
 from PIL import Image
@@ -31,12 +31,6 @@ def frame(tiny_clip, tmp_path):
 def saved(server, graph: Graph, kind: str = "SaveVideo"):
     """Run; the one file that the workflow saves."""
     return server.output_path(server.run(graph.prompt), graph.id(kind))
-
-
-def shrunk(pixels: np.ndarray) -> np.ndarray:
-    """Pictures at a quarter of their size, by areas."""
-    t, h, w, c = pixels.shape
-    return pixels.reshape(t, h // 4, 4, w // 4, 4, c).mean((2, 4))
 
 
 def check_upscaled(source: np.ndarray, result: np.ndarray) -> None:

@@ -1,23 +1,33 @@
 """Starting a ComfyUI server for the tests."""
 
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
+from comfy_server import PACK_FOLDER, ComfyServer
 from demo_weights import write_all
-from layout import ROOT, SetupError, comfyui_path, environment_python
+from layout import ROOT, SetupError, comfyui_path, dynamic_memory, environment_python
 
 log = logging.getLogger(__name__)
 PREVIEWS = ("--preview-method", "latent2rgb")
+# As Python writes them, after the line of code that they are about.
+OWN_WARNINGS = re.compile(
+    rf"^.*(?:{PACK_FOLDER}|{re.escape(str(ROOT))})/(?:__init__|nodes|uav_core)"
+    r".*(?:Deprecation|Future)Warning: .*$",
+    re.MULTILINE,
+)
 
 
 @contextmanager
 def served(version: str, base: Path, artifacts: Path) -> Iterator[ComfyServer]:
-    """A running server of one version, with small generated weights; its log is kept."""
+    """A running server of one version, with small generated weights; its log is kept.
+
+    Fails at its end if the pack used something deprecated.
+    """
     try:
         comfyui = comfyui_path(version)
     except SetupError as error:
@@ -29,9 +39,14 @@ def served(version: str, base: Path, artifacts: Path) -> Iterator[ComfyServer]:
         )
     write_all(base / "models")
     server = ComfyServer(comfyui, environment_python(), base, ROOT, PREVIEWS)
+    if folder := dynamic_memory(comfyui):
+        server.packs[folder.name] = folder
+    server.environment["PYTHONWARNINGS"] = "default"
     try:
         with server:
             yield server
     finally:
         if server.log_file.is_file():
             shutil.copy(server.log_file, artifacts / f"{base.name}.log")
+    if warnings := OWN_WARNINGS.findall(server.log_text()):
+        pytest.fail("\n".join(warnings))

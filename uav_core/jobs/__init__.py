@@ -10,11 +10,12 @@ from .errors import (
     JobFolderError,
     UnsafePathError,
 )
+from .files import check_target
 from .folder import Job
 from .identity import JobInputs, job_id, known_hash, weights_hash
 from .manifest import Fallback, Manifest, OutputRecord, PartRecord, StateRecord
 from .names import FOLDER
-from .paths import inside, plain_name
+from .paths import inside, output_name, plain_name
 from .plan import JobPlan
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "StateRecord",
     "UnsafePathError",
     "check_space",
+    "check_target",
     "clean",
     "disk_needed",
     "human_bytes",
@@ -42,6 +44,7 @@ __all__ = [
     "job_id",
     "known_hash",
     "list_jobs",
+    "output_name",
     "plain_name",
     "remove_job",
     "weights_hash",

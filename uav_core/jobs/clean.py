@@ -102,7 +102,7 @@ def clean(
     Never removed: a job that a run holds, and a folder that has no manifest of ours or holds
     anything but our files. Links are not followed. What cannot be removed is logged.
     """
-    if (keep_days or 0) < 0 or (max_bytes or 0) < 0:
+    if not (keep_days or 0) >= 0 or (max_bytes or 0) < 0:
         raise InputError(f"Keep {keep_days} days and {max_bytes} bytes: expected none below 0.")
     jobs = list_jobs(root)
     free = [job for job in jobs if not job.busy and (job.status == FINISHED or not finished_only)]

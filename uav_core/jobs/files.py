@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..files import BINARY, PLAIN, arriving, sync_file, sync_folder
 from .disk import free_bytes, human_bytes
 from .errors import DiskFullError, JobError, JobFolderError
 from .names import TMP
+from .paths import output_name
 
 DIGEST_BYTES = 32
 _BLOCK = 1 << 20
@@ -59,7 +61,9 @@ def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> JobErro
             f"The system refuses {doing} {path} ({error.strerror}). Choose a folder that you may "
             "write to, or change its permissions."
         )
-    return JobFolderError(f"Failed {doing} {path}: {error.strerror or error}.")
+    return JobFolderError(
+        f"Failed {doing} {path}: {error.strerror or error}. Choose another folder."
+    )
 
 
 @contextmanager
@@ -153,6 +157,39 @@ def settle(
         sync_folder(path.parent)
     count = ByteCount(progress, found.st_size)
     return hash_file(path, advance=count, check_cancelled=check_cancelled)
+
+
+def check_target(folder: Path, name: str) -> None:
+    """Make ``folder``, and see that a file ``name`` may be written into it.
+
+    Raises UnsafePathError for a name that is none on some system, JobFolderError or DiskFullError.
+    """
+    output_name(name)
+    with named_errors(folder, "making"):
+        os.makedirs(folder, exist_ok=True)
+    with named_errors(folder, "writing into"):
+        handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)
+        os.close(handle)
+        os.unlink(path)
+
+
+def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
+    """Copy a file; ``target`` appears once it is complete.
+
+    Raises DiskFullError or JobFolderError; nothing is left then.
+    """
+    tmp = target.with_name(target.name + TMP)
+    with named_errors(source, "reading"):
+        file, size = open_plain(source), os.lstat(source).st_size
+    with (
+        file,
+        named_errors(target, "writing", size),
+        arriving(target, tmp),
+        open(tmp, "wb") as copy,
+    ):
+        while block := file.read(_BLOCK):
+            check_cancelled()
+            copy.write(block)
 
 
 def write_whole(path: Path, data: bytes) -> None:

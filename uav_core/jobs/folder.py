@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..callbacks import ignore
 from ..errors import InputError
 from ..files import sync_folder
 from .errors import JobFolderError, UnsafePathError
-from .files import named_errors, settle
+from .files import copy_whole, hash_file, is_plain, named_errors, settle
 from .identity import JobInputs, job_id
 from .lock import JobLock
 from .manifest import (
@@ -65,6 +66,7 @@ class Job:
         plan: JobPlan | Callable[[], JobPlan],
         *,
         output_folder: str | os.PathLike[str] | None = None,
+        output_name: str = "",
         progress: Callable[[int, int], None] = ignore,
         check_cancelled: Callable[[], None] = ignore,
     ) -> Job:
@@ -75,7 +77,9 @@ class Job:
             inputs: what the job's id is made from.
             plan: of a new job, or a function that gives it and is called only for a new job. A job
                 that is continued keeps the plan it began with: see ``job.plan``.
-            output_folder: where the finished video lies; the job's own folder where left out.
+            output_folder: where the finished video is wanted; the job's own folder where left out.
+            output_name: how it is to be called, if that is known: a finished video is looked for
+                under that name as well.
             progress: called with (bytes, bytes in all) while finished files are verified.
             check_cancelled: called often, now and while the job is open; may raise.
 
@@ -107,7 +111,7 @@ class Job:
                     verified = verify(
                         job.manifest,
                         folder,
-                        job.output_folder,
+                        job._outputs(output_name),
                         progress=progress,
                         check_cancelled=check_cancelled,
                     )
@@ -141,7 +145,7 @@ class Job:
     def output_path(self) -> Path | None:
         """The finished video, or None."""
         output = self.manifest.output
-        return None if output is None else self.output_folder / output.name
+        return None if output is None else self._place(output) / output.name
 
     # --- what this run takes on ------------------------------------------------------------
 
@@ -299,13 +303,39 @@ class Job:
                     f"missing, the first is {missing[0]}."
                 )
             found = settle(path, progress=progress, check_cancelled=check_cancelled)
-            record = OutputRecord(name, found.bytes, found.blake2b)
+            record = OutputRecord(name, found.bytes, found.blake2b, self._relative)
             self._shared.write(output=record)
             if not keep_parts:
                 # Only now: the backup must know of the output before the parts go.
                 self._shared.write(parts=(), states=())
                 self._remove_leftovers()
         return record
+
+    def deliver(self, name: str, check_cancelled: Callable[[], None] = ignore) -> bool:
+        """Have the finished video as ``name`` in the output folder; whether it was copied there.
+
+        A file of that name that is not this video is not replaced. Raises InputError for that, and
+        for a job that is not finished; UnsafePathError, DiskFullError, JobFolderError.
+        """
+        done, target = self.output_path, self.output_folder / plain_name(name)
+        if done is None or is_ours(name):
+            raise InputError(f"Job {self.id} has no video to be called {name}.")
+        with self._shared.locked():
+            record = self.manifest.output
+            assert record is not None
+            if os.path.lexists(target):
+                if os.path.realpath(done) == os.path.realpath(target) or (
+                    is_plain(target)
+                    and os.lstat(target).st_size == record.bytes
+                    and hash_file(target, check_cancelled=check_cancelled).blake2b == record.blake2b
+                ):
+                    return False
+                raise InputError(
+                    f"'{target}' is there already and is another video than '{done}': choose "
+                    "another name, or move it away."
+                )
+            copy_whole(done, target, check_cancelled)
+        return True
 
     def close(self) -> None:
         """Leave the job. It can be opened again; this object cannot be used any more."""
@@ -318,6 +348,35 @@ class Job:
         self.close()
 
     # --- inside ----------------------------------------------------------------------------
+
+    @property
+    def _base(self) -> Path:
+        """The folder that holds the folder of jobs."""
+        return self.folder.parent.parent
+
+    @property
+    def _relative(self) -> str | None:
+        """The output folder as an OutputRecord has it."""
+        folder = Path(os.path.realpath(self.output_folder))
+        if not folder.is_relative_to(self._base):
+            return None
+        return "/".join(folder.relative_to(self._base).parts)
+
+    def _place(self, output: OutputRecord) -> Path:
+        """The folder of a recorded output."""
+        return self.output_folder if output.folder is None else self._base / output.folder
+
+    def _outputs(self, name: str) -> list[tuple[Path, OutputRecord]]:
+        """Where the recorded output may lie: its own place, or the one that is asked for."""
+        output = self.manifest.output
+        if output is None:
+            return []
+        places = {self._place(output) / output.name: output}
+        for other in (output.name, name):
+            if other:
+                moved = replace(output, name=other, folder=self._relative)
+                places.setdefault(self.output_folder / other, moved)
+        return list(places.items())
 
     def _open_scenes(self) -> list[int]:
         """The scenes that have parts missing, in order."""

@@ -41,11 +41,16 @@ class StateRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """The finished video: its file name (its folder is the caller's), size and checksum."""
+    """The finished video: its file name, size, checksum, and the folder it lies in.
+
+    ``folder`` is inside the one that holds the folder of jobs, "" for that one itself; None, as
+    older versions have it and where it lies elsewhere, for the one that the caller names.
+    """
 
     name: str
     bytes: int
     blake2b: str
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def manifest_text(manifest: Manifest) -> bytes:
         "parts": [vars(part) for part in manifest.parts],
         "states": [vars(state) for state in manifest.states],
         "fallbacks": [vars(fallback) for fallback in manifest.fallbacks],
-        "output": manifest.output and vars(manifest.output),
+        "output": manifest.output and _without_none(vars(manifest.output)),
     }
     body = canonical(job, "manifest")
     if len(body) > MOST_TEXT - 200:
@@ -149,7 +149,23 @@ _state = record(
     frames_done=_frame,
 )
 _fallback = record(Fallback, frame=_frame, setting=_dict)
-_output = record(OutputRecord, name=_file_name, bytes=_size, blake2b=_digest)
+
+
+def _inner_folder(value: Any, where: str) -> str:
+    for name in exactly(str)(value, where).split("/") if value != "" else ():
+        plain_name(name)
+    return value
+
+
+def _output(value: Any, where: str) -> OutputRecord:
+    checks: dict[str, Check] = {"name": _file_name, "bytes": _size, "blake2b": _digest}
+    if type(value) is dict and "folder" in value:
+        checks["folder"] = _inner_folder
+    return OutputRecord(**fields(value, where, **checks))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _manifest(job: dict[str, Any]) -> Manifest:

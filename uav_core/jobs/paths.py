@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 from .errors import UnsafePathError
+from .names import TMP
 
 MOST_NAME_BYTES = 255
+MOST_OUTPUT_BYTES = MOST_NAME_BYTES - len(TMP)
+"""Of a video's file name, which has another ending while it is written."""
 
 # Windows opens a device for these, whatever the case and the extension.
 _DEVICE = re.compile(
@@ -41,6 +44,20 @@ def plain_name(name: str) -> str:
     else:
         return name
     raise UnsafePathError(f"The name {name!r:.80} {problem}. Use a plain file name.")
+
+
+def output_name(name: str) -> str:
+    """``name`` unchanged, if a video can be written under it on every system.
+
+    Raises UnsafePathError as ``plain_name`` does, and for names that leave no room for the ending
+    that a file has while it is written.
+    """
+    size = len(plain_name(name).encode())
+    if size > MOST_OUTPUT_BYTES:
+        raise UnsafePathError(
+            f"The name {name!r:.80} has {size} bytes, more than {MOST_OUTPUT_BYTES}. Cut it."
+        )
+    return name
 
 
 def inside(root: str | os.PathLike[str], *parts: str) -> Path:

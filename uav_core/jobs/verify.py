@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +34,17 @@ class Verified:
 def verify(
     manifest: Manifest,
     folder: Path,
-    output_folder: Path,
+    outputs: Sequence[tuple[Path, OutputRecord]],
     *,
     progress: Callable[[int, int], None] = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Verified:
     """Read every recorded file and keep the records that hold; the others are logged.
 
+    ``outputs`` are the places where the output may lie, and how each would be recorded.
     ``progress(done, total)`` counts bytes. Files are read only if their size is right.
     """
-    output = manifest.output
-    records = [*manifest.parts, *manifest.states, *([output] if output else [])]
+    records = [*manifest.parts, *manifest.states, *(record for _, record in outputs[:1])]
     advance = ByteCount(progress, sum(record.bytes for record in records))
 
     def holds(path: Path, record: PartRecord | StateRecord | OutputRecord) -> bool:
@@ -56,7 +56,7 @@ def verify(
     return Verified(
         tuple(p for p in manifest.parts if holds(folder / part_name(p.index), p)),
         tuple(s for s in manifest.states if holds(folder / s.file, s)),
-        output if output and holds(output_folder / output.name, output) else None,
+        next((record for path, record in outputs if holds(path, record)), None),
     )
 
 

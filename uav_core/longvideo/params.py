@@ -67,8 +67,8 @@ class LongVideoParams:
         plan_segments(1, self.segment_length, self.overlap)
         parse_steps(self.propagation_steps, self.steps)
         parse_cuts(self.cuts)
-        if not self.guidance >= 1:
-            raise InputError(f"A guidance of {self.guidance}: expected 1 or more.")
+        if not 1 <= self.guidance < float("inf"):
+            raise InputError(f"A guidance of {self.guidance}: expected a number from 1 on.")
         if not 0 <= self.lr_guidance <= 1:
             raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
         if self.resize not in get_args(When):

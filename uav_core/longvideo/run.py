@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..callbacks import Progress, ignore
@@ -20,13 +22,16 @@ from ..jobs import (
     JobPlan,
     JobSummary,
     check_space,
+    check_target,
     disk_needed,
     human_bytes,
+    job_id,
+    output_name,
     with_other_weights,
 )
 from ..scenes import find_cuts, parse_cuts, plan_scenes
 from ..stream import DamagedStateError, StreamState, load_state, save_state
-from ..video import CODECS, EncodeParams, PartInfo, encode_part, join, part_info
+from ..video import CODECS, EncodeParams, PartInfo, VideoError, encode_part, join, part_info
 from .engine import Engine
 from .forecast import Forecast
 from .ladders import Ladders
@@ -106,6 +111,7 @@ class LongVideo:
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
+        output_name(self._result_name("0" * 8))
         self._status("reading the video")
         self.source = Source.open(self.path, self.params, self.span, self._check_cancelled)
         resizing = self.source.resizing
@@ -113,12 +119,17 @@ class LongVideo:
         h, w = resizing.plan.size
         self._report.frames, self._report.size = len(self.source.frames), (w, h)
         self._report.resized = resizing.to_text()
-        for note in self.source.notes():
+        self._report.notes += self.source.times.notes
+        for note in self.source.notes(self.encode):
             self._note(note)
         try:
             with self._open() as job:
                 self._work(job)
-                self._report.output = str(job.output_path)
+                self._report.notes += self.source.times.damage()
+                name = self._result_name(job.id)
+                if job.deliver(name, self._check_cancelled):
+                    self._report.notes.append(f"Copied from '{job.output_path}'.")
+                self._report.output = str(job.output_folder / name)
         finally:
             self._close_scene()
         self._report.seconds = time.monotonic() - started
@@ -145,8 +156,8 @@ class LongVideo:
             weights=self.engine.weights(self.jobs),
             name=self.path.name,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.jobs.mkdir(parents=True, exist_ok=True)
+        name = self._result_name(job_id(inputs))
+        check_target(self.folder, name)
         for job, changed in with_other_weights(self.jobs, inputs, WEIGHT_FILES):
             self._note(other_weights(job, changed))
         return Job.open(
@@ -154,6 +165,7 @@ class LongVideo:
             inputs,
             self._plan,
             output_folder=self.folder,
+            output_name=name,
             check_cancelled=self._check_cancelled,
         )
 
@@ -179,7 +191,9 @@ class LongVideo:
             self._report.notes.append("The job was finished before; nothing was done.")
             return
         if job.alone():
-            self._check_name()
+            self._check_name(job)
+            if left == plan.frames:
+                self._rehearse()
         self._job, self.ladders = job, Ladders.of(self.params, *self.source.size)
         self.ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in plan.scenes]
@@ -200,12 +214,22 @@ class LongVideo:
             else:
                 self._wait(job)
 
-    def _check_name(self) -> None:
-        if self.file_name and (self.folder / self.file_name).exists():
-            raise InputError(
-                f"'{self.folder / self.file_name}' is there already: choose another name, or move "
-                "it away."
-            )
+    def _result_name(self, job: str) -> str:
+        """The file name that the result of a job of this id is to have."""
+        if self.file_name:
+            return self.file_name
+        size = "4x"
+        if self._report.resized:
+            w, h = self._report.size
+            size = f"{w}x{h}"
+        begin = self.name or f"{self.path.stem}_{size}"
+        return f"{begin}_{job[:8]}{self._choices.container}"
+
+    def _check_name(self, job: Job) -> None:
+        """Of a file that is named for the job, none can be another's."""
+        target = self.folder / self._result_name(job.id)
+        if self.file_name and os.path.lexists(target):
+            raise InputError(f"'{target}' is there already: choose another name, or move it away.")
 
     def _wait(self, job: Job) -> None:
         """Until another run has finished something, or died."""
@@ -353,21 +377,40 @@ class LongVideo:
     # --- the end ---------------------------------------------------------------------------
 
     def _join(self, job: Job) -> None:
-        self._check_name()
+        name = self._result_name(job.id)
+        self._check_name(job)
         self._status("joining the parts")
+        try:
+            self._join_into(self.folder / name, part_infos(job, self.encode))
+        except VideoError as error:
+            raise type(error)(
+                f"{error} All frames are made and kept in '{job.folder}': once the cause is gone, "
+                "the same run again only joins them."
+            ) from error
+        job.finish(name, keep_parts=False)
+
+    def _rehearse(self) -> None:
+        """Join one black frame with what the source has beside its pictures.
+
+        So what the end would refuse is refused before the first pass: a size that the encoder does
+        not take, sound that the container cannot hold.
+        """
         w, h = self._report.size
-        begin = self.name or f"{self.path.stem}_{f'{w}x{h}' if self._report.resized else '4x'}"
-        name = self.file_name or f"{begin}_{job.id[:8]}{self.encode.container}"
+        black = torch.full((1, 1, 1), -1.0).expand(3, h, w)
+        with tempfile.TemporaryDirectory(prefix="uav_") as folder:
+            part = encode_part(Path(folder, "part.mkv"), [black], self.encode, (w, h))
+            self._join_into(Path(folder, f"joined{self.encode.container}"), [part])
+
+    def _join_into(self, target: Path, parts: Sequence[PartInfo]) -> None:
         join(
-            part_infos(job, self.encode),
-            self.folder / name,
+            parts,
+            target,
             self.source.times,
             self.path,
             self.encode,
             first=self.source.frames.start,
             check_cancelled=self._check_cancelled,
         )
-        job.finish(name, keep_parts=False)
 
 
 def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
@@ -394,8 +437,12 @@ def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
 
 
 def plain(encode: EncodeParams) -> dict[str, object]:
-    """Encoder settings as plain values."""
+    """Encoder settings as plain values; without an HDR master's where it has none.
+
+    So jobs begun before these were known go on.
+    """
     return {
         name: value if isinstance(value, int | float | str | None) else str(value)
         for name, value in asdict(encode).items()
+        if value or name not in ("mastering", "light_level")
     }

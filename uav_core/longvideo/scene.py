@@ -15,6 +15,7 @@ from ..fallback import Ladder, Setting, run_with_fallback
 from ..noise import LATENT, LOW_RES, frame_noise
 from ..stream import LatentStream, StreamState
 from ..stream.frames import HeldFrames, separate
+from ..values import check_finite
 from .engine import Engine
 from .forecast import DECODING, FLOW, SAMPLING
 from .ladders import Ladders
@@ -110,6 +111,7 @@ class Scene:
             z = latents[:, :, first - start : last - start]
             with self._timed(DECODING, last - first):
                 pixels = self._decode(z, self.window.frames(first, last))
+            check_finite(pixels, "upscaled scene", "The U-Net or the VAE", dim=2, first=first)
             self._ready.extend(pixels[0].unbind(1))
         self._drop(whole)
 

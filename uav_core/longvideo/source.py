@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from typing import Any
 from ..errors import InputError
 from ..video import (
     Deinterlace,
+    EncodeParams,
     Fingerprint,
+    FrameTimes,
     VideoInfo,
     VideoReader,
     check_unchanged,
+    contents,
     deinterlaces,
     fingerprint,
     frame_times,
@@ -25,9 +28,6 @@ from .span import Span, frames_of_span
 from .window import Window
 
 SMALLEST_SIDE = 16
-NO_ALPHA = (
-    "The video has transparency, which a long video does not keep; 'Upscale Alpha' does, for clips."
-)
 DEINTERLACED = "The video is interlaced: every two fields were made one whole picture."
 
 
@@ -42,7 +42,7 @@ class Source:
     info: VideoInfo
     resizing: Resizing
     fingerprint: Fingerprint
-    times: Sequence[int]
+    times: FrameTimes
     """Of all frames of the file, in ticks of its clock."""
     frames: range
     """Those to upscale, counted from the file's first."""
@@ -83,10 +83,12 @@ class Source:
         """Of the frames that are upscaled, (h, w)."""
         return self.resizing.plan.given
 
-    def notes(self) -> list[str]:
-        """What a user should know of it."""
-        alpha = [NO_ALPHA] if self.info.has_alpha else []
-        return alpha + ([DEINTERLACED] if self.deinterlaces else [])
+    def notes(self, encode: EncodeParams) -> list[str]:
+        """What a user should know of it: all that is not kept as it is."""
+        whole = self.frames.start == 0
+        rows = contents(self.path, self.info, encode, whole=whole)
+        notes = [row.to_text() for row in rows if row.fate != "kept"]
+        return notes + ([DEINTERLACED] if self.deinterlaces else [])
 
     def settings(self) -> dict[str, Any]:
         """What decides the frames besides the file and the run's own settings, as plain values.

@@ -10,6 +10,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
+from . import devices
+
 MAX_SCORES = 64 * 2**20
 """Bytes of attention scores held at once where no fused kernel serves."""
 
@@ -56,7 +58,12 @@ def scaled_dot_product(
 
 
 def _is_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
-    """Whether PyTorch has a kernel for these (b h n d) that never holds all scores."""
+    """Whether PyTorch has a kernel for these (b h n d) that never holds all scores.
+
+    Not where it cannot be asked: in parts the result is the same.
+    """
+    if not devices.is_complete(q.device):
+        return False
     return torch.ops.aten._fused_sdp_choice(q, k, v, mask) != SDPBackend.MATH.value
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import winograd
+from . import devices, winograd
 
 ROWS = 3
 """The axis of b c t h w that is cut."""
@@ -121,7 +121,7 @@ def doubled(x: Tensor) -> Fill:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a norm needs of ``x`` (b c t h w), in parts: float64, on its device.
+    """What a norm needs of ``x`` (b c t h w), in parts: in its device's widest float, on it.
 
     Returns the means (k, b, c) of k parts, the sums of squares about them, and the positions
     (k, 1, 1) in each.
@@ -139,21 +139,22 @@ def moments_of_stripes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         squares.append((rows - means[-1][:, None]).square_().sum(1))
     row, (begin, end) = x.shape[2] * x.shape[4], spans[-1]
     count = _counts(x, 1, len(spans), row * spans[0][1], row * (end - begin))
-    return torch.stack(means).double(), torch.stack(squares).double(), count
+    wide = count.dtype
+    return torch.stack(means).to(wide), torch.stack(squares).to(wide), count
 
 
 def moments_of_pieces(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``moments`` by batch norm's own statistics, on a CPU several times faster, and no copy."""
     c, t, h, w = x.shape[1:]
+    each = -(-h * w // PIECE)
+    count = _counts(x, t, each, PIECE, h * w - (each - 1) * PIECE)
     clips = []
     for clip in x:
         frames = (clip[:, i].movedim(0, -1).reshape(-1, c) for i in range(t))
         pieces = (piece for frame in frames for piece in frame.split(PIECE))
         parts = [torch.batch_norm_update_stats(p.float(), None, None, 0.0) for p in pieces]
-        clips.append([torch.stack(values).double() for values in zip(*parts, strict=True)])
+        clips.append([torch.stack(values).to(count) for values in zip(*parts, strict=True)])
     means, variances = (torch.stack(values, dim=1) for values in zip(*clips, strict=True))
-    each = -(-h * w // PIECE)
-    count = _counts(x, t, each, PIECE, h * w - (each - 1) * PIECE)
     return means, variances * count, count
 
 
@@ -162,7 +163,8 @@ def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
 
     Filled in: a list of numbers would have to be copied to the device.
     """
-    count = torch.full((runs * each, 1, 1), float(usual), dtype=torch.float64, device=x.device)
+    wide = devices.widest_float(x.device)
+    count = torch.full((runs * each, 1, 1), float(usual), dtype=wide, device=x.device)
     count[each - 1 :: each] = last
     return count
 
@@ -170,7 +172,8 @@ def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
 def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1) fp32."""
     groups, c = norm.num_groups, x.shape[1]
-    # Parts joined (Chan, Golub & LeVeque 1979), in twice the precision.
+    # Parts joined (Chan, Golub & LeVeque 1979), in twice the precision where the device has it.
+    # In fp32 it is as exact as the layer run whole: spreads are summed, never squares subtracted.
     mean, inner, count = moments(x)
     n = x.shape[2] * x.shape[3] * x.shape[4] * (c // groups)
 
@@ -183,7 +186,7 @@ def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
     eps = norm.eps
     ends = torch.linspace(-1, 1, 2, dtype=x.dtype, device=x.device)
-    probe = norm(ends.expand(1, c, 2)).double()[0]
+    probe = norm(ends.expand(1, c, 2)).to(count.dtype)[0]
     weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
     bias = (probe[:, 1] + probe[:, 0]) / 2
     rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)

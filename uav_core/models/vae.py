@@ -251,6 +251,7 @@ class TemporalVAE(nn.Module):
         p, factory = params, {"dtype": dtype, "device": device}
         made = {"operations": operations, **factory}
         self.params = p
+        self.dtype = dtype
         self.attend = attend
         self.encoder = Encoder(p, made, factory)
         self.decoder = Decoder(p, made, factory)
@@ -302,5 +303,6 @@ class TemporalVAE(nn.Module):
 
     def _given(self, x: Tensor) -> Tensor:
         """``x`` in the precision of the weights, with the channels last."""
-        x = x.to(self.post_quant_conv.weight.dtype)
+        # Weights that stream are stored in another one.
+        x = x.to(self.dtype or self.post_quant_conv.weight.dtype)
         return x.contiguous(memory_format=torch.channels_last_3d)

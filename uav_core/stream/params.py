@@ -61,10 +61,6 @@ class StreamParams:
                 f"Propagation at steps {outside}: a run of {self.steps} steps has 0 to "
                 f"{self.steps - 1}."
             )
-        if not 0 <= self.propagation.strength <= 1:
-            raise InputError(
-                f"A propagation strength of {self.propagation.strength}: expected 0 to 1."
-            )
         if not 0 < self.tolerance < 1:
             raise InputError(f"A tolerance of {self.tolerance}: expected more than 0, under 1.")
         _ = self.plan  # which checks frames, length and overlap

@@ -5,6 +5,7 @@ Memory does not grow with the length of the video.
 
 from .choices import CODECS, EncodeParams, available_codecs
 from .color import Color
+from .contents import Holding, contents
 from .deinterlace import Deinterlace, check_deinterlace, deinterlaces
 from .errors import (
     BadPartError,
@@ -21,7 +22,7 @@ from .join import join
 from .parts import PartInfo, check_part, encode_part, part_info
 from .probe import AudioInfo, VideoInfo, probe
 from .reader import VideoReader
-from .times import count_frames, frame_times
+from .times import FrameTimes, count_frames, frame_times
 
 __all__ = [
     "CODECS",
@@ -34,6 +35,8 @@ __all__ = [
     "EncodeParams",
     "EncodeParamsError",
     "Fingerprint",
+    "FrameTimes",
+    "Holding",
     "InputChangedError",
     "PartInfo",
     "UnreadableVideoError",
@@ -45,6 +48,7 @@ __all__ = [
     "check_deinterlace",
     "check_part",
     "check_unchanged",
+    "contents",
     "count_frames",
     "deinterlaces",
     "encode_part",

@@ -13,7 +13,9 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.subtitles.stream import SubtitleStream
 
+from .probe import readable
 from .sound import kept_tags
+from .times import FrameTimes
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +44,14 @@ class Captions:
         source: InputContainer,
         output: OutputContainer,
         container: str,
+        times: FrameTimes,
         *,
         begin: Fraction | None,
         end: Fraction | None,
         origin: Fraction,
     ) -> None:
         """Reads all of ``source``, which is of no use for anything else then."""
-        self._begin, self._end, self._origin = begin, end, origin
+        self._begin, self._end, self._origin, self._times = begin, end, origin, times
         targets = {}
         for stream in source.streams.subtitles:
             target = _add_stream(stream, output, container)
@@ -73,13 +76,10 @@ class Captions:
         self, source: InputContainer, targets: dict[int, Any]
     ) -> Iterator[tuple[Fraction, Packet]]:
         streams = [s for s in source.streams.subtitles if s.index in targets]
-        try:
-            for packet in source.demux(streams):
-                target = targets[packet.stream.index]
-                if packet.size and packet.pts is not None and bytes(packet) != _GAP:
-                    yield from self._placed(packet, target)
-        except FFmpegError as error:
-            log.warning("The subtitles are damaged and end early (%s).", error.strerror)
+        for packet in self._times.packets(source, streams):
+            target = targets[packet.stream.index]
+            if packet.pts is not None and bytes(packet) != _GAP:
+                yield from self._placed(packet, target)
 
     def _placed(self, packet: Packet, target: Any) -> Iterator[tuple[Fraction, Packet]]:
         base = Fraction(packet.time_base)
@@ -103,11 +103,48 @@ class Captions:
         yield start, written
 
 
+def caption_codec(source: SubtitleStream) -> str:
+    """FFmpeg's name of the kind of subtitles."""
+    context: Any = source.codec_context
+    return context.codec.canonical_name if context is not None else "an unknown format"
+
+
+def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
+    """What becomes of a stream of subtitles, and how: as a Holding says it."""
+    name, context = caption_codec(source), source.codec_context
+    if name not in _TEXT:
+        return "left out", "they are pictures, drawn for the source's size"
+    if name in _COPIED[container]:
+        return "kept", ""
+    if context is not None and hasattr(context, "encode_subtitle"):
+        return "converted", f"they become {_ENCODER[container]}"
+    return "left out", f"this PyAV cannot convert them for {container}; .mkv holds them"
+
+
+def attachments_of(source: InputContainer) -> tuple[Any, ...]:
+    """Fonts and other files that travel in a source; an older PyAV sees none."""
+    return tuple(getattr(source.streams, "attachments", ()))
+
+
+def keeps_attachments(container: str) -> bool:
+    """Whether this PyAV can write attachments into such a file."""
+    return container == ".mkv" and hasattr(OutputContainer, "add_attachment")
+
+
+def copy_attachments(source: InputContainer, output: OutputContainer, container: str) -> None:
+    """Give the output the source's attachments; before the first packet is written."""
+    if keeps_attachments(container):
+        for number, attachment in enumerate(attachments_of(source), start=1):
+            name = attachment.name or f"attachment {number}"
+            kind = attachment.mimetype or "application/octet-stream"
+            output.add_attachment(name, kind, attachment.data)
+
+
 def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
     """The stream of the finished file, or None if it cannot have these subtitles."""
     context: Any = source.codec_context  # None for what FFmpeg has no decoder for
-    name = context.codec.canonical_name if context is not None else "an unknown format"
-    language = source.metadata.get("language", "no language")
+    name = caption_codec(source)
+    language = readable(source.metadata).get("language", "no language")
     if name not in _TEXT:
         log.warning("Subtitles (%s) in %s are no text and are not kept.", language, name)
         return None
@@ -145,6 +182,7 @@ def _encoded(packet: Packet, source: Any, target: Any) -> Packet | None:
 def copy_chapters(
     source: InputContainer,
     output: OutputContainer,
+    times: FrameTimes,
     *,
     begin: Fraction | None,
     end: Fraction | None,
@@ -160,13 +198,20 @@ def copy_chapters(
     chapters: list[Any] = list(source.chapters())
     for chapter in chapters:
         base = Fraction(chapter["time_base"])
-        start, stop = chapter["start"] * base, chapter["end"] * base
+        start, stop = (times.on_clock(chapter[side] * base) for side in ("start", "end"))
         start = start if begin is None else max(start, begin)
         stop = stop if end is None else min(stop, end)
         if start < stop:
             first = max(0, round((start - origin) / base))
             last = round((stop - origin) / base)
-            kept.append({**chapter, "start": first, "end": max(first + 1, last)})
+            kept.append(
+                {
+                    **chapter,
+                    "start": first,
+                    "end": max(first + 1, last),
+                    "metadata": readable(chapter["metadata"]),
+                }
+            )
     if not kept:
         return
     if hasattr(output, "set_chapters"):

@@ -18,6 +18,7 @@ from .color import BT709, Color, output_color, tag
 from .errors import EncodeParamsError
 from .priority import usual_priority
 from .probe import VideoInfo
+from .side_data import light_options
 
 _X26X_PRESETS = (
     "ultrafast",
@@ -128,6 +129,10 @@ class EncodeParams:
     """Bits per channel of the source."""
     color: Color = BT709
     sample_aspect: Fraction = Fraction(1)
+    mastering: str = ""
+    """The display an HDR master was made on, as ``mastering_display`` has it; or ""."""
+    light_level: str = ""
+    """The light of an HDR video, as ``light_level`` has it."""
     threads: int = 4
     """A fixed number: the encoders' bytes depend on it."""
 
@@ -158,6 +163,8 @@ class EncodeParams:
             bit_depth=info.bit_depth,
             color=output_color(info.color, keep_range=self.keep_range),
             sample_aspect=info.sample_aspect,
+            mastering=info.mastering,
+            light_level=info.light_level,
         )
 
     @property
@@ -192,6 +199,7 @@ class EncodeParams:
         codec = CODECS[self.codec]
         preset = codec.preset if self.preset == "auto" else self.preset
         crf = str(self.crf if self.crf is not None else codec.crf[2]) if codec.crf else ""
+        light = light_options(codec.encoder, self.mastering, self.light_level)
         options = {
             "libx264": {"preset": preset, "crf": crf, **_x264_options()},
             "libx265": {
@@ -211,7 +219,11 @@ class EncodeParams:
             },
             "ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
         }
-        return options[codec.encoder]
+        found = options[codec.encoder]
+        if light:
+            own = f"{codec.encoder.removeprefix('lib')}-params"
+            found[own] = ":".join(part for part in (found.get(own, ""), light) if part)
+        return found
 
 
 @cache

@@ -5,6 +5,8 @@ Only range and matrix are converted. Primaries and transfer stay as they are and
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,10 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, VideoReformatter
 from torch import Tensor
+
+from ..values import in_range
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 
@@ -79,6 +85,7 @@ _SWS_MATRICES = {
 _EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 # swscale's 16-bit RGB has white at 255 << 8, not at 65535.
 _SWS_WHITE = 255 << 8
+_GBR_FLOAT = re.compile("gbra?pf(16|32)le$")
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,11 @@ def depth(pixel_format: str) -> int:
     return max(c.bits for c in av.VideoFormat(pixel_format).components)
 
 
+def is_float(pixel_format: str) -> bool:
+    """Whether its values are floating-point numbers."""
+    return re.search("f(16|32)(le|be)?$", pixel_format) is not None
+
+
 def _planes(frame: av.VideoFrame, dtype: type[np.generic]) -> list[np.ndarray]:
     """Writable views (h, w) of a planar picture without chroma subsampling."""
     h, w = frame.height, frame.width
@@ -158,12 +170,27 @@ class ToRGB:
     """
 
     def __init__(self, color: Color, size: tuple[int, int]) -> None:
-        self._color, self._size = color, size
+        self._color, self._size, self._said = color, size, False
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame) -> Tensor:
-        """Convert one picture."""
+    def _say_once(self, *words: Any) -> None:
+        if not self._said:
+            log.warning(*words)
+        self._said = True
+
+    def __call__(self, frame: av.VideoFrame, number: int = 0) -> Tensor:
+        """Convert one picture; ``number`` is for messages.
+
+        Raises InputError for floating-point pictures with values that ``in_range`` refuses.
+        """
         source, (width, height) = frame.format, self._size
+        if is_float(source.name):
+            if (frame.width, frame.height) != self._size or not _GBR_FLOAT.match(source.name):
+                # By way of 16 bits, where what is outside of 0 to 1 is lost.
+                frame = self._reformatter.reformat(frame, width, height, "gbrpf32le")
+            g, b, r, *_ = _planes(frame, np.float16 if "f16" in frame.format.name else np.float32)
+            pixels = torch.from_numpy(np.stack((r, g, b)).astype(np.float32))[None]
+            return in_range(pixels, "video", first=number, say=self._say_once)[0].mul(2).sub_(1)
         full = self._color.range == "full" or source.name.startswith("yuvj")
         deep = depth(source.name) > 8
         rgb = self._reformatter.reformat(

@@ -11,24 +11,27 @@ from fractions import Fraction
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from .captions import Captions, copy_chapters
+from .captions import Captions, copy_attachments, copy_chapters
 from .choices import EncodeParams, container_of
 from .errors import BadPartError, EncodeError, EncodeParamsError
 from .files import BLOCK, check_room, replacing
 from .parts import PartInfo
-from .probe import Path, open_video
+from .probe import Path, open_video, readable
 from .sound import Sound, audio_start
+from .timecode import copy_timecode
+from .times import FrameTimes
 
 log = logging.getLogger(__name__)
 
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_LEAST_TIMESCALE = 10_000  # of MP4 and MOV, as FFmpeg itself has it
 # About how the source was written, not about what it shows.
 _DROPPED_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
 
@@ -53,6 +56,18 @@ class Clock:
         early = order - self.reorder
         dts = self.shown[early] if early >= 0 else self.shown[0] + early * self._step
         return self.shown[index], dts, self.shown[index + 1] - self.shown[index]
+
+    def muxer_options(self, container: str) -> dict[str, str]:
+        """What makes a file format count in ``time_base`` too; Matroska counts milliseconds.
+
+        Not by the stream's time base, which PyAV 14 does not let us set on what is only copied.
+        """
+        if container == ".mkv":
+            return {}
+        scale = self.time_base.denominator
+        while scale < _LEAST_TIMESCALE:
+            scale *= 2
+        return {"video_track_timescale": str(scale)}
 
     @property
     def _step(self) -> int:
@@ -93,7 +108,7 @@ def plan_clock(
 def join(
     parts: Sequence[PartInfo],
     target: Path,
-    times: Sequence[int],
+    times: FrameTimes,
     source: Path,
     params: EncodeParams,
     *,
@@ -103,7 +118,8 @@ def join(
 ) -> int:
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
 
-    Text subtitles and chapters are kept as well, where PyAV and the container allow it.
+    Text subtitles, chapters, attachments and the timecode are kept as well, where PyAV and the
+    container allow it; ``contents`` says what becomes of everything.
 
     Frames are shown when the source shows them, counted from where its picture or its sound
     starts. Audio packets are copied where the container can hold their codec and encoded to AAC,
@@ -146,7 +162,7 @@ def join(
             replacing(target) as file,
         ):
             base = Fraction(stream.time_base or 1)
-            starts = [times[first] * base] + (audio_start(container) if first == 0 else [])
+            starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
             # Whole units, so that the frames' times stay exact.
             origin = min(starts) // base * base
             clock = plan_clock(
@@ -168,13 +184,15 @@ def join(
                 file,
                 "w",
                 format=_FORMATS[params.container],
-                container_options={"fflags": "+bitexact"},
+                container_options={"fflags": "+bitexact", **clock.muxer_options(params.container)},
                 buffer_size=BLOCK,
             ) as output:
                 writer = _Writer(output, container, parts, params, clock)
-                sound = Sound(container, output, params.container, **cut)
-                captions = Captions(again, output, params.container, **cut)
-                copy_chapters(container, output, **cut)
+                sound = Sound(container, output, params.container, times, **cut)
+                captions = Captions(again, output, params.container, times, **cut)
+                copy_chapters(container, output, times, **cut)
+                copy_attachments(container, output, params.container)
+                copy_timecode(container, output, params.rate, first)
                 writer.write((sound, captions), origin, progress, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
@@ -196,16 +214,15 @@ class _Writer:
         clock: Clock,
     ) -> None:
         self._output, self._parts, self._clock = output, parts, clock
-        self._rate = params.part_rate
+        self._rate, self._refused = params.part_rate, 0
         with _opened(parts[0]) as (_, stream):
             self._stream = output.add_stream_from_template(stream, opaque=True)
             self._headers = stream.codec_context.extradata
-        self._stream.time_base = clock.time_base
         self._stream.codec_context.framerate = params.rate
         if params.codec == "h265" and params.container != ".mkv":
             self._stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
         output.metadata.update(
-            (k, v) for k, v in source.metadata.items() if k.lower() not in _DROPPED_TAGS
+            (k, v) for k, v in readable(source.metadata).items() if k.lower() not in _DROPPED_TAGS
         )
 
     def write(
@@ -222,13 +239,26 @@ class _Writer:
             packet.time_base, packet.stream = base, self._stream
             for source in beside:
                 for piece in source.until(packet.dts * base + origin):
-                    self._output.mux(piece)
+                    self._mux(piece)
             self._output.mux(packet)
             progress(order + 1, frames)
         for source in beside:
             for piece in source.until(None):
                 check_cancelled()
-                self._output.mux(piece)
+                self._mux(piece)
+        if self._refused:
+            log.warning(
+                "%d damaged pieces of sound do not go into the file and are left out.",
+                self._refused,
+            )
+
+    def _mux(self, piece: Packet) -> None:
+        """Write a packet of sound or text; one that is damaged may be refused."""
+        try:
+            self._output.mux(piece)
+        except InvalidDataError as error:
+            self._refused += 1
+            log.debug("A packet does not go into the file: %s.", error.strerror)
 
     def _packets(self) -> Iterator[tuple[Packet, int]]:
         """(packet, number of its frame) of all parts, in the order of decoding."""

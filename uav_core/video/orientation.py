@@ -48,14 +48,23 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return Orientation()
+    if is_slanted(frame):
+        log.warning(
+            "The picture is to be turned by %d degrees; only multiples of 90 are applied.",
+            frame.rotation,
+        )
+        return Orientation()
     # A position (p, q) in the picture is shown at (a p + c q, b p + d q); y points down.
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
-    if not b and not c and a and d:
+    if a:
         return Orientation(False, a < 0, d < 0)
-    if not a and not d and b and c:
-        return Orientation(True, c < 0, b < 0)
-    log.warning(
-        "The picture is to be turned by %d degrees; only multiples of 90 are applied.",
-        frame.rotation,
-    )
-    return Orientation()
+    return Orientation(True, c < 0, b < 0)
+
+
+def is_slanted(frame: av.VideoFrame) -> bool:
+    """Whether a decoded frame is to be turned by an angle that is no multiple of 90 degrees."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
+    return not ((a and d and not b and not c) or (b and c and not a and not d))

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
+from typing import Any
 
 import av
 import av.stream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from .color import Color, color_of, depth
 from .errors import UnreadableVideoError
 from .orientation import Orientation, orientation_of
+from .packets import Decoder, packets
+from .side_data import has_alpha, light_level, mastering_display
 
 # So many are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
+
+# Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
+# bytes as surrogates, which ``readable`` replaces.
+_OTHER_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+)
 
 Path = str | os.PathLike[str]
 
@@ -62,16 +72,17 @@ class VideoInfo:
     interlaced: bool
     """Whether one of its first pictures says that it is two fields, taken one after the other."""
     audio: tuple[AudioInfo, ...]
+    has_alpha: bool = False
+    """Whether there is transparency, in its pictures or beside them."""
+    mastering: str = ""
+    """The display an HDR master was made on, as ``mastering_display`` has it."""
+    light_level: str = ""
+    """As ``light_level`` has it."""
 
     @property
     def rotation(self) -> int:
         """Degrees clockwise by which players turn the coded picture."""
         return self.orientation.rotation
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether its pictures carry transparency."""
-        return any(c.is_alpha for c in av.VideoFormat(self.pixel_format).components)
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -91,13 +102,20 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     _check_file(name)
     try:
         # A playlist must not make us open anything but files.
-        container = av.open(
-            name, container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        container = av.open(name, container_options={"protocol_whitelist": "file"}, **_OTHER_TAGS)
     except FFmpegError as error:
         raise UnreadableVideoError(_why_not_opened(name, error)) from error
     with container:
         yield container, _shown_stream(container, name)
+
+
+def readable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a file with U+FFFD in place of what is not UTF-8, under any PyAV."""
+    return {_utf8(key): _utf8(value) for key, value in metadata.items()}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _check_file(name: str) -> None:
@@ -172,8 +190,9 @@ def probe(path: Path) -> VideoInfo:
     index, or has no video stream or no picture.
     """
     with open_video(path) as (container, stream):
-        pictures = _frames(container, stream)
-        first = _first_frame(pictures, os.fspath(path))
+        decoder = Decoder(stream, single=True)
+        pictures = (picture for _, picture in decoder.pictures(packets(container, [stream])))
+        first = _first_frame(pictures, decoder, os.fspath(path))
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -202,31 +221,30 @@ def probe(path: Path) -> VideoInfo:
                 for s in container.streams.audio
                 if s.codec_context is not None
             ),
+            has_alpha=has_alpha(stream, _first_packet(path), first),
+            mastering=mastering_display(first),
+            light_level=light_level(first),
         )
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        yield from packet.decode()  # pyright: ignore[reportReturnType]
+def _first_packet(path: Path) -> Packet | None:
+    with open_video(path) as (container, stream):
+        return next((packet for packet in packets(container, [stream]) if packet.size), None)
 
 
-def _first_frame(pictures: Iterator[av.VideoFrame], name: str) -> av.VideoFrame:
-    try:
-        first = next(pictures, None)
-    except FFmpegError as error:
+def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:
+    first = next(pictures, None)
+    if first is not None:
+        return first
+    if decoder.errors:
         raise UnreadableVideoError(
-            f"'{name}' is damaged before its first picture ({error.strerror}): nothing in it can "
-            "be shown. Copy or record it again."
-        ) from error
-    if first is None:
-        raise UnreadableVideoError(
-            f"'{name}' has a video stream without a single picture. Copy or record it again."
+            f"'{name}' is damaged: none of its {decoder.errors} pictures can be decoded. Copy or "
+            "record it again."
         )
-    return first
+    raise UnreadableVideoError(
+        f"'{name}' has a video stream without a single picture. Copy or record it again."
+    )
 
 
 def _interlaced(pictures: Iterator[av.VideoFrame]) -> bool:
-    try:
-        return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))
-    except FFmpegError:
-        return False  # damaged later on, which is no matter of this question
+    return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))

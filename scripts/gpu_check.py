@@ -1,0 +1,74 @@
+"""Release check on this machine's card: does the pack run there, how exactly, how fast?
+
+    python scripts/gpu_check.py --out FOLDER [--budget SECONDS] [--phases NAME...]
+
+Run it with the Python that runs your ComfyUI. The ComfyUI is the one that COMFYUI_PATH names, else
+the one whose custom_nodes folder this pack lies in, else the one that `make demo` fetched. Weights
+are generated; nothing is downloaded or installed. FOLDER gets report.md and report.json, written
+anew after every result. docs/gpu_check.md says how to read them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Before this folder, where `bench.py` would hide the package of the same name.
+sys.path.insert(0, str(ROOT))
+sys.path += [str(ROOT / "tests" / name) for name in ("core", "nodes", "server", "support")]
+
+from layout import SetupError, comfyui_path, default_version  # noqa: E402
+
+BUDGET = 300.0
+
+
+def main() -> int:
+    """Run the check, or be one of its processes."""
+    if sys.argv[1:] == ["--worker"]:
+        from gpu_checks import worker
+
+        return worker.main()
+    from gpu_checks.supervise import PHASES, Check
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = [phase.name for phase in PHASES]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the report")
+    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds ({BUDGET:.0f})")
+    parser.add_argument(
+        "--phases", nargs="+", choices=names, default=names, help="these alone", metavar="NAME"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="where weights and clips are made and removed (FOLDER/work)"
+    )
+    options = parser.parse_args()
+    if ROOT.parent.name == "custom_nodes" and (ROOT.parents[1] / "main.py").is_file():
+        os.environ.setdefault("COMFYUI_PATH", str(ROOT.parents[1]))
+    try:
+        comfyui = comfyui_path(default_version())
+        if not (comfyui / "main.py").is_file():
+            raise SetupError(f"No ComfyUI at {comfyui}: set COMFYUI_PATH to its folder.")
+    except SetupError as error:
+        parser.error(str(error))
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("report.*"), *out.glob("*.log")):
+        old.unlink()
+    work = (options.work or out / "work").resolve() / "gpu_check"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        return Check(comfyui, out, work, options.budget, options.phases).run()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

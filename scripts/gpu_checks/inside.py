@@ -1,0 +1,46 @@
+"""ComfyUI inside this process, as far as its own `main.py` goes before it starts the server.
+
+That is where DynamicVRAM is switched on, if it is. Import nothing that imports torch before:
+`main.py` sets up the allocator first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from comfy_server import SHIM, has_accelerator, lay_folders
+
+BY_HAND = "switched on by hand, as far as a CPU goes"
+
+
+def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
+    """ComfyUI with its folders below ``base``; the pack, imported into it."""
+    lay_folders(base, {SHIM.name: SHIM})
+    sys.path.insert(0, str(comfyui))
+    # Attention as on a card: no compiler follows the one that ComfyUI takes on a CPU.
+    on_cpu = ["--cpu", "--use-pytorch-cross-attention"]
+    cpu = [] if has_accelerator(Path(sys.executable)) else on_cpu
+    sys.argv = ["main.py", "--base-directory", str(base), *cpu]
+    importlib.import_module("main")
+    if cpu:
+        # ComfyUI leaves it off there: as far as a CPU can go.
+        os.environ["UAV_DYNAMIC_VRAM"] = "1"
+    from comfy_inside import import_pack
+
+    return import_pack(base / "models")
+
+
+def dynamic_vram() -> str:
+    """Whether DynamicVRAM is on in this process, in words."""
+    patchers: Any = importlib.import_module("comfy.model_patcher")
+    if not hasattr(patchers, "ModelPatcherDynamic"):
+        return "not in this ComfyUI"
+    memory: Any = importlib.import_module("comfy.memory_management")
+    if not memory.aimdo_enabled or patchers.CoreModelPatcher is not patchers.ModelPatcherDynamic:
+        return "off"
+    return BY_HAND if importlib.import_module("comfy.cli_args").args.cpu else "on"

@@ -1,0 +1,127 @@
+"""What a server does between and during runs: give back memory, not grow, stop when told to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import psutil
+from comfy_server import ComfyServer, PromptInterrupted
+from graphs import Graph
+
+from .items import CheckFailedError, Item, Values, check_at_most
+from .place import Place
+from .served import small_clip, workflow
+
+SAMPLER = "UpscaleAVideoSegmentSampler"
+TIMEOUT = 600
+RUNS = 5
+GPU_GROWTH, HOST_GROWTH = 128.0, 64.0
+"""MiB that may stay: libraries load kernels late, and an allocator does not fit exactly."""
+LOADED = "Requested to load UpscaleAVideoModel"
+MIB = 2**20
+
+
+def items(place: Place) -> Iterator[Item]:
+    """On the server that ran the workflows, if they were chosen."""
+    yield Item("free gives the memory back", partial(free, place), 15)
+    yield Item("five queued runs do not grow", partial(queued, place), 25)
+    yield Item("cancel in the middle", partial(cancel, place), 15)
+
+
+def graph_of(place: Place, server: ComfyServer) -> Graph:
+    """The shipped workflow with little to do."""
+    graph = workflow(place, server, "upscale_video", small_clip(place))
+    graph.set("UpscaleAVideoSettings", speed="custom", steps=2, propagation_steps="last 1")
+    return graph.set("UpscaleAVideoPropagation", flow_iterations=2)
+
+
+def run(server: ComfyServer, graph: Graph, seed: int) -> None:
+    """A run that nothing of an earlier one can be taken for."""
+    server.run(graph.set(SAMPLER, seed=seed).prompt, TIMEOUT)
+
+
+def used(server: ComfyServer) -> tuple[float, float]:
+    """MiB in use: of the card, by all, and of the computer, by the server; once they rest."""
+    assert server.process
+    process, before = psutil.Process(server.process.pid), (-1.0, -1.0)
+    for _ in range(20):
+        device = server.stats()["devices"][0]
+        card = 0 if device["type"] == "cpu" else device["vram_total"] - device["vram_free"]
+        now = card / MIB, process.memory_info().rss / MIB
+        if max(abs(a - b) for a, b in zip(now, before, strict=True)) < 1:
+            break
+        before = now
+        time.sleep(0.5)
+    return now
+
+
+def free(place: Place) -> Values:
+    """What is left after unloading is the same after each run, and the model is loaded anew."""
+    server = place.server()
+    graph, left = graph_of(place, server), []
+    for seed in (1, 2, 3):
+        loads = server.log_text().count(LOADED)
+        run(server, graph, seed)
+        if server.log_text().count(LOADED) == loads:
+            raise CheckFailedError("the model was still loaded after it was to be unloaded")
+        held = used(server)
+        server.free()
+        left.append(used(server))
+    return {"card held MiB": held[0], **growth(left[1], left[2])}
+
+
+def queued(place: Place) -> Values:
+    """Five prompts in the queue at once, after two that fill caches."""
+    server = place.server()
+    graph = graph_of(place, server)
+    for seed in (11, 12):
+        run(server, graph, seed)
+    before = used(server)
+    prompts = [server.queue(graph.set(SAMPLER, seed=20 + i).prompt) for i in range(RUNS)]
+    for prompt in prompts:
+        server.wait(prompt, TIMEOUT)
+    return growth(before, used(server))
+
+
+def growth(before: tuple[float, float], after: tuple[float, float]) -> Values:
+    """What is used after, and by how much it grew; CheckFailedError above the bounds."""
+    values = {}
+    for name, old, new, most in zip(
+        ("card", "host"), before, after, (GPU_GROWTH, HOST_GROWTH), strict=True
+    ):
+        check_at_most(f"{name} grew by MiB", new - old, most)
+        values |= {f"{name} MiB": new, f"{name} grew by MiB": new - old}
+    return values
+
+
+def cancel(place: Place) -> Values:
+    """In the middle of sampling; the next run is as if nothing had been."""
+    server = place.server()
+    graph = graph_of(place, server)
+    whole = graph.prompt
+    settings = {"speed": "custom", "steps": 500, "propagation_steps": ""}
+    long = graph_of(place, server).set("UpscaleAVideoSettings", **settings)
+    prompt = server.queue(long.set(SAMPLER, seed=31).prompt)
+    node, deadline = long.id(SAMPLER), time.monotonic() + TIMEOUT
+    while steps_done(server, prompt, node) < 3:
+        if server.events.all("execution_error", prompt) or time.monotonic() > deadline:
+            raise CheckFailedError("the run to be cancelled did not come to its third segment")
+        time.sleep(0.02)
+    began = time.monotonic()
+    server.interrupt()
+    try:
+        server.wait(prompt, TIMEOUT)
+    except PromptInterrupted:
+        seconds = time.monotonic() - began
+    else:
+        raise CheckFailedError("the run went on to its end")
+    server.run(whole, TIMEOUT)
+    return {"seconds until it stopped": seconds}
+
+
+def steps_done(server: ComfyServer, prompt: str, node: str) -> int:
+    """Segments that a run has said to be done."""
+    events = server.events.all("progress", prompt)
+    return max((e.data["value"] for e in events if str(e.data["node"]) == node), default=0)

@@ -1,0 +1,160 @@
+"""Every loader, every precision and both kinds of weights, under DynamicVRAM where it is on.
+
+After loading comes a small real run through the nodes. Its result is compared with the core's, by
+the same file, in fp32 on the same device: a weight that was not cast, or not the file's, shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import graph
+import torch
+from generated import det
+from torch import Tensor
+
+from bench.measure import relative_difference
+from uav_core import included
+from uav_core.builtin_flow import BUILTIN_FLOW, BuiltinFlow
+from uav_core.flow import estimate_flows, load_flow_model
+from uav_core.models.vae import LATENT_SCALE
+from uav_core.pipeline import load_unet, load_vae
+
+from .inside import dynamic_vram
+from .items import CheckFailedError, Item, Values, check_at_most
+from .place import Place
+from .small import decode_inputs, decoded, sample_inputs, sampled
+from .weights import FILES
+
+# Largest difference to fp32, relative to the largest value; of the loaders' precisions.
+BOUNDS = {"fp32": 1e-2, "fp8_e4m3fn": 0.3, "fp8_e5m2": 0.5}
+HALF = 6e-2
+"""Of the others: what *default* is depends on the device."""
+ITERATIONS = 2
+
+Get = Callable[[], Path]
+
+
+def items(place: Place) -> Iterator[Item]:
+    """The included weights first, then the generated ones, converted and as released."""
+    yield Item("DynamicVRAM", state)
+    load = place.pack.nodes.load
+    marked = {name: name + included.MARK for name in (included.UNET, *VAES, included.TEXT)}
+
+    def unet(title: str, name: str, file: Get, seconds: float) -> Iterator[Item]:
+        for precision in load.WEIGHT_DTYPES:
+            run = partial(check_unet, place, name, file, precision)
+            yield Item(f"U-Net, {title}, {precision}", run, seconds)
+
+    def vae(title: str, name: str, file: Get, seconds: float) -> Iterator[Item]:
+        for precision in load.VAE_PRECISIONS:
+            run = partial(check_vae, place, name, file, precision)
+            yield Item(f"VAE, {title}, {precision}", run, seconds)
+
+    def made(name: str) -> tuple[str, Get]:
+        # Listed by its path below the folder of its kind.
+        return FILES[name].partition("/")[2], partial(place.weights.path, name)
+
+    yield from unet("included", marked[included.UNET], partial(included.path_of, included.UNET), 2)
+    for kind in VAES:
+        yield from vae(f"included {kind}", marked[kind], partial(included.path_of, kind), 2)
+    yield Item("text encoder, included", partial(check_text, place, marked[included.TEXT]), 2)
+    yield Item("flow, built-in", partial(check_flow, place, BUILTIN_FLOW, None), 2)
+    for name in ("unet", "unet.bin"):
+        yield from unet(FILES[name], *made(name), 6)
+    for name in ("vae", "vae.bin", "vae_3d.bin"):
+        yield from vae(FILES[name], *made(name), 4)
+    text = partial(check_text, place, *made("text_encoder"))
+    yield Item(f"text encoder, {FILES['text_encoder']}", text, 10)
+    for name in ("flow", "flow.pth"):
+        yield Item(f"flow, {FILES[name]}", partial(check_flow, place, *made(name)), 3)
+
+
+VAES = (included.VAE_VIDEO, included.VAE_3D)
+
+
+def state() -> Values:
+    """Whether it is on; it is no fault where it is not."""
+    return {"DynamicVRAM": dynamic_vram()}
+
+
+def bound(precision: str) -> float:
+    """What a precision of the loaders may err by."""
+    return BOUNDS.get(precision, HALF)
+
+
+@cache
+def exact_latents(place: Place, path: Path) -> Tensor:
+    """By the core."""
+    return sampled(load_unet(path, device=str(place.device)), place.small_size, place.device)
+
+
+@cache
+def exact_frames(place: Place, path: Path) -> Tensor:
+    """By the core."""
+    return decoded(load_vae(path, device=str(place.device)), place.small_size, place.device)
+
+
+@torch.inference_mode()
+def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
+    """Two steps through ComfyUI's guider and sampler."""
+    path = file()
+    patcher = place.pack.nodes.load.LoadUNet.execute(name, precision).result[0]
+    case = sample_inputs(patcher.model.params.context_dim, place.small_size)
+    got = graph.sample_case(place.pack, patcher, case).float().cpu() * LATENT_SCALE
+    exact = exact_latents(place, path)
+    return {
+        **check_at_most("difference", relative_difference(got, exact), bound(precision)),
+        "weights": str(patcher.model_dtype()).removeprefix("torch."),
+        "patcher": type(patcher).__name__,
+    }
+
+
+@torch.inference_mode()
+def check_vae(place: Place, name: str, file: Get, precision: str) -> Values:
+    """One group."""
+    path = file()
+    vae = place.pack.nodes.load.LoadVAE.execute(name, precision).result[0]
+    latents, frames = decode_inputs(place.small_size)
+    images = vae.decode_video(latents / LATENT_SCALE, frames)
+    got = images.float().cpu().movedim(-1, 0)[None] * 2 - 1
+    exact = exact_frames(place, path)
+    return {
+        **check_at_most("difference", relative_difference(got, exact), bound(precision)),
+        "patcher": type(vae.patcher).__name__,
+    }
+
+
+@torch.inference_mode()
+def check_text(place: Place, name: str, file: Get | None = None) -> Values:
+    """Two texts, one of which names flaws, must differ."""
+    if file is not None:
+        file()
+    clip = place.pack.nodes.load.LoadTextEncoder.execute(name).result[0]
+    texts = ("a rabbit in a meadow", "blur, worst quality")
+    found = [clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts]
+    for tensor in found:
+        if tensor.ndim != 3 or len(tensor) != 1 or not tensor.isfinite().all():
+            raise CheckFailedError(
+                f"a text became {tuple(tensor.shape)}, expected finite (1, tokens, width)"
+            )
+    difference = relative_difference(*found)
+    if difference == 0:
+        raise CheckFailedError("two texts became the same")
+    return {"width": found[0].shape[-1], "the texts differ by": difference}
+
+
+@torch.inference_mode()
+def check_flow(place: Place, name: str, file: Get | None) -> Values:
+    """Three frames both ways, to the core's on a CPU."""
+    model: Any = BuiltinFlow() if file is None else load_flow_model(file())
+    images = det("flow", (3, 128, 136, 3)).mul(0.2).add(0.5).clamp(0, 1)
+    flow_model = place.pack.nodes.load.LoadFlowModel.execute(name).result[0]
+    node = place.pack.nodes.propagate.Propagation
+    plan = node.execute(flow_model, images, "last 1", 0.5, 0.001, 0.05, ITERATIONS).result[0]
+    got = torch.cat(plan.estimate()).float().cpu()
+    exact = torch.cat(estimate_flows(model, plan.frames.cpu(), ITERATIONS))
+    return check_at_most("difference", relative_difference(got, exact), HALF)

@@ -1,0 +1,219 @@
+"""How exact the device computes.
+
+The golden data is of the reference implementation, and made for tiny networks; the included weights
+and those of the released size are compared with the same run on a CPU in fp32. Differences are the
+largest ones, relative to the largest value (at least 1). The bounds are about three times what one
+H100 gave (docs/gpu_check.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from generated import det, generate, key_shapes
+from golden_cases import DECODE, GOLDEN, PIPELINE, UNET, decode_inputs, pipeline_inputs, unet_inputs
+from torch import Tensor
+
+from bench.measure import relative_difference
+from uav_core import included, propagate
+from uav_core.flow import estimate_flow, load_flow_model
+from uav_core.models.unet import TemporalUNet
+from uav_core.pipeline import load_unet, load_vae, upscale
+
+from .items import Item, NotPossibleError, Values, check_at_most
+from .place import Place
+from .small import Size, decoded, in_precision, moved, pass_inputs
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A way to compute, and how far it may be from the exact result."""
+
+    name: str
+    dtype: torch.dtype
+    tf32: bool
+    """Convolutions of fp32 in TF32, as PyTorch has it by default on NVIDIA cards."""
+    network: float
+    """Bound of one network."""
+    run: float
+    """Bound of a run of several steps."""
+
+
+FP32 = Precision("fp32", torch.float32, False, 1e-4, 3e-4)
+PRECISIONS = (
+    FP32,
+    Precision("TF32", torch.float32, True, 5e-3, 1e-2),
+    Precision("fp16", torch.float16, True, 3e-2, 6e-2),
+    Precision("bf16", torch.bfloat16, True, 6e-2, 1.2e-1),
+)
+DIFFERENCE = "difference"
+
+
+def items(place: Place) -> Iterator[Item]:
+    """The golden data first, then the included weights, then those of the released size."""
+    for p in PRECISIONS:
+        yield Item(f"U-Net, golden data, {p.name}", partial(golden_unet, place, p))
+        yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p))
+    for p in PRECISIONS[:2]:
+        yield Item(f"whole runs, golden data, {p.name}", partial(golden_runs, place, p))
+        yield Item(f"RAFT, golden data, {p.name}", partial(golden_raft, place, p))
+    yield Item("propagation, golden data", partial(golden_propagation, place))
+    kinds = {
+        "included weights": (
+            partial(included.path_of, included.UNET),
+            partial(included.path_of, included.VAE_VIDEO),
+            3,
+        ),
+        "released size": (*(partial(place.weights.path, n) for n in ("unet", "vae")), 8),
+    }
+    for title, (unet, vae, seconds) in kinds.items():
+        for p in PRECISIONS:
+            name = f"{title}, to a CPU, {p.name}"
+            yield Item(f"U-Net, {name}", partial(pass_to_cpu, place, p, unet), seconds)
+            yield Item(f"VAE, {name}", partial(decode_to_cpu, place, p, vae), seconds)
+
+
+def check_can(place: Place, precision: Precision) -> None:
+    """Raise NotPossibleError where a CPU stands for the device and has no use for a precision."""
+    if place.tiny and precision.tf32 and precision.dtype != torch.bfloat16:
+        raise NotPossibleError("a CPU has no TF32, and computes fp16 many times slower than fp32")
+
+
+@contextmanager
+def computing(precision: Precision) -> Iterator[None]:
+    """Inside, TF32 is on or off as the precision says."""
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    # Products stay fp32 by PyTorch's default.
+    cudnn.allow_tf32, matmul.allow_tf32 = precision.tf32, False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def largest(pairs: Iterator[tuple[Tensor, Tensor]]) -> float:
+    """The largest difference of results to what is expected."""
+    return max(relative_difference(got.float().cpu(), expected) for got, expected in pairs)
+
+
+def golden_unet(place: Place, p: Precision) -> Values:
+    """The tiny U-Net."""
+    check_can(place, p)
+    with computing(p):
+        unet = load_unet(tiny.unet_weights(), dtype=p.dtype, device=str(place.device))
+
+        def results() -> Iterator[tuple[Tensor, Tensor]]:
+            for case in UNET:
+                yield unet(*in_precision(unet_inputs(case), unet)), GOLDEN[case]
+
+        return check_at_most(DIFFERENCE, largest(results()), p.network)
+
+
+def golden_vaes(place: Place, p: Precision) -> Values:
+    """The tiny VAEs' decoders."""
+    check_can(place, p)
+    with computing(p):
+        vaes = {
+            kind: load_vae(tiny.vae_weights(kind), dtype=p.dtype, device=str(place.device))
+            for kind in tiny.VAES
+        }
+
+        def results() -> Iterator[tuple[Tensor, Tensor]]:
+            for case in DECODE:
+                kind, inputs = decode_inputs(case)
+                yield vaes[kind].decode(*moved(inputs, place.device)), GOLDEN[case]
+
+        return check_at_most(DIFFERENCE, largest(results()), p.network)
+
+
+def golden_runs(place: Place, p: Precision) -> Values:
+    """Sampling in several steps, guided and with propagation, and decoding."""
+    check_can(place, p)
+    device = str(place.device)
+    with computing(p):
+        unet = load_unet(tiny.unet_weights(), device=device)
+        vae = load_vae(tiny.vae_weights("vae_3d"), device=device)
+
+        def results() -> Iterator[tuple[Tensor, Tensor]]:
+            for name in PIPELINE:
+                latents, frames = upscale(unet, vae, **moved(pipeline_inputs(name), place.device))
+                yield latents, GOLDEN[f"{name}/latents"]
+                if f"{name}/frames_out" in GOLDEN:
+                    yield frames, GOLDEN[f"{name}/frames_out"]
+
+        return check_at_most(DIFFERENCE, largest(results()), p.run)
+
+
+def golden_raft(place: Place, p: Precision) -> Values:
+    """RAFT; its flow is of several pixels."""
+    check_can(place, p)
+    shapes = {key.removeprefix("module."): s for key, s in key_shapes("raft_things").items()}
+    with computing(p):
+        model = load_flow_model(generate("raft.", shapes)).to(place.device)
+        images = (GOLDEN[f"raft/image{i}"].to(place.device) for i in (1, 2))
+        flow = estimate_flow(model, *images, iterations=4)
+        return check_at_most(
+            DIFFERENCE, relative_difference(flow.cpu(), GOLDEN["raft/flow_iters4"]), p.run
+        )
+
+
+def golden_propagation(place: Place) -> Values:
+    """Both sweeps along given flows."""
+    name = "propagate/6x12x16"
+    with computing(FP32):
+        forward, backward = (GOLDEN[f"{name}/flow_{way}"] for way in ("forward", "backward"))
+        x0 = det(f"{name}/x0", (1, 4, 6, 12, 16))
+        out = propagate(*moved((x0, forward, backward), place.device))
+        return check_at_most(
+            DIFFERENCE, relative_difference(out.cpu(), GOLDEN[f"{name}/out"]), FP32.network
+        )
+
+
+@cache
+def pass_on_cpu(path: Path, size: Size) -> Tensor:
+    """The exact result of a pass."""
+    with computing(FP32):
+        return passed(load_unet(path), size)
+
+
+@cache
+def decoded_on_cpu(path: Path, size: Size) -> Tensor:
+    """The exact frames of the small clip."""
+    with computing(FP32):
+        return decoded(load_vae(path), size, torch.device("cpu"))
+
+
+def passed(unet: TemporalUNet, size: Size) -> Tensor:
+    """One pass, on the CPU, in fp32."""
+    inputs = in_precision(pass_inputs(unet.params.context_dim, size), unet)
+    return unet(*inputs).float().cpu()
+
+
+def pass_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
+    """One pass of a small clip."""
+    check_can(place, p)
+    exact = pass_on_cpu(file(), place.small_size)
+    with computing(p):
+        unet = load_unet(file(), dtype=p.dtype, device=str(place.device))
+        got = passed(unet, place.small_size)
+    return check_at_most(DIFFERENCE, relative_difference(got, exact), p.network)
+
+
+def decode_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
+    """A group of a small clip."""
+    check_can(place, p)
+    exact = decoded_on_cpu(file(), place.small_size)
+    with computing(p):
+        vae = load_vae(file(), dtype=p.dtype, device=str(place.device))
+        got = decoded(vae, place.small_size, place.device)
+    return check_at_most(DIFFERENCE, relative_difference(got, exact), p.network)

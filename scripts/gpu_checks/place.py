@@ -1,0 +1,105 @@
+"""Where the items of this process run: device, weights, ComfyUI and servers."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from comfy_server import ComfyServer
+from demo import lay_models
+from layout import ROOT
+
+from .weights import WeightFiles
+
+DYNAMIC = ROOT / "tests" / "support" / "dynamic_vram"
+"""A custom node that switches DynamicVRAM on, as far as a CPU can go."""
+
+
+class Place:
+    """What the items share; use it in a ``with`` block, which ends the servers."""
+
+    def __init__(self, comfyui: Path, out: Path, work: Path, pack: ModuleType | None) -> None:
+        self.comfyui, self.out, self.work = comfyui, out, work
+        self._pack = pack
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.weights = WeightFiles(work / "models", self.device)
+        self._server: ComfyServer | None = None
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_server()
+
+    @property
+    def tiny(self) -> bool:
+        """No GPU: everything runs small, to show that it runs."""
+        return self.device.type == "cpu"
+
+    @property
+    def small_size(self) -> tuple[int, int, int]:
+        """Frames, height and width of a clip for one network; some CPUs are slow in bf16."""
+        return (2, 4, 4) if self.tiny else (3, 32, 40)
+
+    @property
+    def pack(self) -> Any:
+        """The pack inside this process's ComfyUI."""
+        assert self._pack is not None, "this phase asks for a process without ComfyUI"
+        return self._pack
+
+    @cached_property
+    def clips(self) -> Path:
+        """A folder for clips that items make."""
+        folder = self.work / "clips"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def server(self, *options: str) -> ComfyServer:
+        """A running server that was started with these options, and all else by default.
+
+        It sees the models made here. One runs at a time.
+        """
+        if self._server is not None and self._server.extra_args != options:
+            self.stop_server()
+        if self._server is None:
+            base = self.work / "server"
+            base.mkdir(exist_ok=True)
+            self.weights.models.mkdir(exist_ok=True)
+            lay_models(base / "models", self.weights.models)
+            server = ComfyServer(self.comfyui, Path(sys.executable), base, ROOT, options)
+            if self.pretends_dynamic(options):
+                server.packs[DYNAMIC.name] = DYNAMIC
+            server.start()
+            self._server = server
+        return self._server
+
+    def pretends_dynamic(self, options: Sequence[str]) -> bool:
+        """Whether a server with these options has DynamicVRAM switched on by hand, on a CPU."""
+        has_it = (self.comfyui / "comfy" / "memory_management.py").is_file()
+        return self.tiny and has_it and not options
+
+    def stop_server(self) -> None:
+        """End the server, if one runs, and keep its log."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+            name = "".join(server.extra_args).replace("--", "-")
+            shutil.copy(server.log_file, self.out / f"server{name}.log")
+
+    def tidy(self) -> None:
+        """After an item: no models and no tensors stay on the device."""
+        if self._pack is not None:
+            import comfy.model_management as mm
+
+            mm.unload_all_models()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.synchronize()  # an error that broke the device shows here

@@ -1,0 +1,91 @@
+"""Shipped workflows on a server, and whether what came out is what went in, four times as large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from clips import first_frame, read_clip, shrink_clip, shrunk
+from comfy_server import ComfyServer
+from demo import ORIGINAL, SAMPLE
+from graphs import Graph, long_video, shortened
+from PIL import Image
+
+from .items import CheckFailedError, NotPossibleError
+from .place import Place
+
+TINY_SIZE, TINY_FRAMES = (48, 32), 3
+SIZE = (320, 180)
+"""Of a clip that becomes 1280x720."""
+SAVING = ("SaveVideo", "SaveImage", "UpscaleAVideoLongVideo")
+DISTANCE = 12.0
+"""Mean difference of a picture and its enlargement, shrunk again, in levels of 255."""
+
+
+def server_of(place: Place, options: Sequence[str]) -> ComfyServer:
+    """The server; NotPossibleError if this ComfyUI does not know an option."""
+    known = (place.comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+    for option in options:
+        if f'"{option}"' not in known:
+            raise NotPossibleError(f"this ComfyUI has no option {option}")
+    return place.server(*options)
+
+
+def small_clip(place: Place) -> Path:
+    """The sample clip: one second of 96x64; on a CPU three frames of half the size."""
+    if not place.tiny:
+        return SAMPLE
+    return shrink_clip(SAMPLE, place.clips / "tiny.mp4", TINY_FRAMES, TINY_SIZE)
+
+
+def large_clip(place: Place, frames: int) -> Path:
+    """A clip to be 1280x720; on a CPU the tiny one."""
+    if place.tiny:
+        return small_clip(place)
+    return shrink_clip(ORIGINAL, place.clips / f"large{frames}.mp4", frames, SIZE)
+
+
+def workflow(place: Place, server: ComfyServer, name: str, clip: Path) -> Graph:
+    """A shipped workflow on this clip, as shipped; on a CPU cut short."""
+    if name == "long_video":
+        short = long_video(server, clip)  # of three parts at least, like a long one
+        graph = short if place.tiny else Graph(name, server)
+        graph.set("UpscaleAVideoLongVideoOptions", part_length=TINY_FRAMES if place.tiny else 9)
+    else:
+        graph = shortened(name, server) if place.tiny else Graph(name, server)
+    if name == "single_image":
+        picture = first_frame(clip, place.clips / "frame.png")
+        return graph.set("LoadImage", image=server.upload(picture))
+    graph.set("LoadVideo", file=server.upload(clip))
+    if name == "low_vram":
+        # Smaller than the clip, or there would be one tile only.
+        graph.set("UpscaleAVideoTiles", tile=32, overlap=8)
+        graph.set("UpscaleAVideoVAEDecode", tile=32, tile_overlap=8)
+    return graph
+
+
+def result_of(server: ComfyServer, graph: Graph, timeout: float) -> np.ndarray:
+    """Run; the pictures (t, h, w, 3) that it saved."""
+    entry = server.run(graph.prompt, timeout)
+    (node,) = (key for kind in SAVING for key in graph.ids(kind))
+    path = server.output_path(entry, node)
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))[None]
+    return read_clip(path).pixels
+
+
+def check_size(source: np.ndarray, result: np.ndarray) -> None:
+    """CheckFailedError unless it has the same frames, four times as large, and is not flat."""
+    t, h, w, c = source.shape
+    expected = (t, 4 * h, 4 * w, c)
+    if result.shape != expected:
+        raise CheckFailedError(f"the result is {result.shape}, expected {expected}")
+    if result.std() == 0:
+        raise CheckFailedError("the result has one colour")
+
+
+def distance(source: np.ndarray, result: np.ndarray) -> float:
+    """How far the result, shrunk again, is from its source: DISTANCE is much."""
+    return float(np.abs(shrunk(result) - source).mean())

@@ -1,0 +1,258 @@
+"""Times and peak memory at one size: 320x180 to 1280x720, on a CPU tiny.
+
+Peaks are those of PyTorch's allocator above what was there before; under DynamicVRAM the weights
+that ComfyUI streams are not in them. Nothing here fails for being slow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import presets
+import torch
+from torch import Tensor
+
+from bench.cases import TINY_UNET, TINY_VAE, generated, unet_inputs, vae_inputs
+from bench.flow_cases import drifting_clip
+from bench.measure import seconds, synchronize
+from uav_core import quality_presets
+from uav_core.builtin_flow import BuiltinFlow
+from uav_core.flow import ITERATIONS, estimate_flows, load_flow_model
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.vae import TemporalVAE, VAEParams
+
+from .items import CheckFailedError, Item, Values
+from .place import Place
+
+SIZE, FRAMES = (180, 320), 33
+TINY_SIZE, TINY_FRAMES = (16, 24), 3
+TIMES = 3
+SEED = 5
+GIB = 2**30
+TEXTS = ("best quality, extremely detailed", "blur, worst quality")
+FEW = 2
+"""Steps of the run of the released size that fits into a short check."""
+
+
+def items(place: Place) -> Iterator[Item]:
+    """The parts, then the whole runs, the longest last."""
+    yield Item("U-Net pass, 2 x 8 frames, fp16", partial(unet_pass, place), 6)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        yield Item(f"decode, 3 frames, {name}", partial(vae_decode, place, dtype), 7)
+    yield Item("whole run, included weights", partial(whole_run, place, False, None), 20)
+    yield Item(f"whole run, released size, {FEW} steps", partial(whole_run, place, True, FEW), 40)
+    yield Item("flow, RAFT", partial(raft_flow, place), 10)
+    yield Item("flow, built-in", partial(builtin_flow, place), 12)
+    if not place.tiny:  # the same again for longer
+        whole = partial(whole_run, place, True, None)
+        yield Item("whole run, released size, all steps", whole, 190)
+
+
+def network_size(place: Place) -> tuple[int, int]:
+    """Height and width of what one network is given."""
+    return place.small_size[1:] if place.tiny else SIZE
+
+
+def clip(place: Place) -> Tensor:
+    """(1, 3, t, h, w) in [-1, 1]: a picture that drifts by 1.5 pixels a frame."""
+    h, w = TINY_SIZE if place.tiny else SIZE
+    frames = TINY_FRAMES if place.tiny else FRAMES
+    return drifting_clip(frames, max(h, w), torch.device("cpu"))[..., :h, :w].contiguous()
+
+
+def timed(place: Place, call: Callable[[], object], times: int = TIMES) -> Values:
+    """Fastest of some calls after a first one, and the peak of the first."""
+    cuda = place.device.type == "cuda"
+    peaks = {}
+    if cuda:
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    first = seconds(call, place.device)
+    if cuda:
+        peaks["peak GiB"] = (torch.cuda.max_memory_allocated() - before) / GIB
+        peaks["reserved GiB"] = torch.cuda.max_memory_reserved() / GIB
+    if place.tiny:
+        times = min(times, 1)
+    fastest = min([first, *(seconds(call, place.device) for _ in range(times))])
+    return {"fastest s": fastest, "first s": first, **peaks}
+
+
+def check_finite(result: Tensor) -> None:
+    """CheckFailedError for infinities and NaN."""
+    if not result.isfinite().all():
+        raise CheckFailedError("the result is not finite")
+
+
+@torch.inference_mode()
+def unet_pass(place: Place) -> Values:
+    """The core network with both halves of guidance; on a CPU in fp32."""
+    dtype = torch.float32 if place.tiny else torch.float16
+    params = TINY_UNET if place.tiny else UNetParams()
+    network = generated(TemporalUNet(params, dtype=dtype, device="meta"), place.device)
+    inputs = [
+        x.to(dtype) if x.is_floating_point() else x
+        for x in unet_inputs(params, network_size(place), place.device)
+    ]
+    check_finite(network(*inputs))
+    name = str(dtype).removeprefix("torch.")
+    return {**timed(place, lambda: network(*inputs)), "precision": name}
+
+
+@torch.inference_mode()
+def vae_decode(place: Place, dtype: torch.dtype) -> Values:
+    """The core network, a group of the reference's length."""
+    params = TINY_VAE if place.tiny else VAEParams()
+    network = generated(TemporalVAE(params, dtype=dtype, device="meta"), place.device)
+    inputs = vae_inputs(params, network_size(place), place.device)
+    check_finite(network.decode(*inputs))
+    return timed(place, lambda: network.decode(*inputs))
+
+
+@torch.inference_mode()
+def raft_flow(place: Place) -> Values:
+    """All neighbours of the clip, both ways."""
+    model = load_flow_model(place.weights.path("flow")).to(place.device)
+    return flow(place, model)
+
+
+@torch.inference_mode()
+def builtin_flow(place: Place) -> Values:
+    """The same without weights."""
+    return flow(place, BuiltinFlow().to(place.device))
+
+
+def flow(place: Place, model: torch.nn.Module) -> Values:
+    """A first pair to load kernels, then the clip once."""
+    frames = clip(place).to(place.device)
+    iterations = 2 if place.tiny else ITERATIONS
+    estimate_flows(model, frames[:, :, :2], iterations)
+    result = {}
+
+    def call() -> None:
+        result["flows"] = torch.cat(estimate_flows(model, frames, iterations))
+
+    values = timed(place, call, times=0)
+    check_finite(result["flows"])
+    return values
+
+
+@torch.inference_mode()
+def whole_run(place: Place, authors: bool, steps: int | None) -> Values:
+    """The nodes of the shipped workflow one after the other; ``steps`` instead of its own."""
+    run = Run(place, authors, steps)
+    return run.values()
+
+
+class Run:
+    """One clip through the nodes."""
+
+    def __init__(self, place: Place, authors: bool, steps: int | None) -> None:
+        self.place, self.nodes = place, place.pack.nodes
+        kind = quality_presets.AUTHORS if authors else quality_presets.INCLUDED
+        self.preset: dict[str, dict[str, Any]] = presets.AUTHORS if authors else presets.INCLUDED
+        self.settings = dict(quality_presets.settings(kind))
+        if steps is not None and steps < self.settings["steps"]:
+            self.settings |= {"steps": steps, "propagation_steps": "last 1"}
+        if authors:
+            place.weights.lay_authors()
+        self.images = clip(place)[0].movedim(0, -1) / 2 + 0.5
+        self.parts: dict[str, float] = {}
+
+    def values(self) -> Values:
+        """Seconds of the parts, and of all; and the peak of all."""
+        cuda = self.place.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        plan = self.part("loading and text s", self.prepared)
+        self.part("flow s", plan["propagation"].estimate)
+        latent = self.part("sampling s", lambda: self.sampled(plan))
+        images = self.part("decoding s", lambda: self.decoded(plan, latent))
+        check_finite(images)
+        peaks = {}
+        if cuda:
+            peaks["peak GiB"] = torch.cuda.max_memory_allocated() / GIB
+            peaks["reserved GiB"] = torch.cuda.max_memory_reserved() / GIB
+        step = self.parts["sampling s"] / self.settings["steps"]
+        return {
+            "steps": self.settings["steps"],
+            "all s": sum(self.parts.values()),
+            **self.parts,
+            "sampling step s": step,
+            **peaks,
+            "size": "x".join(map(str, images.shape)),
+        }
+
+    def part(self, name: str, call: Callable[[], Any]) -> Any:
+        """Run a part and note its time."""
+        synchronize(self.place.device)
+        start = time.perf_counter()
+        result = call()
+        synchronize(self.place.device)
+        self.parts[name] = time.perf_counter() - start
+        return result
+
+    def chosen(self, node: str) -> Any:
+        """What the workflow's loader is set to."""
+        (value,) = self.preset[node].values()
+        return value
+
+    def prepared(self) -> dict[str, Any]:
+        """Everything that the sampler takes."""
+        load = self.nodes.load
+        unet = load.LoadUNet.execute(self.chosen("UpscaleAVideoUNetLoader"), "default").result[0]
+        vae = load.LoadVAE.execute(self.chosen("UpscaleAVideoVAELoader")).result[0]
+        flow = load.LoadFlowModel.execute(self.chosen("UpscaleAVideoFlowLoader")).result[0]
+        name = self.chosen("UpscaleAVideoTextEncoderLoader")
+        clip = load.LoadTextEncoder.execute(name).result[0]
+        texts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in TEXTS]
+        positive, negative, latent = self.nodes.condition.LowResConditioning.execute(
+            self.images, self.settings["noise_level"], SEED, *texts
+        ).result
+        propagation = self.nodes.propagate.Propagation.execute(
+            flow,
+            self.images,
+            self.settings["propagation_steps"],
+            self.settings["propagation_strength"],
+            0.001,
+            0.05,
+            2 if self.place.tiny else ITERATIONS,
+        ).result[0]
+        return {
+            "model": unet,
+            "vae": vae,
+            "positive": positive,
+            "negative": negative,
+            "latent": latent,
+            "propagation": propagation,
+        }
+
+    def sampled(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """The latent."""
+        return self.nodes.sample.SegmentSampler.execute(
+            plan["model"],
+            plan["positive"],
+            plan["negative"],
+            plan["latent"],
+            self.settings["steps"],
+            self.settings["guidance"],
+            SEED,
+            8,
+            2,
+            propagation=plan["propagation"],
+        ).result[0]
+
+    def decoded(self, plan: dict[str, Any], latent: dict[str, Any]) -> Tensor:
+        """IMAGE (t, 4h, 4w, 3)."""
+        decode = self.preset["UpscaleAVideoVAEDecode"]
+        return self.nodes.decode.VAEDecode.execute(
+            latent,
+            plan["vae"],
+            self.images,
+            1.0,
+            decode["frames_per_group"],
+            decode["color_fix"],
+        ).result[0]

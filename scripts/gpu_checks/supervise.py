@@ -1,0 +1,284 @@
+"""The process that is started: it keeps the time, and the report, and never touches the device."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .report import FAIL, PASS, Report, Result
+
+ENTRY = Path(__file__).resolve().parents[1] / "gpu_check.py"
+LEAST_SECONDS = 10
+"""No process is started with less time left: it would not come to its first item."""
+STOPPING_SECONDS = 10
+"""Kept back at the end of the budget, to stop a server in."""
+
+log = logging.getLogger("gpu_check")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A module of items, and its share of the time."""
+
+    name: str
+    about: str
+    share: float
+    process: str
+    """Neighbouring phases with the same word share a process."""
+    inside: bool = False
+    """It needs ComfyUI in its own process."""
+    module: str = ""
+    """Where it is not called as the phase."""
+    options: tuple[str, ...] = ()
+    """For its items."""
+
+
+# The cheap and telling ones first. What one leaves of its share goes to the next.
+PHASES = (
+    Phase(
+        "loaders",
+        "Every loader in every precision with included and generated weights, under DynamicVRAM, "
+        "each followed by a small run that is compared with the core network in fp32.",
+        0.25,
+        "check",
+        inside=True,
+    ),
+    Phase(
+        "parity",
+        "The networks on the device to the golden data of the tests, and to a CPU in fp32.",
+        0.12,
+        "check",
+        inside=True,
+    ),
+    Phase(
+        "workflows",
+        "The shipped workflows on a server with ComfyUI's defaults.",
+        0.15,
+        "server",
+    ),
+    Phase(
+        "life",
+        "The same server: what it gives back when asked, five runs in a row, cancelling.",
+        0.08,
+        "server",
+    ),
+    Phase(
+        "speed",
+        "Times and peak memory of parts and of whole runs.",
+        0.15,
+        "speed",
+        inside=True,
+    ),
+    Phase(
+        "plain",
+        "The shipped workflows on a server without DynamicVRAM.",
+        0.08,
+        "plain",
+        module="workflows",
+        options=("--disable-dynamic-vram",),
+    ),
+    Phase(
+        "memory",
+        "Runs to 1280x720 while another process leaves so much memory of the card free.",
+        0.1,
+        "memory",
+    ),
+    Phase(
+        "compile",
+        "torch.compile, by ComfyUI's node TorchCompileModel.",
+        0.07,
+        "compile",
+        inside=True,
+    ),
+)
+
+
+class Check:
+    """One run of the whole check."""
+
+    def __init__(
+        self, comfyui: Path, out: Path, work: Path, budget: float, names: Sequence[str]
+    ) -> None:
+        self.comfyui, self.out, self.work = comfyui, out, work
+        self.phases = [phase for phase in PHASES if phase.name in names]
+        self.end = time.time() + budget - min(STOPPING_SECONDS, budget / 20)
+        options = {"budget_seconds": round(budget), "phases": " ".join(p.name for p in self.phases)}
+        self.report = Report(out, options, {phase.name: phase.about for phase in self.phases})
+        shares, used = sum(phase.share for phase in self.phases), 0.0
+        self.deadlines: dict[str, float] = {}
+        for phase in self.phases:
+            used += phase.share
+            start = self.report.started
+            self.deadlines[phase.name] = start + (self.end - start) * used / shares
+
+    def run(self) -> int:
+        """Run it all; 0 if nothing failed, 1 if something did, 2 if nothing was checked."""
+        try:
+            for _, group in groupby(self.phases, lambda phase: phase.process):
+                self.run_group(list(group))
+            self.report.finished = True
+        finally:
+            self.report.write()
+        log.info("\n%s", self.report.to_markdown())
+        if self.report.count(FAIL):
+            return 1
+        return 0 if self.report.count(PASS) else 2
+
+    def run_group(self, group: Sequence[Phase]) -> None:
+        """Run phases in one process, and in another from where it broke off."""
+        while True:
+            if self.end - time.time() < LEAST_SECONDS:
+                self.leave(group, "no time left")
+                return
+            before = self.ended(group)
+            process = Process(self, group)
+            try:
+                whole = process.watch()
+            finally:
+                process.stop()
+            if whole:
+                return
+            if time.time() >= self.end:
+                self.leave(group, "the budget was used up")
+                return
+            if self.ended(group) == before:
+                # It never came to an item, and another would not either.
+                words = f"the process ended with code {process.code}: see worker.log"
+                self.report.end(group[0].name, Result("start", FAIL, message=words))
+                self.leave(group, "its process did not start")
+                return
+
+    def leave(self, group: Sequence[Phase], message: str) -> None:
+        """Say why the rest of these phases is not run."""
+        for phase in group:
+            self.report.leave(phase.name, message)
+
+    def ended(self, group: Sequence[Phase]) -> int:
+        """Items of these phases that have ended."""
+        return sum(len(self.report.done(phase.name)) for phase in group)
+
+    def order(self, group: Sequence[Phase]) -> dict[str, Any]:
+        """What a process is told to do."""
+        phases = [
+            {
+                "name": phase.name,
+                "module": phase.module or phase.name,
+                "options": phase.options,
+                "deadline": self.deadlines[phase.name],
+                "done": self.report.done(phase.name),
+            }
+            for phase in group
+        ]
+        folders = {"comfyui": self.comfyui, "out": self.out, "work": self.work}
+        inside = any(phase.inside for phase in group)
+        paths = {name: str(path) for name, path in folders.items()}
+        return {**paths, "inside": inside, "phases": phases}
+
+
+class Process:
+    """A process that runs items, and what it says of them."""
+
+    def __init__(self, check: Check, group: Sequence[Phase]) -> None:
+        self.check, self.report = check, check.report
+        with (check.out / "worker.log").open("ab") as words:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ENTRY), "--worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                text=True,
+                encoding="utf-8",
+            )
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(check.order(group)) + "\n")
+        self.process.stdin.flush()
+        self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.under_way: tuple[str, str, float, float] | None = None
+        """Phase and item, when it began, and the seconds it may take."""
+        self.report.write()
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self.process.poll()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.events.put(json.loads(line))
+        self.events.put(None)
+
+    def watch(self) -> bool:
+        """Note what it says until it ends, hangs, or the time is over; whether it did it all."""
+        while True:
+            until = self.check.end
+            if self.under_way is not None:
+                *_, began, limit = self.under_way
+                until = min(until, began + limit)
+            try:
+                event = self.events.get(timeout=max(0.0, until - time.time()))
+            except queue.Empty:
+                if time.time() < self.check.end and self.under_way is not None:
+                    self._failed(f"did not end within {self.under_way[-1]:.0f} s")
+                return False
+            if event is None:
+                self.process.wait()
+                self._failed(f"its process ended with code {self.code}: see worker.log")
+                return False
+            if self._note(event):
+                return True
+
+    def _failed(self, message: str) -> None:
+        """What was under way has failed."""
+        if self.under_way is not None:
+            phase, name, began, _ = self.under_way
+            seconds = round(time.time() - began, 2)
+            self.report.end(phase, Result(name, FAIL, seconds, message))
+
+    def _note(self, event: dict[str, Any]) -> bool:
+        kind = event["event"]
+        if kind == "machine":
+            # The first to start saw the device as it was.
+            self.report.machine = self.report.machine or event["values"]
+        elif kind == "plan":
+            self.report.plan(event["phase"], event["items"])
+        elif kind == "begin":
+            self.under_way = (event["phase"], event["item"], time.time(), event["limit"])
+            self.report.begin(event["phase"], event["item"])
+        elif kind == "result":
+            self.under_way = None
+            result = Result(**event["result"])
+            log.info("%-8s %s: %s %s", result.status, event["phase"], result.name, result.message)
+            self.report.end(event["phase"], result)
+        return kind == "end"
+
+    def stop(self) -> None:
+        """End it, gently at first, and all that it started."""
+        try:
+            # Its servers may outlive it where it is killed.
+            started = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            started = []
+        if self.process.stdin:
+            self.process.stdin.close()
+        try:
+            self.process.wait(STOPPING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for child in started:
+            if child.is_running():
+                child.kill()

@@ -1,0 +1,121 @@
+"""Weight files of the released sizes and layouts, with generated numbers.
+
+Made in a models folder the first time one is asked for: nothing is downloaded. On a machine without
+a GPU the same files hold tiny networks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import demo_weights
+import torch
+from generated import generate, key_shapes
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.cases import generated
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.vae import TemporalVAE, VAEParams
+
+from .items import NotPossibleError
+
+# By the names that `path` takes: those of the converted release, then those of the release itself.
+FILES = {
+    **demo_weights.FILES,
+    "unet.bin": "upscale_a_video/unet_video.bin",
+    "vae.bin": "upscale_a_video/vae_video.bin",
+    "vae_3d.bin": "upscale_a_video/vae_3d.bin",
+    "flow.pth": "upscale_a_video/raft-things.pth",
+}
+OPENCLIP_H = 1024
+"""Width of the released text encoder."""
+ALL_BYTES = 8 * 2**30
+"""What all files of the released sizes take on the disk, with something to spare."""
+
+AUTHORS = ("unet", "vae", "flow", "text_encoder")
+"""What the shipped workflows load where they are set for the authors' weights."""
+
+StateDict = dict[str, Tensor]
+
+
+class WeightFiles:
+    """The files, in ComfyUI's folders below ``models``."""
+
+    def __init__(self, models: Path, device: torch.device) -> None:
+        self.models, self.device = models, device
+        self.makers = self._full_size() if device.type == "cuda" else self._tiny()
+
+    def path(self, name: str) -> Path:
+        """The file, made if it is not there. Raises NotPossibleError where the disk is too full."""
+        path = self.models / FILES[name]
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if self.device.type == "cuda" and free < ALL_BYTES:
+            raise NotPossibleError(
+                f"{free / 2**30:.1f} GiB are free where the weights are made, expected "
+                f"{ALL_BYTES / 2**30:.0f}: name another folder with --work"
+            )
+        weights = {key: value.cpu().contiguous() for key, value in self.makers[name]().items()}
+        part = path.with_name(f"{path.name}.part")
+        if path.suffix == ".safetensors":
+            save_file(weights, part)
+        else:
+            torch.save(weights, part)
+        part.replace(path)
+        return path
+
+    def lay_authors(self) -> None:
+        """Make all that stands for the authors' converted weights."""
+        for name in AUTHORS:
+            self.path(name)
+
+    def _full_size(self) -> dict[str, Callable[[], StateDict]]:
+        vae_3d = replace(VAEParams(), temporal=False)
+        return {
+            "unet": lambda: self._unet(torch.float16),  # as the release is converted
+            "unet.bin": lambda: self._unet(torch.float32),
+            "vae": lambda: self._vae(VAEParams()),
+            "vae.bin": lambda: self._vae(VAEParams()),
+            "vae_3d.bin": lambda: self._vae(vae_3d),
+            "text_encoder": lambda: halved(demo_weights.text_encoder_weights(OPENCLIP_H)),
+            "flow": demo_weights.flow_weights,
+            "flow.pth": raft_things,
+        }
+
+    def _unet(self, dtype: torch.dtype) -> StateDict:
+        network = TemporalUNet(UNetParams(), dtype=dtype, device="meta")
+        return generated(network, self.device).state_dict()
+
+    def _vae(self, params: VAEParams) -> StateDict:
+        return generated(TemporalVAE(params, device="meta"), self.device).state_dict()
+
+    @staticmethod
+    def _tiny() -> dict[str, Callable[[], StateDict]]:
+        vae_3d = TemporalVAE(replace(demo_weights.VAE, temporal=False))
+        return {
+            "unet": demo_weights.unet_weights,
+            "unet.bin": demo_weights.unet_weights,
+            "vae": demo_weights.vae_weights,
+            "vae.bin": demo_weights.vae_weights,
+            "vae_3d.bin": lambda: demo_weights.random_weights(vae_3d, torch.Generator()),
+            "text_encoder": demo_weights.text_encoder_weights,
+            "flow": demo_weights.flow_weights,
+            "flow.pth": raft_things,
+        }
+
+
+def halved(weights: StateDict) -> StateDict:
+    """The same in fp16."""
+    return {key: value.half() for key, value in weights.items()}
+
+
+def raft_things() -> StateDict:
+    """A RAFT in the layout of the release's propagator."""
+    shapes = {key.removeprefix("module."): s for key, s in key_shapes("raft_things").items()}
+    return {f"module.{key}": value for key, value in generate("raft.", shapes).items()}

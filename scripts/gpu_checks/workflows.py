@@ -1,0 +1,54 @@
+"""The shipped workflows on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from clips import read_clip
+from graphs import upscale_with_files
+
+from .inside import BY_HAND
+from .items import CheckFailedError, Item, Values, check_at_most
+from .place import Place
+from .served import DISTANCE, check_size, distance, result_of, server_of, small_clip, workflow
+
+NAMES = ("upscale_video", "long_video", "low_vram", "single_image")
+TIMEOUT = 600
+SAID = "DynamicVRAM support detected and enabled"
+
+
+def items(place: Place, *options: str) -> Iterator[Item]:
+    """With the included weights, then with those that stand for the authors'."""
+    yield Item("the server starts", partial(start, place, options), 25)
+    for name in NAMES:
+        yield Item(name, partial(run, place, options, name), 8)
+    yield Item("upscale_video, generated weights", partial(run_files, place, options), 25)
+
+
+def start(place: Place, options: tuple[str, ...]) -> Values:
+    """And says whether DynamicVRAM is on."""
+    server = server_of(place, options)
+    on = SAID in server.log_text()
+    if on and options:
+        raise CheckFailedError(f"DynamicVRAM is on in spite of {' '.join(options)}")
+    state = BY_HAND if place.pretends_dynamic(options) else "on" if on else "off"
+    return {"DynamicVRAM": state, "device": server.stats()["devices"][0]["name"]}
+
+
+def run(place: Place, options: tuple[str, ...], name: str) -> Values:
+    """One workflow; the result must be the enlargement of its source."""
+    server, clip = server_of(place, options), small_clip(place)
+    source = read_clip(clip).pixels[: 1 if name == "single_image" else None]
+    result = result_of(server, workflow(place, server, name, clip), TIMEOUT)
+    check_size(source, result)
+    return check_at_most("levels from the source", distance(source, result), DISTANCE)
+
+
+def run_files(place: Place, options: tuple[str, ...]) -> Values:
+    """Weights in files, of the released size on a card: their numbers mean nothing."""
+    place.weights.lay_authors()
+    server, clip = server_of(place, options), small_clip(place)
+    result = result_of(server, upscale_with_files(server, clip), TIMEOUT)
+    check_size(read_clip(clip).pixels, result)
+    return {"frames": len(result)}

@@ -1,0 +1,163 @@
+"""Files whose times or packets are not what they should be, written with PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from video_files import RATE, picture
+
+TS = 188
+PICTURE, SOUND = 0x100, 0x101
+"""What FFmpeg numbers the streams of a transport stream."""
+BEEP, EVERY = 2, 10
+"""Frames that a beep lasts, and from one beep to the next."""
+
+
+def write(
+    path: Path,
+    frames: Sequence[int],
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    *,
+    start: float = 0.0,
+    sound: str = "",
+    jump: tuple[int, float] = (0, 0.0),
+    **opened: object,
+) -> Path:
+    """A clip of the pictures with these numbers, each 10th of them with a beep.
+
+    ``jump``: (frame, seconds): times from this frame on are so much later.
+    """
+    fixed = codec == "mpeg2video" or path.suffix == ".avi"
+    base = Fraction(1, RATE) if fixed else Fraction(1, 12800)
+    with av.open(str(path), "w", **opened) as container:  # type: ignore[call-overload]
+        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        if codec == "mjpeg":
+            stream.pix_fmt, stream.codec_context.color_range = "yuvj420p", 2
+        stream.codec_context.time_base = base
+        noise = container.add_stream(sound, rate=48000) if sound else None
+        if noise is not None:
+            noise.codec_context.layout = "mono"
+        for i, number in enumerate(frames):
+            image = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            at = Fraction(i, RATE) + Fraction(start)
+            at += Fraction(jump[1]) if jump[0] and i >= jump[0] else 0
+            image.pts, image.time_base = round(at / base), base
+            container.mux(stream.encode(image))
+            if noise is not None:
+                container.mux(noise.encode(_tone(number, at)))
+        container.mux(stream.encode())
+        if noise is not None:
+            container.mux(noise.encode())
+    return path
+
+
+def _tone(number: int, at: Fraction) -> av.AudioFrame:
+    """The 1/25 s of sound beside a picture."""
+    count = 48000 // RATE
+    wave = np.sin(np.arange(count) * 2 * np.pi * 1000 / 48000).astype(np.float32)
+    loud = 0.5 if number % EVERY < BEEP else 0.0
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(wave[None] * loud), format="fltp", layout="mono"
+    )
+    frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+    frame.pts = round(at * 48000)
+    return frame
+
+
+def joined(path: Path, parts: Sequence[Path]) -> Path:
+    """One file after the other, as ``cat`` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def transport(path: Path) -> list[bytes]:
+    """The packets of a transport stream."""
+    content = path.read_bytes()
+    return [content[i : i + TS] for i in range(0, len(content), TS)]
+
+
+def without(path: Path, lost: Callable[[list[int]], Sequence[int]], stream: int = PICTURE) -> Path:
+    """A transport stream that lost some packets of a stream: those that ``lost`` picks."""
+    packets = transport(path)
+    own = [i for i, p in enumerate(packets) if (p[1] & 31) << 8 | p[2] == stream]
+    gone = set(lost(own))
+    path.write_bytes(b"".join(p for i, p in enumerate(packets) if i not in gone))
+    return path
+
+
+def begins(path: Path, stream: int = PICTURE) -> list[int]:
+    """The packets with which the pictures of a transport stream begin."""
+    return [
+        i
+        for i, p in enumerate(transport(path))
+        if (p[1] & 31) << 8 | p[2] == stream and p[1] & 0x40
+    ]
+
+
+def overwritten(path: Path, places: Sequence[float]) -> Path:
+    """Some bytes of the file replaced, at these shares of its length."""
+    content = bytearray(path.read_bytes())
+    for place in places:
+        at = int(len(content) * place)
+        content[at : at + 24] = bytes((7 * i + 3) % 256 for i in range(24))
+    path.write_bytes(content)
+    return path
+
+
+def in_decoding_order(path: Path, source: Path) -> Path:
+    """A copy that says of every picture it is shown when it is decoded (MP4 without ctts)."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as made:
+        stream = given.streams.video[0]
+        target = made.add_stream_from_template(stream, opaque=True)
+        number = 0
+        for packet in given.demux(stream):
+            if packet.size:
+                packet.pts = packet.dts = number * 512
+                packet.time_base, packet.duration = Fraction(1, 12800), 512
+                packet.stream = target
+                number += 1
+                made.mux(packet)
+    return path
+
+
+def plain_frames(path: Path) -> list[float]:
+    """The brightness of all that a decoder gives, in its order."""
+    found = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for packet in container.demux(stream):
+            try:
+                frames = stream.codec_context.decode(packet if packet.size else None)
+            except av.FFmpegError:
+                continue
+            found += [f.to_ndarray(format="gray")[18:, 26:].mean() for f in frames]
+    return found
+
+
+def beeps(path: Path) -> list[float]:
+    """When the beeps of a file begin, in seconds."""
+    found: list[float] = []
+    loud_until = -1.0
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.audio[0]):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                wave = np.abs(frame.to_ndarray().astype(np.float32)).reshape(-1)[: frame.samples]
+                wave /= 32768 if "16" in frame.format.name else 1
+                at = float(frame.pts * frame.time_base)
+                for i in np.flatnonzero(wave > 0.1):
+                    time = at + i / frame.sample_rate
+                    if time > loud_until + 0.1:
+                        found.append(time)
+                    loud_until = time
+    return found

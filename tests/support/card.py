@@ -1,0 +1,131 @@
+"""ComfyUI's dynamic memory on a CPU: a stand-in for the card and for the library that pages it.
+
+With it ComfyUI's own `ModelPatcherDynamic` and `comfy.ops` run as they do on an NVIDIA card: layers
+are built without weights, keep what the file stores, and have each weight copied into "video
+memory" and cast when it is used. Replaced are only comfy-aimdo's C library, which needs CUDA, and
+the question whether a tensor lies on the card.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+
+class Card(str):
+    """PyTorch takes it for the CPU; ComfyUI takes it for a card."""
+
+    type: Any = "cuda"
+    index: Any = 0
+
+
+CARD = Card("cpu")
+
+
+class VideoMemory:
+    """Pages of weights. What may be paged out is overwritten the moment it is let go of."""
+
+    pages_out = False
+
+    def __init__(self, size: int, device: Any) -> None:
+        self.given = 0
+        self.faults = 0
+        self.pages: dict[int, torch.Tensor] = {}
+        self.generation = 0
+
+    def alloc(self, size: int) -> tuple[VideoMemory, int, int]:
+        self.given += 1
+        self.pages[self.given] = torch.full((size,), 255, dtype=torch.uint8)
+        return self, self.given, size
+
+    def prioritize(self, *_: Any) -> None:
+        pass
+
+    def loaded_size(self) -> int:
+        return sum(page.numel() for page in self.pages.values())
+
+    def free_memory(self, size: int) -> int:
+        """Everything goes."""
+        self.generation += 1
+        for page in self.pages.values():
+            page.fill_(255)
+        return self.loaded_size()
+
+
+def fault(allocation: tuple[VideoMemory, int, int]) -> bytes:
+    """The signature of the page: another one each time where none stays."""
+    memory, _, _ = allocation
+    memory.faults += 1
+    return (memory.faults if memory.pages_out else memory.generation).to_bytes(8, "little")
+
+
+def unpin(allocation: tuple[VideoMemory, int, int] | None) -> None:
+    if allocation is not None and allocation[0].pages_out:
+        allocation[0].pages[allocation[1]].fill_(255)
+
+
+class HostBuffer:
+    def __init__(self, *_: Any) -> None:
+        self.size = 0
+
+
+def is_there() -> bool:
+    """Whether this ComfyUI has dynamic memory."""
+    try:
+        import comfy.memory_management
+        import comfy.model_patcher
+    except ImportError:
+        return False
+    return hasattr(comfy.model_patcher, "ModelPatcherDynamic")
+
+
+def switch_on(monkeypatch: Any) -> None:
+    """ComfyUI's flags alone: layers are built without weights, all else is as on a CPU."""
+    import comfy.memory_management
+    import comfy.model_patcher
+
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    dynamic = comfy.model_patcher.ModelPatcherDynamic
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", dynamic)
+
+
+def put_in(monkeypatch: Any, pages_out: bool) -> None:
+    """The card as well. ``pages_out`` is a card with no room left: no weight stays."""
+    import comfy.model_management as mm
+    import comfy.ops
+    import comfy_aimdo.host_buffer
+    import comfy_aimdo.model_vbar
+    import comfy_aimdo.torch
+    from comfy.cli_args import args
+
+    switch_on(monkeypatch)
+    monkeypatch.setattr(VideoMemory, "pages_out", pages_out)
+    monkeypatch.setattr(comfy_aimdo.model_vbar, "ModelVBAR", VideoMemory)
+    monkeypatch.setattr(comfy_aimdo.model_vbar, "vbar_fault", fault)
+    monkeypatch.setattr(comfy_aimdo.model_vbar, "vbar_unpin", unpin)
+    monkeypatch.setattr(comfy_aimdo.host_buffer, "HostBuffer", HostBuffer)
+    monkeypatch.setattr(
+        comfy_aimdo.torch, "aimdo_to_tensor", lambda given, device: given[0].pages[given[1]]
+    )
+    monkeypatch.setattr(args, "disable_pinned_memory", True)
+    for name in ("get_torch_device", "vae_device"):
+        monkeypatch.setattr(mm, name, lambda: CARD)
+    plenty = 2**36
+    monkeypatch.setattr(
+        mm,
+        "get_free_memory",
+        lambda device=None, torch_free_too=False: (plenty, 0) if torch_free_too else plenty,
+    )
+    cast = comfy.ops.cast_bias_weight
+
+    def cast_on_card(layer: Any, input: Any = None, dtype: Any = None, device: Any = None, *a, **k):
+        return cast(layer, input, dtype, CARD, *a, **k)
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", cast_on_card)
+    monkeypatch.setattr(mm, "current_loaded_models", [])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device=None: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(mm, "cuda_device_context", lambda device: nullcontext(), raising=False)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: 0)

@@ -1,0 +1,119 @@
+"""Whether the values of a picture or a latent are such that a network can use them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .errors import InputError, NumericalError
+
+log = logging.getLogger(__name__)
+
+FAR = 0.5
+"""What lies farther outside, as a share of the range, is no overshoot of a resize but a picture of
+another range."""
+_BEFORE = (
+    "Look at what made the frames: often it is a VAE or a model that overflows in fp16; load it in "
+    "bf16 or fp32."
+)
+_ROUNDING = 0.02
+"""What lies no farther outside is cut off without a word."""
+
+
+def in_range(
+    frames: Tensor,
+    what: str,
+    least: float = 0.0,
+    dim: int = 0,
+    first: int = 0,
+    say: Callable[..., None] = log.warning,
+) -> Tensor:
+    """Frames with all values in [``least``, 1].
+
+    Args:
+        frames: of any shape; ``dim`` counts the frames.
+        what: names them in messages, "frames" or "mask".
+        least: 0, or -1 for pictures as the networks take them.
+        dim: the dimension of the frames.
+        first: the number of the first frame.
+        say: called as a method of a logger if more than a rounding is cut off.
+
+    Returns:
+        ``frames`` itself where all is in range. Overshoots of up to half the range, as sharp
+        resizing leaves, are cut off.
+
+    Raises:
+        InputError: whole numbers instead of fractions, NaN or infinity, or values farther outside;
+            the message names the first such frame.
+    """
+    if not frames.is_floating_point():
+        kind = str(frames.dtype).removeprefix("torch.")
+        raise InputError(
+            f"The {what} are {kind}: expected fractions from {least:g} to 1 (float32). Divide by "
+            "255 (8 bits) or 65535 (16 bits) before."
+        )
+    lowest, highest = 1.0, least
+    for i, frame in enumerate(frames.unbind(dim) if frames.numel() else (), start=first):
+        ends = torch.aminmax(frame)
+        if not _finite(*ends):
+            raise InputError(_not_finite(frame, f"Frame {i} of the {what}", _BEFORE))
+        low, high = (float(end) for end in ends)
+        reach = FAR * (1 - least)
+        if low < least - reach or high > 1 + reach:
+            raise InputError(
+                f"Frame {i} of the {what} has values from {low:.4g} to {high:.4g}: expected "
+                f"{least:g} to 1. {_cure(low, high, least)}"
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+    if lowest >= least and highest <= 1:
+        return frames
+    if lowest < least - _ROUNDING or highest > 1 + _ROUNDING:
+        say(
+            "Values from %.3g to %.3g in the %s: what is outside of %g to 1 is cut off.",
+            lowest,
+            highest,
+            what,
+            least,
+        )
+    return frames.clamp(least, 1)
+
+
+def check_finite(values: Tensor, what: str, network: str, dim: int, first: int = 0) -> None:
+    """Raise NumericalError where what a network gave has NaN or infinity.
+
+    Args:
+        values: of any shape; ``dim`` counts the frames.
+        what: names them in the message, "latent".
+        network: that made them, and is to be loaded in another precision.
+        first: the number of the first frame.
+    """
+    for i, frame in enumerate(values.unbind(dim) if values.numel() else (), start=first):
+        if not _finite(*torch.aminmax(frame)):
+            cure = f"{network} overflowed, or its weights are damaged: load it in bf16 or fp32."
+            raise NumericalError(_not_finite(frame, f"Frame {i} of the {what}", cure))
+
+
+def _finite(low: Tensor, high: Tensor) -> bool:
+    """Whether ends are numbers; aminmax gives NaN where one is among the values."""
+    return bool(low.isfinite() and high.isfinite())
+
+
+def _not_finite(frame: Tensor, where: str, cure: str) -> str:
+    nan, bad = int(frame.isnan().sum()), int((~frame.isfinite()).sum())
+    kinds = " and ".join(
+        f"{count} times {name}" for count, name in ((nan, "NaN"), (bad - nan, "infinity")) if count
+    )
+    return f"{where} has {kinds} among its {frame.numel()} values: expected numbers. {cure}"
+
+
+def _cure(low: float, high: float, least: float) -> str:
+    if low >= -1.01 and high <= 1.01:
+        return "It seems to run from -1 to 1: add 1 and halve it before."
+    if low > -1 and 2 < high <= 255.5:
+        return "It seems to run to 255: divide it by 255 before."
+    if low > -1 and 255.5 < high <= 65536:
+        return "It seems to run to 65535: divide it by 65535 before."
+    return "Scale or tone-map it to that range before."

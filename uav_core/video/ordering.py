@@ -1,0 +1,116 @@
+"""Times of pictures in the order in which a decoder gives them: the file's, as far as they fit."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from statistics import median
+
+# If more of the times than this share contradict the order, none is one of showing.
+_CONTRADICTIONS = 0.25
+# Steps between times that are put evenly: less is a crowd, more a gap that the file means.
+_CROWDED, _GAP = 0.95, 1.5
+_REACH = 32
+"""Frames on either side within which a crowd may spread."""
+_ROOM = 0.6
+"""Steps that a picture which is lost must be away from others to have had a place."""
+
+
+def usual_step(values: Sequence[int | None], nominal: int) -> int:
+    """The usual distance of times that follow each other; ``nominal`` if there are too few."""
+    steps = [b - a for a, b in pairwise(values) if a is not None and b is not None and b > a]
+    return max(1, round(median(steps))) if len(steps) > 2 else nominal
+
+
+def best_times(shown: Sequence[int | None], decoded: Sequence[int | None], step: int) -> list[int]:
+    """For every picture the time that is best to be believed; rising.
+
+    Args:
+        shown: presentation times as the file says them, in the order of the pictures.
+        decoded: likewise the decoding times.
+        step: the usual distance.
+    """
+    known = [t for t in shown if t is not None]
+    wrong = sum(t < top for t, top in zip(known, accumulate(known, max), strict=True))
+    few = 2 * len(known) < len(shown)
+    if (few or wrong > _CONTRADICTIONS * len(known)) and sum(t is not None for t in decoded) >= max(
+        len(known), 1
+    ):
+        # What is called presentation is the order of decoding, whose times are as many.
+        shown, known = decoded, [t for t in decoded if t is not None]
+    in_order = iter(sorted(known))
+    times = [None if t is None else next(in_order) for t in shown]
+    last = None
+    for i, time in enumerate(times):
+        if time is not None and last is not None and time <= last:
+            times[i] = None
+        elif time is not None:
+            last = time
+    return _filled(times, step)
+
+
+def _filled(times: list[int | None], step: int) -> list[int]:
+    """Give pictures without a time one between their neighbours, who make room if need be."""
+    known = [i for i, t in enumerate(times) if t is not None]
+    if not known:
+        return [i * step for i in range(len(times))]
+    filled: list[int | None] = list(times)
+    for i in reversed(range(known[0])):
+        filled[i] = _at(filled, i + 1) - step
+    for i in range(known[-1] + 1, len(times)):
+        filled[i] = _at(filled, i - 1) + step
+    for a, b in pairwise(known):
+        if b > a + 1:
+            _spread(filled, *_window(filled, a, b, step), step)
+    return [_at(filled, i) for i in range(len(filled))]
+
+
+def _at(times: Sequence[int | None], i: int) -> int:
+    time = times[i]
+    assert time is not None
+    return time
+
+
+def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int, int]:
+    """The known times around ``a`` and ``b``, as near as can be, with room between them."""
+
+    def room(ends: tuple[int, int]) -> float:
+        return (_at(times, ends[1]) - _at(times, ends[0])) / (ends[1] - ends[0])
+
+    around = range(max(0, a - _REACH), min(len(times), b + _REACH + 1))
+    earlier = [i for i in around if i < a and times[i] is not None]
+    later = [i for i in around if i > b and times[i] is not None]
+    ends = best = (a, b)
+    while room(best) < _CROWDED * step and (earlier or later):
+        wider = [(earlier[-1], ends[1])] if earlier else []
+        wider += [(ends[0], later[0])] if later else []
+        ends = max(wider, key=room)
+        earlier = [i for i in earlier if i < ends[0]]
+        later = [i for i in later if i > ends[1]]
+        best = max(best, ends, key=room)
+    return best
+
+
+def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
+    """Put the times between two evenly; before a gap they keep to the usual distance."""
+    start, room = _at(times, low), (_at(times, high) - _at(times, low)) / (high - low)
+    each = step if room > _GAP * step else room
+    for i in range(low + 1, high):
+        times[i] = start + round((i - low) * each)
+
+
+def places_of_lost(times: Sequence[int], lost: Sequence[int], step: int) -> list[int]:
+    """Those times of undecoded packets at which a picture is missing, in order.
+
+    Not each packet is one: some hold the second field of a picture, or one never shown.
+    """
+    full, found = list(times), []
+    for time in sorted(lost):
+        i = bisect_left(full, time)
+        before = i == 0 or time - full[i - 1] < _ROOM * step
+        after = i < len(full) and full[i] - time < _ROOM * step
+        if i and not before and not after:
+            full.insert(i, time)
+            found.append(time)
+    return found

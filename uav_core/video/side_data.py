@@ -1,0 +1,133 @@
+"""What a stream carries beside its pictures: transparency, and the light of an HDR master."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import av
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+_SEI, _ALPHA_CHANNEL = 39, 165  # of HEVC: a unit of messages before a picture, and one of them
+
+
+def has_alpha(stream: VideoStream, packet: Packet | None, picture: av.VideoFrame) -> bool:
+    """Whether a stream has transparency, in its pictures or beside them.
+
+    VP8 and VP9 in WebM and HEVC carry it beside, where FFmpeg's own decoders do not see it. GIF
+    always decodes with alpha: there the first picture tells.
+
+    Args:
+        stream: the stream.
+        packet: one that begins with a keyframe.
+        picture: the first that is decoded.
+    """
+    if any(k.lower() == "alpha_mode" and v.strip() == "1" for k, v in stream.metadata.items()):
+        return True
+    codec = stream.codec_context.codec.canonical_name
+    if codec == "hevc" and packet is not None:
+        headers = bytes(stream.codec_context.extradata or b"")
+        return any(_is_alpha(unit) for unit in _units(headers, bytes(packet)))
+    there = any(component.is_alpha for component in picture.format.components)
+    if there and codec == "gif":
+        return bool(picture.to_ndarray(format="rgba")[..., 3].min() < 255)
+    return there
+
+
+def _units(headers: bytes, packet: bytes) -> Iterator[bytes]:
+    """The NAL units of an HEVC stream's headers and of a packet."""
+    if headers[:1] != b"\1" or len(headers) < 23:
+        for data in (headers, packet):
+            yield from data.split(b"\0\0\1")[1:]
+        return
+    # As in MP4 (ISO/IEC 14496-15): arrays of units with their lengths.
+    at, arrays, size = 23, headers[22], (headers[21] & 3) + 1
+    for _ in range(arrays):
+        count, at = int.from_bytes(headers[at + 1 : at + 3], "big"), at + 3
+        for _ in range(count):
+            length, at = int.from_bytes(headers[at : at + 2], "big"), at + 2
+            yield headers[at : at + length]
+            at += length
+    at = 0
+    while at + size < len(packet):
+        length, at = int.from_bytes(packet[at : at + size], "big"), at + size
+        yield packet[at : at + length]
+        at += length
+
+
+def _is_alpha(unit: bytes) -> bool:
+    """Whether an HEVC unit says that another layer is the alpha of the pictures."""
+    if len(unit) < 4 or unit[0] >> 1 & 63 != _SEI:
+        return False
+    at, end = 2, len(unit)
+    while at + 2 <= end and unit[at] != 0x80:  # the end of the messages
+        kind, at = _number(unit, at)
+        size, at = _number(unit, at)
+        if kind == _ALPHA_CHANNEL:
+            return True
+        at += size
+    return False
+
+
+def _number(unit: bytes, at: int) -> tuple[int, int]:
+    """A number of an HEVC message, and where it ends."""
+    value = 0
+    while at < len(unit) and unit[at] == 255:
+        value, at = value + 255, at + 1
+    return value + (unit[at] if at < len(unit) else 0), at + 1
+
+
+def mastering_display(picture: av.VideoFrame) -> str:
+    """The display an HDR master was made on, as x265 takes it; "" where the file does not say.
+
+    "G(x,y)B(x,y)R(x,y)WP(x,y)L(most,least)": primaries and white in 1/50000, light in 1/10000
+    candela per square metre (SMPTE ST 2086).
+    """
+    data = picture.side_data.get("MASTERING_DISPLAY_METADATA")
+    if data is None or len(bytes(data)) < 88:
+        return ""
+    values = struct.unpack("=22i", bytes(data)[:88])
+    if not all(values[20:]) or not all(values[1:20:2]):
+        return ""
+    rx, ry, gx, gy, bx, by, wx, wy = (
+        round(50000 * n / d) for n, d in zip(values[0:16:2], values[1:16:2], strict=True)
+    )
+    least, most = (
+        round(10000 * n / d) for n, d in zip(values[16:20:2], values[17:20:2], strict=True)
+    )
+    return f"G({gx},{gy})B({bx},{by})R({rx},{ry})WP({wx},{wy})L({most},{least})"
+
+
+def light_level(picture: av.VideoFrame) -> str:
+    """The brightest pixel and the brightest frame's mean, "1000,400"; "" where unknown."""
+    data = picture.side_data.get("CONTENT_LIGHT_LEVEL")
+    if data is None or len(bytes(data)) < 8:
+        return ""
+    most, mean = struct.unpack("=2I", bytes(data)[:8])
+    return f"{most},{mean}" if most or mean else ""
+
+
+def light_options(encoder: str, mastering: str, light: str) -> str:
+    """The two as options inside an encoder's own list of them; "" for one that has none."""
+    names = {
+        "libx264": ("mastering-display", "cll"),
+        "libx265": ("master-display", "max-cll"),
+        "libsvtav1": ("mastering-display", "content-light"),
+    }.get(encoder)
+    if names is None:
+        return ""
+    if encoder == "libsvtav1" and mastering:
+        mastering = _in_units(mastering)
+    given = zip(names, (mastering, light), strict=True)
+    return ":".join(f"{name}={value}" for name, value in given if value)
+
+
+def _in_units(mastering: str) -> str:
+    """With fractions and candela per square metre, as SVT-AV1 wants it."""
+    parts = []
+    for part in mastering.rstrip(")").split(")"):
+        name, values = part.split("(")
+        unit = 10000 if name == "L" else 50000
+        parts.append(f"{name}({','.join(f'{int(v) / unit:.5f}' for v in values.split(','))})")
+    return "".join(parts)
