@@ -110,6 +110,7 @@ class VideoVAE:
             dtype=self.vae_dtype,
             attend=attention(self.device),
         )
+        model.precision = self.vae_dtype  # streamed weights are stored as the file has them
         self.first_stage_model = model.eval().requires_grad_(False)
         self.patcher = new_patcher(model, self.device, mm.vae_offload_device(), disable_dynamic)
         give_weights(self.patcher, model, weights, self.vae_dtype)

@@ -251,8 +251,9 @@ class TemporalVAE(nn.Module):
         p, factory = params, {"dtype": dtype, "device": device}
         made = {"operations": operations, **factory}
         self.params = p
-        self.dtype = dtype
         self.attend = attend
+        self.precision: torch.dtype | None = None
+        """What to compute in where that is not the precision that the weights are stored in."""
         self.encoder = Encoder(p, made, factory)
         self.decoder = Decoder(p, made, factory)
         two, one = 2 * p.latent_channels, p.latent_channels
@@ -303,6 +304,5 @@ class TemporalVAE(nn.Module):
 
     def _given(self, x: Tensor) -> Tensor:
         """``x`` in the precision of the weights, with the channels last."""
-        # Weights that stream are stored in another one.
-        x = x.to(self.dtype or self.post_quant_conv.weight.dtype)
+        x = x.to(self.precision or self.post_quant_conv.weight.dtype)
         return x.contiguous(memory_format=torch.channels_last_3d)
