@@ -301,6 +301,7 @@ def test_order_decides_where_times_contradict_it():
     assert best_times([None, 50, None, 70, None], [None] * 5, step) == [40, 50, 60, 70, 80]
     # One is missing early, one is there twice: those between move up.
     assert best_times([0, 10, 30, 40, 40, 50], [None] * 6, step) == [0, 10, 20, 30, 40, 50]
+    assert best_times([0, 10, 20, 20, 30], [None] * 5, step) == [0, 10, 20, 30, 40]
     # A gap stays one.
     assert best_times([0, None, 500, 510], [None] * 4, step) == [0, 10, 500, 510]
 

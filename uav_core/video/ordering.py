@@ -61,8 +61,15 @@ def _filled(times: list[int | None], step: int) -> list[int]:
     for i in range(known[-1] + 1, len(times)):
         filled[i] = _at(filled, i - 1) + step
     for a, b in pairwise(known):
-        if b > a + 1:
-            _spread(filled, *_window(filled, a, b, step), step)
+        if b == a + 1:
+            continue
+        low, high = _window(filled, a, b, step)
+        if known[-1] - b <= _REACH and _room(filled, low, high) < _CROWDED * step:
+            # Nothing that follows needs the room.
+            for i in range(a + 1, len(filled)):
+                filled[i] = _at(filled, i - 1) + step
+            break
+        _spread(filled, low, high, step)
     return [_at(filled, i) for i in range(len(filled))]
 
 
@@ -72,11 +79,16 @@ def _at(times: Sequence[int | None], i: int) -> int:
     return time
 
 
+def _room(times: Sequence[int | None], low: int, high: int) -> float:
+    """For each picture from one to another, on average."""
+    return (_at(times, high) - _at(times, low)) / (high - low)
+
+
 def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int, int]:
     """The known times around ``a`` and ``b``, as near as can be, with room between them."""
 
     def room(ends: tuple[int, int]) -> float:
-        return (_at(times, ends[1]) - _at(times, ends[0])) / (ends[1] - ends[0])
+        return _room(times, *ends)
 
     around = range(max(0, a - _REACH), min(len(times), b + _REACH + 1))
     earlier = [i for i in around if i < a and times[i] is not None]
@@ -94,7 +106,7 @@ def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int
 
 def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
     """Put the times between two evenly; before a gap they keep to the usual distance."""
-    start, room = _at(times, low), (_at(times, high) - _at(times, low)) / (high - low)
+    start, room = _at(times, low), _room(times, low, high)
     each = step if room > _GAP * step else room
     for i in range(low + 1, high):
         times[i] = start + round((i - low) * each)
