@@ -38,12 +38,15 @@ comfy.context_windows.get_matching_fuse_method(_)
 comfy.latent_formats.SD_X4
 comfy.latent_formats.SD_X4.__init__()
 comfy.ldm.modules.attention.optimized_attention
+comfy.ldm.modules.diffusionmodules.model.vae_attention()
 comfy.model_base.BaseModel.__init__(_, _, device, unet_model)
 comfy.model_base.ModelType.V_PREDICTION
 comfy.model_base.SD_X4Upscaler
 comfy.model_base.SD_X4Upscaler.diffusion_model
+comfy.model_management.archive_model_dtypes(_)
 comfy.model_management.get_torch_device()
 comfy.model_management.intermediate_device()
+comfy.model_management.is_device_cpu(_)
 comfy.model_management.is_oom(_)?
 comfy.model_management.load_models_gpu(_, memory_required)
 comfy.model_management.soft_empty_cache()
@@ -52,6 +55,7 @@ comfy.model_management.unet_dtype(model_params, supported_dtypes, weight_dtype)
 comfy.model_management.unet_manual_cast(_, _, _)
 comfy.model_management.unet_offload_device()
 comfy.model_management.vae_device()
+comfy.model_management.vae_dtype(_, _)
 comfy.model_management.vae_offload_device()
 comfy.model_patcher.CoreModelPatcher(_, load_device, offload_device)?
 comfy.model_patcher.ModelPatcher(_, load_device, offload_device)
@@ -82,7 +86,7 @@ comfy.samplers.KSAMPLER.extra_options
 comfy.samplers.Sampler
 comfy.sd.CLIP(_)
 comfy.sd.CLIPType.STABLE_DIFFUSION
-comfy.sd.load_text_encoder_state_dicts(_, clip_type, embedding_directory, model_options)
+comfy.sd.load_text_encoder_state_dicts(_, clip_type, embedding_directory, model_options, **)
 comfy.supported_models.SD_X4Upscaler
 comfy.utils.PROGRESS_BAR_ENABLED
 comfy.utils.ProgressBar(_)
@@ -137,6 +141,7 @@ folder_paths.get_filename_list(_)
 folder_paths.get_folder_paths(_)
 folder_paths.get_full_path(_, _)
 folder_paths.get_output_directory()
+folder_paths.get_save_image_path(_, _, _, _)
 folder_paths.get_temp_directory()
 folder_paths.models_dir
 latent_preview.get_previewer(_, _)
