@@ -122,7 +122,7 @@ class ComfyServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, timeout: float = 180) -> None:
+    def start(self, timeout: float = 300) -> None:
         """Start the server and return once it answers and its events are listened to."""
         lay_folders(self.base, self.packs)
         port = free_port()
@@ -259,7 +259,7 @@ class ComfyServer:
                 raise
             raise PromptRejected(json.load(error)) from error
 
-    def wait(self, prompt_id: str, timeout: float = 300) -> dict[str, Any]:
+    def wait(self, prompt_id: str, timeout: float = 900) -> dict[str, Any]:
         """Wait for a prompt's end; its history entry."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -283,7 +283,7 @@ class ComfyServer:
             raise PromptInterrupted(json.dumps(messages["execution_interrupted"]))
         return entry
 
-    def run(self, prompt: Mapping[str, Any], timeout: float = 300) -> dict[str, Any]:
+    def run(self, prompt: Mapping[str, Any], timeout: float = 900) -> dict[str, Any]:
         """Queue a prompt and wait for its end; its history entry."""
         return self.wait(self.queue(prompt), timeout)
 
