@@ -81,9 +81,10 @@ def state() -> Values:
     return {"DynamicVRAM": dynamic_vram()}
 
 
-def bound(precision: str) -> float:
+def bound(place: Place, precision: str) -> float:
     """What a precision of the loaders may err by."""
-    return BOUNDS.get(precision, HALF)
+    exact = BOUNDS.get(precision, HALF)
+    return exact if precision == "fp32" else exact * place.slack
 
 
 @cache
@@ -107,7 +108,7 @@ def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
     got = graph.sample_case(place.pack, patcher, case).float().cpu() * LATENT_SCALE
     exact = exact_latents(place, path)
     return {
-        **check_at_most("difference", relative_difference(got, exact), bound(precision)),
+        **check_at_most("difference", relative_difference(got, exact), bound(place, precision)),
         "weights": str(patcher.model_dtype()).removeprefix("torch."),
         "patcher": type(patcher).__name__,
     }
@@ -123,7 +124,7 @@ def check_vae(place: Place, name: str, file: Get, precision: str) -> Values:
     got = images.float().cpu().movedim(-1, 0)[None] * 2 - 1
     exact = exact_frames(place, path)
     return {
-        **check_at_most("difference", relative_difference(got, exact), bound(precision)),
+        **check_at_most("difference", relative_difference(got, exact), bound(place, precision)),
         "patcher": type(vae.patcher).__name__,
     }
 

@@ -54,23 +54,21 @@ def until(said: Any, process: subprocess.Popen[bytes], out: Path) -> dict[str, A
 
 
 @pytest.mark.slow
-def test_the_whole_check_on_a_cpu(tmp_path):
-    with command(tmp_path, "--budget", 3600) as process:
+def test_loaders_and_parity_on_a_cpu(tmp_path):
+    """The phases in the process. Those on servers take a quarter of an hour on a CPU."""
+    with command(tmp_path, "--budget", 3600, "--phases", "loaders", "parity") as process:
         code = process.wait(3600)
     report, text = read(tmp_path), (tmp_path / "report.md").read_text()
     failed = [i for p in report["phases"].values() for i in p["items"] if i["status"] == FAIL]
     assert (code, failed) == (0, []), (tmp_path / "worker.log").read_text()[-4000:]
-    assert report["finished"] and list(report["phases"]) == [phase.name for phase in PHASES]
+    assert report["finished"]
     left_out = {
         item["message"]
         for phase in report["phases"].values()
         for item in phase["items"]
         if item["status"] == SKIPPED
     }
-    assert left_out <= {
-        "a CPU has no TF32, and computes fp16 many times slower than fp32",
-        "this ComfyUI has no option --disable-dynamic-vram",
-    }
+    assert left_out <= {"a CPU has no TF32, and computes fp16 many times slower than fp32"}
     found = statuses(report)
     for phase, name in (
         ("loaders", "U-Net, included, fp8_e4m3fn"),
@@ -78,18 +76,11 @@ def test_the_whole_check_on_a_cpu(tmp_path):
         ("loaders", "text encoder, text_encoders/uav_text_encoder.safetensors"),
         ("parity", "whole runs, golden data, fp32"),
         ("parity", "VAE, released size, to a CPU, bf16"),
-        ("workflows", "upscale_video, generated weights"),
-        ("life", "free gives the memory back"),
-        ("speed", "whole run, included weights"),
-        ("memory", "released size weights, no card to fill"),
-        ("compile", "included weights"),
     ):
         assert found[phase][name] == PASS
         assert f"| {name} | {PASS} |" in text
-    for name in ("upscale_video", "long_video", "low_vram", "single_image"):
-        assert found["workflows"][name] == PASS
     assert report["machine"]["torch"] and report["machine"]["comfyui"] != "unknown"
-    assert report["counts"][PASS] > 60 and f"{report['counts'][PASS]} PASS, 0 FAIL" in text
+    assert report["counts"][PASS] > 50 and f"{report['counts'][PASS]} PASS, 0 FAIL" in text
     assert not (tmp_path / "work" / "gpu_check").exists()
 
 
