@@ -193,6 +193,9 @@ def probe(path: Path) -> VideoInfo:
         decoder = Decoder(stream, single=True)
         pictures = (picture for _, picture in decoder.pictures(packets(container, [stream])))
         first = _first_frame(pictures, decoder, os.fspath(path))
+        # HEVC says it in the file's first packet, which needs the file to be opened once more.
+        hevc = stream.codec_context.codec.canonical_name == "hevc"
+        headers = _first_packet(path) if hevc else None
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -221,7 +224,7 @@ def probe(path: Path) -> VideoInfo:
                 for s in container.streams.audio
                 if s.codec_context is not None
             ),
-            has_alpha=has_alpha(stream, _first_packet(path), first),
+            has_alpha=has_alpha(stream, headers, first),
             mastering=mastering_display(first),
             light_level=light_level(first),
         )
