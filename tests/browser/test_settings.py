@@ -50,6 +50,18 @@ def choose(page, widget, option):
     page.page.wait_for_timeout(300)
 
 
+def undo(page, keys, expected):
+    """Press keys and wait until the values are those expected, and the page is done with it."""
+    page.page.keyboard.press(keys)
+    for _ in range(100):
+        if values(page) == expected:
+            break
+        page.page.wait_for_timeout(100)
+    assert values(page) == expected
+    # The values are in place before the page takes the next key.
+    page.page.wait_for_timeout(1000)
+
+
 def test_a_choice_fills_the_values_in(settings):
     assert values(settings) == named("included", "balanced", "balanced")
     choose(settings, "look", "creative")
@@ -133,15 +145,9 @@ def test_one_undo_takes_a_choice_back(settings):
     before = values(settings)
     choose(settings, "look", "creative")
     choose(settings, "speed", "draft")
-    settings.page.keyboard.press("Control+z")
-    settings.page.wait_for_timeout(500)
-    assert values(settings) == named("included", "creative", "balanced")
-    settings.page.keyboard.press("Control+z")
-    settings.page.wait_for_timeout(500)
-    assert values(settings) == before
-    settings.page.keyboard.press("Control+y")
-    settings.page.wait_for_timeout(500)
-    assert values(settings) == named("included", "creative", "balanced")
+    undo(settings, "Control+z", named("included", "creative", "balanced"))
+    undo(settings, "Control+z", before)
+    undo(settings, "Control+y", named("included", "creative", "balanced"))
 
 
 def test_it_works_in_the_new_look_of_nodes(settings):
