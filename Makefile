@@ -1,9 +1,9 @@
-# Each target makes what it needs first; what is there already is kept. See scripts/environment.py
+# Each target makes what it needs first; what is there already is kept. See scripts/env/environment.py
 # for the environment variables (COMFYUI_PATH, UAV_TORCH, ...).
 # What each of the environments tests is in docs/development.md.
 
 PYTHON ?= python3
-ENVIRONMENT := $(PYTHON) scripts/environment.py
+ENVIRONMENT := $(PYTHON) -m scripts.env.environment
 PYTEST_ARGS ?=
 
 .PHONY: help demo test test-newest test-oldest check bench clean
@@ -12,7 +12,7 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo:  ## upscale the sample clip in a real ComfyUI
-	$(ENVIRONMENT) --measures -- scripts/demo.py
+	$(ENVIRONMENT) --measures -- -m scripts.demo
 
 test:  ## all tests, with real ComfyUI servers and a real browser
 	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)
@@ -22,16 +22,16 @@ test-newest:  ## all tests on today's Python and packages, with dynamic memory
 		-m pytest tests $(PYTEST_ARGS)
 
 test-oldest:  ## the tests of the core on the oldest Python and packages
-	UAV_ENVIRONMENT=oldest $(ENVIRONMENT) --tools -- -m pytest tests/core $(PYTEST_ARGS)
+	UAV_ENVIRONMENT=oldest $(ENVIRONMENT) --tools -- -m pytest tests/core tests/bench tests/scripts $(PYTEST_ARGS)
 
 check:  ## formatting, lint, types and the fast tests
 	$(ENVIRONMENT) --tools -- -m ruff format --check
 	$(ENVIRONMENT) --tools -- -m ruff check
 	$(ENVIRONMENT) --tools -- -m pyright
-	$(ENVIRONMENT) --tools -- -m pytest tests/core tests/nodes -m "not slow" $(PYTEST_ARGS)
+	$(ENVIRONMENT) --tools -- -m pytest tests/core tests/nodes tests/bench tests/scripts -m "not slow" $(PYTEST_ARGS)
 
 bench:  ## time and memory against plain eager code, and the memory of long videos
-	$(ENVIRONMENT) --tools -- scripts/bench.py
+	$(ENVIRONMENT) --tools -- -m bench
 
 clean:  ## remove caches and outputs; the environment in .dev stays
 	rm -rf output build .pytest_cache .ruff_cache

@@ -1,1 +1,1 @@
-"""Benchmarks: the pack against plain eager code, and long videos; run by ``scripts/bench.py``."""
+"""Benchmarks: the pack against plain eager code, and long videos; run by ``python -m bench``."""

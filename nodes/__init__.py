@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    alpha,
-    compare,
-    condition,
-    decode,
-    jobs,
-    load,
-    longvideo,
-    look,
-    output_size,
-    presets,
-    preview_crop,
-    propagate,
-    sample,
-    scene_strip,
-    tiles,
-    weights,
-)
+from .frames import alpha, output_size
+from .loaders import load, weights
+from .longvideo import jobs, upscale
+from .longvideo import video_file as video_file  # for programs that write a VIDEO
+from .look import compare, preview_crop, scene_strip, show
+from .sampling import condition, decode, presets, propagate, sample, tiles
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     load.LoadUNet,
@@ -42,12 +30,12 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     output_size.FinishOutputSize,
     preview_crop.PreviewCrop,
     compare.Compare,
-    look.ShowFlow,
-    look.ShowDifference,
-    look.ShowBeforeAfter,
+    show.ShowFlow,
+    show.ShowDifference,
+    show.ShowBeforeAfter,
     scene_strip.SceneStrip,
-    longvideo.UpscaleLongVideo,
-    longvideo.LongVideoOptions,
+    upscale.UpscaleLongVideo,
+    upscale.LongVideoOptions,
     jobs.LongVideoJobs,
     weights.CheckWeights,
 )

@@ -9,7 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from layout import ROOT, comfyui_path, default_version, dynamic_memory
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for programs that are started elsewhere
+
+from scripts.env.layout import comfyui_path, default_version, dynamic_memory  # noqa: E402
 
 NAME = "uav_pack"
 

@@ -25,18 +25,19 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from before_after import before_after
-from comfy_server import ComfyServer
-from layout import DEV, ROOT, comfyui_path, default_version, environment_python
 from PIL import Image
-from presets import AUTHORS, SETTINGS, Preset, with_preset
+
+from scripts.env.layout import DEV, ROOT, comfyui_path, default_version, environment_python
+from scripts.pictures.before_after import before_after
+from scripts.server.comfy_server import ComfyServer
+from scripts.workflows.presets import AUTHORS, SETTINGS, Preset, with_preset
 
 sys.path.extend([str(ROOT), str(ROOT / "tests" / "support")])
 from torchvision_shim.prestartup_script import install as complete_torchvision
 
 from uav_core.metrics import Comparison, compare, joint_borders
-from uav_core.pipeline import bicubic
-from uav_core.quality_presets import CUSTOM
+from uav_core.sampling.pipeline import bicubic
+from uav_core.sampling.presets import CUSTOM
 
 OUTPUT = ROOT / "output"
 SAMPLE = ROOT / "assets" / "sample.mp4"

@@ -18,11 +18,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Before this folder, where `bench.py` would hide the package of the same name.
 sys.path.insert(0, str(ROOT))
-sys.path += [str(ROOT / "tests" / name) for name in ("core", "nodes", "server", "support")]
+sys.path += [str(ROOT / "tests" / name) for name in ("server", "support")]
 
-from layout import SetupError, comfyui_path, default_version  # noqa: E402
+from scripts.env.layout import SetupError, comfyui_path, default_version  # noqa: E402
 
 BUDGET = 300.0
 
@@ -30,10 +29,10 @@ BUDGET = 300.0
 def main() -> int:
     """Run the check, or be one of its processes."""
     if sys.argv[1:] == ["--worker"]:
-        from gpu_checks import worker
+        from scripts.gpu_checks import worker
 
         return worker.main()
-    from gpu_checks.supervise import PHASES, Check
+    from scripts.gpu_checks.supervise import PHASES, Check
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = [phase.name for phase in PHASES]

@@ -3,7 +3,7 @@
 The other languages have the same keys; their texts are translated by hand. ComfyUI serves all of
 them at /i18n.
 
-    python scripts/make_locales.py
+    python -m scripts.make_locales
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from layout import ROOT, comfyui_path, default_version
+from scripts.env.layout import ROOT, comfyui_path, default_version
 
 LOCALES = ROOT / "locales"
 # The page adds it below a seed, and looks its name up with the others.
@@ -67,7 +67,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path.insert(0, str(comfyui_path(default_version())))
-    loader: Any = importlib.import_module("load_pack")
+    loader: Any = importlib.import_module("scripts.server.load_pack")
     loader.start_comfyui(None)
     spec = importlib.util.spec_from_file_location(
         "uav_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

@@ -5,8 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from layout import ROOT, environment_name
 from torchvision_shim.prestartup_script import install as complete_torchvision
+
+from scripts.env.layout import ROOT, environment_name
 
 complete_torchvision()
 

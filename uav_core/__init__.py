@@ -9,8 +9,8 @@ from .errors import (
     UpscaleAVideoError,
     WrongCheckpointError,
 )
-from .pipeline import load_unet, load_vae, upscale
-from .propagation import propagate
+from .sampling.pipeline import load_unet, load_vae, upscale
+from .sampling.propagation import propagate
 
 __all__ = [
     "CheckpointError",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton
 
-from bench.measure import relative_difference, seconds
-from uav_core import included
+from bench.measure.compare import relative_difference, seconds
+from uav_core.weights import included
 
 from .items import CheckFailedError, Item, NotPossibleError, Values, check_at_most
 from .loaders import HALF

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from comfy_server import SHIM, has_accelerator, lay_folders
+from scripts.server.comfy_server import SHIM, has_accelerator, lay_folders
 
 BY_HAND = "switched on by hand, as far as a CPU goes"
 
@@ -30,7 +30,7 @@ def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
     if cpu:
         # ComfyUI leaves it off there: as far as a CPU can go.
         os.environ["UAV_DYNAMIC_VRAM"] = "1"
-    from comfy_inside import import_pack
+    from scripts.comfy_inside import import_pack
 
     return import_pack(base / "models")
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import psutil
-from comfy_server import ComfyServer, PromptInterrupted
 from graphs import Graph
+
+from scripts.server.comfy_server import ComfyServer, PromptInterrupted
 
 from .items import CheckFailedError, Item, Values, check_at_most
 from .place import Place

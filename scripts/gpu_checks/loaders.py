@@ -16,12 +16,12 @@ import torch
 from generated import det
 from torch import Tensor
 
-from bench.measure import relative_difference
-from uav_core import included
-from uav_core.builtin_flow import BUILTIN_FLOW, BuiltinFlow
-from uav_core.flow import estimate_flows, load_flow_model
+from bench.measure.compare import relative_difference
+from uav_core.flow.builtin import BUILTIN_FLOW, BuiltinFlow
+from uav_core.flow.estimate import estimate_flows, load_flow_model
 from uav_core.models.vae import LATENT_SCALE
-from uav_core.pipeline import load_unet, load_vae
+from uav_core.sampling.pipeline import load_unet, load_vae
+from uav_core.weights import included
 
 from .inside import dynamic_vram
 from .items import CheckFailedError, Item, Values, check_at_most

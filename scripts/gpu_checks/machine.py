@@ -9,9 +9,9 @@ from typing import Any
 
 import psutil
 import torch
-from layout import ROOT
 
-from bench.machine import describe
+from bench.measure.machine import describe
+from scripts.env.layout import ROOT
 
 from .place import Place
 

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 import torch
 from clips import read_clip
-from comfy_server import ComfyServer, PromptFailed
 from graphs import Graph, shortened
-from presets import AUTHORS, with_preset
 from torch import Tensor
+
+from scripts.server.comfy_server import ComfyServer, PromptFailed
+from scripts.workflows.presets import AUTHORS, with_preset
 
 from .items import CheckFailedError, Item, NotPossibleError, Values
 from .life import used

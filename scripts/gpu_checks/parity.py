@@ -21,11 +21,12 @@ from generated import det, generate, key_shapes
 from golden_cases import DECODE, GOLDEN, PIPELINE, UNET, decode_inputs, pipeline_inputs, unet_inputs
 from torch import Tensor
 
-from bench.measure import relative_difference
-from uav_core import included, propagate
-from uav_core.flow import estimate_flow, load_flow_model
+from bench.measure.compare import relative_difference
+from uav_core import propagate
+from uav_core.flow.estimate import estimate_flow, load_flow_model
 from uav_core.models.unet import TemporalUNet
-from uav_core.pipeline import load_unet, load_vae, upscale
+from uav_core.sampling.pipeline import load_unet, load_vae, upscale
+from uav_core.weights import included
 
 from .items import Item, NotPossibleError, Values, check_at_most
 from .place import Place

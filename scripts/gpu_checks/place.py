@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from comfy_server import ComfyServer
-from demo import lay_models
-from layout import ROOT
+
+from scripts.demo import lay_models
+from scripts.env.layout import ROOT
+from scripts.server.comfy_server import ComfyServer
 
 from .weights import WeightFiles
 

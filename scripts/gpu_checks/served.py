@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from clips import first_frame, read_clip, shrink_clip, shrunk
-from comfy_server import ComfyServer
-from demo import ORIGINAL, SAMPLE
 from graphs import Graph, long_video, shortened
 from PIL import Image
+
+from scripts.demo import ORIGINAL, SAMPLE
+from scripts.server.comfy_server import ComfyServer
 
 from .items import CheckFailedError, NotPossibleError
 from .place import Place

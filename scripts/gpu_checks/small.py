@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import TemporalVAE
-from uav_core.pipeline import decode, sample
+from uav_core.sampling.pipeline import decode, sample
 
 TEXT_TOKENS = 77
 

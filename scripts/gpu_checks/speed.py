@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import presets
 import torch
 from torch import Tensor
 
-from bench.cases import TINY_UNET, TINY_VAE, generated, unet_inputs, vae_inputs
-from bench.flow_cases import drifting_clip
-from bench.measure import seconds, synchronize
-from uav_core import quality_presets
-from uav_core.builtin_flow import BuiltinFlow
-from uav_core.flow import ITERATIONS, estimate_flows, load_flow_model
+from bench.cases.case import TINY_UNET, TINY_VAE, generated, unet_inputs, vae_inputs
+from bench.cases.flow import drifting_clip
+from bench.measure.compare import seconds, synchronize
+from scripts.workflows import presets
+from uav_core.flow.builtin import BuiltinFlow
+from uav_core.flow.estimate import ITERATIONS, estimate_flows, load_flow_model
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
+from uav_core.sampling import presets as quality_presets
 
 from .items import CheckFailedError, Item, Values
 from .place import Place

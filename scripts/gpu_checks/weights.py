@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import demo_weights
 import torch
 from generated import generate, key_shapes
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.cases import generated
+from bench.cases.case import generated
+from scripts.env import demo_weights
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 

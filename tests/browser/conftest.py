@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from clips import first_frame
-from comfy_server import ComfyServer
-from layout import default_version, find_chromium
 from named_models import lay_named_models
 from served import served
+
+from scripts.env.layout import default_version, find_chromium
+from scripts.server.comfy_server import ComfyServer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def unavailable(reason: str) -> None:
 def browser_path() -> str:
     """Where the browser is, if all that drives it is there."""
     if importlib.util.find_spec("playwright") is None:
-        unavailable("playwright is missing; python3 scripts/environment.py --browser installs it")
+        unavailable(
+            "playwright is missing; python3 -m scripts.env.environment --browser installs it"
+        )
     path = find_chromium()
     if not path:
         unavailable("no chromium found; install one or name it in UAV_CHROMIUM")

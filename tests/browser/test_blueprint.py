@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from blueprint import INPUTS, NAME
 from clips import shrink_clip
-from layout import ROOT
 from PIL import Image
+
+from scripts.env.layout import ROOT
+from scripts.workflows.blueprint import INPUTS, NAME
 
 DECODE = "UpscaleAVideoVAEDecode"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"

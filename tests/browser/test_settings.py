@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uav_core import quality_presets as presets
+from uav_core.sampling import presets
 
 NODE = "UpscaleAVideoSettings"
 VALUES = """type => {

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from clips import read_clip
-from layout import ROOT
+
+from scripts.env.layout import ROOT
 
 TEMPLATE = "upscale_video"
 TEMPLATES = tuple(sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))

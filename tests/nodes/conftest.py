@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from comfy_inside import import_pack
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "core"))
+from scripts.comfy_inside import import_pack
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
-from layout import tested_versions
 from served import served
+
+from scripts.env.layout import tested_versions
+from scripts.server.comfy_server import ComfyServer
 
 
 @pytest.fixture(scope="session", params=tested_versions())

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from presets import AUTHORS, SETTINGS, with_preset
+from scripts.workflows.presets import AUTHORS, SETTINGS, with_preset
 
 API = Path(__file__).parent / "api"
 STEPS = 2

@@ -2,7 +2,8 @@
 
 import pytest
 from clips import read_clip
-from comfy_server import PromptFailed, PromptRejected
+
+from scripts.server.comfy_server import PromptFailed, PromptRejected
 
 
 def copying(name: str) -> dict:

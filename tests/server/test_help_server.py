@@ -6,8 +6,9 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from comfy_server import PACK_FOLDER
-from layout import ROOT
+
+from scripts.env.layout import ROOT
+from scripts.server.comfy_server import PACK_FOLDER
 
 DOCS = ROOT / "web" / "docs"
 PREFIX = "UpscaleAVideo"

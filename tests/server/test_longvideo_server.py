@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import read_clip, shrink_clip
-from comfy_server import ComfyServer, PromptFailed, PromptInterrupted
 from graphs import long_video
-from layout import default_version
 from served import served
+
+from scripts.env.layout import default_version
+from scripts.server.comfy_server import ComfyServer, PromptFailed, PromptInterrupted
 
 NODE = "UpscaleAVideoLongVideo"
 KILLS = 20

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from clips import read_clip, shrink_clip
-from comfy_server import ComfyServer
-from layout import ROOT
 
-from uav_core import cli
+from scripts.env.layout import ROOT
+from scripts.server.comfy_server import ComfyServer
+from uav_core.cli import main as cli
 from uav_core.video import probe
 
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "3"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import urllib.request
 
-from comfy_server import PACK_FOLDER
-from layout import ROOT
-
-from uav_core import quality_presets as presets
+from scripts.env.layout import ROOT
+from scripts.server.comfy_server import PACK_FOLDER
+from uav_core.sampling import presets
 
 NODE = "UpscaleAVideoSettings"
 SCRIPT = "js/settings.js"

@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clips import Clip, read_clip, shrink_clip
-from comfy_server import PromptFailed, PromptInterrupted, PromptRejected
 from graphs import STEPS, Graph, upscale, upscale_with_files
+
+from scripts.server.comfy_server import PromptFailed, PromptInterrupted, PromptRejected
 
 SAMPLER, DECODE = "UpscaleAVideoSegmentSampler", "UpscaleAVideoVAEDecode"
 SEGMENTS = 4  # of the 25 frames of the sample

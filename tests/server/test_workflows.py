@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import blueprint
 import numpy as np
 import pytest
 from clips import first_frame, read_clip, shrink_clip, shrunk
-from comfy_server import PACK_FOLDER
 from graphs import Graph, shortened
 from PIL import Image
+
+from scripts.server.comfy_server import PACK_FOLDER
+from scripts.workflows import blueprint
 
 SIZE, FRAMES = (48, 32), 3
 LARGE = (4 * SIZE[0], 4 * SIZE[1])

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comfy_server import PACK_FOLDER, ComfyServer
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response
+
+from scripts.server.comfy_server import PACK_FOLDER, ComfyServer
 
 # ComfyUI's own page does these at every start, with no custom node installed.
 EVERYDAY = (

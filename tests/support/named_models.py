@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from layout import ROOT
+from scripts.env.layout import ROOT
 
 
 def lay_named_models(base: Path) -> None:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from comfy_server import PACK_FOLDER, ComfyServer
-from demo_weights import write_all
-from layout import ROOT, SetupError, comfyui_path, dynamic_memory, environment_python
+
+from scripts.env.demo_weights import write_all
+from scripts.env.layout import ROOT, SetupError, comfyui_path, dynamic_memory, environment_python
+from scripts.server.comfy_server import PACK_FOLDER, ComfyServer
 
 log = logging.getLogger(__name__)
 PREVIEWS = ("--preview-method", "latent2rgb")
@@ -35,7 +36,7 @@ def served(version: str, base: Path, artifacts: Path) -> Iterator[ComfyServer]:
     if not (comfyui / "main.py").is_file():
         pytest.fail(
             f"ComfyUI {version} is not at {comfyui}; "
-            f"fetch it with: python3 scripts/environment.py --comfyui {version}"
+            f"fetch it with: python3 -m scripts.env.environment --comfyui {version}"
         )
     write_all(base / "models")
     server = ComfyServer(comfyui, environment_python(), base, ROOT, PREVIEWS)

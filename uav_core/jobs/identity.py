@@ -15,15 +15,7 @@ from typing import Any, Literal
 from ..callbacks import ignore
 from ..errors import InputError
 from .errors import JobError
-from .files import (
-    DIGEST_BYTES,
-    ByteCount,
-    feed,
-    name_error,
-    named_errors,
-    read_plain,
-    write_whole,
-)
+from .files import DIGEST_BYTES, ByteCount, feed, name_error, named_errors, read_plain, write_whole
 from .plain import canonical
 
 FORMAT_VERSION = 2

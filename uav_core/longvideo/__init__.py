@@ -8,8 +8,8 @@ before it is denoised or after it is decoded.
 from .engine import CoreEngine, Engine
 from .params import LongVideoParams
 from .report import Report
-from .resizing import Resizing
 from .run import LongVideo
-from .span import Span
+from .source.resizing import Resizing
+from .source.span import Span
 
 __all__ = ["CoreEngine", "Engine", "LongVideo", "LongVideoParams", "Report", "Resizing", "Span"]

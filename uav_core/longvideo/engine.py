@@ -9,17 +9,17 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..bounded_flow import both_ways_bounded
-from ..color import ColorMode, color_fix
-from ..fallback import Setting
-from ..flow import NeighbourFlow
-from ..guidance import WHOLE_RUN, GuidanceRange
+from ..flow.bounded import both_ways_bounded
+from ..flow.estimate import NeighbourFlow
+from ..frames.color import ColorMode, color_fix
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
-from ..pipeline import velocity
-from ..schedule import timesteps
-from ..stream import DDIM, VelocityDDIM
-from ..tiles import square_tiles, tiled_decode, tiled_predict
+from ..sampling.guidance import WHOLE_RUN, GuidanceRange
+from ..sampling.pipeline import velocity
+from ..sampling.schedule import timesteps
+from ..sampling.stream import DDIM, VelocityDDIM
+from ..sampling.tiles import square_tiles, tiled_decode, tiled_predict
+from .fallback import Setting
 
 T = TypeVar("T")
 

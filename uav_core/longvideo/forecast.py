@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 
-from ..estimate import Estimate, Measured, Work, estimate
 from ..models.vae import UPSCALE
 from .engine import Engine
+from .estimate import Estimate, Measured, Work, estimate
 from .params import LongVideoParams
 
 SAMPLING, DECODING, FLOW = "sampling", "decoding", "flow"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..fallback import Ladder, Setting, decode_ladder, flow_ladder, sample_ladder
 from ..jobs import Fallback
+from .fallback import Ladder, Setting, decode_ladder, flow_ladder, sample_ladder
 from .params import LongVideoParams
 
 

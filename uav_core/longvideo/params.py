@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from .. import schedule
-from ..color import ColorMode
 from ..errors import InputError
-from ..flow import ITERATIONS
-from ..guidance import WHOLE_RUN, GuidanceRange
+from ..flow.estimate import ITERATIONS
+from ..frames.color import ColorMode
+from ..frames.output_size import OutputSize, When
 from ..models.vae import UPSCALE
-from ..output_size import OutputSize, When
-from ..propagation import PropagationParams, parse_steps
-from ..scenes import SceneParams, parse_cuts
-from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
-from ..stream import StreamParams
-from ..tiles import OVERLAP as TILE_OVERLAP
-from ..tiles import square_tiles
+from ..sampling import schedule
+from ..sampling.guidance import WHOLE_RUN, GuidanceRange
+from ..sampling.propagation import PropagationParams, parse_steps
+from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
+from ..sampling.stream import StreamParams
+from ..sampling.tiles import OVERLAP as TILE_OVERLAP
+from ..sampling.tiles import square_tiles
 from ..video import Deinterlace, check_deinterlace
+from ..video.scenes import SceneParams, parse_cuts
 
 PART_LENGTH = 48
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from ..fallback import StepDown
 from ..jobs import (
     Job,
     JobInputs,
@@ -29,17 +28,18 @@ from ..jobs import (
     output_name,
     with_other_weights,
 )
-from ..scenes import find_cuts, parse_cuts, plan_scenes
-from ..stream import DamagedStateError, StreamState, load_state, save_state
+from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, PartInfo, VideoError, encode_part, join, part_info
+from ..video.scenes import find_cuts, parse_cuts, plan_scenes
 from .engine import Engine
+from .fallback import StepDown
 from .forecast import Forecast
 from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
-from .source import Source
-from .span import Span
+from .source.span import Span
+from .source.video import Source
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import schedule
-from ..fallback import Ladder, Setting, run_with_fallback
-from ..noise import LATENT, LOW_RES, frame_noise
-from ..stream import LatentStream, StreamState
-from ..stream.frames import HeldFrames, separate
+from ..sampling import schedule
+from ..sampling.noise import LATENT, LOW_RES, frame_noise
+from ..sampling.stream import LatentStream, StreamState
+from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
 from .engine import Engine
+from .fallback import Ladder, Setting, run_with_fallback
 from .forecast import DECODING, FLOW, SAMPLING
 from .ladders import Ladders
 from .params import LongVideoParams
-from .window import Window
+from .source.window import Window
 
 T = TypeVar("T")
 

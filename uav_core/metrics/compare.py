@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..builtin_flow import BuiltinFlow
 from ..errors import InputError, MissingPackageError
-from ..flow import ITERATIONS
+from ..flow.builtin import BuiltinFlow
+from ..flow.estimate import ITERATIONS
 from .clips import check_alike, check_clip
 from .fidelity import FIDELITY, fidelity
 from .joints import spatial_jump, temporal_jump

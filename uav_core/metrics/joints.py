@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_groups, plan_segments
+from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_groups, plan_segments
 from .clips import check_clip, frame
 
 

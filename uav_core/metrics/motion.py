@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..bounded_flow import estimate_flows_bounded
 from ..errors import InputError
-from ..flow import ITERATIONS
-from ..propagation import warp
+from ..flow.bounded import estimate_flows_bounded
+from ..flow.estimate import ITERATIONS
+from ..sampling.propagation import warp
 from .clips import check_clip, frame
 
 # The thresholds of Ruder et al.: squared disagreement of the flows there and back, and squared
@@ -56,7 +56,7 @@ def estimate_motion(
 ) -> Motion:
     """The motion in a reference clip (1,3,t,h,w) in [-1, 1], of two frames or more.
 
-    `model` is what `uav_core.flow.estimate_flows` takes. Frames whose longer side is over
+    `model` is what `uav_core.flow.estimate.estimate_flows` takes. Frames whose longer side is over
     `longest_side` pixels are shrunk for it and the flow is enlarged again, which takes less time
     and memory and gives up motion of the smallest things; None never shrinks. Progress counts
     frame pairs, both directions. Raises InputError.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..propagation import PropagationParams, consistent
+from ..sampling.propagation import PropagationParams, consistent
 from .clips import check_alike, frame
 
 FACTORS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from . import devices
+from ..devices import abilities as devices
 
 MAX_SCORES = 64 * 2**20
 """Bytes of attention scores held at once where no fused kernel serves."""

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..devices.linear import linear_layer
 from .attention import Attention
 from .layers import Downsample, Resnet, Upsample, added, from_tokens, per_frame, to_tokens
-from .linear import linear_layer
 from .temporal import FeedForward, TemporalAttention
 
 

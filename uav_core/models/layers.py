@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from . import winograd
-from .linear import linear, linear_layer
-from .stripes import LendsWeights, activation, blank, convolve, doubled, is_striped
+from ..devices import winograd
+from ..devices.linear import linear, linear_layer
+from ..devices.stripes import LendsWeights, activation, blank, convolve, doubled, is_striped
 
 GROUPS = 32
 SMALL_FRAME = 64

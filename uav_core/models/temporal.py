@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..devices.linear import linear_layer
 from .attention import Attention
 from .layers import Resnet, added, per_frame
-from .linear import linear_layer
 
 ROTARY_DIMS = 32
 BUCKETS = 32

@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..devices.linear import linear_layer
 from ..errors import CheckpointMismatchError, InputError
 from .attention import Attention, scaled_dot_product
 from .layers import Downsample, Resnet, Upsample, activated, added, per_frame
-from .linear import linear_layer
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""

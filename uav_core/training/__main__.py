@@ -1,6 +1,6 @@
 """Train the networks: ``python -m uav_core.training {vae,unet,decoder,export} ...``.
 
-    python -m uav_core.training.sources DATA
+    python -m uav_core.training.data.sources DATA
     python -m uav_core.training vae     --data DATA --run RUNS/vae --steps 4000
     python -m uav_core.training unet    --data DATA --run RUNS/spatial --vae VAE --layers spatial
     python -m uav_core.training unet    --data DATA --run RUNS/temporal --vae VAE --layers temporal
@@ -28,10 +28,10 @@ from torch import nn
 from ..errors import InputError, UpscaleAVideoError
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
-from ..pipeline import load_vae
+from ..sampling.pipeline import load_vae
 from . import export, unet, vae
-from .batches import BatchParams, clean_batch
-from .clips import ClipSource
+from .data.batches import BatchParams, clean_batch
+from .data.clips import ClipSource
 from .loop import Loop, LoopParams, step_rng
 from .start import start_as_resize, start_unet
 from .temporal import norms_in_plain_layout, save_memory, silence_temporal

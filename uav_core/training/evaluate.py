@@ -24,18 +24,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import included
-from ..builtin_flow import BuiltinFlow
-from ..color import ColorMode, color_fix
-from ..flow import estimate_flows
+from ..flow.builtin import BuiltinFlow
+from ..flow.estimate import estimate_flows
+from ..frames.color import ColorMode, color_fix
 from ..metrics import compare, joint_borders
 from ..metrics.compare import MEASURES
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
-from ..noise import LATENT, LOW_RES, frame_noise
-from ..pipeline import bicubic, decode, load_vae, sample
-from .clips import HeldOutClip, held_out, held_out_mild
-from .degrade import degrade
+from ..sampling.noise import LATENT, LOW_RES, frame_noise
+from ..sampling.pipeline import bicubic, decode, load_vae, sample
+from ..weights import included
+from .data.clips import HeldOutClip, held_out, held_out_mild
+from .data.degrade import degrade
 from .export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
 from .temporal import temporal_bypassed
 

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .. import included
-from ..checkpoints import load_checkpoint
 from ..errors import InputError
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
-from ..pipeline import NULL_TEXT_KEY, load_unet
+from ..sampling.pipeline import NULL_TEXT_KEY, load_unet
+from ..weights import included
+from ..weights.checkpoints import load_checkpoint
 from .unet import UNetWithTexts
 
 RESULT = "result.safetensors"

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import schedule
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE
-from .batches import BatchParams, Source, paired_batch, poor
+from ..sampling import schedule
+from .data.batches import BatchParams, Source, paired_batch, poor
 from .loop import LoopParams, Player, autocast
 from .temporal import Layers, choose_layers, temporal_bypassed
 

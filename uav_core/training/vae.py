@@ -16,15 +16,9 @@ from torch import Tensor, nn
 
 from ..models.layers import per_frame
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
-from .batches import BatchParams, Source, clean_batch, paired_batch
+from .data.batches import BatchParams, Source, clean_batch, paired_batch
 from .loop import LoopParams, Player, autocast
-from .losses import (
-    PatchDiscriminator,
-    gradient_loss,
-    hinge_discriminator,
-    hinge_generator,
-    kl_loss,
-)
+from .losses import PatchDiscriminator, gradient_loss, hinge_discriminator, hinge_generator, kl_loss
 
 SMALL_VAE = VAEParams(channels=(96, 64, 96), resnets=1, temporal=False)
 SMALL_CONDITION = 64

@@ -3,10 +3,7 @@
 Memory does not grow with the length of the video.
 """
 
-from .choices import CODECS, EncodeParams, available_codecs
 from .color import Color
-from .contents import Holding, contents
-from .deinterlace import Deinterlace, check_deinterlace, deinterlaces
 from .errors import (
     BadPartError,
     DiskFullError,
@@ -18,11 +15,14 @@ from .errors import (
     VideoError,
 )
 from .fingerprint import Fingerprint, check_unchanged, fingerprint
-from .join import join
-from .parts import PartInfo, check_part, encode_part, part_info
-from .probe import AudioInfo, VideoInfo, probe
-from .reader import VideoReader
-from .times import FrameTimes, count_frames, frame_times
+from .reading.deinterlace import Deinterlace, check_deinterlace, deinterlaces
+from .reading.probe import AudioInfo, VideoInfo, probe
+from .reading.reader import VideoReader
+from .reading.times import FrameTimes, count_frames, frame_times
+from .writing.choices import CODECS, EncodeParams, available_codecs
+from .writing.contents import Holding, contents
+from .writing.join import join
+from .writing.parts import PartInfo, check_part, encode_part, part_info
 
 __all__ = [
     "CODECS",

@@ -1,5 +1,5 @@
 // Presets on a node's widgets: choosing one fills the values in, changing a value by hand turns the
-// choice to custom. A node takes part if one of its inputs brings `uav_presets` (nodes/presets.py):
+// choice to custom. A node takes part if one of its inputs brings `uav_presets` (nodes/sampling/presets.py):
 //   custom  the choice of no preset
 //   table   value of that input -> choosing widget -> its choice -> widget -> value
 // Only what a person does calls a widget's callback: opening a workflow and undo put values back

@@ -1,0 +1,106 @@
+"""Peak memory of long videos by their length, each in a process of its own. Linux and macOS."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uav_core.callbacks import ignore
+from uav_core.video import EncodeParams, encode_part
+
+from .report import mib, table
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (24, 16)
+FRAMES, QUICK_FRAMES = (50, 150), (8, 16)
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+
+
+class LongVideoError(Exception):
+    """A run failed; the message has the end of its log."""
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """One video from file to file by the command: peak resident memory in bytes, and seconds."""
+
+    frames: int
+    peak: int
+    seconds: float
+
+
+def measure_long(
+    lengths: Sequence[int],
+    size: tuple[int, int] = SIZE,
+    steps: int = 1,
+    device: str = "cpu",
+    done: Callable[[LongRun], None] = ignore,
+) -> list[LongRun]:
+    """Upscale generated clips of so many frames of (width, height) with the included weights.
+
+    ``done`` is called after every run. Raises LongVideoError if one fails.
+    """
+    runs = []
+    with tempfile.TemporaryDirectory() as name:
+        for frames in lengths:
+            source, target = Path(name, f"{frames}.mkv"), Path(name, f"{frames}_4x.mp4")
+            write_clip(source, frames, *size)
+            runs.append(LongRun(frames, *_peak(source, target, steps, device)))
+            done(runs[-1])
+    return runs
+
+
+def write_clip(path: Path, frames: int, width: int, height: int) -> None:
+    """A texture that moves and slowly changes."""
+    noise = torch.rand((1, 3, height // 4 + 8, width // 4 + 8), generator=torch.manual_seed(1))
+    large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0].clamp(0, 1)
+
+    def one(i: int) -> torch.Tensor:
+        x, y = i % 16, (i // 3) % 16
+        return large[:, y : y + height, x : x + width] * 2 - 1
+
+    params = EncodeParams("h264", ".mkv", crf=12, rate=Fraction(25))
+    encode_part(path, (one(i) for i in range(frames)), params, (width, height))
+
+
+def _peak(source: Path, target: Path, steps: int, device: str) -> tuple[int, float]:
+    words = ["-m", "uav_core.cli", str(source), str(target), "--steps", str(steps)]
+    words += ["--propagation-steps", "last 1", "--cut-detection", "built-in", "--device", device]
+    started, said = time.monotonic(), target.with_suffix(".log")
+    with said.open("wb") as output:
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise LongVideoError(said.read_text(errors="replace")[-2000:])
+    return usage.ru_maxrss * _UNIT, time.monotonic() - started
+
+
+def long_json(runs: Sequence[LongRun]) -> list[dict[str, Any]]:
+    """The runs as plain data, with the ratio to the first."""
+    return [{**asdict(run), "ratio": run.peak / runs[0].peak} for run in runs]
+
+
+def long_table(runs: Sequence[LongRun]) -> str:
+    """The runs as a Markdown table."""
+    rows = [
+        [
+            f"{run.frames:,} frames",
+            mib(run.peak),
+            f"**{run.peak / runs[0].peak:.2f}**",
+            f"{run.seconds:.0f} s",
+            f"{run.seconds / run.frames:.3f} s",
+        ]
+        for run in runs
+    ]
+    head = ["Long video, the whole process", "Peak memory", "To the first", "Time", "Per frame"]
+    return table(head, rows)

@@ -1,0 +1,112 @@
+"""Memory at the sizes that people use, on any machine: computed without computing.
+
+The networks run on PyTorch's meta device, on tensors that have a size but no values, in the way
+they go on a GPU. Counted are the bytes that tensors hold, as everywhere in this benchmark: the
+scratch space inside kernels and what an allocator loses to fragments come on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
+from uav_core.sampling.segments import DECODE_GROUP, SEGMENT_LENGTH
+
+from ..cases.case import TEXT_TOKENS, TINY_UNET, TINY_VAE
+from ..measure.memory import measure_peak
+
+META = torch.device("meta")
+SIZES = ((128, 128), (256, 256), (180, 320), (270, 480), (360, 640))
+"""(h, w) of the low-resolution frames, or of a tile of them."""
+QUICK_SIZES = ((8, 8),)
+HALVES = {"U-Net pass": 2, "one half": 1}
+"""Halves of guidance in a pass; ComfyUI runs them one by one where both do not fit."""
+PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+VAE_PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held for frames of one size, or for weights."""
+
+    title: str
+    bytes: dict[str, int]
+    """By what runs: a segment through the U-Net, or a group of frames through the decoder."""
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Attention by a kernel that holds no scores."""
+    return torch.empty_like(q)
+
+
+@torch.inference_mode()
+def measure_real_sizes(quick: bool) -> list[Held]:
+    """The weights, which are there besides, then every size; in every precision."""
+    unet_params, vae_params = (TINY_UNET, TINY_VAE) if quick else (UNetParams(), VAEParams())
+    unets = {
+        (f"{title}, {name}", halves): TemporalUNet(unet_params, dtype=dtype, device=META)
+        for title, halves in HALVES.items()
+        for name, dtype in PRECISIONS.items()
+    }
+    vaes = {
+        f"decode, {name}": TemporalVAE(vae_params, dtype=dtype, device=META)
+        for name, dtype in VAE_PRECISIONS.items()
+    }
+    networks = {**{title: net for (title, _), net in unets.items()}, **vaes}
+    weights = {title: weight_bytes(net) for title, net in networks.items()}
+    return [Held("weights besides", weights)] + [
+        Held(
+            f"{w}x{h} to {UPSCALE * w}x{UPSCALE * h}",
+            {
+                **{title: unet_peak(net, n, h, w) for (title, n), net in unets.items()},
+                **{title: vae_peak(net, h, w) for title, net in vaes.items()},
+            },
+        )
+        for h, w in (QUICK_SIZES if quick else SIZES)
+    ]
+
+
+def unet_peak(network: TemporalUNet, halves: int, h: int, w: int) -> int:
+    """Bytes of a pass over a segment of so large frames."""
+    inputs = unet_inputs(network, halves, h, w)
+    return measure_peak(lambda: network(*inputs, fused), META).live
+
+
+def vae_peak(network: TemporalVAE, h: int, w: int) -> int:
+    """Bytes of decoding a group of frames."""
+    inputs = vae_inputs(network, h, w)
+    return measure_peak(lambda: network.decode(*inputs), META).live
+
+
+def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Tensor, ...]:
+    """As ``cases.unet_inputs``, without values, in the network's precision."""
+    p, dtype, frames = network.params, network.dtype, (SEGMENT_LENGTH, h, w)
+    levels = blank(torch.int64, halves)
+    return (
+        blank(dtype, halves, p.out_channels, *frames),
+        levels,
+        blank(dtype, halves, p.in_channels - p.out_channels, *frames),
+        blank(dtype, halves, TEXT_TOKENS, p.context_dim),
+        levels,
+    )
+
+
+def vae_inputs(network: TemporalVAE, h: int, w: int) -> tuple[Tensor, Tensor]:
+    """As ``cases.vae_inputs``, without values."""
+    frames = (DECODE_GROUP, h, w)
+    channels = network.params.latent_channels
+    return blank(torch.float32, 1, channels, *frames), blank(torch.float32, 1, 3, *frames)
+
+
+def blank(dtype: torch.dtype, *shape: int) -> Tensor:
+    """A tensor without values."""
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of all weights."""
+    return sum(x.numel() * x.element_size() for x in network.parameters())

@@ -1,0 +1,137 @@
+"""Where weight files are looked for, and what the loaders list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import folder_paths
+
+from ...uav_core.errors import InputError
+from ...uav_core.weights import included
+from ...uav_core.weights.checkpoints import Kind
+from ...uav_core.weights.headers import fits, may_be_ours, read_header
+from ...uav_core.weights.included import MARK
+from ...uav_core.weights.survey import EXTENSIONS, OWN
+
+# What the pack brings itself, by ComfyUI's folder for the like. No file of a user's is taken for
+# one of these: listed files have an extension.
+INCLUDED = {
+    "diffusion_models": (included.UNET,),
+    "vae": (included.VAE_VIDEO, included.VAE_3D),
+    "text_encoders": (included.TEXT,),
+}
+# What the loaders take, by the same folders.
+KINDS = {
+    "diffusion_models": (Kind.UNET,),
+    "vae": (Kind.VAE_3D, Kind.VAE_VIDEO),
+    "text_encoders": (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT),
+    "optical_flow": (Kind.RAFT, Kind.RAFT_TORCHVISION),
+}
+
+
+def register_folders() -> None:
+    """Make ``models/upscale_a_video`` and ``models/optical_flow`` known to ComfyUI.
+
+    Extra model paths configured by the user are kept.
+    """
+    for name in (OWN, "optical_flow"):
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+        paths, extensions = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, set(extensions) | EXTENSIONS)
+
+
+def choices(native: str, hints: tuple[str, ...], folders: Sequence[str] = ()) -> list[str]:
+    """Names for a dropdown: included weights, ``folders``, then files.
+
+    Files are those of our folder and of ComfyUI's folder ``native`` that hold what the loader
+    takes, whatever they are called; names with one of the ``hints`` in them come first, so that
+    the first of them is a likely one.
+    """
+
+    def hinted(name: str) -> bool:
+        return any(hint in name.lower() for hint in hints)
+
+    names = [
+        name
+        for folder in (OWN, native)
+        for name in folder_paths.get_filename_list(folder)
+        if _listed(folder, name, native, folder == OWN or hinted(name))
+    ]
+    names = sorted(dict.fromkeys(names), key=lambda name: not hinted(name))
+    return [*(name + MARK for name in INCLUDED.get(native, ())), *folders, *names]
+
+
+def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
+    """Whether a loader lists a file: it fits, or is ``likely`` and cannot be told to be another.
+
+    A damaged file stays in the list, for the loader to say what is wrong with it.
+    """
+    path = folder_paths.get_full_path(folder, name)
+    # Of hundreds of models in ComfyUI's folders nearly all are told from the names alone.
+    if path is None or not (likely or may_be_ours(path)):
+        return False
+    header = read_header(path)
+    if header.kind in (None, Kind.UNKNOWN):
+        return likely
+    return fits(header, KINDS[native])
+
+
+@contextmanager
+def opened(name: str, native: str, marker: tuple[str, ...] = ()) -> Iterator[str]:
+    """Around loading a dropdown entry: its full path, and for included files how to repair them.
+
+    ``marker`` are the files looked for in a folder that was chosen.
+    """
+    stem = name.removesuffix(MARK)
+    if name.endswith(MARK) and stem in INCLUDED.get(native, ()):
+        path = included.path_of(stem)
+        with included.repairable(path):
+            yield str(path)
+    elif marker and name.endswith("/"):
+        yield resolve_folder(name, marker)
+    else:
+        yield resolve(name, native)
+
+
+def resolve(name: str, native: str) -> str:
+    """Full path of a file that ``choices`` listed; InputError if it has gone.
+
+    Of two files of one name it is the one that fits, our folder's first.
+    """
+    paths = []
+    for folder in (OWN, native):
+        # ComfyUI 0.3.75 takes any text for a dropdown entry: only what was listed is opened.
+        listed = name in folder_paths.get_filename_list(folder)
+        if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
+            paths.append(path)
+    for path in paths:
+        if fits(read_header(path), KINDS[native]):
+            return path
+    if paths:
+        return paths[0]
+    raise InputError(
+        f"'{name}' is not in models/{OWN} or models/{native} any more. Press R to refresh the "
+        "list, and choose another file."
+    )
+
+
+def folders_with(marker: tuple[str, ...]) -> list[str]:
+    """Sub-folders of ours, ending in '/', that hold one of the ``marker`` files."""
+    names = []
+    for base in map(Path, folder_paths.get_folder_paths(OWN)):
+        for file in sorted(base.rglob("*")) if base.is_dir() else ():
+            if file.name in marker and file.parent != base:
+                names.append(file.parent.relative_to(base).as_posix() + "/")
+    return list(dict.fromkeys(names))
+
+
+def resolve_folder(name: str, marker: tuple[str, ...]) -> str:
+    """The ``marker`` file inside a folder that ``folders_with`` listed."""
+    for base in map(Path, folder_paths.get_folder_paths(OWN)):
+        for file in marker:
+            path = (base / name / file).resolve()
+            if path.is_file() and path.is_relative_to(base.resolve()):
+                return str(path)
+    raise InputError(f"'{name}' holds none of {', '.join(marker)} any more. Refresh the list.")

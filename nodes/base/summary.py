@@ -1,0 +1,45 @@
+"""What a finished step took: frames, time, and the most memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import comfy.model_management as mm
+import torch
+
+from ...uav_core.jobs import human_bytes
+from ...uav_core.longvideo.estimate import duration
+
+
+class RunSummary:
+    """Counts from when it is made."""
+
+    def __init__(self) -> None:
+        self.device = mm.get_torch_device()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.started = time.perf_counter()
+
+    def to_text(self, done: str, frames: int) -> str:
+        """ "Sampled 25 frames in 12 s, 2.1 frames per second. Peak memory: ..."."""
+        seconds = time.perf_counter() - self.started
+        peaks = []
+        if self.device.type == "cuda":
+            peaks.append(f"GPU {human_bytes(torch.cuda.max_memory_allocated(self.device))}")
+        if (ram := peak_ram()) is not None:
+            peaks.append(f"RAM {human_bytes(ram)} since ComfyUI started")
+        plural = "s" * (frames != 1)
+        rate = f"{frames / max(seconds, 1e-6):.3g} frames per second"
+        memory = f" Peak memory: {', '.join(peaks)}." if peaks else ""
+        return f"{done} {frames} frame{plural} in {duration(seconds)}, {rate}.{memory}"
+
+
+def peak_ram() -> int | None:
+    """The most RAM this process has held so far, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -1,0 +1,1 @@
+"""Nodes for frames before and after the networks."""

@@ -1,0 +1,184 @@
+"""Output sizes other than 4x: what to do before upscaling, and after it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...uav_core.errors import InputError
+from ...uav_core.frames.output_size import (
+    WHEN,
+    Aspect,
+    OutputSize,
+    SizePlan,
+    Target,
+    When,
+    after,
+    before,
+    plan_size,
+)
+from ...uav_core.values import in_range
+from ..base.runtime import check_cancelled
+from ..base.schema import ADVANCED, schema
+
+SizeSocket = io.Custom("UAV_OUTPUT_SIZE")
+BEFORE, AFTER = WHEN["before"], WHEN["after"]
+ALIASES = ("upscale 2x", "resize video", "target resolution", "upscale to 1080p", "letterbox")
+
+
+class SetOutputSize(io.ComfyNode):
+    """Frames and a wanted size -> frames, and a plan for what is left to do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoOutputSize",
+            "Output Size (Upscale-A-Video)",
+            ALIASES,
+            description="Any output size instead of 4x. Before the upscaler it shrinks the frames, "
+            "so that nothing is computed in vain, and 'Finish Output Size' does the rest; or it "
+            "resizes the upscaled frames alone, which keeps all detail of the input.",
+            inputs=[
+                io.Image.Input(
+                    "frames",
+                    tooltip="The clip to upscale; or, for 'after upscaling', what came of it. "
+                    "Alpha is resized as well.",
+                ),
+                io.Combo.Input(
+                    "use",
+                    options=[BEFORE, AFTER],
+                    tooltip="before: put it before everything else and 'Finish Output Size' at the "
+                    "end; a quarter of the time for half the size. after: put it at the end alone.",
+                ),
+                *size_inputs("target", "Which of the values below counts.", 2.0),
+                io.Boolean.Input(
+                    "even",
+                    default=True,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="Round sides to even numbers, as most video codecs want them.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="frames",
+                    tooltip="For 'Low-Res Conditioning', 'Flow-Guided Propagation' and 'Temporal "
+                    "VAE Decode'; or the finished frames.",
+                ),
+                SizeSocket.Output(display_name="plan", tooltip="For 'Finish Output Size'."),
+                io.String.Output(display_name="sizes", tooltip="The sizes on the way."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames: Tensor,
+        use: str,
+        target: Target,
+        factor: float,
+        short_side: int,
+        width: int,
+        height: int,
+        aspect: Aspect,
+        even: bool = True,
+    ) -> io.NodeOutput:
+        upscaled = when(use) == "after"
+        wanted = OutputSize(target, factor, short_side, width, height, aspect, even)
+        frames = checked_images(frames)
+        plan = plan_size(frames.shape[1], frames.shape[2], wanted, upscaled=upscaled)
+        work = after if upscaled else before
+        return io.NodeOutput(work(frames, plan, check_cancelled), plan, plan.to_text())
+
+
+class FinishOutputSize(io.ComfyNode):
+    """Upscaled frames and a plan -> frames of the wanted size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoFinishOutputSize",
+            "Finish Output Size (Upscale-A-Video)",
+            ALIASES,
+            description="Brings upscaled frames to the size set in 'Output Size': cuts off what "
+            "was padded, adds bars, and resizes what is left.",
+            inputs=[
+                io.Image.Input("frames", tooltip="From 'Temporal VAE Decode' or 'Upscale Alpha'."),
+                SizeSocket.Input("plan", tooltip="From 'Output Size'."),
+            ],
+            outputs=[io.Image.Output(tooltip="Frames of the wanted size.")],
+        )
+
+    @classmethod
+    def execute(cls, frames: Tensor, plan: Any) -> io.NodeOutput:
+        if not isinstance(plan, SizePlan):
+            raise InputError(
+                f"The plan is a {type(plan).__name__}: expected that of 'Output Size'."
+            )
+        return io.NodeOutput(after(checked_images(frames), plan, check_cancelled))
+
+
+def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[Any]:
+    """The inputs that say what size is wanted.
+
+    The first is called ``target`` and has the ``tooltip``; ``factor`` is the default of that
+    input. ``extra`` is what a node adds to each, as in ``settings``.
+    """
+
+    def side(name: str, default: int, tooltip: str) -> Any:
+        return io.Int.Input(
+            name, default=default, min=16, max=16384, step=2, tooltip=tooltip, **extra
+        )
+
+    def choice(name: str, options: tuple[str, ...], tooltip: str) -> Any:
+        return io.Combo.Input(
+            name, options=list(options), default=options[0], tooltip=tooltip, **extra
+        )
+
+    return [
+        choice(target, get_args(Target), tooltip),
+        io.Float.Input(
+            "factor",
+            default=factor,
+            min=1.0,
+            max=4.0,
+            step=0.05,
+            round=0.001,
+            tooltip="Times the size of the clip, for 'factor'.",
+            **extra,
+        ),
+        side(
+            "short_side",
+            1080,
+            "Shorter side of the result in pixels, for 'short side'. The aspect is kept.",
+        ),
+        side("width", 1920, "Width of the result in pixels, for 'exact size'."),
+        side("height", 1080, "Height of the result in pixels, for 'exact size'."),
+        choice(
+            "aspect",
+            get_args(Aspect),
+            "If an exact size has another aspect than the clip. fit: as large as "
+            "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
+            "off. stretch: distorts.",
+        ),
+    ]
+
+
+def when(use: str) -> When:
+    """What a node's words for before or after upscaling mean; InputError for others."""
+    for value, words in WHEN.items():
+        if use == words:
+            return value
+    raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
+
+
+def checked_images(frames: Tensor) -> Tensor:
+    """An IMAGE of any channels, its values as in ``in_range``; InputError for what is none."""
+    if frames.ndim != 4 or 0 in frames.shape:
+        raise InputError(
+            f"The frames arrived as {tuple(frames.shape)}: expected (frames, height, width, "
+            "channels) with at least one frame."
+        )
+    return in_range(frames, "frames")

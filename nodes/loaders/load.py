@@ -1,0 +1,261 @@
+"""Loaders: temporal U-Net, temporal VAE, text encoder, optical flow."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.sd
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ...uav_core.errors import CheckpointMismatchError, InputError
+from ...uav_core.flow.builtin import BUILTIN_FLOW, BuiltinFlow
+from ...uav_core.flow.estimate import load_flow_model
+from ...uav_core.weights.checkpoints import Kind, load_checkpoint
+from ...uav_core.weights.headers import TEXT_ENCODER_LAYERS
+from ...uav_core.weights.text import QualityText
+from ..base import files
+from ..base.schema import ADVANCED, LOADERS, OpticalFlow, schema
+from ..model.text import quality_clip
+from ..model.unet import load_unet
+from ..model.vae import VideoVAE
+
+log = logging.getLogger(__name__)
+
+files.register_folders()
+
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+VAE_PRECISIONS: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+}
+# The release left out the last of OpenCLIP-H's 24 layers, whose output nobody uses.
+TEXT_LAYERS = 23
+TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class LoadUNet(io.ComfyNode):
+    """Temporal U-Net file -> MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoUNetLoader",
+            "Load Temporal U-Net (Upscale-A-Video)",
+            ("load upscale a video model", "temporal unet", "video upscaler loader"),
+            category=LOADERS,
+            description="Loads the temporal U-Net: the model that draws the detail.",
+            inputs=[
+                io.Combo.Input(
+                    "unet_name",
+                    options=files.choices("diffusion_models", ("unet_video", "uav_unet")),
+                    tooltip="The small model that comes with the pack; or the authors' "
+                    "unet_video.bin or its safetensors, from models/upscale_a_video or "
+                    "models/diffusion_models. U-Net, VAE and text encoder belong together.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    tooltip="Precision of the weights. default lets ComfyUI choose for your "
+                    "device; fp8 halves the memory again, at some loss.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The temporal U-Net, a normal ComfyUI MODEL.")],
+        )
+
+    @classmethod
+    def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
+        if weight_dtype not in WEIGHT_DTYPES:
+            raise InputError(f"Precision '{weight_dtype}': expected one of {list(WEIGHT_DTYPES)}.")
+        with files.opened(unet_name, "diffusion_models") as path:
+            return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
+
+
+class LoadVAE(io.ComfyNode):
+    """Temporal VAE file -> VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoVAELoader",
+            "Load Temporal VAE (Upscale-A-Video)",
+            ("temporal vae", "video vae loader", "vae_video", "vae_3d"),
+            category=LOADERS,
+            description="Loads the VAE that turns latents into frames four times as large.",
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=files.choices("vae", ("vae_video", "vae_3d")),
+                    tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
+                    "(frame by frame; lighter), included or of the release, whichever the U-Net "
+                    "is. Looked for in models/upscale_a_video and models/vae.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(VAE_PRECISIONS),
+                    default="default",
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="fp32 is exact. bf16 takes half the memory and time, at a difference "
+                    "that is hard to see. default is what ComfyUI has for VAEs on your device: "
+                    "bf16 where the device is fast in it (NVIDIA from 30xx on), else fp32; "
+                    "--bf16-vae and --fp32-vae hold. fp16 is not offered: the decoder overflows "
+                    "in it.",
+                ),
+            ],
+            outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str, precision: str = "fp32") -> io.NodeOutput:
+        if precision not in VAE_PRECISIONS:
+            raise InputError(f"Precision '{precision}': expected one of {list(VAE_PRECISIONS)}.")
+        with files.opened(vae_name, "vae") as path:
+            return io.NodeOutput(VideoVAE(path, VAE_PRECISIONS[precision]))
+
+
+class LoadTextEncoder(io.ComfyNode):
+    """Text encoder file or folder -> CLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoTextEncoderLoader",
+            "Load Text Encoder (Upscale-A-Video)",
+            ("openclip h", "sd2 text encoder", "clip loader 23 layers"),
+            category=LOADERS,
+            description="Loads the text encoder that belongs to the U-Net, for 'CLIP Text "
+            "Encode'. The included one reads only whether a text names flaws.",
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=files.choices(
+                        "text_encoders",
+                        ("uav_text", "text_encoder"),
+                        files.folders_with(TEXT_ENCODER_FILES),
+                    ),
+                    tooltip="The included one for the included U-Net; for the authors' U-Net their "
+                    "text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a single "
+                    "file of it, from models/upscale_a_video or models/text_encoders.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="For the native 'CLIP Text Encode (Prompt)'.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
+        with files.opened(text_encoder_name, "text_encoders", TEXT_ENCODER_FILES) as path:
+            return io.NodeOutput(load_text_encoder(path))
+
+
+def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    """The CLIP of a Hugging Face text encoder file, giving the 23rd layer's output.
+
+    Or that of a small U-Net's text embeddings. ``disable_dynamic`` asks for a patcher without
+    dynamic memory, where this ComfyUI has it. Raises a CheckpointError if the file is neither
+    these nor an OpenCLIP-H text encoder.
+    """
+    checkpoint = load_checkpoint(path, (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT))
+    if checkpoint.kind is Kind.QUALITY_TEXT:
+        log.info(
+            "%s reads only whether a text names flaws (blur, noise, worst quality...); it does "
+            "not know what else a text says.",
+            checkpoint.source,
+        )
+        return quality_clip(QualityText.from_state_dict(checkpoint.state_dict, checkpoint.source))
+    sd: dict[str, Any] = dict(checkpoint.state_dict)
+    config = text_encoder_config(sd, checkpoint.source)
+    # Only for the pooled output, which the U-Net does not use; ComfyUI warns if it is missing.
+    sd.setdefault("text_projection.weight", torch.eye(config["hidden_size"]))
+    clip = comfy.sd.load_text_encoder_state_dicts(
+        [sd],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        model_options={"clip_h_model_config": config},
+        **({"disable_dynamic": True} if disable_dynamic else {}),
+    )
+    # Hooks and copies for another device reload the weights through this.
+    clip.patcher.cached_patcher_init = (text_encoder_patcher, (path,))
+    clip.clip_layer(TEXT_LAYERS - config["num_hidden_layers"] - 1)
+    return clip
+
+
+def text_encoder_patcher(
+    path: str, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the text encoder in ``path``, loaded anew."""
+    return load_text_encoder(path, disable_dynamic).patcher
+
+
+def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
+    """Sizes of an OpenCLIP-H-like text encoder, read off its tensors."""
+    stem = "text_model.encoder.layers."
+    layers = {int(k[len(stem) :].split(".")[0]) for k in sd if k.startswith(stem)}
+    width = sd["text_model.embeddings.token_embedding.weight"].shape[1]
+    first = sd.get(f"{stem}0.mlp.fc1.weight")
+    whole = layers in TEXT_ENCODER_LAYERS
+    if first is None or not whole or width % 64:
+        raise CheckpointMismatchError(
+            f"{source} holds {len(layers)} layers of width {width}: expected all {TEXT_LAYERS} "
+            "layers of Stable Diffusion 2's text encoder (OpenCLIP-H). Use the text_encoder folder "
+            "of the release; SD 1's and SDXL's encoders do not fit, nor does one shard of several."
+        )
+    return {
+        "num_hidden_layers": len(layers),
+        "hidden_size": width,
+        "intermediate_size": first.shape[0],
+        "num_attention_heads": width // 64,
+    }
+
+
+def flow_patcher(model: torch.nn.Module) -> comfy.model_patcher.ModelPatcher:
+    """A flow model as OPTICAL_FLOW: what ComfyUI moves to the device and off it."""
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+    )
+
+
+class LoadFlowModel(io.ComfyNode):
+    """RAFT file, or the built-in estimator -> OPTICAL_FLOW."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoFlowLoader",
+            "Load Flow Model (Upscale-A-Video)",
+            ("raft loader", "optical flow loader", "raft-things"),
+            category=LOADERS,
+            description="Loads an optical flow model for flow-guided propagation: the built-in "
+            "one, or RAFT from a file. ComfyUI's own 'Load Optical Flow Model' works as well.",
+            inputs=[
+                io.Combo.Input(
+                    "flow_name",
+                    options=[BUILTIN_FLOW, *files.choices("optical_flow", ("raft",))],
+                    tooltip="The built-in estimator needs no file. raft-things.pth of the release "
+                    "and torchvision's raft_large see more; looked for in models/upscale_a_video "
+                    "and models/optical_flow.",
+                ),
+            ],
+            outputs=[OpticalFlow.Output(tooltip="For 'Flow-Guided Propagation'.")],
+        )
+
+    @classmethod
+    def execute(cls, flow_name: str) -> io.NodeOutput:
+        if flow_name == BUILTIN_FLOW:
+            model: torch.nn.Module = BuiltinFlow()
+        else:
+            model = load_flow_model(files.resolve(flow_name, "optical_flow"))
+        return io.NodeOutput(flow_patcher(model))

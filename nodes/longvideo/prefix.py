@@ -1,0 +1,54 @@
+"""The tokens of a ``filename_prefix``, as ComfyUI's 'Save Video' replaces them."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import folder_paths
+
+from ...uav_core.errors import InputError
+
+# The page's own, for a date: a letter once, or twice for two digits; years of two or four.
+_DATE = re.compile("dd?|MM?|hh?|mm?|ss?|yyyy|yy")
+_FIELDS = {"d": "tm_mday", "M": "tm_mon", "h": "tm_hour", "m": "tm_min", "s": "tm_sec"}
+
+
+def resolved(prefix: str, width: int, height: int) -> str:
+    """``prefix`` with all its tokens replaced.
+
+    %width% and %height%, %year%, %month%, %day%, %hour%, %minute% and %second% are left to
+    ComfyUI. %date:yyyy-MM-dd% and %Node.widget% are replaced by ComfyUI's page before a prompt is
+    sent; the former is also done here, for prompts that come from elsewhere.
+
+    Raises InputError for a %Node.widget% that is still there.
+    """
+    text = re.sub("%date:([^%]*)%", lambda found: _date(found[1]), prefix)
+    if (found := re.search(r"%([^%./\\]+[.][^%./\\]+)%", text)) is not None:
+        raise InputError(
+            f"The filename_prefix '{prefix}' asks for the value '{found[1]}' of a node, and no "
+            "such node and value are there. Check both names; a prompt that is not sent by "
+            "ComfyUI's page has to have the value itself in its place."
+        )
+    return "/".join(_by_comfyui(part, width, height) for part in text.replace("\\", "/").split("/"))
+
+
+def _by_comfyui(name: str, width: int, height: int) -> str:
+    if "%" not in name:
+        return name
+    # Name by name: it makes the folders of a whole path, before anything is checked.
+    return folder_paths.get_save_image_path(
+        name, folder_paths.get_output_directory(), width, height
+    )[4]
+
+
+def _date(form: str) -> str:
+    now = time.localtime()
+
+    def field(found: re.Match[str]) -> str:
+        letters = found[0]
+        if letters[0] == "y":
+            return f"{now.tm_year}"[-len(letters) :]
+        return f"{getattr(now, _FIELDS[letters[0]]):0{len(letters)}}"
+
+    return _DATE.sub(field, form)

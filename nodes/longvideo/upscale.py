@@ -1,0 +1,361 @@
+"""A video of any length, from file to file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import comfy.model_patcher
+import folder_paths
+from comfy_api.input_impl import VideoFromFile
+from comfy_api.latest import io, ui
+
+from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.frames.color import ColorMode
+from ...uav_core.frames.output_size import Aspect, OutputSize, Target
+from ...uav_core.jobs import FOLDER, inside
+from ...uav_core.longvideo import LongVideo, LongVideoParams, Resizing
+from ...uav_core.longvideo.params import PART_LENGTH
+from ...uav_core.sampling.guidance import GuidanceRange
+from ...uav_core.sampling.propagation import PropagationParams
+from ...uav_core.video import CODECS, Deinterlace, EncodeParams, probe
+from ...uav_core.video.scenes import METHODS, SceneParams
+from ..base.runtime import check_cancelled, progress_bar, show_status
+from ..base.schema import ADVANCED, LONG_VIDEO, OpticalFlow, schema, seed_input
+from ..base.settings import (
+    color_fix_input,
+    frames_per_group_input,
+    guidance_input,
+    lr_guidance_input,
+    noise_level_input,
+    overlap_input,
+    segment_length_input,
+    steps_input,
+    strength_input,
+    tile_input,
+    tile_overlap_input,
+)
+from ..frames.output_size import AFTER, BEFORE, size_inputs, when
+from ..loaders.load import flow_patcher
+from ..sampling.condition import Conditioning
+from ..sampling.guidance import share_input
+from .engine import ComfyEngine
+from .prefix import resolved
+from .video_file import video_file
+
+Options = io.Custom("UAV_VIDEO_OPTIONS")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What 'Long Video Options' sets: the rest of the run, and the file."""
+
+    encode: EncodeParams = field(default_factory=EncodeParams)
+    run: dict[str, Any] = field(default_factory=dict)
+    """Fields of LongVideoParams."""
+
+
+class LongVideoOptions(io.ComfyNode):
+    """The settings of a long video that rarely change."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        formats = list(dict.fromkeys(f for codec in CODECS.values() for f in codec.pixel_formats))
+        containers = list(dict.fromkeys(c for codec in CODECS.values() for c in codec.containers))
+        return schema(
+            "UpscaleAVideoLongVideoOptions",
+            "Long Video Options (Upscale-A-Video)",
+            ("codec", "crf", "scene cuts", "tiles", "output size", "resize video", "deinterlace"),
+            category=LONG_VIDEO,
+            description="File format, scene cuts, tiles, decoding and output size of 'Upscale Long "
+            "Video'.",
+            inputs=[
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default="h264",
+                    tooltip="h264 plays everywhere; h265 and av1 are smaller; prores is for "
+                    "editing; ffv1 loses nothing and is very large.",
+                ),
+                io.Combo.Input(
+                    "container",
+                    options=containers,
+                    default=".mp4",
+                    tooltip="Kind of file. ffv1 needs .mkv, prores .mov or .mkv.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=-1,
+                    min=-1,
+                    max=63,
+                    tooltip="Quality of h264, h265 and av1: lower is better and larger. -1: the "
+                    "codec's usual value (18, 20, 26).",
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=["auto", *formats],
+                    default="auto",
+                    tooltip="auto: 4:2:0, with 10 bits if the input has more than 8.",
+                ),
+                io.Combo.Input(
+                    "cut_detection",
+                    options=list(METHODS),
+                    default="auto",
+                    tooltip="How scene cuts are found. auto takes PySceneDetect if it is "
+                    "installed, else the pack's own method. Nothing is carried over a cut.",
+                ),
+                io.String.Input(
+                    "cuts",
+                    default="",
+                    tooltip="Cuts by hand instead: frames or times, such as '340, 0:12.5'. '0' "
+                    "for none.",
+                ),
+                tile_input(
+                    "Side of the tiles, in pixels of the input; 0 for whole frames. If "
+                    "memory runs out, tiles are taken by themselves."
+                ),
+                tile_overlap_input("tile_overlap"),
+                strength_input(
+                    "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
+                ),
+                segment_length_input("As in 'Segment Sampler'.", **ADVANCED),
+                overlap_input("As in 'Segment Sampler'.", **ADVANCED),
+                frames_per_group_input("As in 'Temporal VAE Decode'.", **ADVANCED),
+                lr_guidance_input("As in 'Temporal VAE Decode'.", **ADVANCED),
+                io.Int.Input(
+                    "part_length",
+                    default=PART_LENGTH,
+                    min=1,
+                    max=10_000,
+                    **ADVANCED,
+                    tooltip="Frames that are encoded and kept together. A crash loses at most so "
+                    "many.",
+                ),
+                # Optional, and at the end: graphs made before there was a choice stay as they are.
+                *size_inputs(
+                    "output_size",
+                    "Which of the values below says how large the video becomes, from 1 to 4 times "
+                    "the input.",
+                    4.0,
+                    optional=True,
+                ),
+                io.Combo.Input(
+                    "resize",
+                    options=[BEFORE, AFTER],
+                    default=AFTER,
+                    optional=True,
+                    tooltip="If the size is not four times the input. before: shrinks every frame "
+                    "before it is upscaled; a quarter of the time for half the size. after: "
+                    "resizes every upscaled frame and keeps all detail of the input.",
+                ),
+                share_input("guidance_start", 0.0, "As in 'Segment Sampler'."),
+                share_input("guidance_end", 1.0, "As in 'Segment Sampler'."),
+                io.Combo.Input(
+                    "deinterlace",
+                    options=list(get_args(Deinterlace)),
+                    default="auto",
+                    optional=True,
+                    tooltip="Old television and tapes show every other line at a time. auto: "
+                    "makes whole pictures of those that the video marks so; always: of all, for a "
+                    "file that lost the mark; never: for film that is only marked so.",
+                ),
+            ],
+            outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        codec: str,
+        container: str,
+        crf: int,
+        pixel_format: str,
+        cut_detection: Any,
+        cuts: str,
+        tile: int,
+        tile_overlap: int,
+        propagation_strength: float,
+        output_size: Target = "factor",
+        factor: float = 4.0,
+        short_side: int = 1080,
+        width: int = 1920,
+        height: int = 1080,
+        aspect: Aspect = "fit",
+        resize: str = AFTER,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+        deinterlace: Deinterlace = "auto",
+        **others: Any,
+    ) -> io.NodeOutput:
+        encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
+        run = {
+            "scenes": SceneParams(cut_detection),
+            "cuts": cuts,
+            "tile": tile,
+            "tile_overlap": tile_overlap,
+            "propagation": PropagationParams(propagation_strength),
+            "size": OutputSize(output_size, factor, short_side, width, height, aspect),
+            "resize": when(resize),
+            "guided": GuidanceRange(guidance_start, guidance_end),
+            "deinterlace": deinterlace,
+            **others,
+        }
+        LongVideoParams(**run)
+        return io.NodeOutput(VideoOptions(encode, run))
+
+
+class UpscaleLongVideo(io.ComfyNode):
+    """VIDEO -> VIDEO, streamed and resumed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoLongVideo",
+            "Upscale Long Video (Upscale-A-Video)",
+            ("stream video upscale", "long video", "resume", "video to video upscale"),
+            category=LONG_VIDEO,
+            description="Upscales a video file of any length, four times or to another size, in "
+            "memory that does not grow with it. Scene cuts are kept apart. What is finished is "
+            "kept on disk: queue the same again after a crash or a cancel and it goes on.",
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="From 'Load Temporal U-Net'."),
+                io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
+                io.Video.Input("video", tooltip="From 'Load Video', or any node's VIDEO."),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="Encoded text: what the video shows, ending in 'best quality, "
+                    "extremely detailed'. Straight from 'CLIP Text Encode'.",
+                ),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
+                ),
+                OpticalFlow.Input(
+                    "flow_model",
+                    optional=True,
+                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+                ),
+                Options.Input(
+                    "options",
+                    optional=True,
+                    tooltip="From 'Long Video Options': file format, cuts, tiles, output size.",
+                ),
+                noise_level_input("As in 'Low-Res Conditioning'."),
+                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
+                guidance_input("As in 'Segment Sampler'."),
+                io.String.Input(
+                    "propagation_steps",
+                    default="24,26,28",
+                    tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
+                ),
+                color_fix_input("As in 'Temporal VAE Decode'."),
+                seed_input("Seed of all noise, tied to the frames of each scene."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/upscaled",
+                    tooltip="Where in ComfyUI's output folder the file goes, and how its name "
+                    "begins; the start of the job's id follows. Tokens such as %year%, "
+                    "%date:yyyy-MM-dd% and %Node.widget% work as in 'Save Video'.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(tooltip="The finished file."),
+                io.String.Output(display_name="report", tooltip="What was done, and how fast."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        vae: Any,
+        video: Any,
+        noise_level: int,
+        steps: int,
+        guidance: float,
+        propagation_steps: str,
+        color_fix: ColorMode,
+        seed: int,
+        filename_prefix: str,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        flow_model: Any = None,
+        options: VideoOptions | None = None,
+    ) -> io.NodeOutput:
+        options = options or VideoOptions()
+        params = run_params(
+            options.run, noise_level, steps, guidance, propagation_steps, color_fix, seed
+        )
+        if flow_model is None:
+            flow_model = flow_patcher(BuiltinFlow())
+        engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
+        output = folder_paths.get_output_directory()
+        bar: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                bar.append(progress_bar(total))
+            bar[0](done, total)
+
+        output_place(output, filename_prefix)  # before a clip is written, and its size is known
+        with video_file(video) as (path, span):
+            size = Resizing.of(params, probe(path)).plan.size
+            target = output_place(output, filename_prefix, size)
+            report = LongVideo(
+                path,
+                target.parent,
+                engine,
+                params,
+                options.encode,
+                name=target.name,
+                span=span,
+                jobs=os.path.join(output, FOLDER),
+                progress=progress,
+                status=lambda text: show_status(cls, text),
+                check_cancelled=check_cancelled,
+            ).run()
+        text = report.to_text()
+        show_status(cls, text)
+        finished = Path(report.output)
+        subfolder = finished.parent.relative_to(Path(output).resolve()).as_posix()
+        saved = ui.SavedResult(
+            finished.name, "" if subfolder == "." else subfolder, io.FolderType.output
+        )
+        shown = ui.PreviewVideo([saved]).as_dict()
+        return io.NodeOutput(VideoFromFile(str(finished)), text, ui={**shown, "text": (text,)})
+
+
+def run_params(
+    options: Mapping[str, Any],
+    noise_level: int,
+    steps: int,
+    guidance: float,
+    propagation_steps: str,
+    color_fix: ColorMode,
+    seed: int,
+) -> LongVideoParams:
+    """A run with ``options``, fields of LongVideoParams, and the settings of the node itself."""
+    own = LongVideoParams(
+        noise_level=noise_level,
+        steps=steps,
+        guidance=guidance,
+        propagation_steps=propagation_steps,
+        color=color_fix,
+        seed=seed,
+    )
+    return replace(own, **options)
+
+
+def output_place(output: str, prefix: str, size: tuple[int, int] = (0, 0)) -> Path:
+    """Folder and start of the name inside ComfyUI's output folder, for a video of (h, w).
+
+    Raises UnsafePathError for a prefix that leads out of it, InputError as ``resolved`` does.
+    """
+    prefix = resolved(prefix, size[1], size[0])
+    parts = [part for part in prefix.replace("\\", "/").split("/") if part] or ["upscaled"]
+    return inside(output, *parts)

@@ -1,0 +1,161 @@
+"""ComfyUI's VIDEO as a file that can be read frame by frame."""
+
+from __future__ import annotations
+
+import io as bytes_io
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.codec.context
+import av.error
+import folder_paths
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...uav_core.errors import InputError
+from ...uav_core.longvideo import Span
+from ...uav_core.video.writing.sound import usual_layout
+from ..base.inputs import checked_frames
+
+_SAMPLES = 1 << 16
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
+    """The path of a VIDEO's file, and which part of it is meant (None: all of it).
+
+    A video that comes from a file is read where it lies. One whose frames a node made or changed
+    is first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
+    InputError for what is no VIDEO.
+    """
+    if not hasattr(video, "get_components"):
+        raise InputError(
+            f"The video is a {type(video).__name__}: expected a VIDEO, from 'Load Video' or "
+            "'Create Video'."
+        )
+    source = None
+    if is_file(video):
+        if is_edited(video):
+            log.warning(
+                "The video is cropped or resized by a node, so its frames are held in memory. For "
+                "a long one crop the file itself."
+            )
+        else:
+            source = video.get_stream_source()
+    span = trimmed_to(video)
+    if isinstance(source, str):
+        yield source, span
+        return
+    folder = folder_paths.get_temp_directory()
+    os.makedirs(folder, exist_ok=True)
+    handle, path = tempfile.mkstemp(prefix="uav_", suffix=".mkv", dir=folder)
+    os.close(handle)
+    try:
+        if isinstance(source, bytes_io.BytesIO):
+            with open(path, "wb") as file:
+                file.write(source.getbuffer())
+            yield path, span
+        else:
+            write_lossless(path, video.get_components(), bit_depth(video))
+            yield path, None
+    finally:
+        os.unlink(path)
+
+
+def is_file(video: Any) -> bool:
+    """Whether the VIDEO is backed by a file, on disk or in memory."""
+    return type(video).__name__ == "VideoFromFile"
+
+
+def is_edited(video: Any) -> bool:
+    """Whether a node cropped or resized a file's frames, which the file shows as they were.
+
+    Newer ComfyUI; it says so itself in some versions only.
+    """
+    if not hasattr(video, "as_cropped"):
+        return False
+    pending = getattr(video, "has_pending_frame_edits", None)
+    if pending is not None and pending():
+        return True
+    try:
+        whole = type(video)(video.get_stream_source())
+        return video.get_dimensions() != whole.get_dimensions()
+    except (ValueError, av.error.FFmpegError):
+        return False  # a damaged file: who reads it says what is wrong
+
+
+def trimmed_to(video: Any) -> Span | None:
+    """The part of the file that is meant (newer ComfyUI)."""
+    window = getattr(video, "get_active_trim_window", None)
+    start, duration = window() if window is not None else (0, 0)
+    return Span(float(start), float(duration)) if start or duration else None
+
+
+def bit_depth(video: Any) -> int:
+    """Bits per channel of the frames; 8 where ComfyUI does not say."""
+    get = getattr(video, "get_bit_depth", None)
+    return int(get()) if get is not None else 8
+
+
+def write_lossless(path: str, components: Any, depth: int = 8) -> None:
+    """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM.
+
+    All channels of the sound are kept.
+    """
+    images = checked_frames(components.images)
+    rate = Fraction(components.frame_rate).limit_denominator(100_000)
+    t, h, w, _ = images.shape
+    deep = depth > 8
+    with av.open(path, "w", container_options={"fflags": "bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height = w, h
+        stream.pix_fmt = "gbrp16le" if deep else "bgr0"
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        sound = getattr(components, "audio", None)
+        track = None
+        if sound is not None:
+            wave, layout = waveform(sound)
+            track = container.add_stream("pcm_f32le", rate=int(sound["sample_rate"]))
+            track.layout = layout
+        levels = 65535 if deep else 255
+        kind, dtype = ("rgb48le", np.uint16) if deep else ("rgb24", np.uint8)
+        for i in range(t):
+            pixels = images[i].float().mul(levels).round().cpu().numpy()
+            data: Any = np.ascontiguousarray(pixels.astype(dtype))
+            frame = av.VideoFrame.from_ndarray(data, kind)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if track is not None and sound is not None:
+            for start in range(0, wave.shape[1], _SAMPLES):
+                piece = wave[:, start : start + _SAMPLES].float().cpu().numpy()
+                data = np.ascontiguousarray(piece.T.reshape(1, -1))
+                packed = av.AudioFrame.from_ndarray(data, "flt", layout)
+                packed.sample_rate, packed.pts = int(sound["sample_rate"]), start
+                packed.time_base = Fraction(1, packed.sample_rate)
+                container.mux(track.encode(packed))
+            container.mux(track.encode())
+
+
+def waveform(sound: Any) -> tuple[Tensor, str]:
+    """The samples of ComfyUI's AUDIO, (channels, samples), and the layout of its channels.
+
+    Raises InputError for what is none, for several sounds at once, and for NaN or infinity.
+    """
+    wave = sound["waveform"]
+    if wave.ndim != 3 or wave.shape[0] != 1 or wave.shape[1] < 1:
+        raise InputError(
+            f"The audio arrived as {tuple(wave.shape)}: expected (1, channels, samples), one sound "
+            "for the video."
+        )
+    if not torch.isfinite(wave).all():
+        raise InputError("The audio has NaN or infinity among its samples: expected numbers.")
+    return wave[0], usual_layout(wave.shape[1])

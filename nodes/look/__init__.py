@@ -1,0 +1,1 @@
+"""Nodes for looking: previews, comparisons, scenes."""

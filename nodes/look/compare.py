@@ -1,0 +1,224 @@
+"""Compare versions of a clip: next to each other, along time, and in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from comfy_api.latest import io, ui
+from einops import rearrange
+from torch import Tensor
+
+from ...uav_core.errors import InputError
+from ...uav_core.flow.bounded import bounded_size
+from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.metrics import compare, joint_borders, temporal_profile
+from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
+from ..base.inputs import video_frames
+from ..base.runtime import check_cancelled, load_models, progress_bar
+from ..base.schema import ADVANCED, LOOK, OpticalFlow, schema
+from ..loaders.load import flow_patcher
+from ..sampling.propagate import check_flow_model, flow_memory
+from .panels import side_by_side, stacked, table_picture
+
+MOTION_SIDE = 512
+# Height to which the lines of a temporal profile are drawn out, in pixels.
+PROFILE_HEIGHT = 96
+
+
+class Compare(io.ComfyNode):
+    """Clips -> pictures and a table to judge them by."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoCompare",
+            "Compare Videos (Upscale-A-Video)",
+            ("side by side", "before after", "video metrics", "warping error", "flicker", "psnr"),
+            category=LOOK,
+            description="Puts two or three versions of a clip side by side and measures how steady "
+            "they are and, with a reference, how like it.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input(
+                    "first",
+                    tooltip="The input, or another version. Without a reference its motion is the "
+                    "one that the warping error assumes for all. Smaller clips are enlarged "
+                    "(bicubic) to the size of the largest.",
+                ),
+                io.Image.Input("second", tooltip="A version with the same number of frames."),
+                io.Image.Input("third", optional=True, tooltip="One more version."),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="What the clip should look like, if you have it. Adds PSNR, SSIM, "
+                    "HaarPSI and GMSD, and gives the motion for the warping error.",
+                ),
+                OpticalFlow.Input(
+                    "flow_model",
+                    optional=True,
+                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+                ),
+                io.String.Input(
+                    "names",
+                    default="input, upscaled, third",
+                    tooltip="Names of the clips, separated by commas.",
+                ),
+                io.Boolean.Input(
+                    "labels", default=True, tooltip="Write the names above the pictures."
+                ),
+                io.Float.Input(
+                    "profile_line",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Height of the line that the profile follows through time: 0 top, 1 "
+                    "bottom. Flicker shows there as stripes, motion as slopes.",
+                ),
+                io.Int.Input(
+                    "segment_length",
+                    default=SEGMENT_LENGTH,
+                    min=0,
+                    max=4096,
+                    **ADVANCED,
+                    tooltip="As in 'Segment Sampler', to measure the joints of segments; 0: not.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=OVERLAP,
+                    min=0,
+                    max=4095,
+                    **ADVANCED,
+                    tooltip="As in 'Segment Sampler'.",
+                ),
+                io.Int.Input(
+                    "frames_per_group",
+                    default=DECODE_GROUP,
+                    min=0,
+                    max=4096,
+                    **ADVANCED,
+                    tooltip="As in 'Temporal VAE Decode', to measure the joints of its groups; 0: "
+                    "not.",
+                ),
+                io.Int.Input(
+                    "motion_side",
+                    default=MOTION_SIDE,
+                    min=16,
+                    max=8192,
+                    **ADVANCED,
+                    tooltip="Longer side, in pixels, at which motion is estimated. More sees "
+                    "smaller things move and takes longer.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="side by side", tooltip="All versions, frame by frame."
+                ),
+                io.Image.Output(
+                    display_name="profile",
+                    tooltip="One line of every frame, time going down; the clips below each other.",
+                ),
+                io.String.Output(display_name="table", tooltip="The measures, in columns."),
+                io.String.Output(display_name="json", tooltip="The same numbers for programs."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        first: Tensor,
+        second: Tensor,
+        names: str,
+        labels: bool,
+        profile_line: float,
+        segment_length: int = SEGMENT_LENGTH,
+        overlap: int = OVERLAP,
+        frames_per_group: int = DECODE_GROUP,
+        motion_side: int = MOTION_SIDE,
+        third: Tensor | None = None,
+        reference: Tensor | None = None,
+        flow_model: Any = None,
+    ) -> io.NodeOutput:
+        given = [clip for clip in (first, second, third) if clip is not None]
+        called = clip_names(names, len(given))
+        borders = joint_borders(len(first), segment_length, overlap, frames_per_group)
+        everything = same_size([*given, *([] if reference is None else [reference])])
+        clips = dict(zip(called, everything, strict=False))
+        target = None if reference is None else everything[-1]
+        if flow_model is None:
+            flow_model = flow_patcher(BuiltinFlow())
+        check_flow_model(flow_model)
+
+        h, w = everything[0].shape[-2:]
+        if len(first) > 1:
+            size = bounded_size(h, w, motion_side)
+            load_models([flow_model], flow_memory(flow_model, *size))
+        table = compare(
+            clips,
+            target,
+            flow_model.model,
+            longest_side=motion_side,
+            borders=borders,
+            progress=progress_bar(2 * (len(first) - 1) + len(clips)),
+            check_cancelled=check_cancelled,
+        )
+
+        shown = called if labels else None
+        row = round(profile_line * (h - 1))
+        panels = side_by_side([images(clip) for clip in clips.values()], shown)
+        profile = stacked([drawn_out(temporal_profile(c, row=row)) for c in clips.values()], shown)
+        # Browsers show pictures on any node, but texts only on one of ComfyUI's own.
+        on_node = ui.PreviewImage(table_picture(table.cells(), table.explanations())).as_dict()
+        text = table.to_text()
+        return io.NodeOutput(
+            panels, profile, text, table.to_json(), ui={**on_node, "text": (text,)}
+        )
+
+
+def clip_names(names: str, count: int) -> list[str]:
+    """The first `count` names of a list with commas; InputError if too few, or two alike."""
+    called = [name.strip() for name in names.split(",") if name.strip()][:count]
+    if len(called) < count or len(set(called)) < count:
+        raise InputError(
+            f"Names '{names}': expected {count} different names, separated by commas, such as "
+            "'input, upscaled, third'."
+        )
+    return called
+
+
+def same_size(clips: list[Tensor]) -> list[Tensor]:
+    """IMAGEs as (1, 3, t, h, w) in [-1, 1], all enlarged (bicubic) to the largest size.
+
+    Raises InputError for what `video_frames` does not take, or other numbers of frames.
+    """
+    frames = [video_frames(clip) for clip in clips]
+    counts = [clip.shape[2] for clip in frames]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"The clips have {', '.join(map(str, counts))} frames: expected the same number. Cut "
+            "them to the same frames ('Get Image or Mask Range From Batch' or the video loader)."
+        )
+    h, w = max((clip.shape[-2:] for clip in frames), key=lambda size: size[0] * size[1])
+    return [clip if clip.shape[-2:] == (h, w) else _resized(clip, h, w) for clip in frames]
+
+
+def _resized(clip: Tensor, h: int, w: int) -> Tensor:
+    result = clip.new_empty(*clip.shape[:3], h, w)
+    for i in range(clip.shape[2]):
+        check_cancelled()
+        result[:, :, i] = F.interpolate(
+            clip[:, :, i], (h, w), mode="bicubic", align_corners=False, antialias=True
+        ).clamp(-1, 1)
+    return result
+
+
+def images(clip: Tensor) -> Tensor:
+    """(1, 3, t, h, w) in [-1, 1] as IMAGE (t, h, w, 3)."""
+    return rearrange(clip, "1 c t h w -> t h w c").add(1).div(2)
+
+
+def drawn_out(profile: Tensor) -> Tensor:
+    """A profile (3, t, w) in [-1, 1] as IMAGE (1, h, w, 3), its lines repeated to be seen."""
+    times = max(1, PROFILE_HEIGHT // profile.shape[1])
+    return images(profile[None, :, None]).repeat_interleave(times, dim=1)

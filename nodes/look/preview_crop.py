@@ -1,0 +1,317 @@
+"""A piece of the result before the run, and what the run will take."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.frames.color import ColorMode
+from ...uav_core.jobs import JobPlan, disk_needed
+from ...uav_core.longvideo import LongVideoParams
+from ...uav_core.longvideo.estimate import Estimate, Measured, clip_bytes, estimate
+from ...uav_core.longvideo.forecast import work_of
+from ...uav_core.models.vae import UPSCALE
+from ...uav_core.sampling import schedule
+from ...uav_core.sampling.noise import LATENT, LOW_RES
+from ...uav_core.sampling.propagation import PropagationParams
+from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
+from ...uav_core.video import CODECS, EncodeParams
+from ..base.inputs import video_frames
+from ..base.runtime import check_cancelled, load_models, progress_bar, show_status
+from ..base.schema import ADVANCED, OpticalFlow, schema, seed_input
+from ..base.settings import (
+    color_fix_input,
+    frames_per_group_input,
+    guidance_input,
+    lr_guidance_input,
+    noise_level_input,
+    overlap_input,
+    segment_length_input,
+    steps_input,
+    strength_input,
+)
+from ..loaders.load import flow_patcher
+from ..longvideo.upscale import run_params
+from ..model.vae import VideoVAE, check_vae
+from ..sampling.condition import Conditioning, condition
+from ..sampling.propagate import FlowPropagation, check_flow_model
+from ..sampling.sample import check_conditioning, check_model, sample_segments
+from .compare import images, same_size
+from .panels import side_by_side
+from .piece import Piece, read_piece
+
+FRAMES = 8
+CODEC = CODECS[EncodeParams.codec]
+"""That a clip is expected to be saved with."""
+
+
+class PreviewCrop(io.ComfyNode):
+    """A piece of a clip, upscaled as the whole will be."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def place(name: str, tooltip: str) -> Any:
+            return io.Int.Input(name, default=0, min=0, max=16384, tooltip=tooltip)
+
+        return schema(
+            "UpscaleAVideoPreviewCrop",
+            "Preview Crop (Upscale-A-Video)",
+            ("test render", "region preview", "how long will it take", "time estimate", "vram"),
+            description="Upscales a few frames, or a crop of them, with the settings of the run, "
+            "and estimates time and memory for the whole from how long they took.",
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
+                io.MultiType.Input(
+                    "clip",
+                    [io.Image, io.Video],
+                    tooltip="The clip to upscale: frames, or a VIDEO, of which only the piece is "
+                    "read.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="Encoded text, straight from 'CLIP Text Encode'.",
+                ),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
+                ),
+                OpticalFlow.Input(
+                    "flow_model",
+                    optional=True,
+                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+                ),
+                io.Int.Input(
+                    "first_frame",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    tooltip="Where the piece begins: a frame, counted from 0. Second times frame "
+                    "rate.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=FRAMES,
+                    min=1,
+                    max=1024,
+                    tooltip="Frames of the piece. A segment (8) at least shows how it moves.",
+                ),
+                place("x", "Left edge of the crop, in pixels of the input."),
+                place("y", "Upper edge of the crop, in pixels of the input."),
+                place("width", "Width of the crop, in pixels of the input; 0 to the right edge."),
+                place("height", "Height of the crop, in pixels of the input; 0 to the bottom."),
+                noise_level_input("As in 'Low-Res Conditioning'."),
+                steps_input("As in 'Segment Sampler'."),
+                guidance_input("As in 'Segment Sampler'."),
+                io.String.Input(
+                    "propagation_steps",
+                    default="24,26,28",
+                    tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
+                ),
+                color_fix_input("As in 'Temporal VAE Decode'."),
+                seed_input("Seed of all noise: the piece gets that of its place in the clip."),
+                strength_input(
+                    "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
+                ),
+                segment_length_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
+                overlap_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
+                frames_per_group_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
+                lr_guidance_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
+            ],
+            outputs=[
+                io.Image.Output(display_name="upscaled", tooltip="The piece, upscaled."),
+                io.Image.Output(
+                    display_name="bicubic",
+                    tooltip="The same piece enlarged without a model, to compare with.",
+                ),
+                io.String.Output(
+                    display_name="estimate", tooltip="Time, memory and disk for the whole clip."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        vae: Any,
+        clip: Any,
+        first_frame: int,
+        frames: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        noise_level: int,
+        steps: int,
+        guidance: float,
+        propagation_steps: str,
+        color_fix: ColorMode,
+        seed: int,
+        propagation_strength: float,
+        segment_length: int = SEGMENT_LENGTH,
+        overlap: int = OVERLAP,
+        frames_per_group: int = DECODE_GROUP,
+        lr_guidance: float = 1.0,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        flow_model: Any = None,
+    ) -> io.NodeOutput:
+        options = {
+            "segment_length": segment_length,
+            "overlap": overlap,
+            "propagation": PropagationParams(propagation_strength),
+            "frames_per_group": frames_per_group,
+            "lr_guidance": lr_guidance,
+        }
+        params = run_params(
+            options, noise_level, steps, guidance, propagation_steps, color_fix, seed
+        )
+        if flow_model is None:
+            flow_model = flow_patcher(BuiltinFlow())
+        texts = {"positive": positive, "negative": negative}
+        check_parts(model, vae, flow_model, texts)
+        part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
+        upscaled, measured = render(model, vae, flow_model, texts, part, piece, params)
+        plain, result = (images(c) for c in same_size([part, upscaled]))
+        whole = estimate_clip(model, vae, piece, params, measured, isinstance(clip, Tensor))
+        text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")
+        show_status(cls, text)
+        middle = slice(len(result) // 2, len(result) // 2 + 1)
+        shown = side_by_side([plain[middle], result[middle]], ["bicubic", "upscaled"])
+        on_node = ui.PreviewImage(shown).as_dict()
+        return io.NodeOutput(result, plain, text, ui={**on_node, "text": (text,)})
+
+
+def check_parts(
+    model: Any, vae: Any, flow_model: Any, texts: dict[str, Conditioning | None]
+) -> None:
+    """InputError for parts that do not fit each other, before anything is read or loaded."""
+    check_vae(vae)
+    check_flow_model(flow_model)
+    unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
+    for name, text in texts.items():
+        check_conditioning(name, condition(text, small, 0), unet)
+
+
+def render(
+    model: comfy.model_patcher.ModelPatcher,
+    vae: VideoVAE,
+    flow_model: Any,
+    texts: dict[str, Conditioning | None],
+    part: Tensor,
+    piece: Piece,
+    params: LongVideoParams,
+) -> tuple[Tensor, Measured]:
+    """The piece's frames ``part`` as the run would make them, and how long that took."""
+    frames = video_frames(part)
+    noise = piece.noise(params.seed, LOW_RES, 3).to(frames)
+    low_res = schedule.noise_low_res(frames, noise, params.noise_level)
+    latent = piece.noise(params.seed, LATENT, 4)
+    work = work_of(params, [len(part)], *piece.size)
+
+    propagation, flow = None, Laps()
+    if work.propagates:
+        propagation = FlowPropagation(
+            flow_model, frames, params.propagation_steps, params.propagation, params.flow_iterations
+        )
+        if work.pairs:
+            propagation.estimate()
+            flow.lap()
+
+    passes = Laps()
+    positive, negative = (
+        condition(texts[name], low_res, params.noise_level) for name in ("positive", "negative")
+    )
+    samples = sample_segments(
+        model,
+        positive,
+        negative,
+        torch.zeros_like(latent),
+        latent,
+        steps=params.steps,
+        guidance=params.guidance,
+        seed=params.seed,
+        segment_length=params.segment_length,
+        overlap=params.overlap,
+        propagation=propagation,
+        on_pass=passes.lap,
+    )
+    pass_seconds = passes.mean()
+
+    load_models([vae.patcher], vae.memory_required(max(work.groups), *piece.size))
+    groups, bar = Laps(), progress_bar(len(work.groups))
+
+    def progress(done: int, total: int) -> None:
+        groups.lap()
+        bar(done, total)
+
+    upscaled = vae.decode_video(
+        samples,
+        frames,
+        w=params.lr_guidance,
+        group=params.frames_per_group,
+        color=params.color,
+        progress=progress,
+    )
+    check_cancelled()
+    pair_seconds = flow.total() / work.pairs if work.pairs else 0.0
+    return upscaled, Measured(work, pass_seconds, groups.mean(), pair_seconds)
+
+
+class Laps:
+    """Times of what is repeated."""
+
+    def __init__(self) -> None:
+        self.times = [time.perf_counter()]
+
+    def lap(self) -> None:
+        """One more is done."""
+        self.times.append(time.perf_counter())
+
+    def mean(self) -> float:
+        """Seconds of one, until now; without the first, which loads and warms up, if it can."""
+        laps = len(self.times) - 1
+        first = 1 if laps > 1 else 0
+        return (time.perf_counter() - self.times[first]) / max(laps - first, 1)
+
+    def total(self) -> float:
+        """Seconds from the beginning to the last lap."""
+        return self.times[-1] - self.times[0]
+
+
+def estimate_clip(
+    model: comfy.model_patcher.ModelPatcher,
+    vae: VideoVAE,
+    piece: Piece,
+    params: LongVideoParams,
+    measured: Measured,
+    held_whole: bool,
+) -> Estimate:
+    """The whole clip of a piece: held whole by the nodes for clips, or by 'Upscale Long Video'."""
+    t, h, w = piece.frames, piece.h, piece.w
+    work = work_of(params, [t], h, w)
+    noise_shape = (work.halves, 4, max(work.segments), h, w)
+    each = CODEC.bits_per_pixel / 8 * UPSCALE**2 * h * w
+    held, disk = clip_bytes(t, h, w), round(each * t)
+    if not held_whole:
+        held = params.stream(t, h, w).state_bytes
+        plan = JobPlan(t, params.part_length, (range(t),))
+        disk = disk_needed(plan, each, state_bytes=held)
+    return estimate(
+        work,
+        measured,
+        pass_bytes=int(model.model.memory_required(noise_shape)) + model.model_size(),
+        group_bytes=vae.memory_required(max(work.groups), h, w) + vae.patcher.model_size(),
+        held_bytes=held,
+        disk_bytes=disk,
+    )

@@ -1,0 +1,184 @@
+"""The scenes of a clip at a glance, and its cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...uav_core.longvideo.source.span import frames_of_span
+from ...uav_core.metrics import scene_list, thumbnail
+from ...uav_core.video import VideoReader, frame_times, probe
+from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
+from ..base.inputs import checked_frames
+from ..base.runtime import check_cancelled, progress_bar
+from ..base.schema import ADVANCED, LOOK, schema
+from ..longvideo.video_file import video_file
+from .panels import filled, side_by_side, stacked
+
+LONGEST_ROW = 1600
+NARROWEST = 150
+MOST_SCENES = 200
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A clip to go through, and to pick frames from."""
+
+    count: int
+    all: Callable[[], Iterable[Tensor]]
+    """(3, h, w) in [-1, 1], one after the other."""
+    at: Callable[[int], Tensor]
+    seconds: Sequence[float] | None = None
+    """When each is shown, from 0; None where only ComfyUI's next node knows."""
+
+
+class SceneStrip(io.ComfyNode):
+    """VIDEO or frames -> the first frame of every scene, and the cuts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSceneStrip",
+            "Scene Strip (Upscale-A-Video)",
+            ("scene detection", "shot detection", "cuts", "contact sheet", "storyboard"),
+            category=LOOK,
+            description="Finds the cuts as 'Upscale Long Video' does and shows the first frame of "
+            "every scene, so that you can see whether they are right before the long run.",
+            is_output_node=True,
+            inputs=[
+                io.MultiType.Input(
+                    "clip",
+                    [io.Video, io.Image],
+                    tooltip="A VIDEO, read frame by frame, or frames.",
+                ),
+                io.Combo.Input(
+                    "cut_detection",
+                    options=list(METHODS),
+                    default="auto",
+                    tooltip="As in 'Long Video Options'. auto takes PySceneDetect if it is "
+                    "installed, else the pack's own method.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=120,
+                    min=32,
+                    max=1024,
+                    tooltip="Height of the pictures in the strip.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=SceneParams.threshold,
+                    min=1.1,
+                    max=50.0,
+                    step=0.1,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="How many times the change around it the change at a cut must be. "
+                    "Higher finds fewer. 'Upscale Long Video' uses 3: give it the cuts instead.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="strip", tooltip="The first frame of every scene, in rows."
+                ),
+                io.String.Output(
+                    display_name="cuts",
+                    tooltip="For 'cuts' of 'Long Video Options': first frames of scenes, '0' for "
+                    "none.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: Any,
+        cut_detection: Method,
+        height: int,
+        threshold: float = SceneParams.threshold,
+    ) -> io.NodeOutput:
+        params = SceneParams(cut_detection, threshold)
+        with frames_of(clip) as frames:
+            bar = progress_bar(frames.count)
+            cuts = find_cuts(counted(frames.all(), bar, frames.count), params)
+            scenes = plan_scenes(frames.count, cuts)[:MOST_SCENES]
+            pictures = [thumbnail(frames.at(scene.start), height) for scene in scenes]
+        labels = [label(i, scene, frames.seconds) for i, scene in enumerate(scenes, start=1)]
+        strip = in_rows(pictures, labels)
+        text = scene_list(cuts)
+        return io.NodeOutput(strip, text, ui={**ui.PreviewImage(strip).as_dict(), "text": (text,)})
+
+
+@contextmanager
+def frames_of(clip: Any) -> Iterator[Frames]:
+    """The frames of an IMAGE or a VIDEO; InputError for what is neither."""
+    if isinstance(clip, Tensor):
+        clip = checked_frames(clip)
+
+        def at(i: int) -> Tensor:
+            return clip[i].movedim(-1, 0) * 2 - 1
+
+        yield Frames(len(clip), lambda: (at(i) for i in range(len(clip))), at)
+        return
+    with video_file(clip) as (path, span):
+        times = frame_times(path, check_cancelled=check_cancelled)
+        info = probe(path)
+        base = info.time_base
+        meant = frames_of_span(span, times, base)
+
+        def every() -> Iterator[Tensor]:
+            with VideoReader(
+                path,
+                meant.start,
+                meant.stop,
+                times=times,
+                info=info,
+                check_cancelled=check_cancelled,
+            ) as reader:
+                yield from reader
+
+        def one(i: int) -> Tensor:
+            with VideoReader(path, meant[i], meant[i] + 1, times=times, info=info) as reader:
+                return next(iter(reader)).clone()
+
+        seconds = [float((times[i] - times[meant.start]) * base) for i in meant]
+        yield Frames(len(meant), every, one, seconds)
+
+
+def counted(
+    frames: Iterable[Tensor], progress: Callable[..., None], total: int
+) -> Iterator[Tensor]:
+    """The frames, with progress and cancel."""
+    for i, frame in enumerate(frames):
+        check_cancelled()
+        progress(i + 1, total)
+        yield frame
+
+
+def label(number: int, scene: range, seconds: Sequence[float] | None) -> str:
+    """ "2: frame 48, 0:02.0"."""
+    text = f"{number}: frame {scene.start}"
+    if seconds is None:
+        return text
+    at = seconds[scene.start]
+    return f"{text}, {int(at // 60)}:{at % 60:04.1f}"
+
+
+def in_rows(pictures: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
+    """Pictures (3, h, w) in [-1, 1] of one size with their labels above, as IMAGE."""
+    panels = [picture.add(1).div(2).movedim(0, -1)[None].cpu() for picture in pictures]
+    panels = [filled(panel, panel.shape[1], max(NARROWEST, panel.shape[2])) for panel in panels]
+    columns = min(len(panels), max(1, LONGEST_ROW // panels[0].shape[2]))
+    rows = []
+    for start in range(0, len(panels), columns):
+        row, names = panels[start : start + columns], [*labels[start : start + columns]]
+        missing = columns - len(row)
+        empty = filled(torch.zeros(1, 0, 0, 3), *panels[0].shape[1:3])
+        rows.append(side_by_side([*row, *[empty] * missing], [*names, *[" "] * missing]))
+    return stacked(rows)

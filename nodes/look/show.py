@@ -1,0 +1,224 @@
+"""Pictures to look at: motion, what two versions differ in, before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.flow.estimate import estimate_flows
+from ...uav_core.metrics import difference, divided, flow_picture, longest_motion, validity
+from ...uav_core.sampling.propagation import PropagationParams
+from ..base.inputs import video_frames
+from ..base.runtime import check_cancelled, load_models, progress_bar
+from ..base.schema import ADVANCED, LOOK, OpticalFlow, schema
+from ..loaders.load import flow_patcher
+from ..sampling.propagate import DEFAULT_ITERATIONS, check_flow_model, flow_memory
+from .compare import clip_names, images, same_size
+from .panels import side_by_side
+
+
+class ShowFlow(io.ComfyNode):
+    """Frames -> their motion in colours, and where it is trusted."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoShowFlow",
+            "Show Flow (Upscale-A-Video)",
+            ("optical flow", "motion vectors", "flow visualization", "validity mask"),
+            category=LOOK,
+            description="Shows the motion that propagation follows, and where it is trusted. Hue "
+            "is the direction, strength the distance, white is rest.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("frames", tooltip="The clip that is upscaled, two frames or more."),
+                OpticalFlow.Input(
+                    "flow_model",
+                    optional=True,
+                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+                ),
+                io.Float.Input(
+                    "relative_threshold",
+                    default=PropagationParams.relative_threshold,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=0.0001,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="As in 'Flow-Guided Propagation'.",
+                ),
+                io.Float.Input(
+                    "absolute_threshold",
+                    default=PropagationParams.absolute_threshold,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="As in 'Flow-Guided Propagation'.",
+                ),
+                io.Int.Input(
+                    "flow_iterations",
+                    default=DEFAULT_ITERATIONS,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="As in 'Flow-Guided Propagation'.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="picture",
+                    tooltip="Frame, motion to the next frame, and where it is trusted (white), for "
+                    "every frame but the last.",
+                ),
+                io.Image.Output(display_name="flow", tooltip="The motion alone."),
+                io.Mask.Output(
+                    display_name="trusted", tooltip="1 where propagation takes from the next frame."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames: Tensor,
+        relative_threshold: float = PropagationParams.relative_threshold,
+        absolute_threshold: float = PropagationParams.absolute_threshold,
+        flow_iterations: int = DEFAULT_ITERATIONS,
+        flow_model: Any = None,
+    ) -> io.NodeOutput:
+        clip = video_frames(frames)
+        if flow_model is None:
+            flow_model = flow_patcher(BuiltinFlow())
+        check_flow_model(flow_model)
+        pairs = clip.shape[2] - 1
+        if pairs == 0:
+            # One frame rests: white, and trusted everywhere.
+            clip, pairs = clip.repeat(1, 1, 2, 1, 1), 1
+        load_models([flow_model], flow_memory(flow_model, *clip.shape[-2:]))
+        forward, backward = estimate_flows(
+            flow_model.model,
+            clip,
+            flow_iterations,
+            progress=progress_bar(2 * pairs),
+            check_cancelled=check_cancelled,
+        )
+        params = PropagationParams(
+            relative_threshold=relative_threshold, absolute_threshold=absolute_threshold
+        )
+        trusted = validity(forward, backward, params).float()
+        longest = longest_motion(forward)
+        flow = images(flow_picture(forward, longest))
+        white = images(trusted.mul(2).sub(1).expand(-1, 3, -1, -1, -1))
+        share = float(trusted.mean())
+        picture = side_by_side(
+            [frames[:pairs], flow, white],
+            ["frame", f"motion, up to {longest:.1f} px", f"trusted: {share:.0%}"],
+        )
+        shown = ui.PreviewImage(middle(picture)).as_dict()
+        return io.NodeOutput(picture, flow, trusted[0, 0], ui=shown)
+
+
+class ShowDifference(io.ComfyNode):
+    """Two versions of a clip -> what they differ in."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoShowDifference",
+            "Show Difference (Upscale-A-Video)",
+            ("image difference", "propagation on off", "diff", "amplify difference"),
+            category=LOOK,
+            description="Shows what two versions of a clip differ in, brightened by a factor that "
+            "is written above: the same clip with propagation and without, for example.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("first", tooltip="One version."),
+                io.Image.Input(
+                    "second",
+                    tooltip="Another, with as many frames. The smaller one is enlarged (bicubic).",
+                ),
+                io.Float.Input(
+                    "factor",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="How much the difference is brightened; 0 chooses 1 to 100 so that "
+                    "next to nothing is cut off. Set it to compare several.",
+                ),
+                io.String.Input(
+                    "names", default="first, second", tooltip="Names of the two, with a comma."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="side by side", tooltip="Both versions and their difference."
+                ),
+                io.Image.Output(display_name="difference", tooltip="The difference alone."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, first: Tensor, second: Tensor, factor: float, names: str) -> io.NodeOutput:
+        called = clip_names(names, 2)
+        clips = same_size([first, second])
+        apart, chosen = difference(clips[0], clips[1], factor if factor > 0 else None)
+        pictures = [images(clip) for clip in (*clips, apart)]
+        label = f"difference x {chosen:g}"
+        panels = side_by_side(pictures, [*called, label])
+        shown = ui.PreviewImage(middle(panels)).as_dict()
+        return io.NodeOutput(panels, side_by_side(pictures[2:], [label]), ui=shown)
+
+
+class ShowBeforeAfter(io.ComfyNode):
+    """Two versions of a clip -> one picture of both, divided by a line."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoBeforeAfter",
+            "Show Before and After (Upscale-A-Video)",
+            ("split view", "wipe", "compare slider", "before after"),
+            category=LOOK,
+            description="The left of one clip and the right of another, with a line between: as a "
+            "video to save or a picture to share. To slide the line with the mouse, use ComfyUI's "
+            "own 'Compare Images', where it has it.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("before", tooltip="Shown at the left: the input, for example."),
+                io.Image.Input(
+                    "after",
+                    tooltip="Shown at the right, with as many frames. The smaller one is enlarged "
+                    "(bicubic).",
+                ),
+                io.Float.Input(
+                    "position",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where the line is: 0 left, 1 right.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The divided frames.")],
+        )
+
+    @classmethod
+    def execute(cls, before: Tensor, after: Tensor, position: float) -> io.NodeOutput:
+        clips = same_size([before, after])
+        line = max(2, clips[0].shape[-1] // 320)
+        picture = images(divided(*clips, position=position, line=line))
+        return io.NodeOutput(picture, ui=ui.PreviewImage(middle(picture)).as_dict())
+
+
+def middle(frames: Tensor) -> Tensor:
+    """The middle frame of an IMAGE, as one of a single frame."""
+    at = len(frames) // 2
+    return frames[at : at + 1]

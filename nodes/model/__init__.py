@@ -1,0 +1,1 @@
+"""The networks as ComfyUI manages them: MODEL, VAE, CLIP."""

@@ -1,0 +1,55 @@
+"""The latent of the U-Net as ComfyUI knows it, with what its live preview needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.latent_formats
+from torch import Tensor
+
+from ...uav_core.weights import included
+
+# Red, green and blue in [-1, 1] by latent channel, and what is added: the best linear guess of what
+# the included VAE decodes to. Made by scripts/pictures/fit_preview.py, which is to be run again
+# when the weights change (a test says so).
+INCLUDED_RGB = [
+    [0.404, 0.074, 0.030],
+    [0.120, 0.349, 0.154],
+    [0.000, 0.097, 0.326],
+    [-0.029, -0.022, -0.026],
+]
+INCLUDED_RGB_BIAS = [-0.013, -0.048, -0.180]
+
+
+def middle_frame(latent: Tensor) -> Tensor:
+    """The middle frame of a latent (b, c, t, h, w), as one of a single frame."""
+    if latent.ndim != 5:
+        return latent
+    middle = latent.shape[2] // 2
+    return latent[:, :, middle : middle + 1]
+
+
+class VideoLatent(comfy.latent_formats.SD_X4):
+    """The x4 upscaler's latent, with time. Previews show its middle frame."""
+
+    latent_dimensions = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_rgb_factors_reshape = middle_frame
+
+
+class IncludedLatent(VideoLatent):
+    """The same for the included weights, whose VAE paints with other colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_rgb_factors = INCLUDED_RGB
+        self.latent_rgb_factors_bias = INCLUDED_RGB_BIAS
+
+
+def latent_format(path: str | os.PathLike[str]) -> VideoLatent:
+    """The format that goes with the U-Net in ``path``."""
+    known = included.path_of(included.UNET)
+    return IncludedLatent() if Path(path).resolve() == known.resolve() else VideoLatent()

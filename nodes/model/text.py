@@ -1,0 +1,65 @@
+"""The text embeddings of a small U-Net as a CLIP that ComfyUI's own text nodes take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import comfy.model_management as mm
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ...uav_core.weights.text import QualityText, names_flaws
+
+# ComfyUI keeps tokens by tokenizer: CLIP-L's under "l", CLIP-H's under "h".
+TOKENIZER = "uav_quality"
+OTHER, FLAWED = 0, 1
+
+
+class QualityTokenizer:
+    """A text becomes one token: whether it names flaws of a picture."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        pass
+
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, **_: Any
+    ) -> dict[str, list[list[tuple[Any, ...]]]]:
+        token = FLAWED if names_flaws(text) else OTHER
+        return {TOKENIZER: [[(token, 1.0, 1) if return_word_ids else (token, 1.0)]]}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+
+class QualityEncoder(nn.Module):
+    """Looks the token up; the rest is what ComfyUI expects of a text encoder."""
+
+    dtypes = frozenset({torch.float32})
+    # A few kilobytes: newer ComfyUI need not stream them.
+    disable_offload = True
+
+    def __init__(
+        self, text: QualityText, dtype: Any = None, device: Any = None, model_options: Any = None
+    ) -> None:
+        super().__init__()
+        table = torch.stack((text.other, text.flawed))
+        self.register_buffer("table", table.to(device))
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Layers and projections, of which there are none."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing was set."""
+
+    def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
+        """(1, tokens, width), and no pooled output."""
+        ((token, *_),) = tokens[TOKENIZER][0]
+        return cast(Tensor, self.table)[token][None].to(mm.intermediate_device()), None
+
+
+def quality_clip(text: QualityText) -> comfy.sd.CLIP:
+    """A CLIP for 'CLIP Text Encode': LoRA, hooks and layer settings pass it without a trace."""
+    target = SimpleNamespace(params={"text": text}, clip=QualityEncoder, tokenizer=QualityTokenizer)
+    return comfy.sd.CLIP(cast(Any, target))

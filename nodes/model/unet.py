@@ -1,0 +1,214 @@
+"""The temporal U-Net as a first-class ComfyUI MODEL."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import comfy.conds
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.supported_models
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ...uav_core.errors import InputError
+from ...uav_core.models.attention import Attention
+from ...uav_core.models.unet import TemporalUNet, UNetParams
+from ...uav_core.sampling.pipeline import NULL_TEXT_KEY, check_null_text
+from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
+from ...uav_core.weights.included import TEXT
+from ..base.files import MARK
+from .latent import VideoLatent, latent_format
+from .patcher import give_weights, new_patcher
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+# Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
+LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
+
+
+class DiffusionModel(TemporalUNet):
+    """The core U-Net behind the calling convention of ComfyUI's diffusion models."""
+
+    def __init__(
+        self, params: UNetParams, dtype: Any = None, device: Any = None, operations: Any = None
+    ) -> None:
+        super().__init__(params, operations=operations, dtype=dtype, device=device)
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """``x`` (b, 7, t, h, w) is latent and noised low-resolution frames; ``y`` the level."""
+        options = transformer_options or {}
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._evaluate,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
+            ),
+        ).execute(x, timesteps, context, y, control, options, **kwargs)
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``nn.Module.to``, also for the layout that --force-channels-last asks for.
+
+        PyTorch's own gives that layout to weights of four axes, and fails at those of five.
+        """
+        if kwargs.get("memory_format") is torch.channels_last:
+            for parameter in self.parameters():
+                if layout := CHANNELS_LAST.get(parameter.ndim):
+                    parameter.data = parameter.data.contiguous(memory_format=layout)
+            kwargs.pop("memory_format")
+        return super().to(*args, **kwargs) if args or kwargs else self
+
+    def _evaluate(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor,
+        control: Any,
+        transformer_options: dict[str, Any],
+        **kwargs: Any,
+    ) -> Tensor:
+        attend = cast(
+            Attention,
+            functools.partial(optimized_attention, transformer_options=transformer_options),
+        )
+        channels = self.params.out_channels
+        return super().forward(
+            x[:, :channels], timesteps, x[:, channels:], context, y.flatten(), attend
+        )
+
+
+class ModelConfig(comfy.supported_models.SD_X4Upscaler):
+    """What ComfyUI needs to know to build and budget the model."""
+
+    # The parent's describe the image U-Net and would be passed to ours.
+    unet_extra_config = {}  # noqa: RUF012
+    latent_format = VideoLatent
+    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]  # noqa: RUF012
+    # Twice the 0.27 that the live tensors of a pass take (docs/benchmarks.md): kernels need
+    # workspace as well, and an allocator does not fit exactly.
+    memory_usage_factor = 0.55
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
+        return UpscaleAVideoModel(self, device=device)
+
+
+class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
+    """BaseModel of the temporal U-Net: v-prediction, conditioned on low-resolution frames."""
+
+    def __init__(self, model_config: ModelConfig, device: Any = None) -> None:
+        # Not SD_X4Upscaler's own: that would build the image U-Net. Its noise augmentor is not
+        # needed either, as the frames arrive noised.
+        comfy.model_base.BaseModel.__init__(
+            self,
+            model_config,
+            comfy.model_base.ModelType.V_PREDICTION,
+            device=device,
+            unet_model=cast(Any, DiffusionModel),
+        )
+        self.null_text_embedding: Tensor | None = None
+
+    @property
+    def params(self) -> UNetParams:
+        """Sizes of the network."""
+        return cast(DiffusionModel, self.diffusion_model).params
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Low-resolution frames, noise level and text of one conditioning."""
+        noise, device = kwargs["noise"], kwargs["device"]
+        low_res, level = kwargs.get(LOW_RES), kwargs.get(NOISE_LEVEL)
+        if low_res is None or level is None:
+            raise InputError(NOT_CONDITIONED)
+        if low_res.shape[2:] != noise.shape[2:]:
+            raise InputError(
+                f"The conditioning holds frames of (t, h, w) {tuple(low_res.shape[2:])}, the "
+                f"latent is {tuple(noise.shape[2:])}. Use the latent that 'Low-Res Conditioning' "
+                "gives together with the conditioning."
+            )
+        text = kwargs.get("cross_attn")
+        if kwargs.get(NULL_TEXT):
+            text = self.null_text(device)
+        elif text is not None:
+            self.check_text(text)
+        return {
+            "c_concat": comfy.conds.CONDNoiseShape(low_res.to(device)),
+            "y": comfy.conds.CONDRegular(torch.tensor([level], device=device)),
+            "c_crossattn": comfy.conds.CONDCrossAttn(text),
+        }
+
+    def check_text(self, text: Tensor, name: str = "text") -> None:
+        """InputError if an encoded text (called ``name``) was made for another U-Net."""
+        if text.shape[-1] != self.params.context_dim:
+            raise InputError(
+                f"The {name} is {text.shape[-1]} wide, this U-Net expects "
+                f"{self.params.context_dim}. Encode it with 'Load Text Encoder "
+                f"(Upscale-A-Video)', set to '{TEXT + MARK}' for the U-Net that is included, or "
+                "to the authors' text_encoder for theirs; not with another model's CLIP."
+            )
+
+    def null_text(self, device: Any) -> Tensor:
+        """(1, tokens, dim) of the empty text that came with the weights."""
+        if self.null_text_embedding is None:
+            raise InputError(
+                "The positive or negative text is left open, but this U-Net brings no embedding "
+                "of the empty text. Connect 'Load Text Encoder' and 'CLIP Text Encode' to "
+                "'Low-Res Conditioning'."
+            )
+        return self.null_text_embedding[None].to(device)
+
+
+NOT_CONDITIONED = (
+    "This model needs the low-resolution frames beside the text. Put 'Low-Res Conditioning' "
+    "between the text and the sampler, for positive and negative."
+)
+
+
+def load_unet(
+    path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """A ModelPatcher of the temporal U-Net in ``path``.
+
+    ``dtype`` of the weights; ComfyUI chooses for the device where it is left out.
+    ``disable_dynamic`` asks for a patcher without dynamic memory, as hooks need it.
+
+    Raises a CheckpointError that says what the file is, if it is not a whole temporal U-Net.
+    """
+    checkpoint = load_checkpoint(path, "unet")
+    weights = dict(checkpoint.state_dict)
+    null_text = weights.pop(NULL_TEXT_KEY, None)
+    params = UNetParams.from_state_dict(weights)
+    config = ModelConfig({"params": params})
+
+    load_device = mm.get_torch_device()
+    chosen: torch.dtype = dtype or mm.unet_dtype(
+        model_params=sum(w.numel() for w in weights.values()),
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=weights["conv_in.weight"].dtype,
+    )
+    cast = mm.unet_manual_cast(chosen, load_device, config.supported_inference_dtypes)
+    config.set_inference_dtype(chosen, cast)
+    # Of plain layers, as ComfyUI's may wait for their weights without names or shapes.
+    check_keys(TemporalUNet(params, device="meta"), weights, checkpoint.source)
+    model = config.get_model(weights)
+    model.latent_format = latent_format(path)
+    if null_text is not None:
+        model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()
+
+    patcher = new_patcher(model, load_device, mm.unet_offload_device(), disable_dynamic)
+    give_weights(patcher, model.diffusion_model, weights, chosen)
+    # Multi-GPU clones and hooks reload the weights through this.
+    patcher.cached_patcher_init = (load_unet, (path, dtype))
+    return patcher

@@ -1,0 +1,1 @@
+"""Nodes from conditioning to decoded frames, and what patches a MODEL."""

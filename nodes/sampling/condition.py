@@ -1,0 +1,93 @@
+"""Low-resolution conditioning: what the U-Net is told about the clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...uav_core.sampling import schedule
+from ...uav_core.sampling.noise import LOW_RES as LOW_RES_STREAM
+from ...uav_core.sampling.noise import frame_noise
+from ..base.inputs import video_frames
+from ..base.schema import schema, seed_input
+from ..base.settings import noise_level_input
+from ..model.unet import LOW_RES, NOISE_LEVEL, NULL_TEXT
+
+Conditioning = list[list[Any]]
+
+
+class LowResConditioning(io.ComfyNode):
+    """Frames, texts and noise level -> what the sampler is conditioned on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoConditioning",
+            "Low-Res Conditioning (Upscale-A-Video)",
+            ("low resolution conditioning", "noise level", "upscale conditioning"),
+            description="Ties the frames, with some noise on them, to the text, and makes the "
+            "empty latent to sample in.",
+            inputs=[
+                io.Image.Input("frames", tooltip="The clip to upscale, RGB, 16 px or more a side."),
+                noise_level_input(
+                    "How much noise hides the input from the model. Low keeps it "
+                    "faithful; high gives more room to invent detail and to repair damage."
+                ),
+                seed_input("Seed of the noise put on the frames."),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="What the clip shows, ending in 'best quality, extremely detailed'. "
+                    "May stay open if the U-Net brings its own empty text.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What to avoid, for example 'blur, worst quality'. May stay open if "
+                    "the U-Net brings its own empty text.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="Text and frames, for the sampler."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Negative text and the same frames."
+                ),
+                io.Latent.Output(display_name="latent", tooltip="Empty latent of the clip's size."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames: Tensor,
+        noise_level: int,
+        seed: int,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+    ) -> io.NodeOutput:
+        schedule.check_noise_level(noise_level)
+        clip = video_frames(frames)
+        t, h, w = clip.shape[2:]
+        # One noised copy serves both texts and all steps, as in training.
+        noise = frame_noise(seed, LOW_RES_STREAM, range(t), 3, h, w)
+        low_res = schedule.noise_low_res(clip, noise.to(clip), noise_level)
+        latent = torch.zeros((1, 4, t, h, w))
+        return io.NodeOutput(
+            condition(positive, low_res, noise_level),
+            condition(negative, low_res, noise_level),
+            {"samples": latent},
+        )
+
+
+def condition(text: Conditioning | None, low_res: Tensor, noise_level: int) -> Conditioning:
+    """``text`` (the empty text where left out) with the noised frames and their level."""
+    extra = {LOW_RES: low_res, NOISE_LEVEL: noise_level}
+    if text is None:
+        # The model puts its own embedding in; ComfyUI wants a tensor here meanwhile.
+        return [[torch.zeros((1, 1, 1)), {**extra, NULL_TEXT: True}]]
+    return [[embedding, {**options, **extra}] for embedding, options in text]

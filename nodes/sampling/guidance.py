@@ -1,0 +1,60 @@
+"""Guidance in a part of the run, by ComfyUI's own guider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
+from ..base.schema import ADVANCED
+
+
+def share_input(name: str, default: float, tooltip: str) -> Any:
+    """A share of the run; rarely used."""
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        round=0.001,
+        optional=True,
+        tooltip=tooltip,
+        **ADVANCED,
+    )
+
+
+class RangedGuider(comfy.samplers.CFGGuider):
+    """A CFGGuider that leaves the negative text out at some steps."""
+
+    guided, sigmas = WHOLE_RUN, None
+
+    def set_range(self, guided: GuidanceRange, sigmas: Tensor) -> None:
+        """``sigmas`` (steps + 1) are those that the sampler will run."""
+        self.guided, self.sigmas = guided, sigmas
+
+    def predict_noise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        whole, model_options = self.cfg, {} if model_options is None else model_options
+        if not self._is_guided(timestep):
+            self.cfg = 1.0
+        try:
+            return super().predict_noise(x, timestep, model_options, seed)
+        finally:
+            self.cfg = whole
+
+    def _is_guided(self, sigma: Tensor) -> bool:
+        if self.sigmas is None or self.guided.is_whole:
+            return True
+        # The last step that starts at this noise or more; rounding must not lose it.
+        begun = self.sigmas[:-1] >= 0.9999 * sigma.max().to(self.sigmas)
+        step = max(0, int(begun.sum()) - 1)
+        return self.guided.covers(step, len(self.sigmas) - 1)

@@ -1,0 +1,135 @@
+"""Settings of a run in one place: named choices, and the values that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...uav_core.sampling import presets
+from ..base.runtime import show_status
+from ..base.schema import schema
+from ..base.settings import guidance_input, noise_level_input, steps_input, strength_input
+
+# What the page's part of the node (web/js/settings.js) looks for in the definition.
+PRESETS = "uav_presets"
+
+
+def choice_input(name: str, options: list[str], tooltip: str, **extra: Any) -> Any:
+    """A choice, with ``extra`` in what the page is told about it."""
+    made = io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+    # An argument in later versions only; the attribute is in all.
+    made.extra_dict = {**made.extra_dict, **extra}
+    return made
+
+
+def named_input(name: str, known: dict[str, dict[str, Any]], tooltip: str) -> Any:
+    """A choice among the presets of all weights, or of none."""
+    options = [*next(iter(known.values())), presets.CUSTOM]
+    made = choice_input(name, options, tooltip)
+    made.default = presets.BALANCED
+    return made
+
+
+class Settings(io.ComfyNode):
+    """Presets, and values for the stages."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        start = presets.settings(presets.INCLUDED)
+        values = [
+            noise_level_input(
+                "For 'Low-Res Conditioning'. Low keeps close to the input; high gives more room to "
+                "invent and to repair."
+            ),
+            guidance_input(
+                "For 'Segment Sampler'. Higher is sharper and less calm; 1 ignores the negative "
+                "text and takes half the time."
+            ),
+            steps_input("For 'Segment Sampler'. Time grows with them."),
+            io.String.Input(
+                "propagation_steps",
+                tooltip="For 'steps' of 'Flow-Guided Propagation': '24,26,28', '80%-95%' or "
+                "'last 3'; empty means never.",
+            ),
+            strength_input(
+                "propagation_strength",
+                "For 'strength' of 'Flow-Guided Propagation'. More is steadier and softer.",
+            ),
+        ]
+        for value in values:
+            value.default = start[value.id]
+        return schema(
+            "UpscaleAVideoSettings",
+            "Settings (Upscale-A-Video)",
+            ("presets", "faithful balanced creative", "draft best quality", "upscale settings"),
+            description="The settings that matter, in one place: choose a look and a speed, and "
+            "the values below follow. Every value can be changed by hand; the values are what "
+            "counts.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                choice_input(
+                    "weights",
+                    list(presets.LOOKS),
+                    "The weights that the loaders are set to. Those for the included ones are "
+                    "measured; for the authors' only balanced is the reference's, and the rest is "
+                    "not measured.",
+                    **{PRESETS: {"custom": presets.CUSTOM, "table": presets.table()}},
+                ),
+                named_input(
+                    "look",
+                    presets.LOOKS,
+                    "Sets noise_level, guidance and propagation_strength. faithful stays closest "
+                    "to the input, creative adds the most detail. Turns to custom when you change "
+                    "one of them.",
+                ),
+                named_input(
+                    "speed",
+                    presets.SPEEDS,
+                    "Sets steps and propagation_steps. Turns to custom when you change one.",
+                ),
+                *values,
+            ],
+            outputs=[
+                kind.Output(display_name=value.id, tooltip=f"For {place}.")
+                for value, kind, place in zip(
+                    values,
+                    (io.Int, io.Float, io.Int, io.String, io.Float),
+                    (
+                        "'noise_level' of 'Low-Res Conditioning'",
+                        "'guidance' of 'Segment Sampler'",
+                        "'steps' of 'Segment Sampler'",
+                        "'steps' of 'Flow-Guided Propagation'",
+                        "'strength' of 'Flow-Guided Propagation'",
+                    ),
+                    strict=True,
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        weights: str,
+        look: str,
+        speed: str,
+        noise_level: int,
+        guidance: float,
+        steps: int,
+        propagation_steps: str,
+        propagation_strength: float,
+    ) -> io.NodeOutput:
+        values = {
+            "noise_level": noise_level,
+            "guidance": guidance,
+            "steps": steps,
+            "propagation_steps": propagation_steps,
+            "propagation_strength": propagation_strength,
+        }
+        others = presets.differences(weights, look, speed, values)
+        told = [f"{name} {values[name]} counts, not {named}" for name, named in others]
+        if told:
+            # Without the page nothing follows a choice, so that it may name other values.
+            chosen = f"Look {look}, speed {speed}, {weights} weights"
+            show_status(cls, f"{chosen}: {'; '.join(told)}.")
+        return io.NodeOutput(*values.values())

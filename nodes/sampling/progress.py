@@ -1,0 +1,59 @@
+"""What is seen of sampling while it runs: how far it is, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.model_patcher
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...uav_core.callbacks import ignore
+from ..base.runtime import progress_bar
+from ..model.latent import middle_frame
+
+
+class SegmentProgress:
+    """Progress per segment, each with a preview of its middle frame."""
+
+    def __init__(
+        self,
+        model: comfy.model_patcher.ModelPatcher,
+        steps: int,
+        segments: int,
+        guidance: float = 1.0,
+        on_pass: Callable[[], None] = ignore,
+    ) -> None:
+        """``on_pass`` is called when a segment has been predicted, at every step."""
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.total, self.segments, self.done = steps * segments, segments, 0
+        self.guidance, self.on_pass = guidance, on_pass
+        self.bar = progress_bar(self.total)
+
+    def segment(self, predicted: Sequence[Tensor]) -> None:
+        """One of several segments: its clean latents, (1, 4, n, h, w), positive and negative."""
+        self.done += 1
+        self.on_pass()
+        self.bar(self.done, self.total, self.preview(guided(predicted, self.guidance)))
+
+    def step(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        """A whole step. A clip of one segment runs without windows: the step is the segment."""
+        self.done = (step + 1) * self.segments
+        if self.segments == 1:
+            self.on_pass()
+            self.bar(self.done, self.total, self.preview(x0))
+
+    def preview(self, x0: Tensor) -> Any:
+        """What ComfyUI sends to the page, or None where previews are off."""
+        if self.previewer is None:
+            return None
+        return self.previewer.decode_latent_to_preview_image("JPEG", middle_frame(x0)[:1])
+
+
+def guided(predicted: Sequence[Tensor], guidance: float) -> Tensor:
+    """Classifier-free guidance of a positive and, where it counts, a negative prediction."""
+    if len(predicted) < 2 or guidance == 1:
+        return predicted[0]
+    return torch.lerp(predicted[1], predicted[0], guidance)

@@ -1,0 +1,172 @@
+"""Flow-guided propagation: what to do between sampling steps to keep the clip coherent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...uav_core.errors import InputError
+from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.flow.estimate import estimate_flows
+from ...uav_core.sampling.propagation import PropagationParams, parse_steps, propagate
+from ..base.inputs import check_same_clip, video_frames
+from ..base.runtime import check_cancelled, load_models, progress_bar
+from ..base.schema import ADVANCED, OpticalFlow, PropagationSocket, schema
+from ..base.settings import strength_input
+
+DEFAULT_ITERATIONS = 20
+# The built-in estimator holds about 100 tensors of one fp32 value a pixel at once.
+BUILTIN_BYTES_PER_PIXEL = 400
+
+
+@dataclass(eq=False)
+class FlowPropagation:
+    """A plan to propagate, and the flow it needs.
+
+    The flow is estimated when a sampler first asks for it, so that a wrong plan is refused before
+    any model runs; after that it is kept for further runs on the same frames.
+    """
+
+    flow_model: Any
+    frames: Tensor = field(repr=False)
+    """(1, 3, t, h, w) in [-1, 1]."""
+    steps_text: str
+    params: PropagationParams
+    iterations: int = DEFAULT_ITERATIONS
+    flows: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    """Forward and backward, (1, 2, t - 1, h, w) in pixels; None until estimated."""
+
+    def steps(self, run: int) -> tuple[int, ...]:
+        """The 0-based steps of a run of ``run`` steps; InputError if outside."""
+        return parse_steps(self.steps_text, run)
+
+    def check_clip(self, latent: Tensor) -> None:
+        check_same_clip("latent", tuple(latent.shape[2:]), tuple(self.frames.shape[2:]))
+
+    def estimate(self) -> tuple[Tensor, Tensor]:
+        """The flows, estimated on the first call with progress and cancel per pair of frames."""
+        if self.flows is None:
+            load_models([self.flow_model], flow_memory(self.flow_model, *self.frames.shape[-2:]))
+            pairs = max(2 * (self.frames.shape[2] - 1), 1)
+            forward, backward = estimate_flows(
+                self.flow_model.model,
+                self.frames,
+                self.iterations,
+                progress=progress_bar(pairs),
+                check_cancelled=check_cancelled,
+            )
+            self.flows = forward, backward
+        return self.flows
+
+    def apply(self, x0: Tensor) -> Tensor:
+        """Propagate a predicted clean latent (1, 4, t, h, w)."""
+        if x0.shape[2] == 1:
+            return x0
+        forward, backward = (flow.to(x0) for flow in self.estimate())
+        return propagate(x0, forward, backward, self.params)
+
+
+def check_flow_model(flow_model: Any) -> None:
+    """Raise InputError unless this OPTICAL_FLOW holds RAFT or the built-in estimator."""
+    model = getattr(flow_model, "model", None)
+    if not isinstance(model, BuiltinFlow) and not hasattr(model, "feature_encoder"):
+        raise InputError(
+            "The flow model is not a RAFT network, nor the built-in one: expected the output of "
+            "'Load Flow Model' or of ComfyUI's 'Load Optical Flow Model'."
+        )
+
+
+def flow_memory(flow_model: Any, h: int, w: int) -> int:
+    """Bytes that a flow model takes on frames of (h, w), above its weights."""
+    if isinstance(flow_model.model, BuiltinFlow):
+        return h * w * BUILTIN_BYTES_PER_PIXEL
+    # All-pairs correlation at 1/8 of the size with its pyramid (4/3), in fp32, twice while it is
+    # built; and the encoders' feature maps.
+    positions = max(h, 128) * max(w, 128) / 64
+    return int(2 * 4 / 3 * 4 * positions**2 + 2500 * positions * 64 / 8)
+
+
+class Propagation(io.ComfyNode):
+    """Flow model and frames -> a plan to propagate."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoPropagation",
+            "Flow-Guided Propagation (Upscale-A-Video)",
+            ("temporal consistency", "flicker", "deflicker", "optical flow propagation"),
+            description="Carries what the model predicts from frame to frame along the motion, "
+            "at some of the sampling steps, against flicker.",
+            inputs=[
+                OpticalFlow.Input(
+                    "flow_model",
+                    tooltip="From 'Load Flow Model', or ComfyUI's own 'Load Optical Flow Model'.",
+                ),
+                io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
+                io.String.Input(
+                    "steps",
+                    default="24,26,28",
+                    tooltip="Sampling steps (counted from 0) after which to propagate: '24,26,28', "
+                    "'20-24', '80%-95%' or 'last 3'. Few late steps work best; empty means never.",
+                ),
+                strength_input(
+                    "strength",
+                    "Share of the neighbouring frame where the motion is reliable. 0.5 is "
+                    "the paper's; more is steadier and softer.",
+                ),
+                io.Float.Input(
+                    "relative_threshold",
+                    default=0.001,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=0.0001,
+                    **ADVANCED,
+                    tooltip="Motion is reliable if going there and back errs by no more than this "
+                    "share of the squared motion, plus the absolute threshold.",
+                ),
+                io.Float.Input(
+                    "absolute_threshold",
+                    default=0.05,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    **ADVANCED,
+                    tooltip="Squared error, in squared low-resolution pixels, that is always "
+                    "tolerated. Larger accepts more motion and risks ghosts.",
+                ),
+                io.Int.Input(
+                    "flow_iterations",
+                    default=DEFAULT_ITERATIONS,
+                    min=1,
+                    max=64,
+                    **ADVANCED,
+                    tooltip="Refinements of the optical flow. Fewer is faster and less exact.",
+                ),
+            ],
+            outputs=[
+                PropagationSocket.Output(
+                    display_name="propagation", tooltip="For 'Segment Sampler' or 'Sampler'."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        flow_model: Any,
+        frames: Tensor,
+        steps: str,
+        strength: float,
+        relative_threshold: float,
+        absolute_threshold: float,
+        flow_iterations: int = DEFAULT_ITERATIONS,
+    ) -> io.NodeOutput:
+        parse_steps(steps)
+        check_flow_model(flow_model)
+        params = PropagationParams(strength, relative_threshold, absolute_threshold)
+        clip = video_frames(frames)
+        return io.NodeOutput(FlowPropagation(flow_model, clip, steps, params, flow_iterations))

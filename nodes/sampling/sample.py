@@ -1,0 +1,364 @@
+"""Segment sampler, whole and in parts: sigmas, sampler, segments on a MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_patcher
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...uav_core.callbacks import ignore
+from ...uav_core.errors import InputError
+from ...uav_core.sampling import schedule
+from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
+from ...uav_core.sampling.noise import LATENT, frame_noise
+from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
+from ...uav_core.values import check_finite
+from ..base.inputs import check_same_clip, video_latent
+from ..base.runtime import check_cancelled, show_status
+from ..base.schema import SAMPLING, PropagationSocket, schema, seed_input
+from ..base.settings import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    guidance_input,
+    overlap_input,
+    segment_length_input,
+    steps_input,
+)
+from ..base.summary import RunSummary
+from ..model.unet import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
+from .caches import full_step
+from .condition import Conditioning
+from .guidance import RangedGuider, share_input
+from .progress import SegmentProgress
+from .propagate import FlowPropagation
+from .segments import with_segments
+
+
+def ddim(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Any = None,
+    disable: bool | None = None,
+    propagation: FlowPropagation | None = None,
+) -> Tensor:
+    """DDIM with eta 0, propagating the predicted clean latent at the chosen steps.
+
+    A k-diffusion style sampler function. Unlike a post-CFG hook it leaves the noise estimate as
+    predicted: only the clean part of the next sample is propagated, as in the paper.
+    """
+    options = extra_args or {}
+    chosen = propagation.steps(len(sigmas) - 1) if propagation else ()
+    batch = x.new_ones([x.shape[0]])
+    for i in range(len(sigmas) - 1):
+        check_cancelled()
+        carry = propagation if i in chosen else None
+        if carry is not None:
+            full_step(options.get("model_options", {}))
+        denoised = model(x, sigmas[i] * batch, **options)
+        eps = (x - denoised) / sigmas[i]
+        if carry is not None:
+            denoised = carry.apply(denoised)
+        if callback is not None:
+            callback(
+                {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised}
+            )
+        x = denoised + eps * sigmas[i + 1]
+    return x
+
+
+class DDIMSampler(comfy.samplers.KSAMPLER):
+    """ComfyUI sampler around ``ddim`` that keeps the reference's scale at both ends."""
+
+    def __init__(self, propagation: FlowPropagation | None = None) -> None:
+        super().__init__(ddim, {"propagation": propagation})
+        self._starts_from_noise = True
+
+    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
+        # The reference starts from unit noise whatever the first step; ComfyUI would only do so
+        # at the model's last sigma, where these sigmas never start.
+        return self._starts_from_noise
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        run = DDIMSampler(self.extra_options["propagation"])
+        run._starts_from_noise = latent_image is None or not torch.any(latent_image)
+        samples = super(DDIMSampler, run).sample(
+            model_wrap,
+            sigmas,
+            extra_args,
+            callback,
+            noise,
+            latent_image,
+            denoise_mask,
+            disable_pbar,
+        )
+        last = sigmas[-1]
+        if 0 < last <= model_wrap.inner_model.model_sampling.sigma_min * 1.001:
+            # The schedule ends on its first entry, not on 0: back to unit variance there.
+            samples = samples / (1 + last**2).sqrt()
+        return samples
+
+
+def check_model(model: Any) -> UpscaleAVideoModel:
+    """The model inside a MODEL, if it is ours; InputError otherwise."""
+    inner = getattr(model, "model", None)
+    if not isinstance(inner, UpscaleAVideoModel):
+        raise InputError(
+            f"The model is a {type(inner).__name__}: expected the temporal U-Net from 'Load "
+            "Temporal U-Net (Upscale-A-Video)'."
+        )
+    return inner
+
+
+def check_conditioning(name: str, cond: Conditioning, model: UpscaleAVideoModel) -> None:
+    """InputError unless every entry carries low-resolution frames and a text that fits."""
+    if not cond:
+        raise InputError(f"The {name} conditioning is empty. {NOT_CONDITIONED}")
+    for text, options in cond:
+        if LOW_RES not in options:
+            raise InputError(NOT_CONDITIONED)
+        if options.get(NULL_TEXT):
+            model.null_text("cpu")
+        else:
+            model.check_text(text, f"{name} text")
+
+
+class SegmentSampler(io.ComfyNode):
+    """The whole sampler in one node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSegmentSampler",
+            "Segment Sampler (Upscale-A-Video)",
+            ("video ksampler", "upscale sampler", "context window sampler"),
+            description="Denoises the clip in overlapping segments, with the reference's DDIM "
+            "sampler. Every value is open in parts as well: sigmas, sampler, segments.",
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
+                io.Conditioning.Input("negative", tooltip="From 'Low-Res Conditioning'."),
+                io.Latent.Input("latent", tooltip="From 'Low-Res Conditioning'."),
+                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
+                guidance_input(
+                    "Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
+                    "negative text and takes half the time."
+                ),
+                seed_input("Seed of the noise the latent starts from, tied to each frame."),
+                segment_length_input(
+                    "Frames the model sees at once; 8 as trained. Shorter needs less memory."
+                ),
+                overlap_input(
+                    "Frames that neighbouring segments share, to hide the joint. Must be "
+                    "less than the segment length."
+                ),
+                PropagationSocket.Input(
+                    "propagation",
+                    optional=True,
+                    tooltip="From 'Flow-Guided Propagation'; leave open to do without.",
+                ),
+                share_input("guidance_start", 0.0, "Share of the run where guidance begins."),
+                share_input(
+                    "guidance_end",
+                    1.0,
+                    "Share of the run where guidance ends. Steps outside ignore the negative text "
+                    "and take half the time; 0 to 1 guides all.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="For 'Temporal VAE Decode'.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        latent: dict[str, Any],
+        steps: int,
+        guidance: float,
+        seed: int,
+        segment_length: int,
+        overlap: int,
+        propagation: FlowPropagation | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+    ) -> io.NodeOutput:
+        samples = video_latent(latent)
+        t, h, w = samples.shape[2:]
+        summary = RunSummary()
+        result = sample_segments(
+            model,
+            positive,
+            negative,
+            samples,
+            frame_noise(seed, LATENT, range(t), samples.shape[1], h, w),
+            steps=steps,
+            guidance=guidance,
+            guided=GuidanceRange(guidance_start, guidance_end),
+            seed=seed,
+            segment_length=segment_length,
+            overlap=overlap,
+            propagation=propagation,
+            noise_mask=latent.get("noise_mask"),
+        )
+        show_status(cls, summary.to_text("Sampled", t))
+        return io.NodeOutput({"samples": result})
+
+
+def sample_segments(
+    model: comfy.model_patcher.ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    samples: Tensor,
+    noise: Tensor,
+    *,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+    guided: GuidanceRange = WHOLE_RUN,
+    seed: int = 0,
+    segment_length: int = SEGMENT_LENGTH,
+    overlap: int = OVERLAP,
+    propagation: FlowPropagation | None = None,
+    noise_mask: Tensor | None = None,
+    on_pass: Callable[[], None] = ignore,
+) -> Tensor:
+    """Sample through ComfyUI's guider, sampler and context windows.
+
+    Args:
+        samples: (1, 4, t, h, w), zeros to start from noise alone.
+        noise: the same shape, standard normal.
+        on_pass: called when the model has seen a segment, at every step.
+        guided: the part of the run with guidance.
+
+    Returns:
+        The sampled latent, already divided by the latent scale.
+
+    Raises:
+        InputError: before any model is loaded, if the parts do not fit each other.
+        NumericalError: the model gave NaN or infinity.
+    """
+    unet, (t, h, w) = check_model(model), samples.shape[2:]
+    for name, cond in (("positive", positive), ("negative", negative)):
+        check_conditioning(name, cond, unet)
+        check_same_clip("latent", (t, h, w), tuple(cond[0][1][LOW_RES].shape[2:]))
+    sigmas = schedule.sigmas(steps)
+    segments = len(plan_segments(t, segment_length, overlap))
+    if propagation is not None:
+        propagation.check_clip(samples)
+        if propagation.steps(steps) and t > 1:
+            # Now, so that RAFT and the U-Net need not share the memory.
+            propagation.estimate()
+
+    report = SegmentProgress(model, steps, segments, guidance, on_pass)
+    guider = RangedGuider(with_segments(model, segment_length, overlap, report.segment))
+    guider.set_conds(positive, negative)
+    guider.set_cfg(guidance)
+    guider.set_range(guided, sigmas)
+    sampled = guider.sample(
+        noise,
+        samples,
+        DDIMSampler(propagation),
+        sigmas,
+        denoise_mask=noise_mask,
+        callback=report.step,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    check_finite(sampled, "latent", "The U-Net", dim=2)
+    return sampled
+
+
+class Sigmas(io.ComfyNode):
+    """The schedule, for SamplerCustomAdvanced."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSigmas",
+            "Sigmas (Upscale-A-Video)",
+            ("scheduler", "ddim schedule"),
+            category=SAMPLING,
+            description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
+            "ddim_uniform gives other time steps.",
+            inputs=[steps_input("Sampling steps.")],
+            outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],
+        )
+
+    @classmethod
+    def execute(cls, steps: int) -> io.NodeOutput:
+        return io.NodeOutput(schedule.sigmas(steps))
+
+
+class Sampler(io.ComfyNode):
+    """The sampler, for SamplerCustomAdvanced."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSampler",
+            "Sampler (Upscale-A-Video)",
+            ("ddim sampler", "propagation sampler"),
+            category=SAMPLING,
+            description="DDIM with flow-guided propagation, for 'SamplerCustomAdvanced'.",
+            inputs=[
+                PropagationSocket.Input(
+                    "propagation",
+                    optional=True,
+                    tooltip="From 'Flow-Guided Propagation'; its steps count from 0 in the "
+                    "sigmas the sampler is given.",
+                )
+            ],
+            outputs=[io.Sampler.Output(tooltip="For 'sampler' of 'SamplerCustomAdvanced'.")],
+        )
+
+    @classmethod
+    def execute(cls, propagation: FlowPropagation | None = None) -> io.NodeOutput:
+        if propagation is not None and propagation.steps_text.strip():
+            propagation.estimate()
+        return io.NodeOutput(DDIMSampler(propagation))
+
+
+class Segments(io.ComfyNode):
+    """Segments on a MODEL, for any sampler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoSegments",
+            "Segments on Model (Upscale-A-Video)",
+            ("context windows", "video segments"),
+            category=SAMPLING,
+            description="Makes any sampler run the model on overlapping segments of the clip.",
+            inputs=[
+                io.Model.Input("model", tooltip="The temporal U-Net."),
+                segment_length_input("Frames the model sees at once; 8 as trained."),
+                overlap_input("Frames that neighbouring segments share."),
+            ],
+            outputs=[io.Model.Output(tooltip="For any guider or sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: comfy.model_patcher.ModelPatcher, segment_length: int, overlap: int
+    ) -> io.NodeOutput:
+        check_model(model)
+        return io.NodeOutput(with_segments(model, segment_length, overlap))

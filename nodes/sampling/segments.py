@@ -1,0 +1,136 @@
+"""Segments of a clip as ComfyUI context windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.context_windows as cw
+import comfy.model_patcher
+from torch import Tensor
+
+from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, Segment, blend, plan_segments
+from ..base.runtime import check_cancelled
+from .caches import count_skipped, of_part
+
+TIME = 2
+
+# Called after a segment with its predicted clean latents, one a conditioning (positive first).
+OnSegment = Callable[[Sequence[Tensor]], None]
+
+
+class SegmentHandler(cw.IndexListContextHandler):
+    """Runs the model on one segment after the other and blends as the reference does.
+
+    ComfyUI's own fuse methods average all windows; the reference mixes each segment half and half
+    into what the earlier ones left.
+    """
+
+    def __init__(
+        self,
+        length: int = SEGMENT_LENGTH,
+        overlap: int = OVERLAP,
+        on_segment: OnSegment | None = None,
+    ) -> None:
+        super().__init__(
+            context_schedule=cw.ContextSchedule("upscale_a_video", self._index_lists),
+            fuse_method=cw.get_matching_fuse_method(cw.ContextFuseMethods.FLAT),
+            context_length=length,
+            context_overlap=overlap,
+            dim=TIME,
+        )
+        # Newer ComfyUI prepends the frame before each window by default; the segments must stay
+        # as they are. Set here because older constructors do not take it.
+        self.causal_window_fix = False
+        self.on_segment = on_segment
+
+    def plan(self, frames: int) -> tuple[Segment, ...]:
+        return plan_segments(frames, self.context_length, self.context_overlap)
+
+    def _index_lists(self, frames: int, *_: Any) -> list[list[int]]:
+        return [list(range(s.start, s.stop)) for s in self.plan(frames)]
+
+    def should_use_context(
+        self, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
+    ) -> bool:
+        return x_in.size(TIME) > self.context_length
+
+    def get_resized_cond(
+        self, cond_in: Any, x_in: Tensor, window: Any, device: Any = None
+    ) -> list[Any] | None:
+        """Conditionings for one window; its share of the frames included."""
+        resized = super().get_resized_cond(cond_in, x_in, window, device)
+        for cond in resized or ():
+            conds = cond["model_conds"]
+            frames = conds["c_concat"].cond
+            # 0.3.75 does not slice five-dimensional conditions.
+            if frames.size(TIME) == x_in.size(TIME):
+                part = window.get_tensor(frames, device, dim=TIME)
+                conds["c_concat"] = conds["c_concat"]._copy_with(part)
+        return resized
+
+    def evaluate_context_windows(
+        self,
+        calc_cond_batch: Callable[..., Any],
+        model: Any,
+        x_in: Tensor,
+        conds: Any,
+        timestep: Tensor,
+        enumerated_context_windows: list[tuple[int, Any]],
+        model_options: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        check_cancelled()
+        options = model_options["transformer_options"]
+        own = of_part(options, enumerated_context_windows[0][0])
+        results = super().evaluate_context_windows(
+            calc_cond_batch,
+            model,
+            x_in,
+            conds,
+            timestep,
+            enumerated_context_windows,
+            {**model_options, "transformer_options": own},
+            *args,
+            **kwargs,
+        )
+        count_skipped(options)
+        return results
+
+    def combine_context_window_results(
+        self,
+        x_in: Tensor,
+        sub_conds_out: list[Tensor],
+        sub_conds: Any,
+        window: Any,
+        window_idx: int,
+        total_windows: int,
+        timestep: Tensor,
+        conds_final: list[Tensor],
+        counts_final: list[Tensor],
+        biases_final: Any,
+    ) -> None:
+        plan = self.plan(x_in.size(TIME))
+        covered = plan[window_idx - 1].stop if window_idx else 0
+        for total, count, part in zip(conds_final, counts_final, sub_conds_out, strict=True):
+            blend(total, covered, plan[window_idx], part)
+            # ComfyUI divides by the counts at the end; ours is already an average.
+            count.fill_(1)
+        if self.on_segment is not None:
+            self.on_segment(sub_conds_out)
+
+
+def with_segments(
+    model: comfy.model_patcher.ModelPatcher,
+    length: int,
+    overlap: int,
+    on_segment: OnSegment | None = None,
+) -> comfy.model_patcher.ModelPatcher:
+    """A clone of ``model`` that samples in segments, budgeting memory for one at a time."""
+    plan_segments(length, length, overlap)
+    model = model.clone()
+    options: dict[str, Any] = model.model_options
+    options["context_handler"] = SegmentHandler(length, overlap, on_segment)
+    cw.create_prepare_sampling_wrapper(model)
+    return model

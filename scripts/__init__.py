@@ -1,0 +1,1 @@
+"""What makes, runs and shows the pack: environment, servers, workflows, pictures."""

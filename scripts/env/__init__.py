@@ -1,0 +1,1 @@
+"""The environment in which everything is run."""

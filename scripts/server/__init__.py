@@ -1,0 +1,1 @@
+"""A real ComfyUI, driven from outside."""

@@ -1,0 +1,1 @@
+"""The shipped workflows, from one description."""

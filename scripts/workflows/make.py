@@ -1,0 +1,153 @@
+"""Writes the shipped workflows, and their API twins for tests, from one description.
+
+The workflow is what a user opens; the twin is the same graph in the form that a server runs. A
+browser test lets ComfyUI's own frontend turn the one into the other and compares. The numbers are
+in `presets.py`.
+
+    python -m scripts.workflows.make
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.env.layout import ROOT, comfyui_path, default_version, environment_python
+from scripts.server.comfy_server import ComfyServer
+from scripts.workflows import blueprint, notes, variants
+from scripts.workflows.forms import Graph, Out, api, ui
+from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
+from scripts.workflows.stages import FLAWS, QUALITY, SAMPLE, Stages
+
+SUBGRAPHS = ROOT / "subgraphs"
+WORKFLOWS = ROOT / "workflows"
+TWINS = ROOT / "tests" / "server" / "api"
+
+# The settings that 'Upscale Long Video' takes itself; its options take the rest.
+LONG_TAKES = ("noise_level", "guidance", "steps", "propagation_steps")
+
+log = logging.getLogger("make_workflows")
+
+
+def upscale_video() -> Graph:
+    """LoadVideo to SaveVideo through the five stages, with the included weights."""
+    g = Stages()
+    frames, audio, fps = g.video(-20, 120)
+    g.settings(340, 120)
+    models = g.models(340, 590)
+    g.upscale(760, models, frames, fps, audio)
+    g.group("1  Your clip", (-40, 40, 340, 700), variants.SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), variants.SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), variants.LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), variants.TEXT)
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1050), variants.SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), variants.RESULT)
+    g.note((-40, 780), (340, 310), notes.START)
+    g.note((740, 740), (420, 350), notes.SETTINGS)
+    g.note((-40, 1130), (2040, 100), notes.authors())
+    return g
+
+
+def long_video() -> Graph:
+    """A file of any length into a file, streamed and resumed, with the included weights."""
+    g = Stages()
+    video = g.add("LoadVideo", (-20, 120), (300, 420), file=SAMPLE)
+    values = g.settings(-20, 680, width=300)
+    options = g.add(
+        "UpscaleAVideoLongVideoOptions",
+        (760, 120),
+        (360, 600),
+        codec="h264",
+        container=".mp4",
+        crf=-1,
+        pixel_format="auto",
+        cut_detection="auto",
+        cuts="",
+        tile=0,
+        tile_overlap=16,
+        propagation_strength=values["propagation_strength"],
+        segment_length=8,
+        overlap=2,
+        frames_per_group=INCLUDED["UpscaleAVideoVAEDecode"]["frames_per_group"],
+        lr_guidance=1.0,
+        part_length=48,
+    )
+    models = g.models(340, 120)
+    texts = [
+        g.put("CLIPTextEncode", (340, y), (360, 130), title=title, text=text, clip=models.clip)
+        for y, title, text in (
+            (660, "What the video shows (positive)", QUALITY),
+            (840, "What to avoid (negative)", FLAWS),
+        )
+    ]
+    g.add(
+        "UpscaleAVideoLongVideo",
+        (1180, 120),
+        (420, 760),
+        model=models.unet,
+        vae=models.vae,
+        video=Out(video, 0),
+        positive=texts[0],
+        negative=texts[1],
+        flow_model=models.flow,
+        options=Out(options, 0),
+        seed=0,
+        filename_prefix="video/upscaled",
+        **{**long_settings(INCLUDED), **{name: values[name] for name in LONG_TAKES}},
+    )
+    g.group("1  Your video", (-40, 40, 340, 540), variants.SOURCE)
+    g.group("2  Settings", (-40, 600, 340, 600), variants.SETTINGS)
+    g.group("3  Models and text", (320, 40, 400, 1160), variants.LOADERS)
+    g.group("4  Options", (740, 40, 400, 700), variants.TEXT)
+    g.group("5  Upscale", (1160, 40, 460, 1160), variants.SAMPLING)
+    g.note((740, 780), (400, 420), notes.LONG)
+    g.note((-40, 1240), (1660, 100), notes.authors())
+    return g
+
+
+def long_settings(preset: Preset) -> dict[str, Any]:
+    """The values of a preset, under the names of 'Upscale Long Video'."""
+    return {
+        **{name: preset[SETTINGS][name] for name in LONG_TAKES},
+        "color_fix": preset["UpscaleAVideoVAEDecode"]["color_fix"],
+    }
+
+
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    "upscale_video": upscale_video,
+    "long_video": long_video,
+    "single_image": variants.single_image,
+    "compare_settings": variants.compare_settings,
+    "old_footage": variants.old_footage,
+    "after_generator": variants.after_generator,
+    "low_vram": variants.low_vram,
+}
+
+
+def main() -> None:
+    """Ask a real ComfyUI for its node definitions, and write every workflow and twin."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with tempfile.TemporaryDirectory() as base:
+        python, comfyui = environment_python(), comfyui_path(default_version())
+        with ComfyServer(comfyui, python, Path(base), ROOT) as server:
+            info = server.object_info()
+    for name, make in GRAPHS.items():
+        graph = make()
+        for folder, form in ((WORKFLOWS, ui), (TWINS, api)):
+            write(folder / f"{name}.json", form(graph, info))
+    write(SUBGRAPHS / f"{blueprint.NAME}.json", blueprint.blueprint(info))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of JSON, in the one way that leaves no difference when nothing changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    log.info("%s", path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

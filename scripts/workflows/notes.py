@@ -1,0 +1,152 @@
+"""The notes in the shipped workflows, as Markdown."""
+
+from __future__ import annotations
+
+from scripts.workflows.presets import AUTHORS
+from scripts.workflows.presets import SETTINGS as SETTINGS_NODE
+
+CHOOSE = """\
+**Settings**: choose a *look* and a *speed*, and the values below them follow. Change a value by
+hand and its choice says *custom*; the values are what counts."""
+
+LONG = f"""\
+## Upscale a long video 4x
+
+The video goes from file to file; memory does not grow with its length. Sound, frame times and
+colours are kept.
+
+- **Scene cuts** are found first; nothing is carried over them. Give cuts by hand in the options
+  where the search errs.
+- **Every part of 48 frames is kept** as soon as it is done, in *output/upscale_a_video_jobs*. After
+  a crash or *Cancel*, queue the same again: it goes on. Other settings or another video start anew.
+- **Another size**, such as 1080p, is set in the options: *short side* or *exact size*.
+- **Out of memory** is answered by smaller groups and tiles; the report says so.
+- The finished file is in ComfyUI's output folder; the parts are removed then.
+
+{CHOOSE}
+
+Try a few seconds first: the node says how long the rest will take once the first part is done."""
+
+START = """\
+## Upscale a video 4x
+
+1. **Your clip**: choose a video. Start with a second or two: cost grows with frames and pixels.
+2. Press **Run**. Sound and frame rate are kept.
+
+The small models that come with the pack are chosen; nothing has to be downloaded."""
+
+SETTINGS = f"""\
+## What to change
+
+{CHOOSE}
+
+- **Text**: the included model reads only whether a text names flaws (*blur, worst quality*): leave
+  that in the negative one. The authors' reads everything: say what the clip shows, and keep *best
+  quality, extremely detailed* at the end.
+- **propagation_steps**: few late ones, against flicker. Empty for cuts and very fast motion.
+- **color_fix**: *none* is the reference; *adain* and *wavelet* keep the input's colours."""
+
+
+IMAGE = f"""\
+## Upscale an image 4x
+
+1. **Your image**: choose one. Start with 512 pixels a side or less; time and memory grow with the
+   pixels.
+2. Press **Run**. The result is in ComfyUI's output folder.
+
+{CHOOSE}
+
+- A single image has no motion: there is no propagation here, and *segment_length* and
+  *frames_per_group* change nothing.
+- Several images at once would be taken for the frames of one clip. Queue them one by one."""
+
+LOW_VRAM = """\
+## Upscale a video with little memory
+
+What saves memory here, in the order to give it up again if you have more:
+
+- **frames_per_group 1**: the decoder takes one frame at a time. 3 or 8 is steadier over time.
+- **tile 128** in *Temporal VAE Decode*: decodes squares of 128 input pixels. 0 takes whole frames.
+- **Tiles on Model**: the same for the U-Net. Bypass the node (Ctrl+B) for whole frames.
+- **weight_dtype fp8_e4m3fn**: half of fp16's memory for the weights, at a small loss.
+
+Still too much? Set *segment_length* to 4, or use the workflow *long_video*: there, memory does not
+grow with the length either."""
+
+FOOTAGE = """\
+## Old footage with a caption
+
+A language model looks at one frame and writes the prompt.
+
+- Get **qwen3.5_4b_bf16** (huggingface.co, *Comfy-Org/Qwen3.5*) into *models/text_encoders*. It is
+  not part of the pack. Needs a ComfyUI with *Generate Text*.
+- No such model? Delete group 4's nodes and write the prompt, or connect any captioner's text.
+- The **authors'** text encoder reads the caption. The included one reads only whether a text names
+  flaws, so the question forbids such words."""
+
+ASK = (
+    "Describe what this film frame shows in one sentence: the subject, the place, the light. "
+    "Do not mention the quality, the age or any damage of the film. Return only the sentence."
+)
+
+GENERATOR = """\
+## Generate a video and upscale it, in one queue
+
+Group 1 is ComfyUI's own template *Wan 2.1 Text to Video*; its frames (832x480) go straight on and
+come out at 3328x1920. Any other generator does as well: connect its frames in place of *VAE Decode*
+and set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
+
+- **Wan's three files** are not part of the pack. They are at huggingface.co, in
+  *Comfy-Org/Wan_2.1_ComfyUI_repackaged*: *wan2.1_t2v_1.3B_fp16* (diffusion_models),
+  *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders), *wan_2.1_vae* (vae).
+- **noise_level** low (20): the frames are clean already. Higher invents more.
+- Change the upscaler's settings and queue again: Wan does not run a second time while its seed is
+  fixed. Out of memory: see the workflow *low_vram*."""
+
+COMPARE = """\
+## Compare settings on a few frames
+
+Eight frames, four versions: **noise level** 20 and 80 from top to bottom, **guidance** 1 and 3 from
+left to right. Everything else is the same, the seed too.
+
+1. Choose a clip; *batch_index* in *The first eight frames* says where to begin.
+2. Change the values in the two *Low-Res Conditioning* and the four *Segment Samplers*, and the
+   names in *Compare Videos* with them.
+3. Press **Run**. The tables say how steady each version is; the video shows all four at once.
+
+The steps of propagation are the same for all four as well. With the authors' weights look around
+the numbers below.
+
+"""
+
+
+BLUEPRINT = """\
+## Upscale video 4x
+
+Frames in, frames four times as large out. What is not on the node outside is set here. Give the
+result to *Create Video* together with the clip's sound and frame rate.
+
+"""
+
+
+def authors(propagation: bool = True, settings: bool = True) -> str:
+    """The preset of the authors' weights, as Markdown; ``settings``: there is a node for it."""
+    names = [
+        f"*{value}*"
+        for inputs in AUTHORS.values()
+        for name, value in inputs.items()
+        if name.endswith("_name") and (propagation or name != "flow_name")
+    ]
+    values = AUTHORS[SETTINGS_NODE]
+    last = f", **propagation_steps** *{values['propagation_steps']}*" if propagation else ""
+    numbers = (
+        f"**noise_level** {values['noise_level']}, **guidance** {values['guidance']:g}, "
+        f"**steps** {values['steps']}{last}"
+    )
+    choose = f"In *Settings*, **weights** *{values['weights']}* sets {numbers}."
+    return (
+        "### With the authors' weights\n\n"
+        "Larger, slower, for non-commercial use only; the README says where they come from. Choose "
+        f"all {'four' if propagation else 'three'} files: {', '.join(names)}. "
+        + (choose if settings else f"Set {numbers}.")
+    )

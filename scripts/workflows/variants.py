@@ -1,0 +1,276 @@
+"""The shipped workflows besides the two plain ones: one image, a comparison, other sources."""
+
+from __future__ import annotations
+
+from scripts.workflows import notes
+from scripts.workflows.forms import Graph, Out
+from scripts.workflows.stages import QUALITY, Stages
+
+# The colours of the groups, by what is in them.
+SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
+SETTINGS = "#a55"
+WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+QWEN = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main/text_encoders"
+TILE = 128
+
+
+def single_image() -> Graph:
+    """One image through the same stages; there is no motion to follow."""
+    g = Stages()
+    image = g.put("LoadImage", (-20, 120), (300, 420), image="example.png")
+    g.settings(340, 120)
+    models = g.models(340, 590, flow=False)
+    texts = g.texts(760, 120, models.clip)
+    conditioning = g.conditioning(760, 500, image, texts)
+    latent = g.sampler(1200, 120, models.unet, conditioning)
+    images = g.decode(1620, 120, latent, models.vae, image)
+    g.put("SaveImage", (1620, 450), (360, 420), images=images, filename_prefix="upscaled")
+    g.group("1  Your image", (-40, 40, 340, 520), SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
+    g.group("5  Sampling", (1180, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1050), RESULT)
+    g.note((-40, 600), (340, 490), notes.IMAGE)
+    g.note((740, 740), (420, 350), notes.authors(propagation=False))
+    return g
+
+
+def low_vram() -> Graph:
+    """The plain workflow with everything that saves memory, at the price of time."""
+    g = Stages()
+    frames, audio, fps = g.video(-20, 120)
+    g.settings(340, 120)
+    models = g.models(340, 590, weight_dtype="fp8_e4m3fn")
+    tiled = g.put(
+        "UpscaleAVideoTiles", (340, 1120), (360, 110), model=models.unet, tile=TILE, overlap=16
+    )
+    g.upscale(760, models, frames, fps, audio, unet=tiled, frames_per_group=1, tile=TILE)
+    g.group("1  Your clip", (-40, 40, 340, 700), SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models, small and tiled", (320, 510, 400, 740), LOADERS)
+    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
+    g.group("5  Sampling along the motion", (1180, 40, 400, 1210), SAMPLING)
+    g.group("6  Decode and save", (1600, 40, 400, 1210), RESULT)
+    g.note((-40, 780), (340, 470), notes.LOW_VRAM)
+    g.note((740, 740), (420, 510), notes.CHOOSE + "\n\n" + notes.authors())
+    return g
+
+
+def old_footage() -> Graph:
+    """A caption by ComfyUI's own text generation goes into the prompt."""
+    g = Stages()
+    frames, audio, fps = g.video(-20, 120)
+    g.settings(340, 120)
+    models = g.models(340, 590)
+    writer = g.put(
+        "CLIPLoader",
+        (760, 120),
+        (380, 110),
+        title="Load the model that writes the caption",
+        clip_name="qwen3.5_4b_bf16.safetensors",
+        type="stable_diffusion",
+        device="default",
+        models=[f"{QWEN}/qwen3.5_4b_bf16.safetensors"],
+    )
+    frame = g.put(
+        "ImageFromBatch",
+        (760, 290),
+        (380, 90),
+        title="The frame to describe",
+        image=frames,
+        batch_index=0,
+        length=1,
+    )
+    caption = g.put(
+        "TextGenerate",
+        (760, 440),
+        (380, 320),
+        title="Write the caption",
+        clip=writer,
+        image=frame,
+        prompt=notes.ASK,
+        max_length=96,
+        sampling_mode="off",
+    )
+    text = g.put(
+        "StringConcatenate",
+        (760, 820),
+        (380, 200),
+        title="Caption and quality words",
+        string_a=caption,
+        string_b=QUALITY,
+        delimiter=", ",
+    )
+    g.put("PreviewAny", (1200, 750), (380, 270), title="The prompt", source=text)
+    g.upscale(1200, models, frames, fps, audio, text=text)
+    g.group("1  Your footage", (-40, 40, 340, 700), SOURCE)
+    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (320, 510, 400, 580), LOADERS)
+    g.group("4  Caption", (740, 40, 420, 1050), "#3a7a6a")
+    g.group("5  Text and low-res conditioning", (1180, 40, 420, 1050), TEXT)
+    g.group("6  Sampling along the motion", (1620, 40, 400, 1050), SAMPLING)
+    g.group("7  Decode and save", (2040, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (340, 310), notes.FOOTAGE)
+    g.note((-40, 1130), (2480, 140), notes.CHOOSE + "\n\n" + notes.authors())
+    return g
+
+
+def after_generator() -> Graph:
+    """ComfyUI's own text-to-video graph for Wan 2.1, and its frames upscaled in the same queue."""
+    g = Stages()
+    generated, prompt = _wan(g)
+    text = g.put(
+        "StringConcatenate",
+        (1620, 740),
+        (380, 200),
+        title="The same prompt and quality words",
+        string_a=prompt,
+        string_b=QUALITY,
+        delimiter=", ",
+    )
+    g.settings(1200, 120)
+    models = g.models(1200, 590)
+    g.upscale(1620, models, generated, 16.0, text=text)
+    g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 40, 1200, 700), SOURCE)
+    g.group("2  Settings", (1180, 40, 400, 450), SETTINGS)
+    g.group("3  Models", (1180, 510, 400, 580), LOADERS)
+    g.group("4  Text and low-res conditioning", (1600, 40, 420, 1050), TEXT)
+    g.group("5  Sampling along the motion", (2040, 40, 400, 1050), SAMPLING)
+    g.group("6  Decode and save", (2460, 40, 400, 1050), RESULT)
+    g.note((-40, 780), (700, 310), notes.GENERATOR)
+    g.note((680, 780), (480, 310), notes.CHOOSE + "\n\n" + notes.authors())
+    return g
+
+
+def _wan(g: Stages) -> tuple[Out, Out]:
+    """ComfyUI's template `text_to_video_wan`; the frames and the prompt."""
+    unet = g.put(
+        "UNETLoader",
+        (-20, 120),
+        (340, 90),
+        unet_name="wan2.1_t2v_1.3B_fp16.safetensors",
+        weight_dtype="default",
+        models=[f"{WAN}/diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors"],
+    )
+    clip = g.put(
+        "CLIPLoader",
+        (-20, 270),
+        (340, 110),
+        clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+        type="wan",
+        device="default",
+        models=[f"{WAN}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"],
+    )
+    vae = g.put(
+        "VAELoader",
+        (-20, 440),
+        (340, 70),
+        vae_name="wan_2.1_vae.safetensors",
+        models=[f"{WAN}/vae/wan_2.1_vae.safetensors"],
+    )
+    prompt = g.put(
+        "PrimitiveStringMultiline",
+        (-20, 570),
+        (340, 150),
+        title="What the video shows",
+        value="a fox moving quickly in a beautiful winter scenery nature trees mountains daytime "
+        "tracking camera",
+    )
+    positive = g.put("CLIPTextEncode", (370, 120), (350, 110), text=prompt, clip=clip)
+    negative = g.put(
+        "CLIPTextEncode",
+        (370, 290),
+        (350, 130),
+        title="What Wan should avoid",
+        text="blurred details, subtitles, static picture, overexposed, low quality, deformed",
+        clip=clip,
+    )
+    empty = g.put(
+        "EmptyHunyuanLatentVideo",
+        (370, 480),
+        (350, 140),
+        width=832,
+        height=480,
+        length=33,
+        batch_size=1,
+    )
+    shifted = g.put("ModelSamplingSD3", (770, 120), (370, 70), model=unet, shift=8.0)
+    latent = g.put(
+        "KSampler",
+        (770, 250),
+        (370, 290),
+        model=shifted,
+        positive=positive,
+        negative=negative,
+        latent_image=empty,
+        seed=0,
+        steps=30,
+        cfg=6.0,
+        sampler_name="uni_pc",
+        scheduler="simple",
+        denoise=1.0,
+    )
+    return g.put("VAEDecode", (770, 600), (370, 60), samples=latent, vae=vae), prompt
+
+
+def compare_settings() -> Graph:
+    """Two noise levels, each with two values of guidance, as one picture of four."""
+    g = Stages()
+    frames, _, fps = g.video(-20, 120)
+    piece = g.put(
+        "ImageFromBatch",
+        (-20, 780),
+        (300, 90),
+        title="The first eight frames",
+        image=frames,
+        batch_index=0,
+        length=8,
+    )
+    models = g.models(340, 120)
+    propagation = g.propagation(340, 660, models.flow, piece)
+    texts = g.texts(760, 120, models.clip)
+    rows = []
+    for row, level in enumerate((20, 80)):
+        y = 120 + 720 * row
+        conditioning = g.conditioning(760, 500 + 720 * row, piece, texts, noise_level=level)
+        clips = []
+        for column, guidance in enumerate((1.0, 3.0)):
+            latent = g.sampler(
+                1200 + 400 * column,
+                y,
+                models.unet,
+                conditioning,
+                propagation=propagation,
+                guidance=guidance,
+            )
+            clips.append(g.decode(2020, y + 330 * column, latent, models.vae, piece))
+        compared = g.put(
+            "UpscaleAVideoCompare",
+            (2440, y),
+            (400, 330),
+            first=clips[0],
+            second=clips[1],
+            names=f"noise {level} guidance 1, noise {level} guidance 3",
+        )
+        rows.append(compared)
+    grid = g.put(
+        "ImageStitch",
+        (2900, 120),
+        (360, 150),
+        title="One row under the other",
+        image1=rows[0],
+        image2=rows[1],
+        direction="down",
+        match_image_size=True,
+    )
+    g.save_video(2900, 330, grid, fps, prefix="video/compared")
+    g.group("1  Your clip", (-40, 40, 340, 860), SOURCE)
+    g.group("2  Models and motion", (320, 40, 400, 920), LOADERS)
+    g.group("3  Text and two noise levels", (740, 40, 420, 1400), TEXT)
+    g.group("4  Two values of guidance at each", (1180, 40, 800, 1400), SAMPLING)
+    g.group("5  Decode", (2000, 40, 400, 1400), RESULT)
+    g.group("6  Compare", (2420, 40, 440, 1400), "#3a7a6a")
+    g.group("7  All four", (2880, 40, 400, 900), RESULT)
+    g.note((-40, 1010), (760, 430), notes.COMPARE + notes.authors(settings=False))
+    return g

@@ -1,0 +1,244 @@
+import gc
+import json
+import logging
+import weakref
+
+import pytest
+import torch
+
+from uav_core.errors import InputError, UpscaleAVideoError
+from uav_core.longvideo.fallback import (
+    Ladder,
+    OutOfMemoryError,
+    Setting,
+    decode_ladder,
+    flow_ladder,
+    is_out_of_memory,
+    run_with_fallback,
+    sample_ladder,
+)
+
+CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+
+
+def no_memory() -> Exception:
+    return torch.OutOfMemoryError(CUDA)
+
+
+class Work:
+    """Runs out of memory with the first ``fits`` settings of a ladder."""
+
+    def __init__(self, ladder: Ladder, fits: int, error=no_memory):
+        self.ladder, self.fits, self.error = ladder, fits, error
+        self.tried: list[Setting] = []
+
+    def __call__(self, setting: Setting) -> Setting:
+        self.tried.append(setting)
+        if self.ladder.settings.index(setting) < self.fits:
+            raise self.error()
+        return setting
+
+
+class Counter:
+    count = 0
+
+    def one(self) -> None:
+        self.count += 1
+
+
+def ladder() -> Ladder:
+    return decode_ladder(8, 270, 480)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        no_memory(),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 99999999999999 bytes."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.00 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        OutOfMemoryError("at the end of a ladder"),
+    ],
+)  # fmt: skip
+def test_recognised(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")],
+)
+def test_not_recognised(error):
+    assert not is_out_of_memory(error)
+    assert is_out_of_memory(error, also=lambda e: e is error)
+
+
+def test_a_real_allocation_failure_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+def test_the_rungs():
+    assert [s.to_json() for s in decode_ladder(8, 270, 480).settings] == [
+        {"frames": 3},
+        {"frames": 2},
+        {"frames": 1},
+        *({"frames": 1, "tile": n, "overlap": 16} for n in (256, 192, 128, 64)),
+    ]
+    assert [s.to_json() for s in sample_ladder(8, 100, 192).settings] == [
+        {},
+        {"tile": 128, "overlap": 16},
+        {"tile": 64, "overlap": 16},
+    ]
+    assert [s.to_json() for s in flow_ladder(540, 960).settings] == [
+        {},
+        *({"longest_side": n} for n in (768, 512, 384, 256)),
+    ]
+    # Where a rung would change nothing there is none.
+    assert decode_ladder(1, 48, 64).settings == (Setting(frames=1),)
+
+
+@pytest.mark.parametrize("make", [ladder, lambda: sample_ladder(8, 270, 480),
+                                  lambda: flow_ladder(1080, 1920)])  # fmt: skip
+def test_every_rung(make, caplog):
+    for fits in range(len(make().settings)):
+        steps, released, rungs = [], Counter(), make()
+        work = Work(rungs, fits)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            result = run_with_fallback(work, rungs, released.one, steps.append)
+        assert result == rungs.settings[fits] == rungs.setting
+        assert work.tried == list(rungs.settings[: fits + 1])
+        assert released.count == len(steps) == len(rungs.report()) == fits
+        assert [s.before for s in steps] == work.tried[:-1]
+        assert [s.after for s in steps] == work.tried[1:]
+        assert [r.getMessage() for r in caplog.records] == rungs.report()
+        assert all("Tried to allocate 2.00 GiB" in line for line in rungs.report())
+
+
+def test_the_level_is_kept_for_the_rest_of_the_job():
+    rungs = ladder()
+    work = Work(rungs, 2)
+    for _ in range(3):
+        run_with_fallback(work, rungs)
+    assert [s.frames for s in work.tried] == [3, 2, 1, 1, 1]
+    assert len(rungs.report()) == 2
+    assert "frames of 480x270 with 3 frames at once" in rungs.report()[0]
+    assert "went on with 2 frames at once" in rungs.report()[0]
+
+
+def test_the_end_of_the_ladder_says_what_was_tried():
+    rungs, released = decode_ladder(2, 100, 100), Counter()
+    with pytest.raises(OutOfMemoryError) as caught:
+        run_with_fallback(Work(rungs, 99), rungs, released.one)
+    assert isinstance(caught.value, UpscaleAVideoError)
+    text = str(caught.value)
+    assert "decoding frames of 100x100" in text
+    assert "2 frames at once; 1 frame at once; 1 frame at once, tiles of 64x64 px" in text
+    assert "2.00 GiB" in text
+    assert caught.value.__context__ is None, "it would hold the failed try's tensors"
+    assert released.count == 3
+
+
+def test_tensors_of_a_failed_try_are_gone_before_memory_is_released():
+    held: list[weakref.ref] = []
+    gc.disable()
+    try:
+
+        def work(setting):
+            big = torch.ones(10)
+            held.append(weakref.ref(big))
+            if setting.frames == 3:
+                # The worst case: a frame that holds the error that holds the frame.
+                error = no_memory()
+                raise error
+            return "done"
+
+        def release():
+            assert [ref() for ref in held] == [None]
+
+        assert run_with_fallback(work, ladder(), release) == "done"
+    finally:
+        gc.enable()
+    assert len(held) == 2
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [Cancelled, KeyboardInterrupt, lambda: ValueError("x"), lambda: RuntimeError("shape")]
+)
+def test_cancel_and_other_errors_pass(error):
+    rungs, stopped = ladder(), error()
+
+    def raise_it():
+        return stopped
+
+    work = Work(rungs, 99, raise_it)
+    with pytest.raises(type(stopped)) as caught:
+        run_with_fallback(work, rungs, lambda: pytest.fail("released"))
+    assert caught.value is stopped
+    assert len(work.tried) == 1
+    assert rungs.report() == []
+
+
+def test_the_hosts_own_errors_count_if_it_says_so():
+    rungs = ladder()
+
+    def device_lost():
+        return RuntimeError("device error 2")
+
+    work = Work(rungs, 1, device_lost)
+    assert run_with_fallback(work, rungs, also=lambda e: "error 2" in str(e)).frames == 2
+
+
+def test_nested():
+    """A stage at its end makes the stage around it step down, and starts where it ended."""
+    outer, inner = sample_ladder(8, 100, 300), flow_ladder(300, 600)
+    tried = []
+
+    def inside(setting):
+        tried.append((outer.setting.tile, setting.longest_side))
+        if outer.setting.tile != 192:
+            raise no_memory()
+        return "done"
+
+    assert run_with_fallback(lambda _: run_with_fallback(inside, inner), outer) == "done"
+    assert tried == [(None, None), (None, 512), (None, 384), (None, 256), (256, 256), (192, 256)]
+    assert len(outer.report()) == 2
+    assert len(inner.report()) == 3
+    assert "smallest setting" in outer.report()[0]
+
+
+def test_settings_and_steps_survive_a_manifest():
+    rungs = ladder()
+    run_with_fallback(Work(rungs, 4), rungs)
+    data = json.loads(json.dumps([step.to_json() for step in rungs.steps]))
+    assert data[3] == {
+        "stage": "decoding frames of 480x270",
+        "before": {"frames": 1, "tile": 256, "overlap": 16},
+        "after": {"frames": 1, "tile": 192, "overlap": 16},
+        "reason": CUDA,
+    }
+    later = ladder()
+    later.resume(Setting.from_json(data[3]["after"]))
+    assert run_with_fallback(lambda setting: setting, later) == rungs.setting
+    with pytest.raises(InputError, match="began with"):
+        later.resume(Setting(frames=7))
+
+
+@pytest.mark.parametrize("data", [{"frame": 1}, {"tile": 1.5}, {"tile": True}, {"tile": -1}])
+def test_unknown_settings_are_named(data):
+    with pytest.raises(InputError, match="not known"):
+        Setting.from_json(data)
+
+
+def test_an_empty_ladder_is_refused():
+    with pytest.raises(InputError, match="at least one"):
+        Ladder("nothing", [])

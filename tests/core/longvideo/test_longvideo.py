@@ -1,0 +1,573 @@
+"""Whole jobs on real files, with the tiny networks of the golden data."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tiny
+import torch
+from generated import det
+
+from uav_core.errors import InputError
+from uav_core.flow.builtin import BuiltinFlow
+from uav_core.flow.estimate import estimate_flows
+from uav_core.frames.color import color_fix
+from uav_core.jobs import DiskFullError
+from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
+from uav_core.longvideo import run as long_run
+from uav_core.longvideo.fallback import OutOfMemoryError, Setting
+from uav_core.sampling.guidance import GuidanceRange
+from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise
+from uav_core.sampling.pipeline import decode, sample
+from uav_core.video import EncodeError, EncodeParams, InputChangedError, VideoReader, frame_times
+from uav_core.video.scenes import SceneParams
+from uav_core.video.writing.sound import usual_layout
+
+W, H = 24, 16
+CUT, FRAMES = 11, 21
+LOSSLESS = EncodeParams("ffv1", ".mkv")
+PARAMS = LongVideoParams(
+    steps=2,
+    guidance=3.0,
+    noise_level=60,
+    seed=3,
+    propagation_steps="last 1",
+    flow_iterations=2,
+    cuts=str(CUT),
+    part_length=5,
+    scenes=SceneParams(shortest=2),
+)
+
+
+def picture(name: str, t: int, brightness: float = 0.3) -> torch.Tensor:
+    """(t, H, W, 3) uint8: a soft texture that moves."""
+    wide = det(name, (1, 3, 6, 9)).mul(0.2).add(brightness)
+    wide = torch.nn.functional.interpolate(wide, (H, W + t), mode="bicubic")[0].clamp(0, 1)
+    frames = torch.stack([wide[:, :, i : i + W] for i in range(t)])
+    return (frames.permute(0, 2, 3, 1) * 255).round().byte()
+
+
+def write(path: Path, pixels: torch.Tensor, pixel_format: str = "bgr0") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = W, H, pixel_format
+        for frame in pixels:
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    one, two = picture("one", CUT), picture("two", FRAMES - CUT, 0.7)
+    return {
+        "both": write(folder / "both.mkv", torch.cat((one, two))),
+        "one": write(folder / "one.mkv", one),
+        "two": write(folder / "two.mkv", two),
+    }
+
+
+class Engine(CoreEngine):
+    """The core's engine; ``trouble(stage, setting)`` is asked before every piece of work."""
+
+    def __init__(
+        self,
+        params: LongVideoParams = PARAMS,
+        trouble=lambda stage, setting: None,
+        unet: str = "00" * 8,
+    ):
+        super().__init__(
+            tiny.unet(),
+            tiny.vae("vae_video"),
+            tiny.context(),
+            BuiltinFlow(),
+            steps=params.steps,
+            guidance=params.guidance,
+            guided=params.guided,
+            noise_level=params.noise_level,
+            flow_iterations=params.flow_iterations,
+            color=params.color,
+            hashes={"unet": unet, "vae": "11" * 8},
+        )
+        self.trouble = trouble
+
+    def predict(self, latent, step, low_res, setting):
+        self.trouble("sample", setting)
+        return super().predict(latent, step, low_res, setting)
+
+    def flow(self, earlier, later, setting):
+        self.trouble("flow", setting)
+        return super().flow(earlier, later, setting)
+
+    def decode(self, latents, frames, setting):
+        self.trouble("decode", setting)
+        return super().decode(latents, frames, setting)
+
+
+def run(source, folder, params=PARAMS, encode=LOSSLESS, trouble=None, unet="00" * 8, **options):
+    engine = Engine(params, trouble, unet) if trouble else Engine(params, unet=unet)
+    return LongVideo(source, folder, engine, params, encode, **options).run()
+
+
+def pixels(path: str | Path) -> torch.Tensor:
+    """(t, 3, h, w) in [-1, 1]."""
+    return torch.stack(list(VideoReader(path)))
+
+
+def expected(path: Path, params: LongVideoParams = PARAMS) -> torch.Tensor:
+    """The scene in ``path`` upscaled at once, by the core's plain pipeline."""
+    frames = pixels(path).transpose(0, 1)[None]
+    t = frames.shape[2]
+    latents = sample(
+        tiny.unet(),
+        frames,
+        tiny.context(),
+        steps=PARAMS.steps,
+        guidance=PARAMS.guidance,
+        guided=params.guided,
+        noise_level=PARAMS.noise_level,
+        noise=frame_noise(PARAMS.seed, LATENT, range(t), 4, H, W),
+        low_res_noise=frame_noise(PARAMS.seed, LOW_RES, range(t), 3, H, W),
+        flows=estimate_flows(BuiltinFlow(), frames, PARAMS.flow_iterations),
+        propagation_steps=(1,),
+    )
+    result = decode(tiny.vae("vae_video"), latents, frames)
+    return color_fix(result, frames, PARAMS.color)[0].transpose(0, 1)
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory) -> Path:
+    """The result of an undisturbed run."""
+    return Path(run(clips["both"], tmp_path_factory.mktemp("whole")).output)
+
+
+def test_a_scene_is_what_the_pipeline_makes_of_it(clips, whole):
+    got = pixels(whole)
+    assert got.shape == (FRAMES, 3, 4 * H, 4 * W)
+    wanted = torch.cat((expected(clips["one"]), expected(clips["two"])))
+    assert (got - wanted).abs().max() <= 1.01 / 255  # half a level either way, of [-1, 1]
+
+
+def test_guidance_in_a_part_of_the_run(clips, whole, tmp_path):
+    params = replace(PARAMS, cuts="0", guided=GuidanceRange(0.5, 1))
+    got = pixels(run(clips["one"], tmp_path, params).output)
+    assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
+    assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_scenes_are_what_they_are_alone(clips, whole, tmp_path, name):
+    alone = run(clips[name], tmp_path, LongVideoParams(**{**vars(PARAMS), "cuts": "0"}))
+    part = slice(0, CUT) if name == "one" else slice(CUT, None)
+    assert torch.equal(pixels(alone.output), pixels(whole)[part])
+
+
+def test_times_are_the_sources(clips, whole):
+    assert frame_times(whole) == frame_times(clips["both"])
+
+
+def test_a_span_is_what_its_frames_are_alone(clips, whole, tmp_path):
+    """The second scene, cut out by time: frames, times and cuts count from its first frame."""
+    report = run(clips["both"], tmp_path, replace(PARAMS, cuts="0"), span=Span(CUT / 10, 0))
+    alone = run(clips["two"], tmp_path / "alone", replace(PARAMS, cuts="0"))
+    assert report.frames == FRAMES - CUT and report.scenes == 1
+    assert torch.equal(pixels(report.output), pixels(alone.output))
+    assert frame_times(Path(report.output)) == frame_times(Path(alone.output))
+    with pytest.raises(InputError, match="no frame"):
+        run(clips["both"], tmp_path, span=Span(60.0))
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "wanted"),
+    [
+        (0, 0, range(0, 5)),
+        (0.1, 0, range(1, 5)),
+        (0.15, 0.2, range(2, 4)),
+        (0, 0.3, range(0, 3)),
+        (0.4, 9, range(4, 5)),
+    ],
+)
+def test_a_span_chooses_frames_by_time(start, duration, wanted):
+    assert Span(start, duration).of([0, 100, 200, 300, 400], Fraction(1, 1000)) == wanted
+
+
+def test_cuts_are_found(clips, whole, tmp_path):
+    found = LongVideoParams(**{**vars(PARAMS), "cuts": ""})
+    report = run(clips["both"], tmp_path, found)
+    assert report.scenes == 2
+    assert report.cuts_text() == f"2 scenes, cut at frame {CUT} (0:01.1)"
+    assert torch.equal(pixels(report.output), pixels(whole))
+
+
+def test_the_same_job_again_does_nothing(clips, tmp_path):
+    first = run(clips["both"], tmp_path)
+    before = Path(first.output).stat().st_mtime_ns
+
+    def never(stage: str, setting: Setting) -> None:
+        raise AssertionError(f"{stage} ran again")
+
+    again = run(clips["both"], tmp_path, trouble=never)
+    assert again.output == first.output and again.frames_before == FRAMES
+    assert Path(again.output).stat().st_mtime_ns == before
+
+
+def test_other_settings_are_another_job(clips, whole, tmp_path):
+    run(clips["both"], tmp_path)
+    other = LongVideoParams(**{**vars(PARAMS), "seed": 4})
+    report = run(clips["both"], tmp_path, other)
+    assert report.frames_before == 0
+    assert not torch.equal(pixels(report.output), pixels(whole))
+
+
+class Stop(Exception):
+    """Cancelled, or crashed."""
+
+
+def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
+    """A new version of a weight file meets a job half done, and later one that is finished."""
+
+    def stop_late(stage: str, setting: Setting) -> None:
+        if any(tmp_path.glob("jobs/*/part_000000.mkv")):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], tmp_path, trouble=stop_late)
+    (old,) = (tmp_path / "jobs").glob("*")
+    before = {path.name: path.read_bytes() for path in old.iterdir() if "lock" not in path.name}
+    assert "part_000000.mkv" in before
+
+    said: list[str] = []
+    other = run(clips["both"], tmp_path, unet="22" * 8, status=said.append)
+    assert other.frames_before == 0 and other.frames_made == FRAMES
+    (note,) = (n for n in other.notes if "The weights have changed (unet)" in n)
+    assert note in said and note in other.to_text()
+    assert f"job {old.name[:8]} made 5 of {FRAMES} frames" in note and str(old) in note
+    assert {path.name: path.read_bytes() for path in old.iterdir() if path.name in before} == before
+
+    # With the old weights it goes on, and says of the other that its video stays.
+    again = run(clips["both"], tmp_path)
+    assert again.frames_before == 5
+    assert Path(again.output).read_bytes() == whole.read_bytes()
+    (note,) = (n for n in again.notes if "The weights have changed" in n)
+    assert f"Its video {Path(other.output).name} stays" in note and Path(other.output).exists()
+    # Another wish is no change of weights.
+    assert not run(clips["both"], tmp_path, replace(PARAMS, seed=4)).notes
+
+
+def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path):
+    """Stopped before every unit of work in turn, and gone on from there."""
+    wanted, chance, stops = whole.read_bytes(), random.Random(1), 0
+    while True:
+        left = chance.randrange(12, 24)
+
+        def trouble(stage: str, setting: Setting) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Stop(stage)
+
+        try:
+            report = run(clips["both"], tmp_path, trouble=trouble)
+        except Stop:
+            stops += 1
+            assert stops < 40, "it gets nowhere"
+            continue
+        break
+    assert stops > 1
+    assert Path(report.output).read_bytes() == wanted
+
+
+def test_cancelled_between_frames_it_keeps_what_is_finished(clips, whole, tmp_path):
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 100:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], tmp_path, check_cancelled=check)
+    report = run(clips["both"], tmp_path)
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+def interrupted(clips, folder: Path, part: int) -> Path:
+    """A job stopped in the middle of a part; its folder."""
+    status: list[str] = []
+
+    def trouble(stage: str, setting: Setting) -> None:
+        if status and status[-1].startswith(f"part {part + 1} ") and stage == "decode":
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(clips["both"], folder, trouble=trouble, status=status.append)
+    (job,) = (path for path in (folder / "jobs").iterdir() if path.is_dir())
+    return job
+
+
+@pytest.mark.parametrize("damage", [b"", b"damage", None])
+def test_a_damaged_part_is_made_anew(clips, whole, tmp_path, damage):
+    job = interrupted(clips, tmp_path, 3)
+    parts = sorted(job.glob("part_*.mkv"))
+    assert len(parts) == 3
+    if damage is None:
+        parts[0].unlink()
+    else:
+        parts[1].write_bytes(damage)
+    report = run(clips["both"], tmp_path)
+    assert report.frames_before == CUT - 5
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+def test_a_damaged_state_only_costs_time(clips, whole, tmp_path):
+    job = interrupted(clips, tmp_path, 1)
+    states = [p for p in job.iterdir() if p.suffix not in (".mkv", ".json", ".bak", ".lock")]
+    states = [p for p in states if p.is_file() and "state" in p.name]
+    assert states
+    for path in states:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    report = run(clips["both"], tmp_path)
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["sample", "flow", "decode"])
+def test_memory_running_out_steps_down(tmp_path, stage):
+    large = det("large", (1, 3, 9, 30)).mul(0.3).add(0.5)
+    large = torch.nn.functional.interpolate(large, (72, 264), mode="bicubic")[0].clamp(0, 1)
+    frames = (large.permute(1, 2, 0)[None].expand(3, -1, -1, -1) * 255).byte()
+    path = tmp_path / "large.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 264, 72, "bgr0"
+        for frame in frames:
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    params = LongVideoParams(**{**vars(PARAMS), "cuts": "0", "steps": 1})
+    settings = []
+
+    def trouble(at: str, setting: Setting) -> None:
+        if at == stage:
+            settings.append(setting)
+            if len(settings) <= 2 and setting == settings[0]:
+                raise torch.OutOfMemoryError("out of memory")
+
+    report = run(path, tmp_path, params, trouble=trouble)
+    assert report.frames == 3 and len(report.notes) == 1
+    assert "Memory ran out" in report.notes[0]
+    assert len(set(settings)) == 2
+    assert pixels(report.output).shape == (3, 3, 288, 1056)
+
+
+def test_memory_too_small_for_anything_is_said(clips, tmp_path):
+    def trouble(stage: str, setting: Setting) -> None:
+        if stage == "decode":
+            raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match="decoding"):
+        run(clips["both"], tmp_path, trouble=trouble)
+
+
+def test_an_input_replaced_during_the_run_is_noticed(clips, tmp_path):
+    path = tmp_path / "input.mkv"
+    path.write_bytes(clips["both"].read_bytes())
+    replaced = False
+
+    def trouble(stage: str, setting: Setting) -> None:
+        nonlocal replaced
+        if stage == "decode" and not replaced:
+            path.write_bytes(clips["both"].read_bytes() + b"more")
+            replaced = True
+
+    with pytest.raises(InputChangedError):
+        run(path, tmp_path, trouble=trouble)
+
+
+def test_what_it_will_take_is_told_early(clips, tmp_path):
+    told, parts = [], []
+    run(clips["both"], tmp_path, status=told.append)
+    parts = [i for i, text in enumerate(told) if text.startswith("part ")]
+    early = [i for i, text in enumerate(told) if "Decoding is not timed yet" in text]
+    whole = [i for i, text in enumerate(told) if text.startswith(f"Estimate for all {FRAMES} ")]
+    assert len(early) == 1 and len(whole) == 2 and set(early) <= set(whole)
+    # Before the first part is finished.
+    assert max(whole) < parts[1]
+    assert any("disk are needed" in text for text in told[: parts[0] + 1])
+    assert f"2 scenes, cut at frame {CUT} (0:01.1)" in told
+
+
+def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
+    import uav_core.jobs.disk as disk
+
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+
+    def never(stage: str, setting: Setting) -> None:
+        raise AssertionError("work began")
+
+    with pytest.raises(DiskFullError, match="free"):
+        run(clips["both"], tmp_path, trouble=never)
+
+
+def both_at_work(clips, folder: Path, first_ends: Exception | None):
+    """Two runs of one job at once, each with a scene; what both report, None for one that died."""
+    meet = threading.Barrier(2, timeout=60)
+
+    def waiting(error: Exception | None):
+        left = 1
+
+        def trouble(stage: str, setting: Setting) -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                meet.wait()
+                if error is not None:
+                    raise error
+
+        return trouble
+
+    def started(trouble):
+        try:
+            return run(clips["both"], folder, trouble=trouble)
+        except Stop:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(started, waiting(error)) for error in (first_ends, None)]
+        return [run.result() for run in runs]
+
+
+def test_runs_of_one_job_share_its_scenes(clips, whole, tmp_path):
+    first, second = both_at_work(clips, tmp_path, None)
+    assert first is not None and second is not None
+    assert sorted((first.frames_made, second.frames_made)) == sorted((CUT, FRAMES - CUT))
+    assert first.output == second.output
+    assert Path(first.output).read_bytes() == whole.read_bytes()
+    assert "made by other runs" in first.to_text()
+
+
+def test_what_a_run_that_died_had_taken_on_is_done_by_another(clips, whole, tmp_path):
+    died, other = both_at_work(clips, tmp_path, Stop())
+    assert died is None and other is not None and other.frames_made == FRAMES
+    assert Path(other.output).read_bytes() == whole.read_bytes()
+
+
+def test_transparency_that_is_lost_is_told(tmp_path):
+    source = write(tmp_path / "see_through.mkv", picture("clear", 3), "bgra")
+    told = []
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    report = run(source, tmp_path / "out", params, status=told.append)
+    assert report.frames_made == 3
+    note = "Left out: transparency: 'Upscale Alpha' keeps it, for clips."
+    assert note in told and note in report.to_text()
+
+
+def test_tiles_are_used_when_asked_for(clips, tmp_path):
+    seen = set()
+    params = LongVideoParams(
+        **{**vars(PARAMS), "tile": 16, "tile_overlap": 8, "propagation_steps": "", "steps": 1}
+    )
+    run(
+        clips["one"],
+        tmp_path,
+        LongVideoParams(**{**vars(params), "cuts": "0"}),
+        trouble=lambda stage, setting: seen.add((stage, setting.tile)),
+    )
+    assert seen == {("sample", 16), ("decode", 16)}
+
+
+def test_settings_are_plain_and_complete():
+    settings = PARAMS.settings()
+    assert json.loads(json.dumps(settings)) == settings
+    of_the_video = {"size", "resize", "deinterlace"}  # see Source
+    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided"}
+    some = replace(PARAMS, guided=GuidanceRange(0, 0.5)).settings()
+    assert set(some) == set(vars(PARAMS)) - of_the_video
+    assert json.loads(json.dumps(some)) == some
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("guidance", 0.5),
+        ("noise_level", 351),
+        ("overlap", 8),
+        ("propagation_steps", "99"),
+        ("lr_guidance", 2),
+        ("tile", 8),
+        ("frames_per_group", 0),
+        ("part_length", 0),
+        ("cuts", "soon"),
+        ("deinterlace", "sometimes"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(InputError):
+        LongVideoParams(**{name: value})
+
+
+def with_sound(path: Path, channels: int) -> Path:
+    """Three frames and PCM of so many channels."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = W, H, "bgr0"
+        layout = usual_layout(channels)
+        sound = container.add_stream("pcm_s16le", rate=8000, layout=layout)
+        for frame in picture("heard", 3):
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.numpy()), "rgb24")
+            container.mux(stream.encode(image))
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 2400 * channels), np.int16), "s16", layout)
+        wave.sample_rate, wave.pts = 8000, 0
+        container.mux(sound.encode(wave))
+        for each in (stream, sound):
+            container.mux(each.encode(None))
+    return path
+
+
+def test_what_the_end_would_refuse_is_refused_before_the_first_pass(tmp_path):
+    source = with_sound(tmp_path / "nine.mkv", 9)
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    passes = []
+
+    def trouble(*words):
+        passes.append(words)
+
+    with pytest.raises(EncodeError, match=r"cannot be joined.*choose \.mkv"):
+        run(source, tmp_path / "out", params, EncodeParams(), trouble)
+    assert not passes and not list(tmp_path.rglob("part_*"))
+    # Where the container can hold it, it is done.
+    report = run(source, tmp_path / "out", params, LOSSLESS)
+    with av.open(report.output) as container:
+        assert container.streams.audio[0].channels == 9
+
+
+def test_where_joining_fails_the_same_again_only_joins(clips, tmp_path, monkeypatch):
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    real, calls = long_run.join, []
+
+    def fails_at_the_end(*words, **named):
+        calls.append(words)
+        if len(calls) == 2:  # after the rehearsal
+            raise EncodeError("The sound is damaged.")
+        return real(*words, **named)
+
+    monkeypatch.setattr(long_run, "join", fails_at_the_end)
+    with pytest.raises(EncodeError, match=r"sound is damaged.*the same run again only joins"):
+        run(clips["one"], tmp_path, params)
+    report = run(clips["one"], tmp_path, params)
+    assert report.frames_made == 0 and report.frames_before == CUT
+    assert Path(report.output).exists()

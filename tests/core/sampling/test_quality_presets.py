@@ -1,0 +1,87 @@
+"""The table of presets, and what the workflows and the reference are set to."""
+
+import pytest
+
+from uav_core.sampling.presets import (
+    AUTHORS,
+    BALANCED,
+    CUSTOM,
+    INCLUDED,
+    LOOKS,
+    SPEEDS,
+    differences,
+    settings,
+    table,
+)
+from uav_core.sampling.propagation import parse_steps
+from uav_core.sampling.schedule import check_noise_level
+from uav_core.weights import included
+
+KINDS = (INCLUDED, AUTHORS)
+
+
+@pytest.mark.parametrize("weights", KINDS)
+def test_they_go_from_the_input_to_invention_and_from_fast_to_careful(weights):
+    assert list(LOOKS[weights]) == ["faithful", BALANCED, "creative"]
+    assert list(SPEEDS[weights]) == ["draft", BALANCED, "best"]
+    steps = [speed.steps for speed in SPEEDS[weights].values()]
+    assert steps == sorted(set(steps))
+    guidance = [look.guidance for look in LOOKS[weights].values()]
+    assert guidance == sorted(guidance)
+
+
+@pytest.mark.parametrize("weights", KINDS)
+def test_every_value_can_be_run(weights):
+    for look in LOOKS[weights].values():
+        check_noise_level(look.noise_level)
+        assert look.guidance >= 1
+        assert 0 <= look.propagation_strength <= 1
+    for speed in SPEEDS[weights].values():
+        assert parse_steps(speed.propagation_steps, speed.steps) != ()
+
+
+def test_balanced_is_what_was_measured_and_what_the_reference_does():
+    assert settings(INCLUDED) == {
+        "noise_level": included.NOISE_LEVEL,
+        "guidance": included.GUIDANCE,
+        "propagation_strength": 0.5,
+        "steps": included.STEPS,
+        "propagation_steps": f"last {included.PROPAGATED}",
+    }
+    assert settings(AUTHORS) == {
+        "noise_level": 120,
+        "guidance": 6.0,
+        "propagation_strength": 0.5,
+        "steps": 30,
+        "propagation_steps": "24,26,28",
+    }
+
+
+def test_propagation_of_the_authors_weights_keeps_its_shares_of_the_run():
+    speeds = SPEEDS[AUTHORS]
+    reference = [24 / 30, 26 / 30, 28 / 30]
+    for speed in speeds.values():
+        chosen = parse_steps(speed.propagation_steps, speed.steps)
+        assert len(chosen) == len(reference)
+        for step, share in zip(chosen, reference, strict=True):
+            assert abs(step - share * speed.steps) <= 0.5
+
+
+def test_the_table_is_plain_and_complete():
+    assert set(table()) == set(KINDS)
+    owned = {
+        chooser: {frozenset(values) for kind in KINDS for values in table()[kind][chooser].values()}
+        for chooser in ("look", "speed")
+    }
+    assert owned["look"] == {frozenset({"noise_level", "guidance", "propagation_strength"})}
+    assert owned["speed"] == {frozenset({"steps", "propagation_steps"})}
+
+
+def test_differences_are_those_to_what_is_chosen():
+    values = settings(INCLUDED)
+    assert list(differences(INCLUDED, BALANCED, BALANCED, values)) == []
+    changed = {**values, "steps": 7, "guidance": 1.5}
+    found = dict(differences(INCLUDED, BALANCED, BALANCED, changed))
+    assert found == {"steps": values["steps"], "guidance": values["guidance"]}
+    assert dict(differences(INCLUDED, CUSTOM, BALANCED, changed)) == {"steps": values["steps"]}
+    assert list(differences(INCLUDED, CUSTOM, CUSTOM, changed)) == []

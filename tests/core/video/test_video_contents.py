@@ -1,0 +1,279 @@
+"""What a source holds is kept, or it is said what becomes of it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av.container
+import numpy as np
+import pytest
+import torch
+from video_files import needs_rotation, picture, write_clip
+
+from uav_core.video import (
+    EncodeParams,
+    VideoReader,
+    available_codecs,
+    contents,
+    encode_part,
+    frame_times,
+    join,
+    probe,
+)
+from uav_core.video.reading.side_data import light_options
+
+FONT = b"no real font " * 20
+MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+LIGHT = "1000,400"
+needs_attachments = pytest.mark.skipif(
+    not hasattr(av.container.OutputContainer, "add_attachment"),
+    reason="this PyAV writes no attachments",
+)
+
+
+def rows(path: Path, ending: str = ".mp4", codec: str = "h264", **choices) -> list[str]:
+    info = probe(path)
+    params = EncodeParams(codec, ending, **choices).for_source(info)
+    return [row.to_text() for row in contents(path, info, params)]
+
+
+def joined(path: Path, ending: str, first: int = 0, **choices) -> Path:
+    """The source, its frames as they are, as a finished file."""
+    info, times = probe(path), frame_times(path)
+    params = EncodeParams(container=ending, **choices).for_source(info)
+    size = info.width, info.height
+    frames = VideoReader(path, first, times=times, info=info)
+    part = encode_part(path.with_name("part.mkv"), frames, params, size)
+    target = path.with_name(f"out{ending}")
+    join([part], target, times, path, params, first=first)
+    return target
+
+
+def test_nothing_is_said_of_an_ordinary_file(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 3, audio=(("aac", 0, 0.2),))
+    assert rows(path) == ["Kept: sound (aac, mono)."]
+
+
+# --- transparency --------------------------------------------------------------------------------
+
+
+def transparent(path: Path, codec: str, pixel_format: str, tag: bool = False) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
+        if tag:
+            stream.metadata["alpha_mode"] = "1"
+        for i in range(3):
+            pixels = np.dstack([picture(i), np.full((32, 48), 100, np.uint8)])
+            frame = av.VideoFrame.from_ndarray(pixels, "rgba").reformat(format=pixel_format)
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format", "tag"),
+    [
+        ("a.webm", "libvpx-vp9", "yuv420p", True),
+        ("a.webm", "libvpx", "yuv420p", True),
+        ("a.mov", "prores_ks", "yuva444p10le", False),
+        ("a.mkv", "ffv1", "bgra", False),
+        ("a.mov", "qtrle", "argb", False),
+        ("a.mov", "png", "rgba", False),
+    ],
+)
+def test_transparency_is_seen(tmp_path, name, codec, pixel_format, tag):
+    path = transparent(tmp_path / name, codec, pixel_format, tag)
+    assert "Left out: transparency: 'Upscale Alpha' keeps it, for clips." in rows(path)
+
+
+def test_a_gif_without_transparency_has_none(tmp_path):
+    path = write_clip(tmp_path / "a.gif", 3, codec="gif", pixel_format="rgb8", base=Fraction(1, 25))
+    assert not probe(path).has_alpha
+
+
+def hevc(path: Path, extra: bytes) -> Path:
+    """HEVC in MP4 with one more unit in every packet."""
+    write_clip(path.with_name("plain.mp4"), 3, codec="libx265", size=(96, 64))
+    with av.open(str(path.with_name("plain.mp4"))) as source, av.open(str(path), "w") as target:
+        template = source.streams.video[0]
+        stream = target.add_stream_from_template(template)
+        for packet in source.demux(template):
+            if packet.size:
+                unit = len(extra).to_bytes(4, "big") + extra if extra else b""
+                more = av.Packet(unit + bytes(packet))
+                more.pts, more.dts, more.time_base = packet.pts, packet.dts, packet.time_base
+                more.is_keyframe, more.stream = packet.is_keyframe, stream
+                target.mux(more)
+    return path
+
+
+@pytest.mark.skipif("h265" not in available_codecs(), reason="this PyAV has no x265")
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (b"", False),
+        (bytes([39 << 1, 1, 165, 4, 0x20, 0x7F, 0x80, 0x40, 0x80]), True),
+        # After another message, of 300 bytes.
+        (bytes([39 << 1, 1, 5, 255, 45, *[7] * 300, 165, 1, 0, 0x80]), True),
+        (bytes([39 << 1, 1, 5, 3, 165, 165, 165, 0x80]), False),
+    ],
+    ids=["plain", "alpha", "alpha later", "another message"],
+)
+def test_transparency_of_hevc_is_seen(tmp_path, extra, expected):
+    assert probe(hevc(tmp_path / "a.mp4", extra)).has_alpha is expected
+
+
+# --- tracks ---------------------------------------------------------------------------------------
+
+
+def crowded(path: Path) -> Path:
+    """Two videos, a sound, subtitles, and a font where it can be."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for size in ((48, 32), (64, 48)):
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            streams.append((stream, size))
+        sound = container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        sound.metadata["language"] = "ger"
+        if hasattr(container, "add_attachment"):
+            container.add_attachment("a.ttf", "font/ttf", FONT)
+        for i in range(6):
+            for stream, size in streams:
+                frame = av.VideoFrame.from_ndarray(picture(i, *size), "rgb24")
+                frame.pts = i
+                container.mux(stream.encode(frame))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 9600), np.int16), "s16", "mono")
+        silence.sample_rate, silence.pts = 48000, 0
+        container.mux(sound.encode(silence))
+        for stream in (sound, *(s for s, _ in streams)):
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_tracks_that_go_and_change_are_named(tmp_path):
+    said = rows(crowded(tmp_path / "a.mkv"))
+    assert "Left out: another video track (mpeg4): the first is upscaled." in said
+    (sound,) = (row for row in said if "sound (ger, pcm_s16le" in row)
+    assert sound.startswith("Converted") and sound.endswith("it becomes aac.")
+
+
+def test_sound_without_a_decoder_is_named(tmp_path):
+    path = crowded(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+    said = rows(path)
+    assert "Left out: sound (ger, an unknown codec): this PyAV has no decoder for it." in said, said
+    assert joined(path, ".mkv").exists()
+
+
+@needs_attachments
+def test_fonts_are_kept_in_matroska_and_said_elsewhere(tmp_path):
+    path = crowded(tmp_path / "a.mkv")
+    assert "Kept: the attachment a.ttf." in rows(path, ".mkv")
+    assert "Left out: the attachment a.ttf: .mp4 has no attachments; .mkv may." in rows(path)
+    made = joined(path, ".mkv")
+    with av.open(str(made)) as container:
+        (font,) = container.streams.attachments
+        assert (font.name, font.mimetype, bytes(font.data)) == ("a.ttf", "font/ttf", FONT)
+    assert made.read_bytes() == joined(path, ".mkv").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
+def test_the_timecode_is_kept(tmp_path, ending):
+    path = write_clip(
+        tmp_path / "a.mov", 6, metadata={"timecode": "01:02:03:04"}, base=Fraction(1, 25)
+    )
+    assert "Kept: the timecode 01:02:03:04." in rows(path, ending)
+    with av.open(str(joined(path, ending))) as container:
+        found = [
+            value
+            for holder in (container, *container.streams)
+            for name, value in holder.metadata.items()
+            if name.lower() == "timecode"
+        ]
+    assert found and set(found) == {"01:02:03:04"}
+    # From a later frame on it would be wrong.
+    with av.open(str(joined(path, ending, first=2))) as container:
+        assert not any("timecode" in s.metadata for s in (container, *container.streams))
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def hdr(path: Path, codec: str, encoder: str) -> Path:
+    options = light_options(encoder, MASTERING, LIGHT)
+    quiet = "log-level=error:hdr10=1:" if codec == "h265" else ""
+    return write_clip(
+        path,
+        3,
+        size=(96, 64),
+        codec=encoder,
+        pixel_format="yuv420p10le",
+        options={f"{encoder.removeprefix('lib')}-params": quiet + options},
+        tags={"color_primaries": 9, "color_trc": 16, "colorspace": 9},
+    )
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoder"), [("h264", "libx264"), ("h265", "libx265"), ("av1", "libsvtav1")]
+)
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_the_light_of_an_hdr_master_is_kept(tmp_path, codec, encoder, ending):
+    if codec not in available_codecs() or "h264" not in available_codecs():
+        pytest.skip("this PyAV cannot encode it")
+    source = hdr(tmp_path / "a.mkv", "h264", "libx264")
+    assert (probe(source).mastering, probe(source).light_level) == (MASTERING, LIGHT)
+    assert "Kept: the HDR master's display." in rows(source, ending, codec)
+    made = probe(joined(source, ending, codec=codec))
+    assert made.light_level == LIGHT
+    if codec != "av1":
+        assert made.mastering == MASTERING
+    else:  # in other units, to 16 bits
+        numbers = [
+            [int(n) for n in text.replace("(", ",").replace(")", ",").split(",") if n.isdigit()]
+            for text in (made.mastering, MASTERING)
+        ]
+        assert np.allclose(*numbers, rtol=0.03)
+
+
+def test_the_light_of_an_hdr_master_that_a_codec_cannot_say_is_named(tmp_path):
+    source = hdr(tmp_path / "a.mkv", "h264", "libx264")
+    said = rows(source, ".mkv", "ffv1")
+    assert "Left out: the HDR light level: ffv1 cannot say it; h264, h265 and av1 can." in said
+
+
+def test_no_light_leaves_the_encoder_and_the_job_as_they_were():
+    from uav_core.longvideo.run import plain
+
+    params = EncodeParams()
+    assert "x264-params" not in params.encoder_options() or "cll" not in str(
+        params.encoder_options()
+    )
+    assert not {"mastering", "light_level"} & set(plain(params))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "says"),
+    [
+        (90, "Converted: the mark to turn the picture: the frames themselves are turned."),
+        (45, "Left out: the mark to turn the picture by"),
+    ],
+)
+def test_a_turned_picture_is_named(tmp_path, rotation, says):
+    needs_rotation()
+    said = rows(write_clip(tmp_path / "a.mp4", 3, rotation=rotation))
+    assert any(row.startswith(says) for row in said)
+
+
+def test_pixels_that_are_not_square_are_named(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", 3, aspect=Fraction(16, 15))
+    assert rows(path) == ["Kept: the pixels' aspect of 16/15."]
+
+
+def test_bits_that_are_lost_are_named(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", 3, codec="ffv1", pixel_format="yuv420p12le")
+    assert rows(path) == ["Converted: 12 bits per channel: they become 10."]
+    assert torch.stack(list(VideoReader(path))).isfinite().all()

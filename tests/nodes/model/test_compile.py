@@ -1,0 +1,66 @@
+"""ComfyUI's own torch.compile node works on the MODEL."""
+
+from __future__ import annotations
+
+import graph
+import pytest
+import tiny
+import torch
+from generated import generate, shapes_of
+from safetensors.torch import save_file
+
+from uav_core.models.unet import TemporalUNet, UNetParams
+
+# Every kind of layer, few of each: what the compiler takes grows with their number.
+FEW = UNetParams(
+    channels=(32, 64),
+    resnets=1,
+    attention=(False, True),
+    text_only=(True, False),
+    context_dim=tiny.UNET.context_dim,
+    heads=2,
+    time_dim=64,
+)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> str:
+    """The path of a U-Net with few layers."""
+    path = tmp_path_factory.mktemp("compiled") / "unet.safetensors"
+    save_file(generate("few.", shapes_of(TemporalUNet(FEW, device="meta"))), path)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_compiled_model_gives_the_same(pack, network):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    unet = pack.nodes.model.unet.load_unet(network)
+    plain = graph.sample(pack, unet, graph.frames(), steps=1)
+    compiled = unet.clone()
+    # What the node 'TorchCompileModel' does; this backend traces all and needs no C++ compiler.
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    result = graph.sample(pack, compiled, graph.frames(), steps=1)
+    assert counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
+    torch.testing.assert_close(result, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_segments_and_steps_share_one_graph(pack, network, monkeypatch):
+    from comfy.ldm.modules.attention import attention_pytorch
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    # What ComfyUI takes on a GPU. Its attention for CPUs asks the system for free memory, which
+    # no compiler follows.
+    monkeypatch.setattr(pack.nodes.model.unet, "optimized_attention", attention_pytorch)
+    compiled = pack.nodes.model.unet.load_unet(network)
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    # 20 frames are three segments of 8, at two steps.
+    graph.sample(pack, compiled, graph.frames(20), steps=2)
+    assert counters["stats"]["unique_graphs"] == 1, dict(counters["graph_break"])

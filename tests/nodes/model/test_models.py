@@ -1,0 +1,243 @@
+"""VAE, text encoder and flow model inside ComfyUI."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import graph
+import pytest
+import torch
+from generated import det, generate, key_shapes
+from safetensors.torch import save_file
+
+
+@pytest.mark.parametrize("kind", ["vae_3d", "vae_video"])
+def test_decode_node_equals_the_core(pack, models, kind):
+    vae = pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / f"{kind}.safetensors"))
+    images = graph.frames(4)
+    samples = det("z", (1, 4, 4, graph.H, graph.W))
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    (result,) = node({"samples": samples}, vae, images, 0.5, 3, "none").result
+    core = pack.uav_core.sampling.pipeline.decode(
+        vae.first_stage_model, samples * 0.08333, images.permute(3, 0, 1, 2)[None] * 2 - 1, w=0.5
+    )
+    expected = core[0].permute(1, 2, 3, 0) / 2 + 0.5
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    assert result.shape == (4, 4 * graph.H, 4 * graph.W, 3)
+
+
+def test_colour_fix_brings_the_mean_back(pack, models):
+    vae = pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
+    images = graph.frames(3)
+    samples = {"samples": det("z", (1, 4, 3, graph.H, graph.W))}
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    plain, fixed = (
+        node(samples, vae, images, 1.0, 3, mode).result[0] for mode in ("none", "adain")
+    )
+    wanted = images.mean((1, 2))
+    assert (plain.mean((1, 2)) - wanted).abs().max() > 0.02
+    assert (fixed.mean((1, 2)) - wanted).abs().max() < 0.02
+
+
+def test_native_nodes_decode_and_encode_vae_3d(pack, models):
+    native: Any = importlib.import_module("nodes")  # ComfyUI's, not the pack's
+    vae = pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
+    samples = det("z", (1, 4, 4, graph.H, graph.W))
+    (result,) = native.VAEDecode().decode(vae, {"samples": samples})
+    ours = pack.nodes.sampling.decode.VAEDecode.execute(
+        {"samples": samples}, vae, graph.frames(4), 1.0, 3, "none"
+    ).result[0]
+    assert torch.equal(result, ours)
+    (latent,) = native.VAEEncode().encode(vae, result)
+    assert latent["samples"].shape == samples.shape
+
+
+def text_encoder(layers: int, width: int = 64) -> tuple[dict[str, torch.Tensor], Any]:
+    """Weights of a small CLIP text model, and transformers' own model of them."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=width * 2,
+        num_attention_heads=width // 64,
+        num_hidden_layers=layers,
+        projection_dim=width,
+        hidden_act="gelu",
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    model = CLIPTextModel(config).eval()
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items() if "position_ids" not in k}
+    model.load_state_dict(generate("text.", shapes), strict=False)
+    weights = generate("text.", shapes)
+    named = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in weights.items()}
+    return named, model
+
+
+@pytest.mark.parametrize("layers", [23, 24])
+def test_text_encoder_equals_transformers(pack, tmp_path, layers, caplog):
+    weights, model = text_encoder(layers)
+    save_file(weights, tmp_path / "text.safetensors")
+    clip = pack.nodes.loaders.load.load_text_encoder(str(tmp_path / "text.safetensors"))
+    tokens = clip.tokenize("a rabbit, best quality, extremely detailed")
+    ids = torch.tensor([[token for token, _ in tokens["h"][0]]])
+    assert ids.shape == (1, 77)
+    assert ids[0, -1] == 0, "padded with id 0"
+    (conditioning,) = (clip.encode_from_tokens_scheduled(tokens),)
+    with torch.inference_mode():
+        states = model(ids, output_hidden_states=True).hidden_states[23]
+        norm = getattr(model, "text_model", model).final_layer_norm
+        expected = norm(states)
+    # ComfyUI keeps text encoders in fp16; another layer or mask would be off by 1.
+    torch.testing.assert_close(conditioning[0][0], expected, rtol=1e-2, atol=1e-2)
+    assert "missing" not in caplog.text
+
+
+def test_text_encoder_of_another_model_is_refused(pack, tmp_path):
+    weights, _ = text_encoder(12)
+    save_file(weights, tmp_path / "text.safetensors")
+    with pytest.raises(pack.uav_core.CheckpointError, match=r"12 layers.*expected all 23"):
+        pack.nodes.loaders.load.load_text_encoder(str(tmp_path / "text.safetensors"))
+
+
+def test_text_encoder_folder_is_listed_and_found(pack, models):
+    folder = models / "upscale_a_video" / "text_encoder"
+    folder.mkdir(exist_ok=True)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    files = pack.nodes.base.files
+    marker = pack.nodes.loaders.load.TEXT_ENCODER_FILES
+    assert files.folders_with(marker) == ["text_encoder/"]
+    assert files.resolve_folder("text_encoder/", marker) == str(folder / "pytorch_model.bin")
+    with pytest.raises(pack.uav_core.InputError):
+        files.resolve_folder("../..", marker)
+
+
+@pytest.fixture(scope="module")
+def raft_files(tmp_path_factory):
+    """The same RAFT in the release's layout and in torchvision's."""
+    from uav_core.weights.raft import raft_to_torchvision
+
+    folder = tmp_path_factory.mktemp("raft")
+    shapes = {k.removeprefix("module."): v for k, v in key_shapes("raft_things").items()}
+    weights = generate("raft.", shapes)
+    torch.save({f"module.{k}": v for k, v in weights.items()}, folder / "raft-things.pth")
+    torch.save(raft_to_torchvision(weights), folder / "raft_large.pth")
+    return folder
+
+
+def test_flow_of_our_loader_and_of_comfyui_is_the_same(pack, raft_files):
+    import folder_paths
+
+    pytest.importorskip("comfy_extras.nodes_void", reason="this ComfyUI has no optical flow nodes")
+    from comfy_extras.nodes_void import OpticalFlowLoader
+
+    folder_paths.add_model_folder_path("optical_flow", str(raft_files))
+    ours = pack.nodes.loaders.load.LoadFlowModel.execute("raft-things.pth").result[0]
+    native = OpticalFlowLoader.execute("raft_large.pth").args[0]
+    images = graph.frames(3)
+    node = pack.nodes.sampling.propagate.Propagation.execute
+    plans = [node(m, images, "last 1", 0.5, 0.001, 0.05, 2).result[0] for m in (ours, native)]
+    assert plans[0].flows is None, "nothing runs before a sampler asks"
+    for a, b in zip(plans[0].estimate(), plans[1].estimate(), strict=True):
+        assert a.shape == (1, 2, 2, graph.H, graph.W)
+        torch.testing.assert_close(a, b)
+    assert plans[0].estimate() is plans[0].flows, "kept for the next run"
+
+
+def test_propagation_changes_the_chosen_steps_only(pack, models):
+    unet = pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
+    module = pack.nodes.sampling.propagate
+    images = graph.frames()
+    still = torch.zeros(1, 2, graph.T - 1, graph.H, graph.W)
+    clip = pack.nodes.base.inputs.video_frames(images)
+
+    def run(steps):
+        plan = module.FlowPropagation(
+            None, clip, steps, module.PropagationParams(), flows=(still, still)
+        )
+        return graph.sample(pack, unet, images, propagation=plan)
+
+    plain = graph.sample(pack, unet, images)
+    assert torch.equal(run(""), plain)
+    assert (run("last 1") - plain).abs().max() > 0.01
+
+
+def test_first_file_of_every_loader_fits(pack):
+    files = pack.nodes.base.files
+
+    def first(native, hints):
+        return next(name for name in files.choices(native, hints) if not name.endswith(files.MARK))
+
+    assert first("vae", ("vae_video", "vae_3d")).startswith("vae_")
+    assert first("diffusion_models", ("unet",)).startswith("unet")
+
+
+def test_every_socket_is_explained_and_inputs_are_bounded(pack):
+    for node in pack.nodes.NODES:
+        schema = node.define_schema()
+        assert schema.node_id.startswith("UpscaleAVideo")
+        assert schema.description
+        for out in schema.outputs:
+            assert out.tooltip, f"{schema.node_id}: {out.display_name or out.io_type}"
+        for entry in schema.inputs:
+            assert entry.tooltip, f"{schema.node_id}.{entry.id}"
+            if type(entry).__qualname__ in ("Int.Input", "Float.Input"):
+                assert entry.min is not None and entry.max is not None
+                assert entry.min <= entry.default <= entry.max
+
+
+@pytest.mark.parametrize(
+    ("flag", "device_has_bf16", "taken"),
+    [
+        (None, False, torch.float32),
+        (None, True, torch.bfloat16),
+        ("bf16_vae", False, torch.bfloat16),
+        ("fp32_vae", True, torch.float32),
+        ("fp16_vae", True, torch.float32),
+    ],
+)
+def test_default_precision_of_the_vae_is_comfyuis(
+    pack, models, monkeypatch, caplog, flag, device_has_bf16, taken
+):
+    import comfy.model_management as mm
+    from comfy.cli_args import args
+
+    monkeypatch.setattr(mm, "should_use_bf16", lambda device=None: device_has_bf16)
+    if flag:
+        monkeypatch.setattr(args, flag, True)
+    load = pack.nodes.loaders.load.LoadVAE.execute
+    vae = load("vae_3d.safetensors", "default").result[0]
+    assert vae.vae_dtype == taken
+    assert {p.dtype for p in vae.first_stage_model.parameters()} == {taken}
+    assert ("overflows in fp16" in caplog.text) == (flag == "fp16_vae")
+    # Named on the node, or left out as by forms made before there was a choice: as it was.
+    assert load("vae_3d.safetensors", "bf16").result[0].vae_dtype == torch.bfloat16
+    assert load("vae_3d.safetensors").result[0].vae_dtype == torch.float32
+
+
+def test_vae_attention_of_comfyui_is_the_cores(pack):
+    import comfy.ldm.modules.diffusionmodules.model as comfy_vae
+
+    q, k, v = (det(name, (2, 48, 64)) for name in "qkv")
+    own = pack.uav_core.models.attention.scaled_dot_product(q, k, v, 1)
+    attend = pack.nodes.model.vae.attention(torch.device("cuda"))
+    torch.testing.assert_close(attend(q, k, v, 1), own, rtol=1e-5, atol=1e-5)
+    for kernel in (comfy_vae.normal_attention, comfy_vae.pytorch_attention):
+        out = pack.nodes.model.vae.by_channels(kernel)(q, k, v, 1)
+        torch.testing.assert_close(out, own, rtol=1e-5, atol=1e-5)
+
+
+def test_force_channels_last(pack, models, monkeypatch):
+    """It asked weights of five axes for a layout of four."""
+    from comfy.cli_args import args
+
+    path = str(models / "upscale_a_video" / "unet.safetensors")
+    expected = graph.sample(pack, pack.nodes.model.unet.load_unet(path), graph.frames(3), steps=1)
+    monkeypatch.setattr(args, "force_channels_last", True)
+    unet = pack.nodes.model.unet.load_unet(path)
+    network = unet.model.diffusion_model
+    assert network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    result = graph.sample(pack, unet, graph.frames(3), steps=1)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,155 @@
+"""The videos of a folder, and where the result of each goes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..jobs import FOLDER, UnsafePathError, output_name
+from ..jobs.files import named_errors
+from ..jobs.paths import MOST_OUTPUT_BYTES
+from ..video import UnreadableVideoError
+from ..video.reading.probe import open_video
+
+# What is called so and cannot be read is a damaged video, not another kind of file. Everything
+# else is a video if FFmpeg finds moving pictures in it.
+VIDEOS = re.compile(
+    "[.](3g[2p]|asf|avi|divx|dv|f4v|flv|gif|m2ts|m[24k]v|mod|mov|mp4|mpe?g|mts|mxf|nut|ogv|rm|rmvb|"
+    "tod|ts|vob|webm|wmv|y4m)",
+    re.IGNORECASE,
+)
+# FFmpeg's formats of single pictures, of text that it draws, and of lists of other files.
+_PICTURES = re.compile("image2.*|.*_pipe|ico|fits")
+_OTHERS = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "dash": "a playlist"}
+
+
+@dataclass(frozen=True)
+class FolderPlan:
+    """What is to be done with a folder."""
+
+    videos: tuple[tuple[Path, Path], ...]
+    """Each with the file that it becomes."""
+    left_out: tuple[tuple[Path, str], ...]
+    """Everything else that lies there, and why."""
+
+
+def plan_folder(
+    source: Path, target: Path, containers: tuple[str, ...], *, sub_folders: bool = False
+) -> FolderPlan:
+    """Look at every file of a folder.
+
+    Args:
+        source: the folder.
+        target: where the results go; if it lies in ``source``, it is passed over.
+        containers: endings of the results: a video keeps its own if it is among them, and gets the
+            first otherwise.
+        sub_folders: whether those of ``source`` are gone into; their results lie in folders of the
+            same names.
+
+    Raises:
+        InputError: the results would lie among the videos.
+        JobFolderError: ``source`` cannot be read.
+    """
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise InputError(
+            f"The results would lie among the videos in '{source}': expected another folder."
+        )
+    found: list[Path] = []
+    left_out: list[tuple[Path, str]] = []
+    for path, why in _walk(source, os.path.realpath(target), sub_folders):
+        why = why or _no_video(path)
+        if why:
+            left_out.append((path, why))
+        else:
+            found.append(path)
+    targets = _targets([path.relative_to(source) for path in found], containers)
+    videos = zip(found, (target / name for name in targets), strict=True)
+    return FolderPlan(tuple(videos), tuple(left_out))
+
+
+def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
+    """What lies in a folder in order, and why it is left out; "" for files to be looked at."""
+    with named_errors(folder, "reading"):
+        entries = sorted(folder.iterdir())
+    for path in entries:
+        if path.name == FOLDER or os.path.realpath(path) == but:
+            continue  # our own
+        if path.name.startswith("._"):
+            yield path, "a companion file of macOS"
+        elif path.name.startswith("."):
+            yield path, "hidden"
+        elif path.is_dir():
+            if deep and not path.is_symlink():
+                yield from _walk(path, but, deep)
+            else:
+                yield path, "a link to a folder" if deep else "a folder; --sub-folders goes into it"
+        else:
+            yield path, "" if path.is_file() else "no file"
+
+
+def _no_video(path: Path) -> str:
+    """Why a file is no video, or ""."""
+    try:
+        with open_video(path) as (container, _):
+            name = container.format.name
+    except UnreadableVideoError:
+        return "" if VIDEOS.fullmatch(path.suffix) else "no video"
+    if _PICTURES.fullmatch(name):
+        return "a single picture"
+    return _OTHERS.get(name, "")
+
+
+def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
+    """A place for the result of each, no two alike on any system."""
+
+    def ending(path: Path) -> str:
+        own = path.suffix.lower()
+        return own if own in containers else containers[0]
+
+    def plain(path: Path) -> Path:
+        return _usable(path.with_name(f"{path.stem}{ending(path)}"))
+
+    wanted: dict[str, list[Path]] = {}
+    for path in sources:
+        wanted.setdefault(_key(plain(path)), []).append(path)
+    taken: dict[str, Path] = {}
+    for path in sources:
+        # Of several only the one that keeps its ending is called as it was.
+        alone = len(wanted[_key(plain(path))]) == 1
+        if alone or (path.suffix.lower() == ending(path) and _key(plain(path)) not in taken):
+            taken[_key(plain(path))] = path
+    names = {path: plain(path) for path in taken.values()}
+    for path in sources:
+        number = 1
+        while path not in names:
+            more = f"_{path.suffix[1:]}" + (f"_{number}" if number > 1 else "")
+            name = _usable(path.with_name(f"{path.stem}{more}{ending(path)}"))
+            if _key(name) not in taken:
+                taken[_key(name)], names[path] = path, name
+            number += 1
+    return [names[path] for path in sources]
+
+
+def _key(path: Path) -> str:
+    """Equal for paths that are one file on some system."""
+    return path.as_posix().casefold()
+
+
+def _usable(path: Path) -> Path:
+    """The path, its parts changed as little as every system needs."""
+    return Path(*(_usable_name(part) for part in path.parent.parts), _usable_name(path.name))
+
+
+def _usable_name(name: str) -> str:
+    name = re.sub(r"[\\:\x00-\x1f\x7f\ud800-\udfff]", "_", name)
+    stem, ending = os.path.splitext(name)
+    room = MOST_OUTPUT_BYTES - len(ending.encode())
+    name = (stem.encode()[:room].decode(errors="ignore") + ending).rstrip(". ")
+    try:
+        return output_name(name)
+    except UnsafePathError:  # a device of Windows
+        return f"_{name}"

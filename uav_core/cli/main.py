@@ -1,0 +1,292 @@
+"""Upscale video files from the command line.
+
+    python -m uav_core.cli in.mp4 out.mp4
+    python -m uav_core.cli folder_in folder_out
+    python -m uav_core.cli in.mp4 out.mp4 --short-side 1080     # any size from 1x to 4x
+
+Runs the networks directly, without ComfyUI, on the GPU if there is one. What is finished is kept:
+the same command again goes on. With a folder every video in it is upscaled, whatever its kind, with
+--sub-folders those further down as well. What is no video is named, and a video that cannot be
+upscaled is reported at the end; the exit code is then 1.
+
+    python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
+
+runs the same on a ComfyUI that has this pack: the video is sent there, or read where it lies if
+that is ComfyUI's input folder, and the result is fetched.
+
+    python -m uav_core.cli --jobs folder_out             # what is kept there
+    python -m uav_core.cli --clean folder_out --keep-days 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError, MissingPackageError, UpscaleAVideoError
+from ..flow.builtin import BuiltinFlow
+from ..flow.estimate import load_flow_model
+from ..jobs import FOLDER, check_target, clean, human_bytes, list_jobs, weights_hash
+from ..longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
+from ..sampling.pipeline import load_unet, load_vae
+from ..video import CODECS, EncodeParams, probe
+from ..weights import included
+from ..weights.text import load_quality_text
+from .folders import plan_folder
+from .options import encode_params, parser, run_params
+from .remote import MissingPackError, ServerUnreachableError, WeightNames
+from .remote.graph import long_video_graph
+from .workers import run_workers
+
+log = logging.getLogger("upscale_a_video")
+
+
+def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int:
+    """Run the command; 0 if everything that was asked for is done.
+
+    ``share`` is (number, count) of one among several workers: of a folder, each begins with
+    another video.
+    """
+    words = sys.argv[1:] if words is None else words
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    o = parser(__doc__ or "").parse_args(words)
+    try:
+        if o.jobs or o.clean:
+            return show_jobs(o.jobs) if o.jobs else clean_jobs(o)
+        if o.input is None or o.output is None:
+            raise InputError("Expected an input and an output: two files, or two folders.")
+        if o.server is not None:
+            check_for_server(o)
+        if o.workers:
+            return run_workers(
+                main,
+                without(words, "--workers", "--ray"),
+                o.workers,
+                address=o.ray,
+                gpus=1 if device_of(o).startswith("cuda") else 0,
+            )
+        if o.input.is_dir():
+            return upscale_folder(o, share)
+        upscale_file(o, o.input, o.output)
+    except UpscaleAVideoError as error:
+        log.error("%s", error)
+        return 1
+    except OSError as error:
+        log.error("The system refused: %s.", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("Stopped. What is finished is kept; run the same command to go on.")
+        return 130
+    return 0
+
+
+def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
+    """One file into one, here or on the server, with a bar and a report."""
+    bar = Bar(source.name)
+    try:
+        text = (upscale_there if o.server is not None else upscale)(o, source, target, bar)
+    finally:
+        bar.close()
+    log.info("%s", text)
+
+
+def device_of(o: argparse.Namespace) -> str:
+    """What the networks run on, if they run here."""
+    return o.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_for_server(o: argparse.Namespace) -> None:
+    """InputError for options that a server has no use for."""
+    given = {"--device": o.device is not None, "--half": o.half, "--workers": o.workers}
+    for name in (name for name, there in given.items() if there):
+        raise InputError(f"{name} is for this machine: a server chooses by itself. Leave it out.")
+    for option in ("unet", "vae", "flow", "texts"):
+        name = getattr(o, option)
+        if name is not None and Path(name).is_absolute():
+            raise InputError(
+                f"--{option} {name} is a file of this machine: with --server expected a name as "
+                "the server's loader lists it. Put the file into a models folder of the server."
+            )
+
+
+def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
+    """One file into one on a running ComfyUI; the report."""
+    try:
+        from .remote.run import upscale_on_server
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--server needs aiohttp ({error}): install it with 'pip install aiohttp', or run the "
+            "command with ComfyUI's Python, which has it."
+        ) from error
+    names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
+    weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
+    params, encode = run_params(o), encode_params(o, target)
+    check_file(params, encode, source)  # what cannot be done is not sent
+    check_target(target.parent, target.name)
+    graph = long_video_graph(params, encode, weights)
+    return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
+
+
+def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
+    """One file into one on this machine, under the very name that was asked for; the report."""
+    params, encode = run_params(o), encode_params(o, target)
+    check_file(params, encode, source)  # what cannot be done leaves no folder behind
+    check_target(target.parent, target.name)
+    jobs = target.parent / FOLDER
+    run = LongVideo(
+        source,
+        target.parent,
+        engine(o, params, jobs),
+        params,
+        encode,
+        file_name=target.name,
+        jobs=jobs,
+        progress=bar,
+        status=bar.say,
+    )
+    return run.run().to_text()
+
+
+def check_file(params: LongVideoParams, encode: EncodeParams, source: Path) -> None:
+    """UnreadableVideoError, InputError or EncodeParamsError, from the beginning of the file."""
+    info = probe(source)
+    Resizing.of(params, info).encode(encode.for_source(info))
+
+
+def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> int:
+    """Every video of a folder into another, going on past those that cannot be."""
+    if o.output.suffix and not o.output.is_dir():
+        raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
+    containers = CODECS[o.codec].containers
+    plan = plan_folder(o.input, o.output, containers, sub_folders=o.sub_folders)
+    for path, why in plan.left_out:
+        log.info("Left out: %s: %s", path.relative_to(o.input), why)
+    if not plan.videos:
+        raise InputError(f"The folder '{o.input}' has no video: expected files such as clip.mp4.")
+    check_target(o.output, plan.videos[0][1].name)
+    first = len(plan.videos) * share[0] // share[1]
+    videos = plan.videos[first:] + plan.videos[:first]
+    failed: dict[Path, str] = {}
+    for number, (path, target) in enumerate(videos, start=1):
+        name = path.relative_to(o.input)
+        log.info("%d of %d: %s becomes %s", number, len(videos), name, target)
+        try:
+            upscale_file(o, path, target)
+        except (ServerUnreachableError, MissingPackError):
+            raise  # of the server, not of the file
+        except (UpscaleAVideoError, OSError) as error:
+            log.error("%s", error)
+            failed[name] = str(error)
+    log.info("%d of %d videos done.", len(videos) - len(failed), len(videos))
+    if plan.left_out:
+        log.info("%d others left out, as said at the beginning.", len(plan.left_out))
+    for name, why in failed.items():
+        log.error("Not done: %s: %s", name, why)
+    return 1 if failed else 0
+
+
+def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreEngine:
+    """The networks that the options name."""
+    unet_path = Path(o.unet or included.path_of(included.UNET))
+    vae_path = Path(o.vae or included.path_of(included.VAE_VIDEO))
+    text_path = Path(o.texts or included.path_of(included.TEXT))
+    device = device_of(o)
+    dtype = torch.float16 if o.half else torch.float32
+    texts = load_quality_text(text_path)
+    paths = {"unet": unet_path, "vae": vae_path, "texts": text_path}
+    if o.flow is not None:
+        paths["flow"] = Path(o.flow)
+    hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
+    flow = BuiltinFlow() if o.flow is None else load_flow_model(o.flow)
+    return CoreEngine(
+        load_unet(unet_path, dtype=dtype, device=device),
+        load_vae(vae_path, device=device),
+        torch.stack((texts.embed("blur, worst quality"), texts.embed(""))),
+        flow.to(device),
+        steps=params.steps,
+        guidance=params.guidance,
+        guided=params.guided,
+        noise_level=params.noise_level,
+        lr_guidance=params.lr_guidance,
+        color=params.color,
+        flow_iterations=params.flow_iterations,
+        hashes=hashes,
+    )
+
+
+def without(words: list[str], *names: str) -> list[str]:
+    """A command line without some options and their values."""
+    kept, values = [], 0
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in names:
+            values = 0 if value else 1
+        elif values:
+            values = 0
+        else:
+            kept.append(word)
+    return kept
+
+
+class Bar:
+    """tqdm's bar, made once the number of passes is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=self.name, unit="pass", file=sys.stderr)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, text: str) -> None:
+        """What is being done, beside the bar."""
+        if self.bar is None:
+            log.info("%s: %s", self.name, text)
+        else:
+            self.bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def show_jobs(folder: Path) -> int:
+    """List what is kept in an output folder."""
+    for job in list_jobs(folder / FOLDER):
+        log.info(
+            "%s  %-10s %s  %d of %d frames, %s",
+            job.id[:8],
+            job.status,
+            job.name,
+            job.frames_done,
+            job.frames,
+            human_bytes(job.bytes),
+        )
+    return 0
+
+
+def clean_jobs(o: argparse.Namespace) -> int:
+    """Remove jobs of an output folder; finished videos stay where they were asked for."""
+    if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
+        raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
+    gone = clean(
+        o.clean / FOLDER,
+        keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,
+        max_bytes=None if o.max_gb is None else round(o.max_gb * 2**30),
+        finished_only=o.finished_only,
+        dry_run=o.dry_run,
+    )
+    word = "would be removed" if o.dry_run else "removed"
+    log.info("%d jobs %s, %s.", len(gone), word, human_bytes(sum(job.bytes for job in gone)))
+    return 0

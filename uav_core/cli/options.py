@@ -1,0 +1,141 @@
+"""The options of the command line, and the settings that they come to."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import get_args
+
+from ..errors import InputError
+from ..frames.output_size import Aspect, OutputSize, When
+from ..longvideo import LongVideoParams
+from ..longvideo.params import PART_LENGTH
+from ..models.vae import UPSCALE
+from ..sampling.guidance import GuidanceRange
+from ..video import CODECS, Deinterlace, EncodeParams
+from ..video.scenes import METHODS, SceneParams
+from ..weights import included
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The command line; its defaults are for the included weights."""
+    p = argparse.ArgumentParser(
+        prog="python -m uav_core.cli",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
+    p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
+    p.add_argument("--sub-folders", action="store_true", help="of the input folder as well")
+    p.add_argument("--steps", type=int, default=included.STEPS)
+    p.add_argument("--guidance", type=float, default=included.GUIDANCE)
+    p.add_argument("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
+    p.add_argument("--guidance-end", type=float, default=1.0, help="the same")
+    p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
+    p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
+    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
+    p.add_argument(
+        "--frames-per-group",
+        type=int,
+        default=included.FRAMES_PER_GROUP,
+        help="frames decoded together",
+    )
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
+    p.add_argument("--cut-detection", choices=METHODS, default="auto")
+    p.add_argument("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
+    p.add_argument(
+        "--deinterlace",
+        choices=get_args(Deinterlace),
+        default="auto",
+        help="auto: what the video marks as interlaced; always: all of it",
+    )
+    p.add_argument("--codec", choices=tuple(CODECS), default="h264")
+    p.add_argument("--crf", type=int, help="quality; lower is better and larger")
+    p.add_argument("--pixel-format", default="auto")
+    p.add_argument("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
+    size = p.add_argument_group("size of the result, 1 to 4 times the input; 4x where left out")
+    one = size.add_mutually_exclusive_group()
+    one.add_argument("--factor", type=float, help="times the input, such as 2")
+    one.add_argument("--short-side", type=int, metavar="PIXELS", help="the aspect is kept")
+    one.add_argument("--size", metavar="WIDTHxHEIGHT", help="an exact size, in square pixels")
+    size.add_argument(
+        "--aspect",
+        choices=get_args(Aspect),
+        help="if --size has another aspect: fit inside (where left out), pad with black bars, crop "
+        "the edges, or stretch",
+    )
+    size.add_argument(
+        "--resize",
+        choices=get_args(When),
+        help="shrink every frame before upscaling (fast; a quarter of the time for half the size), "
+        "or resize it after (best; where left out)",
+    )
+    weights = p.add_argument_group("weights; the included ones where left out")
+    weights.add_argument("--unet", help="a file; with --server an entry of its loader")
+    weights.add_argument("--vae", help="likewise")
+    weights.add_argument("--flow", help="RAFT, likewise; the built-in flow where left out")
+    weights.add_argument(
+        "--texts",
+        help="safetensors with null_ and negative_text_embedding; with --server any text encoder",
+    )
+    where = p.add_argument_group("where it runs")
+    where.add_argument("--server", metavar="URL", help="a running ComfyUI, http://127.0.0.1:8188")
+    where.add_argument("--device", help="here: cuda if there is one, else cpu")
+    where.add_argument("--half", action="store_true", help="here: the U-Net in fp16")
+    where.add_argument("--workers", type=int, default=0, help="here: processes, by Ray")
+    where.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
+    kept = p.add_argument_group("jobs that are kept")
+    kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs of a folder")
+    kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs of a folder")
+    kept.add_argument("--keep-days", type=float, help="keep those used since")
+    kept.add_argument("--max-gb", type=float, help="remove the oldest until so many GiB are left")
+    kept.add_argument("--finished-only", action="store_true")
+    kept.add_argument("--dry-run", action="store_true", help="only say what would go")
+    return p
+
+
+def run_params(o: argparse.Namespace) -> LongVideoParams:
+    """The options that decide the frames. Raises InputError for values out of range."""
+    return LongVideoParams(
+        steps=o.steps,
+        guidance=o.guidance,
+        guided=GuidanceRange(o.guidance_start, o.guidance_end),
+        noise_level=o.noise_level,
+        seed=o.seed,
+        propagation_steps=o.propagation_steps,
+        color=o.color_fix,
+        frames_per_group=o.frames_per_group,
+        tile=o.tile,
+        scenes=SceneParams(o.cut_detection),
+        cuts=o.cuts,
+        part_length=o.part_length,
+        size=output_size(o),
+        resize=o.resize or "after",
+        deinterlace=o.deinterlace,
+    )
+
+
+def output_size(o: argparse.Namespace) -> OutputSize:
+    """The options that decide the result's size; InputError for such as do not fit together."""
+    if o.aspect is not None and o.size is None:
+        raise InputError(f"--aspect {o.aspect} is for an exact size: give --size as well.")
+    if o.size is not None:
+        found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", o.size.strip())
+        if found is None:
+            raise InputError(f"--size {o.size}: expected width x height, such as 1920x1080.")
+        width, height = (int(side) for side in found.groups())
+        return OutputSize("exact size", width=width, height=height, aspect=o.aspect or "fit")
+    if o.short_side is not None:
+        return OutputSize("short side", short_side=o.short_side)
+    if o.factor is None and o.resize is not None:
+        raise InputError(
+            f"--resize {o.resize} without a size: give --factor, --short-side or --size as well."
+        )
+    return OutputSize(factor=UPSCALE if o.factor is None else o.factor)
+
+
+def encode_params(o: argparse.Namespace, target: Path) -> EncodeParams:
+    """The options that decide the file."""
+    return EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)

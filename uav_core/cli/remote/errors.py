@@ -1,0 +1,21 @@
+"""Named errors of work on a ComfyUI server."""
+
+from __future__ import annotations
+
+from ...errors import UpscaleAVideoError
+
+
+class ServerError(UpscaleAVideoError):
+    """Base of what can go wrong with a server; the message says what to do."""
+
+
+class ServerUnreachableError(ServerError):
+    """Nothing answers at the address, or what answers is no ComfyUI."""
+
+
+class MissingPackError(ServerError):
+    """The server does not have this pack's nodes, or has an older pack."""
+
+
+class ServerJobError(ServerError):
+    """The server refused the job, failed in a node, or was told to stop."""

@@ -1,0 +1,179 @@
+"""The command's options as the graph that a ComfyUI server runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...flow.builtin import BUILTIN_FLOW
+from ...frames.output_size import WHEN
+from ...longvideo.params import LongVideoParams
+from ...video import EncodeParams
+from ...weights import included
+from .errors import MissingPackError, ServerJobError
+
+Graph = dict[str, dict[str, Any]]
+
+POSITIVE, NEGATIVE = "best quality, extremely detailed", "blur, worst quality"
+UPSCALE = "upscale"
+"""The id of the node that makes the video."""
+_VIDEO = "video"
+
+
+@dataclass(frozen=True)
+class WeightNames:
+    """Entries of the server's loaders; the included weights by default."""
+
+    unet: str = included.UNET + included.MARK
+    vae: str = included.VAE_VIDEO + included.MARK
+    texts: str = included.TEXT + included.MARK
+    flow: str = BUILTIN_FLOW
+
+
+def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: WeightNames) -> Graph:
+    """The graph in API form, still without a video and a name for the result."""
+    options = {
+        "codec": encode.codec,
+        "container": encode.container,
+        "crf": -1 if encode.crf is None else encode.crf,
+        "pixel_format": encode.pixel_format,
+        "cut_detection": params.scenes.method,
+        "cuts": params.cuts,
+        "tile": params.tile,
+        "tile_overlap": params.tile_overlap,
+        "propagation_strength": params.propagation.strength,
+        "segment_length": params.segment_length,
+        "overlap": params.overlap,
+        "frames_per_group": params.frames_per_group,
+        "lr_guidance": params.lr_guidance,
+        "part_length": params.part_length,
+        **_size(params),
+        **_guided(params),
+        **_deinterlaced(params),
+    }
+    upscale = {
+        "model": ["unet", 0],
+        "vae": ["vae", 0],
+        "video": [_VIDEO, 0],
+        "positive": ["positive", 0],
+        "negative": ["negative", 0],
+        "flow_model": ["flow", 0],
+        "options": ["options", 0],
+        "noise_level": params.noise_level,
+        "steps": params.steps,
+        "guidance": params.guidance,
+        "propagation_steps": params.propagation_steps,
+        "color_fix": params.color,
+        "seed": params.seed,
+        "filename_prefix": "",
+    }
+    return {
+        _VIDEO: _node("LoadVideo", file=""),
+        "unet": _node("UpscaleAVideoUNetLoader", unet_name=weights.unet, weight_dtype="default"),
+        "vae": _node("UpscaleAVideoVAELoader", vae_name=weights.vae),
+        "flow": _node("UpscaleAVideoFlowLoader", flow_name=weights.flow),
+        "texts": _node("UpscaleAVideoTextEncoderLoader", text_encoder_name=weights.texts),
+        "positive": _node("CLIPTextEncode", clip=["texts", 0], text=POSITIVE),
+        "negative": _node("CLIPTextEncode", clip=["texts", 0], text=NEGATIVE),
+        "options": _node("UpscaleAVideoLongVideoOptions", **options),
+        UPSCALE: _node("UpscaleAVideoLongVideo", **upscale),
+    }
+
+
+def _guided(params: LongVideoParams) -> dict[str, Any]:
+    """Likewise of guidance in a part of the run."""
+    if params.guided.is_whole:
+        return {}
+    return {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
+
+
+def _deinterlaced(params: LongVideoParams) -> dict[str, Any]:
+    """Likewise of deinterlacing that is not left to the video."""
+    return {} if params.deinterlace == "auto" else {"deinterlace": params.deinterlace}
+
+
+def _size(params: LongVideoParams) -> dict[str, Any]:
+    """What a graph says of the output size: nothing for 4x, which every version of the pack makes.
+
+    So that a result fetched before there was a choice is still known.
+    """
+    size = params.size
+    if size == LongVideoParams().size:
+        return {}
+    return {
+        "output_size": size.target,
+        "factor": size.factor,
+        "short_side": size.short_side,
+        "width": size.width,
+        "height": size.height,
+        "aspect": size.aspect,
+        "resize": WHEN[params.resize],
+    }
+
+
+def _node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def with_files(graph: Graph, video: str, prefix: str) -> Graph:
+    """The same with a file of the server's input folder, and how the result's name begins."""
+    files = {_VIDEO: {"file": video}, UPSCALE: {"filename_prefix": prefix}}
+    return {
+        key: {**node, "inputs": {**node["inputs"], **files.get(key, {})}}
+        for key, node in graph.items()
+    }
+
+
+def result_name(graph: Graph, stem: str) -> str:
+    """How the result of a video of that name is called on the server."""
+    is_4x = "output_size" not in graph["options"]["inputs"]
+    return f"{stem}_4x" if is_4x else f"{stem}_upscaled"
+
+
+def node_kinds(graph: Graph) -> tuple[str, ...]:
+    """What nodes the graph needs, each once."""
+    return tuple(dict.fromkeys(node["class_type"] for node in graph.values()))
+
+
+def check_graph(graph: Graph, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold the graph against what the server says about its nodes (``/object_info``).
+
+    Raises:
+        MissingPackError: a node is not there, or does not have an input.
+        ServerJobError: a name that is not in a list of the server.
+    """
+    missing = [kind for kind in node_kinds(graph) if kind not in known]
+    if missing:
+        raise MissingPackError(
+            f"The server has no node {', '.join(missing)}: expected a ComfyUI (0.3.75 or newer) "
+            "with the pack Upscale-A-Video. Install the pack into its custom_nodes, restart it, "
+            "and look into its log for why the pack did not load."
+        )
+    for node in graph.values():
+        kind, described = node["class_type"], known[node["class_type"]]["input"]
+        inputs = {**described.get("required", {}), **described.get("optional", {})}
+        for name, value in node["inputs"].items():
+            if name not in inputs:
+                raise MissingPackError(
+                    f"The server's {kind} has no input '{name}': its pack is of another version. "
+                    "Update the pack there, and here, and restart the server."
+                )
+            choices = _choices(inputs[name])
+            # What LoadVideo lists is the top of the input folder alone; it takes the rest too.
+            if kind != "LoadVideo" and choices is not None and value not in choices:
+                raise ServerJobError(
+                    f"'{value}' is not in the server's list '{name}' of {kind}. Expected one of: "
+                    f"{', '.join(map(str, choices))}. A file that is new there appears in the list "
+                    "by itself."
+                )
+
+
+def _choices(described: Any) -> list[Any] | None:
+    """The entries of a list input, in either of ComfyUI's forms; None for any other input."""
+    kind = described[0]
+    if isinstance(kind, list):
+        return kind
+    if kind == "COMBO" and len(described) > 1:
+        return described[1].get("options")
+    return None

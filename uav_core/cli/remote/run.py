@@ -1,0 +1,124 @@
+"""One file into one, on a server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from ...callbacks import Progress
+from ...errors import InputError
+from ...jobs import FOLDER
+from ...jobs.files import read_plain, write_whole
+from ...jobs.plain import canonical
+from ...video import fingerprint, probe
+from ...video.files import file_hash, replacing
+from .errors import ServerJobError
+from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
+from .server import Server, plain_stem
+
+DOWNLOADS = "downloads.json"
+"""In the folder of jobs beside the results: what was asked for, and the hash of what came."""
+_MOST_BYTES = 16 << 20
+
+
+async def upscale_on_server(
+    address: str,
+    source: Path,
+    target: Path,
+    graph: Graph,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> str:
+    """Upscale ``source`` with ``graph`` on the server and fetch the result; its report.
+
+    The input is uploaded unless the server has it. When this is cancelled the prompt is stopped on
+    the server, which keeps what is finished. ``target`` appears once it is complete; a file
+    of that name that is not the result of the same input and settings is not replaced.
+
+    Raises:
+        UnreadableVideoError, InputError: of the source, the address or the target.
+        ServerUnreachableError, MissingPackError, ServerJobError, ServerError: of the server.
+        DiskFullError, UnwritableError: of the target.
+    """
+    probe(source)  # what cannot be read is not sent
+    known = fingerprint(source)
+    asked = _asked(known.blake2b, graph)
+    downloads = target.parent / FOLDER / DOWNLOADS
+    if os.path.lexists(target):
+        if not _is_ours(target, asked, downloads):
+            raise InputError(f"'{target}' is there already: choose another name, or move it away.")
+        return f"{target.name} was finished before; nothing was done."
+    async with Server.opened(address) as server:
+        check_graph(graph, await server.node_info(node_kinds(graph)))
+        name = await server.place(source, known, say)
+        prompt = str(uuid4())
+        try:
+            # Inside, so that a prompt is stopped too whose queueing was interrupted.
+            prefix = f"video/{result_name(graph, plain_stem(source))}"
+            named = with_files(graph, name, prefix)
+            entry = await server.run(named, prompt, UPSCALE, progress, say)
+        except asyncio.CancelledError:
+            await server.cancel(prompt)
+            raise
+        shown = entry["outputs"].get(UPSCALE, {})
+        saved = next((i for i in shown.get("images", ()) if i.get("type") == "output"), None)
+        if saved is None:
+            raise ServerJobError("The server names no result: its pack is of another version.")
+        say("fetching the result")
+        downloads.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file:
+            hashed = _Hashed(file)
+            await server.download(saved, hashed)
+            if os.path.lexists(target):
+                raise InputError(f"'{target}' has appeared meanwhile: choose another name.")
+            # Before the file has its name, so that none of ours is taken for another's.
+            _remember(downloads, target.name, {"asked": asked, "blake2b": hashed.hexdigest()})
+    return "\n".join(shown.get("text") or ())
+
+
+class _Hashed:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.blake2b(digest_size=32)
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _asked(contents: str, graph: Graph) -> str:
+    body = {"contents": contents, "graph": graph}
+    return hashlib.blake2b(canonical(body, "graph"), digest_size=16).hexdigest()
+
+
+def _is_ours(target: Path, asked: str, downloads: Path) -> bool:
+    """Whether the file is the result of the same question, whole and unchanged."""
+    entry = _read(downloads).get(target.name)
+    if not isinstance(entry, dict) or entry.get("asked") != asked or not target.is_file():
+        return False
+    return entry.get("blake2b") == file_hash(target)
+
+
+def _read(downloads: Path) -> dict[str, Any]:
+    if not downloads.exists():
+        return {}
+    try:
+        found = json.loads(read_plain(downloads, _MOST_BYTES))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(downloads: Path, name: str, entry: dict[str, str]) -> None:
+    content = {**_read(downloads), name: entry}
+    write_whole(downloads, json.dumps(content, indent=1, ensure_ascii=False).encode())

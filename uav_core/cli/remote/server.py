@@ -1,0 +1,334 @@
+"""A running ComfyUI, as far as a job needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import aiohttp
+from yarl import URL
+
+from ...callbacks import Progress
+from ...errors import InputError
+from ...video.fingerprint import Fingerprint
+from .errors import ServerError, ServerJobError, ServerUnreachableError
+
+BLOCK = 1 << 20
+PATIENCE = 60.0
+"""Seconds that a server may be silent during a job before it counts as gone."""
+UPLOADS = "upscale_a_video"
+"""Where uploads lie in the server's input folder."""
+_DEEPEST = 8  # folders of the input folder that a file is looked for in
+_TEXT_MESSAGE = 3
+
+log = logging.getLogger(__name__)
+
+
+class Writable(Protocol):
+    """What a download is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def server_url(text: str) -> URL:
+    """The address of a server, with or without "http://"; InputError if it is none."""
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+        if url.scheme in ("http", "https") and url.host:
+            return url.with_query(None).with_fragment(None)
+    except ValueError:
+        pass
+    raise InputError(f"The server '{text}': expected an address such as http://127.0.0.1:8188.")
+
+
+class Server:
+    """ComfyUI at an address. Use ``opened``."""
+
+    def __init__(self, url: URL, session: aiohttp.ClientSession) -> None:
+        self.url, self._session = url, session
+        self._client = uuid4().hex
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, text: str) -> AsyncIterator[Server]:
+        """A server at the address; whether it answers shows at the first question."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=120)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            yield cls(server_url(text), session)
+
+    # --- questions ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _ask(
+        self, method: str, path: str, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(method, self.url / path, **options) as answer:
+                yield answer
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            raise ServerUnreachableError(
+                f"No ComfyUI answers at {self.url} ({error or type(error).__name__}). Start it, "
+                "and give its address as it says in its log: --server http://HOST:PORT."
+            ) from error
+
+    async def _json(self, method: str, path: str, **options: Any) -> Any:
+        async with self._ask(method, path, **options) as answer:
+            body = await answer.read()
+            if answer.status != 200:
+                raise ServerUnreachableError(
+                    f"{self.url / path} answers {answer.status} {answer.reason}: expected a "
+                    "ComfyUI. Check the address."
+                )
+        try:
+            return json.loads(body) if body else None
+        except ValueError as error:
+            raise ServerUnreachableError(
+                f"{self.url / path} does not answer as ComfyUI does. Check the address."
+            ) from error
+
+    async def node_info(self, kinds: tuple[str, ...]) -> dict[str, Any]:
+        """What the server says about those of the nodes that it has."""
+        known: dict[str, Any] = {}
+        for kind in kinds:
+            known.update(await self._json("GET", f"object_info/{kind}") or {})
+        return known
+
+    # --- the input ---------------------------------------------------------------------------
+
+    async def place(self, source: Path, known: Fingerprint, say: Callable[[str], None]) -> str:
+        """The name under which the server's input folder has the file; uploaded if it must be.
+
+        A file that lies there is recognised by name, size and time of change, an earlier upload by
+        its name, which has the contents' hash in it, and its size.
+        """
+        parts = source.resolve().parts[1:]
+        for depth in range(1, min(len(parts), _DEEPEST) + 1):
+            found = await self._stored("/".join(parts[-depth:]))
+            if found == f'"{known.mtime_ns:x}-{known.size:x}"':
+                return "/".join(parts[-depth:])
+        name = f"{plain_stem(source)}_{known.blake2b[:12]}{source.suffix.lower()}"
+        found = await self._stored(f"{UPLOADS}/{name}")
+        if found is not None and found.endswith(f'-{known.size:x}"'):
+            return f"{UPLOADS}/{name}"
+        say("sending the video")
+        return await self._upload(source, name)
+
+    async def _stored(self, name: str) -> str | None:
+        """The entity tag of a file in the input folder, made of its time and size; None if none."""
+        folder, _, file = name.rpartition("/")
+        query = {"filename": file, "subfolder": folder, "type": "input"}
+        async with self._ask("HEAD", "view", params=query) as answer:
+            return answer.headers.get("ETag") if answer.status == 200 else None
+
+    async def _upload(self, source: Path, name: str) -> str:
+        # ComfyUI takes names as they are, without the escapes of a form.
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("subfolder", UPLOADS)
+        form.add_field("type", "input")
+        try:
+            file = source.open("rb")
+        except OSError as error:
+            raise InputError(f"'{source}' cannot be read ({error.strerror}).") from error
+        with file:
+            form.add_field("image", file, filename=name, content_type="application/octet-stream")
+            size = source.stat().st_size
+            try:
+                async with self._ask("POST", "upload/image", data=form) as answer:
+                    body = await answer.read()
+            except ServerUnreachableError as error:
+                # A server that has had enough closes the connection in the middle.
+                await self._json("GET", "queue")
+                raise self._too_large(source, size) from error
+        if answer.status == 413:
+            raise self._too_large(source, size)
+        if answer.status != 200:
+            raise ServerError(
+                f"The server does not take '{source.name}' ({answer.status} {answer.reason}). Look "
+                "into its log; its input folder may be read-only or its disk full."
+            )
+        stored = json.loads(body)
+        return "/".join(filter(None, (stored.get("subfolder"), stored["name"])))
+
+    def _too_large(self, source: Path, size: int) -> ServerError:
+        need = size // (1 << 20) + 10
+        return ServerError(
+            f"The server does not take '{source.name}' of {size / (1 << 20):.0f} MiB: it takes 100 "
+            f"by default. Start it with --max-upload-size {need}; or, on its own machine, put the "
+            "file into its input folder and name it there."
+        )
+
+    # --- the job -----------------------------------------------------------------------------
+
+    async def _queue(self, graph: dict[str, Any], prompt: str) -> None:
+        content = {"prompt": graph, "prompt_id": prompt, "client_id": self._client}
+        async with self._ask("POST", "prompt", json=content) as answer:
+            body = await answer.read()
+        try:
+            said = json.loads(body)
+        except ValueError:
+            said = {}
+        if answer.status != 200:
+            why = refusal(said) or f"{answer.status} {answer.reason}"
+            raise ServerJobError(f"The server refuses the job: {why}.")
+
+    async def run(
+        self,
+        graph: dict[str, Any],
+        prompt: str,
+        node: str,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """Queue a graph under an id, a UUID of our own, and wait; its entry in the history.
+
+        ``progress`` and ``say`` get what ``node`` reports meanwhile. Raises ServerJobError if the
+        server refuses it, a node fails or the prompt is stopped, ServerUnreachableError if the
+        server goes away.
+        """
+        opened = asyncio.Event()
+        listening = asyncio.create_task(self._listen(prompt, node, progress, say, opened))
+        hearing = asyncio.create_task(opened.wait())
+        try:
+            # What is said before the socket is open is lost.
+            await asyncio.wait((listening, hearing), return_when=asyncio.FIRST_COMPLETED)
+            await self._queue(graph, prompt)
+            heard = time.monotonic()
+            while True:
+                try:
+                    entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
+                    if entry is not None:
+                        return judged(entry)
+                    if not await self._queued(prompt):
+                        # It may have ended between the two questions.
+                        entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
+                        if entry is not None:
+                            return judged(entry)
+                        raise ServerJobError(
+                            "The server does not know the job any more; it was started again, or "
+                            "its queue was cleared. Run the same command again to go on."
+                        )
+                    heard = time.monotonic()
+                except ServerUnreachableError:
+                    if time.monotonic() - heard > PATIENCE:
+                        raise
+                await asyncio.wait((listening,), timeout=1)
+                if listening.done():
+                    # Without it there is no progress to show, but the job goes on.
+                    await asyncio.sleep(1)
+                    listening = asyncio.create_task(
+                        self._listen(prompt, node, progress, say, opened)
+                    )
+        finally:
+            listening.cancel()
+            hearing.cancel()
+
+    async def _queued(self, prompt: str) -> bool:
+        queue = await self._json("GET", "queue")
+        return any(item[1] == prompt for items in queue.values() for item in items)
+
+    async def _listen(
+        self,
+        prompt: str,
+        node: str,
+        progress: Progress,
+        say: Callable[[str], None],
+        opened: asyncio.Event,
+    ) -> None:
+        address = self.url / "ws"
+        try:
+            async with self._session.ws_connect(
+                address, params={"clientId": self._client}, max_msg_size=0
+            ) as socket:
+                opened.set()
+                async for message in socket:
+                    if message.type == aiohttp.WSMsgType.TEXT:
+                        said = json.loads(message.data)
+                        data = said.get("data") or {}
+                        mine = data.get("prompt_id") == prompt and data.get("node") == node
+                        if said.get("type") == "progress" and mine:
+                            progress(int(data["value"]), int(data["max"]))
+                    elif message.type == aiohttp.WSMsgType.BINARY:
+                        text = node_text(message.data, node)
+                        if text is not None:
+                            say(text)
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            log.debug("No progress from %s: %s", address, error)
+
+    async def cancel(self, prompt: str) -> None:
+        """Stop a prompt, whether it runs or waits; others go on."""
+        timeout = aiohttp.ClientTimeout(total=10)
+        try:
+            await self._json("POST", "queue", json={"delete": [prompt]}, timeout=timeout)
+            running = (await self._json("GET", "queue", timeout=timeout))["queue_running"]
+            if any(item[1] == prompt for item in running):
+                await self._json("POST", "interrupt", json={"prompt_id": prompt}, timeout=timeout)
+        except ServerUnreachableError as error:
+            log.warning("The server could not be told to stop: %s", error)
+
+    # --- the result --------------------------------------------------------------------------
+
+    async def download(self, saved: dict[str, Any], file: Writable) -> None:
+        """Write a file of the server's output folder into ``file``."""
+        query = {key: saved.get(key, "") for key in ("filename", "subfolder", "type")}
+        async with self._ask("GET", "view", params=query) as answer:
+            if answer.status != 200:
+                raise ServerError(
+                    f"The server has no '{query['filename']}' any more ({answer.status}): it was "
+                    "removed while ComfyUI remembered it. Restart ComfyUI, or use 'Unload models "
+                    "and execution cache' of its page, and run the same command again."
+                )
+            async for block in answer.content.iter_chunked(BLOCK):
+                file.write(block)
+
+
+def plain_stem(path: Path) -> str:
+    """A file's name without its ending, in letters, digits and what every system takes."""
+    return re.sub(r"[^\w -]+", "_", path.stem)[:48].strip() or "video"
+
+
+def node_text(message: bytes, node: str) -> str | None:
+    """The text that ``node`` shows, of a binary message; None if it is another message."""
+    kind, rest = int.from_bytes(message[:4], "big"), message[4:]
+    length = int.from_bytes(rest[:4], "big")
+    if kind != _TEXT_MESSAGE or rest[4 : 4 + length] != node.encode():
+        return None
+    return rest[4 + length :].decode(errors="replace")
+
+
+def refusal(answer: dict[str, Any]) -> str:
+    """What ComfyUI says against a graph, in one line."""
+    said = [answer.get("error") or {}]
+    for node in (answer.get("node_errors") or {}).values():
+        said += [{**error, "node": node.get("class_type")} for error in node.get("errors", ())]
+    lines = [
+        ": ".join(str(one[key]) for key in ("node", "message", "details") if one.get(key))
+        for one in said
+        if isinstance(one, dict)
+    ]
+    return "; ".join(line for line in lines if line)
+
+
+def judged(entry: dict[str, Any]) -> dict[str, Any]:
+    """A prompt's history entry, if it went well; ServerJobError otherwise."""
+    messages = dict((entry.get("status") or {}).get("messages") or ())
+    if "execution_error" in messages:
+        failed = messages["execution_error"]
+        kind = str(failed.get("exception_type")).rpartition(".")[2]
+        raise ServerJobError(
+            f"The server failed in {failed.get('node_type')}: {kind}: "
+            f"{str(failed.get('exception_message')).strip()}"
+        )
+    if "execution_interrupted" in messages:
+        raise ServerJobError(
+            "The job was stopped on the server. What is finished is kept there; run the same "
+            "command to go on."
+        )
+    return entry

@@ -1,0 +1,116 @@
+"""One job done by several processes, started and watched over by Ray."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, MissingPackageError, UpscaleAVideoError
+
+# A worker that died is started again; the others go on meanwhile.
+RETRIES = 3
+LOOK_SECONDS = 10.0
+
+
+def run_workers(
+    main: Callable[..., int],
+    words: Sequence[str],
+    count: int,
+    *,
+    address: str = "",
+    gpus: float = 0,
+    cpus: float = 1,
+) -> int:
+    """Run ``main`` with ``words`` in ``count`` processes at once; the worst exit code.
+
+    Nothing is shared out here: each takes on the scenes that the others have not, as runs of one
+    job do. A process that dies is started again, at most RETRIES times; the others go on
+    meanwhile.
+
+    Args:
+        main: the command, called with ``words`` and ``share``, which is (number, count).
+        words: of the command line, without those about workers.
+        count: how many processes.
+        address: of a Ray cluster whose machines reach the same files; else this machine.
+        gpus: GPUs for each; Ray shows it no others.
+        cpus: CPU cores for each.
+
+    Raises:
+        InputError: fewer than one worker, or a cluster that cannot be reached.
+        MissingPackageError: Ray is not installed.
+        WorkersLostError: a process died again and again.
+    """
+    if count < 1:
+        raise InputError(f"{count} workers: expected 1 or more.")
+    ray = _ray()
+    _connect(ray, address, count * cpus, count * gpus)
+    try:
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+        # No worker may wait for another to end before it can start.
+        running = [task.remote(main, list(words), number, count) for number in range(count)]
+        try:
+            return max(ray.get(running))
+        except ray.exceptions.WorkerCrashedError as error:
+            raise WorkersLostError(
+                f"A worker died {RETRIES + 1} times ({error}). What is finished is kept: look at "
+                "its log, lower the number of workers, and run the same again."
+            ) from error
+    finally:
+        ray.shutdown()
+
+
+class WorkersLostError(UpscaleAVideoError):
+    """A worker died again and again."""
+
+
+def _work(main: Callable[..., int], words: list[str], number: int, count: int) -> int:
+    return main(words, share=(number, count))
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Several workers need the package ray, which cannot be imported ({error}). Install "
+            "ray, or run the same command in several terminals: runs of one job share its scenes."
+        ) from error
+
+
+def _connect(ray: Any, address: str, cpus: float, gpus: float) -> None:
+    options: dict[str, Any] = {"address": address} if address else _local(cpus, gpus)
+    # Where this package lies, for processes that are started elsewhere.
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    try:
+        _look_for(address)
+        ray.init(
+            log_to_driver=True,
+            runtime_env={"env_vars": {"PYTHONPATH": path.rstrip(os.pathsep)}},
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"No Ray at '{address or 'this machine'}' ({error}). Give the address of a running "
+            "cluster, such as 'auto' or 'ray://host:10001', or none."
+        ) from error
+
+
+def _look_for(address: str) -> None:
+    """Raises OSError if nobody listens at "host:port", which Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
+
+
+def _local(cpus: float, gpus: float) -> dict[str, Any]:
+    """What a Ray of our own is told of this machine."""
+    # As many as were asked for, be there fewer cores or not: else some would wait for others.
+    options: dict[str, Any] = {"num_cpus": math.ceil(cpus), "include_dashboard": False}
+    if gpus:
+        options["num_gpus"] = math.ceil(gpus)
+    return options

@@ -1,0 +1,1 @@
+"""What a device wants done otherwise than the networks' layers do it."""

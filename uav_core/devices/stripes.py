@@ -1,0 +1,300 @@
+"""Norm, SiLU and convolution in stripes of rows, so that only a stripe's activations exist.
+
+A layer run whole holds its input, the normalised input and its result. In stripes the normalised
+input is a few rows in a buffer, and a result may be written over the tensor it was computed from,
+as the buffer keeps the rows that the next stripe looks back at. The numbers are the same to
+rounding: the norm's statistics are gathered first, over everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import abilities as devices
+from . import winograd
+
+ROWS = 3
+"""The axis of b c t h w that is cut."""
+MOST_STRIPES = 32
+PIECE = 512
+"""Positions whose mean is summed in fp32: as exact as a whole layer's."""
+LEAST_ROWS = 4
+LEAST_POSITIONS = 3072
+"""Positions (b t h w) of a stripe in which fewer multiplications are worth their sums."""
+WHOLE_UP_TO = {"cpu": 16 * 2**20}
+"""Bytes, in fp32, of a tensor that is not worth cutting, by kind of device..."""
+WHOLE_ELSEWHERE = 512 * 2**20
+"""... and on all others, where many small calls cost more than on a CPU."""
+WHOLE_OF_FEWER = 7 * 2**20
+"""The same where there are fewer multiplications: their input is copied into a border anyway."""
+
+Work = Callable[[Tensor, Tensor | None], Tensor]
+Fill = Callable[[Tensor, int, int], None]
+"""fill(target, first, stop): put so many rows of a layer's input into ``target``."""
+
+
+class LendsWeights:
+    """Mixed into a convolution: lends the weights it would compute with to a function.
+
+    They come through the layer's own class, which may cast, stream or patch them.
+    """
+
+    out_channels: int
+    _work: Work | None = None
+
+    def lend(self, work: Work, like: Tensor) -> Tensor:
+        """``work(weight, bias)`` with the weights for an input such as ``like``."""
+        self._work = work
+        try:
+            return self(like)  # type: ignore[operator]
+        finally:
+            self._work = None
+
+    def _conv_forward(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if self._work is not None:
+            return self._work(weight, bias)
+        return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
+
+
+def is_striped(x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
+    """Whether stripes serve for ``x`` (b c t h w), or for one so many times as large."""
+    whole = WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
+    if winograd.serves(x, out_channels):
+        whole = min(whole, WHOLE_OF_FEWER)
+    return (
+        x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and x.shape[ROWS] > LEAST_ROWS
+        and enlarged * 4 * x.numel() > whole
+    )
+
+
+def blank(like: Tensor, *shape: int) -> Tensor:
+    """A tensor to be written, with the channels last."""
+    layout = torch.channels_last_3d
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def stripes(height: int, least: int = 0, tile: int = 1) -> Iterator[tuple[int, int]]:
+    """(first, stop) of every stripe: ``least`` rows or more, in whole tiles of so many."""
+    rows = max(least, LEAST_ROWS, -(-height // MOST_STRIPES))
+    rows += -rows % tile
+    for first in range(0, height, rows):
+        yield first, min(first + rows, height)
+
+
+def activation(norm: Any, x: Tensor) -> Fill:
+    """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w).
+
+    The statistics are those of ``x`` now, whatever is written into it later.
+    """
+    scale, shift = scale_and_shift(norm, x)
+
+    def fill(target: Tensor, first: int, stop: int) -> None:
+        rows = x[:, :, :, first:stop]
+        if x.dtype == torch.float32:
+            torch.addcmul(shift, rows, scale, out=target)
+            F.silu(target, inplace=True)
+        else:
+            # As the whole layers do: in fp32 up to the result.
+            target.copy_(F.silu(torch.addcmul(shift, rows.float(), scale), inplace=True))
+
+    return fill
+
+
+def doubled(x: Tensor) -> Fill:
+    """The rows of ``x`` enlarged to twice its sides by repetition."""
+
+    def fill(target: Tensor, first: int, stop: int) -> None:
+        rows = x[:, :, :, torch.arange(first, stop, device=x.device) // 2]
+        target[..., 0::2] = rows
+        target[..., 1::2] = rows
+
+    return fill
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a norm needs of ``x`` (b c t h w), in parts: in its device's widest float, on it.
+
+    Returns the means (k, b, c) of k parts, the sums of squares about them, and the positions
+    (k, 1, 1) in each.
+    """
+    return moments_of_pieces(x) if x.device.type == "cpu" else moments_of_stripes(x)
+
+
+def moments_of_stripes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``moments`` in few calls."""
+    means, squares = [], []
+    spans = list(stripes(x.shape[ROWS]))
+    for first, stop in spans:
+        rows = x[:, :, :, first:stop].permute(0, 2, 3, 4, 1).flatten(1, 3).float()
+        means.append(rows.mean(1))
+        squares.append((rows - means[-1][:, None]).square_().sum(1))
+    row, (begin, end) = x.shape[2] * x.shape[4], spans[-1]
+    count = _counts(x, 1, len(spans), row * spans[0][1], row * (end - begin))
+    wide = count.dtype
+    return torch.stack(means).to(wide), torch.stack(squares).to(wide), count
+
+
+def moments_of_pieces(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``moments`` by batch norm's own statistics, on a CPU several times faster, and no copy."""
+    c, t, h, w = x.shape[1:]
+    each = -(-h * w // PIECE)
+    count = _counts(x, t, each, PIECE, h * w - (each - 1) * PIECE)
+    clips = []
+    for clip in x:
+        frames = (clip[:, i].movedim(0, -1).reshape(-1, c) for i in range(t))
+        pieces = (piece for frame in frames for piece in frame.split(PIECE))
+        parts = [torch.batch_norm_update_stats(p.float(), None, None, 0.0) for p in pieces]
+        clips.append([torch.stack(values).to(count) for values in zip(*parts, strict=True)])
+    means, variances = (torch.stack(values, dim=1) for values in zip(*clips, strict=True))
+    return means, variances * count, count
+
+
+def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
+    """(runs * each, 1, 1): ``usual``, and ``last`` at the end of every run.
+
+    Filled in: a list of numbers would have to be copied to the device.
+    """
+    wide = devices.widest_float(x.device)
+    count = torch.full((runs * each, 1, 1), float(usual), dtype=wide, device=x.device)
+    count[each - 1 :: each] = last
+    return count
+
+
+def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1) fp32."""
+    groups, c = norm.num_groups, x.shape[1]
+    # Parts joined (Chan, Golub & LeVeque 1979), in twice the precision where the device has it.
+    # In fp32 it is as exact as the layer run whole: spreads are summed, never squares subtracted.
+    mean, inner, count = moments(x)
+    n = x.shape[2] * x.shape[3] * x.shape[4] * (c // groups)
+
+    def by_group(values: Tensor) -> Tensor:
+        return values.unflatten(-1, (groups, c // groups)).sum(-1, keepdim=True)
+
+    centre = by_group((mean * count).sum(0)) / n
+    spread = mean - centre.expand(-1, -1, c // groups).flatten(-2)
+    variance = by_group((inner + count * spread.square()).sum(0)) / n
+    # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
+    eps = norm.eps
+    ends = torch.linspace(-1, 1, 2, dtype=x.dtype, device=x.device)
+    probe = norm(ends.expand(1, c, 2)).to(count.dtype)[0]
+    weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
+    bias = (probe[:, 1] + probe[:, 0]) / 2
+    rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)
+    scale = weight * rate
+    shift = bias - centre.expand(-1, -1, c // groups).flatten(-2) * scale
+    return scale.float()[..., None, None, None], shift.float()[..., None, None, None]
+
+
+class Plain:
+    """A convolution of rows as it is written."""
+
+    border = 0
+    """Columns of zeros that its rows begin with."""
+    least_rows, tile = 0, 1
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, onto: bool) -> None:
+        self.taps = [weight] if weight.ndim == 4 else [w.contiguous() for w in weight.unbind(2)]
+        self.bias, self.onto = bias, onto
+
+    def padded(self, rows: int, width: int) -> tuple[int, int]:
+        """Height and width of the input of so many rows."""
+        return rows + 2, width
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Rows ``x`` (b c t h w), padded, to ``out``; zeros to the sides and beyond the times."""
+        b, t = x.shape[0], x.shape[2]
+
+        def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:
+            flat = x[:, :, first:stop].transpose(1, 2).flatten(0, 1)
+            result = F.conv2d(flat, tap, bias, padding=(0, 1))
+            return result.unflatten(0, (b, stop - first)).transpose(1, 2)
+
+        now = self.taps[len(self.taps) // 2]
+        if self.onto:
+            out += frames(0, t, now, self.bias)
+        else:
+            out.copy_(frames(0, t, now, self.bias))
+        if len(self.taps) == 3 and t > 1:
+            out[:, :, 1:] += frames(0, t - 1, self.taps[0])
+            out[:, :, :-1] += frames(1, t, self.taps[2])
+
+
+class Fewer:
+    """The same with fewer multiplications, of frames."""
+
+    border = 1
+    tile = winograd.OUTPUTS
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, positions: int) -> None:
+        """``positions`` (b t w) that one row has."""
+        self.taps, self.bias = winograd.by_column(weight), bias
+        self.least_rows = -(-LEAST_POSITIONS // positions)
+
+    def padded(self, rows: int, width: int) -> tuple[int, int]:
+        """Height and width of the input of so many rows."""
+        return winograd.padded_size(rows), winograd.padded_size(width)
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Rows ``x`` (b c t h w), padded, to ``out``."""
+        # Views: a copy of `out` would be written in vain.
+        frames, results = (
+            y.permute(0, 2, 3, 4, 1).view(-1, *y.shape[3:], y.shape[1]) for y in (x, out)
+        )
+        winograd.convolve(frames, self.taps, self.bias, results)
+
+
+def convolve(
+    conv: LendsWeights,
+    fill: Fill,
+    out: Tensor,
+    channels: int,
+    *,
+    onto: bool = False,
+    rest: Callable[[int, int], Tensor] | None = None,
+) -> Tensor:
+    """A 3x3 (per frame) or 3x3x3 convolution of what ``fill`` gives, written to ``out``.
+
+    ``channels`` of the input. ``onto`` adds to what ``out`` (b c t h w) holds; ``rest(first,
+    stop)`` are rows to add as well. ``out`` may be the tensor that ``fill`` reads.
+    """
+    b, _, t, height, width = out.shape
+
+    def work(weight: Tensor, bias: Tensor | None) -> Tensor:
+        fewer = weight.ndim == 4 and not onto and winograd.serves(out, channels)
+        kernel = Fewer(weight, bias, b * t * width) if fewer else Plain(weight, bias, onto)
+        spans = list(stripes(height, kernel.least_rows, kernel.tile))
+        tall, wide = kernel.padded(spans[0][1], width)
+        whole = blank(out, b, channels, t, tall, wide)
+        buffer = whole[..., kernel.border : kernel.border + width]
+        whole[:, :, :, 0] = 0
+        whole[..., : kernel.border] = whole[..., kernel.border + width :] = 0
+        filled = last = 0
+        for first, stop in spans:
+            # Rows first - 1 to stop + 1: row r of the picture is row r - first + 1 of the buffer.
+            if first:
+                buffer[:, :, :, :2] = buffer[:, :, :, last - 1 : last + 1]
+            last = stop - first + 1
+            ahead = min(stop + 1, height)
+            if ahead > filled:
+                fill(buffer[:, :, :, filled - first + 1 : ahead - first + 1], filled, ahead)
+            if stop == height:
+                buffer[:, :, :, last:] = 0
+            filled = ahead
+            rows = out[:, :, :, first:stop]
+            kernel(whole[:, :, :, : kernel.padded(stop - first, width)[0]], rows)
+            if rest is not None:
+                rows += rest(first, stop)
+        return out
+
+    return conv.lend(work, out)

@@ -1,0 +1,1 @@
+"""Optical flow: RAFT's and the built-in one, of large frames as well."""

@@ -1,0 +1,268 @@
+"""Optical flow without learned weights, called like torchvision's RAFT.
+
+Coarse to fine. On the coarsest level of a pyramid whole-pixel shifts are tried out. From there to
+the finest level the second image is warped by the flow so far, the differences in colour and slope
+are linearised around it, and a primal-dual scheme finds the flow that explains them while it
+stays smooth. Sources: TV-L1 flow (Zach, Pock & Bischof 2007) solved with the steps of Chambolle &
+Pock 2011; data terms of neighbours joined (Bruhn, Weickert & Schnoerr 2005) and constancy of
+slopes (Brox et al. 2004); Huber smoothness that lets go at the image's edges (Werlberger et al.
+2009); a median filter after every warp (Sun, Roth & Black 2010). Nothing is random.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .estimate import stretch_flow
+
+BUILTIN_FLOW = "built-in (no weights)"
+"""Its name in the lists of flow models."""
+
+# The pyramid: every level has half the sides of the one before, the last one at least this many
+# pixels on its short side. The shifts tried there reach this many of its pixels each way, a
+# quarter of the picture's height.
+COARSEST_SIDE = 24
+REACH = 6
+
+# Times that the second image is warped and the differences linearised anew, on each level.
+WARPS = 4
+
+# Weights of the energy, for colours in [0, 1] and flows in pixels of the level.
+FIDELITY = 30.0
+"""The data against smoothness."""
+SLOPE_WEIGHT = 1.5
+"""A difference of slopes against one of colours."""
+ROBUST = 0.005
+"""Differences well under this count squared, those above in proportion."""
+HUBER = 0.05
+"""Slopes of the flow under this are smoothed quadratically, those above in proportion."""
+EDGE = 8.0
+"""How fast smoothing lets go as the slope of the colours grows..."""
+LEAST_SMOOTHING = 0.02
+"""... and what is left of it in the end."""
+
+# Standard deviations of Gaussians, in pixels of the level: of the images, against aliasing; of
+# the data term; and of the surroundings that the search compares.
+PRESMOOTH = 0.6
+WINDOW = 0.8
+SEARCH_WINDOW = 2.0
+
+# The search: differences above this count as this, and a pixel's shift costs this much, so that
+# plain areas stay where they are. A shift under which too little of a surrounding stays inside
+# the picture is not considered.
+SEARCH_CAP = 0.2
+SEARCH_COST = 0.003
+SEARCH_SHARE = 0.3
+
+# Steps of the primal-dual scheme: their product times 8, the squared norm of the gradient, must
+# not exceed 1. The weights of the robust data term are renewed after so many of them.
+_PRIMAL = 0.25
+_DUAL = 0.5
+_RENEW = 5
+
+
+class BuiltinFlow(nn.Module):
+    """Flow from image1 to image2, both (n,3,h,w) in [-1, 1], as [(n,2,h,w)] in pixels.
+
+    A list of one, as RAFT gives a list of predictions. `num_flow_updates` is the number of solver
+    steps after each warp: 20 is exact enough, fewer are faster. Any size; computes in fp32.
+    """
+
+    # Tells `uav_core.flow.estimate` not to resize the images to what a network takes.
+    any_size = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Nothing is learned: it only tells, as weights would, on which device to compute.
+        self.place = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def forward(self, image1: Tensor, image2: Tensor, num_flow_updates: int = 20) -> list[Tensor]:
+        first, second = (_pyramid(image.float().add(1).div(2)) for image in (image1, image2))
+        pairs = [
+            (_features(a), _features(b))
+            for a, b in zip(reversed(first), reversed(second), strict=True)
+        ]
+        flow = _search(*pairs[0])
+        for level in pairs:
+            flow = _refine(*level, stretch_flow(flow, *level[0].shape[-2:]), num_flow_updates)
+        return [flow]
+
+
+def _pyramid(image: Tensor) -> list[Tensor]:
+    """The image and its halvings."""
+    levels = [image]
+    h, w = image.shape[-2:]
+    while min(h, w) // 2 >= COARSEST_SIDE:
+        h, w = h // 2, w // 2
+        levels.append(
+            F.interpolate(levels[-1], (h, w), mode="bilinear", align_corners=False, antialias=True)
+        )
+    return levels
+
+
+def _features(image: Tensor) -> Tensor:
+    """(n,5,h,w): the colours, a little smoothed, and the slopes of their mean."""
+    image = _blur(image, PRESMOOTH)
+    slopes = _slopes(image.mean(dim=1, keepdim=True))
+    return torch.cat([image, *(SLOPE_WEIGHT * slope for slope in slopes)], dim=1)
+
+
+def _search(first: Tensor, second: Tensor) -> Tensor:
+    """The whole-pixel shifts within REACH under which small surroundings agree best."""
+    h, w = first.shape[-2:]
+    shifts = [(dy, dx) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1)]
+    inside = F.pad(second.new_ones(1, 1, h, w), (REACH,) * 4)
+    padded = F.pad(second, (REACH,) * 4, mode="replicate")
+    costs, shares = [], []
+    for dy, dx in shifts:
+        rows, columns = slice(REACH + dy, REACH + dy + h), slice(REACH + dx, REACH + dx + w)
+        share = inside[..., rows, columns]
+        difference = (padded[..., rows, columns] - first).abs().clamp(max=SEARCH_CAP)
+        costs.append(difference.sum(dim=1, keepdim=True) * share)
+        shares.append(share)
+    share = _blur(torch.cat(shares, dim=1), SEARCH_WINDOW)
+    table = first.new_tensor([(dx, dy) for dy, dx in shifts])
+    cost = _blur(torch.cat(costs, dim=1), SEARCH_WINDOW) / share.clamp(min=SEARCH_SHARE)
+    cost = cost + SEARCH_COST * table.norm(dim=1).view(1, -1, 1, 1)
+    cost = cost.masked_fill(share < SEARCH_SHARE, torch.inf)
+    best = table[cost.argmin(dim=1)].permute(0, 3, 1, 2)
+    return _median(_median(best))
+
+
+def _refine(first: Tensor, second: Tensor, flow: Tensor, steps: int) -> Tensor:
+    """One level: the flow between two images' features, starting from a rough one."""
+    dx1, dy1 = _slopes(first)
+    contrast = (dx1[:, :3].square() + dy1[:, :3].square()).sum(dim=1, keepdim=True).sqrt()
+    ease = torch.exp(-EDGE * contrast).clamp(min=LEAST_SMOOTHING)
+    dual = flow.new_zeros(len(flow), 4, *flow.shape[-2:])
+    for _ in range(WARPS):
+        warped, inside = _warp(second, flow)
+        # Slopes of both images, averaged: half the error that those of one have.
+        dx, dy = ((a + b) / 2 for a, b in zip(_slopes(warped), (dx1, dy1), strict=True))
+        data = _data_term(dx, dy, warped - first)
+        flow, dual = _solve(data, inside, ease, flow, dual, steps)
+        flow = _median(flow)
+    return flow
+
+
+def _warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """x at every position plus flow, and (n,1,h,w) 1.0 where that is inside, else 0."""
+    h, w = x.shape[-2:]
+    xs = torch.arange(w, device=x.device, dtype=x.dtype) + flow[:, 0]
+    ys = torch.arange(h, device=x.device, dtype=x.dtype)[:, None] + flow[:, 1]
+    inside = (xs >= 0) & (xs <= w - 1) & (ys >= 0) & (ys <= h - 1)
+    grid = torch.stack([xs * 2 / max(w - 1, 1) - 1, ys * 2 / max(h - 1, 1) - 1], dim=-1)
+    # Bicubic: bilinear sampling blurs, and would pull the flow towards whole pixels.
+    warped = F.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=True)
+    return warped, inside[:, None].to(x.dtype)
+
+
+def _data_term(dx: Tensor, dy: Tensor, dt: Tensor) -> Tensor:
+    """(n,6,h,w): xx, xy, yy, xt, yt, tt; products summed over channels and surroundings.
+
+    The squared difference left after a change (u, v) of the flow is
+    tt + 2 (xt u + yt v) + xx u u + 2 xy u v + yy v v.
+    """
+    products = (dx * dx, dx * dy, dy * dy, dx * dt, dy * dt, dt * dt)
+    return _blur(torch.cat([p.sum(dim=1, keepdim=True) for p in products], dim=1), WINDOW)
+
+
+def _solve(
+    data: Tensor, inside: Tensor, ease: Tensor, start: Tensor, dual: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """The flow that balances the data term, made robust, with smoothness; and its dual."""
+    xx, xy, yy, xt, yt, tt = data.split(1, dim=1)
+    flow, ahead, weight = start, start, inside
+    for step in range(steps):
+        if step % _RENEW == 0:
+            u, v = (flow - start).split(1, dim=1)
+            squared = tt + 2 * (xt * u + yt * v) + xx * u * u + 2 * xy * u * v + yy * v * v
+            weight = _PRIMAL * FIDELITY * inside / (squared.clamp(min=0) + ROBUST**2).sqrt()
+            a, b, d = 1 + weight * xx, weight * xy, 1 + weight * yy
+            # The 2x2 system's inverse.
+            inverse_xx, inverse_xy, inverse_yy = (x / (a * d - b * b) for x in (d, -b, a))
+            weighted_t = weight * data[:, 3:5]
+        dual = _project((dual + _DUAL * ease * _gradient(ahead)) / (1 + _DUAL * HUBER))
+        p, q = (flow - start + _PRIMAL * _divergence(ease * dual) - weighted_t).split(1, dim=1)
+        change = [inverse_xx * p + inverse_xy * q, inverse_xy * p + inverse_yy * q]
+        new = start + torch.cat(change, dim=1)
+        flow, ahead = new, 2 * new - flow
+    return flow, dual
+
+
+def _project(dual: Tensor) -> Tensor:
+    """Each component's pair shortened to a length of at most 1."""
+    pairs = dual.unflatten(1, (2, 2))
+    # Not torch's norm, which takes thirty times as long over this dimension on a CPU.
+    length = pairs.square().sum(dim=2, keepdim=True).sqrt()
+    return (pairs / length.clamp(min=1)).flatten(1, 2)
+
+
+def _gradient(flow: Tensor) -> Tensor:
+    """(n,4,h,w): u_x, u_y, v_x, v_y by forward differences, 0 at the far border."""
+    across = F.pad(flow.diff(dim=-1), (0, 1))
+    down = F.pad(flow.diff(dim=-2), (0, 0, 0, 1))
+    return torch.stack([across, down], dim=2).flatten(1, 2)
+
+
+def _divergence(dual: Tensor) -> Tensor:
+    """The negative adjoint of `_gradient`."""
+    across, down = dual[:, 0::2, :, :-1], dual[:, 1::2, :-1]
+    across = F.pad(across, (0, 1)) - F.pad(across, (1, 0))
+    return across + F.pad(down, (0, 0, 0, 1)) - F.pad(down, (0, 0, 1, 0))
+
+
+def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives along x and y by five-point differences; the border is repeated."""
+    kernel = x.new_tensor([1.0, -8.0, 0.0, 8.0, -1.0]) / 12
+    return _filter(x, kernel, across=True), _filter(x, kernel, across=False)
+
+
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur; the border is repeated."""
+    radius = math.ceil(2.5 * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    return _filter(_filter(x, kernel, across=True), kernel, across=False)
+
+
+def _filter(x: Tensor, kernel: Tensor, *, across: bool) -> Tensor:
+    """Every channel filtered along x (across) or y, the border repeated."""
+    n, c, h, w = x.shape
+    radius = len(kernel) // 2
+    padding = (radius, radius, 0, 0) if across else (0, 0, radius, radius)
+    padded = F.pad(x.reshape(n * c, 1, h, w), padding, mode="replicate")
+    return F.conv2d(padded, kernel.view(1, 1, 1, -1) if across else kernel.view(1, 1, -1, 1)).view(
+        n, c, h, w
+    )
+
+
+def _median(flow: Tensor) -> Tensor:
+    """3x3 median of each component; the border is repeated."""
+    h, w = flow.shape[-2:]
+    padded = F.pad(flow, (1, 1, 1, 1), mode="replicate")
+    left, centre, right = (padded[..., x : x + w] for x in range(3))
+    low, high = torch.minimum(left, centre), torch.maximum(left, centre)
+    # The median of nine is that of: the greatest of the rows' least, the median of their
+    # medians, the least of their greatest.
+    least, middle, greatest = (
+        [x[..., y : y + h, :] for y in range(3)]
+        for x in (
+            torch.minimum(low, right),
+            _middle(left, centre, right),
+            torch.maximum(high, right),
+        )
+    )
+    a = torch.maximum(torch.maximum(least[0], least[1]), least[2])
+    c = torch.minimum(torch.minimum(greatest[0], greatest[1]), greatest[2])
+    return _middle(a, _middle(*middle), c)
+
+
+def _middle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """The median of three, everywhere."""
+    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))

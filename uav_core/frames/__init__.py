@@ -1,0 +1,1 @@
+"""Frames before and after the networks: colour, alpha, output size."""

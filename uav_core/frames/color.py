@@ -1,0 +1,121 @@
+"""Colour fixes: give upscaled frames the colours of the low-resolution clip.
+
+AdaIN matches the mean and spread of each channel (Huang & Belongie 2017, arXiv 1703.06868);
+the wavelet form keeps the frame's detail and takes the lowest frequencies from the clip (as
+StableSR does, arXiv 2305.07015). Both work on one frame at a time: no statistics cross frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import InputError
+
+ColorMode = Literal["none", "adain", "wavelet"]
+
+SCALE = 4
+WAVELET_LEVELS = 5
+# Keeps the division finite on a flat channel (a black frame); the released code's value.
+VARIANCE_EPS = 1e-5
+
+
+def adain(content: Tensor, style: Tensor) -> Tensor:
+    """`content` with the per-frame, per-channel mean and unbiased std of `style`.
+
+    (n,3,h,w) or (b,3,t,h,w), any range; `style` may differ in h and w. Returns content's shape.
+    """
+    return _framewise(_adain, content, style, same_size=False)
+
+
+def wavelet(content: Tensor, style: Tensor) -> Tensor:
+    """High frequencies of `content` on the lowest frequencies of `style`.
+
+    (n,3,h,w) or (b,3,t,h,w), any range, both of one shape; returns that shape.
+    """
+    return _framewise(_wavelet, content, style, same_size=True)
+
+
+def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
+    """Frames with the colours of the clip they were upscaled from.
+
+    frames (1,3,t,4h,4w) and low_res (1,3,t,h,w), both in [-1, 1]; `mode` is "none" (frames come
+    back as they are), "adain" or "wavelet". The result has the frames' shape, dtype and device
+    and is not clamped. Works frame by frame in fp32, so the extra memory is that of a few
+    frames however long the clip. Raises InputError on an unknown mode or shapes that differ.
+    """
+    if mode == "none":
+        return frames
+    if mode not in ("adain", "wavelet"):
+        raise InputError(f'colour fix "{mode}" is unknown: use "none", "adain" or "wavelet".')
+    if frames.ndim != 5 or low_res.ndim != 5:
+        raise InputError(
+            "colour fix needs frames and low_res as (1, 3, t, h, w), but got "
+            f"{tuple(frames.shape)} and {tuple(low_res.shape)}."
+        )
+    expected = (*low_res.shape[:3], SCALE * low_res.shape[3], SCALE * low_res.shape[4])
+    if tuple(frames.shape) != expected:
+        raise InputError(
+            f"colour fix got frames of shape {tuple(frames.shape)} for a low-resolution clip of "
+            f"shape {tuple(low_res.shape)}: expected {expected}. Pass the clip that was upscaled."
+        )
+    fix = _adain if mode == "adain" else _wavelet
+    fixed = torch.empty_like(frames)
+    for i in range(frames.shape[2]):
+        frame = frames[:, :, i].float()
+        source = low_res[:, :, i].to(frame)
+        style = F.interpolate(source, scale_factor=SCALE, mode="bicubic", align_corners=False)
+        fixed[:, :, i] = fix(frame, style)
+    return fixed
+
+
+def _framewise(
+    fix: Callable[[Tensor, Tensor], Tensor], content: Tensor, style: Tensor, *, same_size: bool
+) -> Tensor:
+    """Run a (n,3,h,w) fix on 4-D or 5-D tensors after checking that the two fit together."""
+    shape = content.shape if same_size else content.shape[:-2]
+    if content.ndim not in (4, 5) or shape != (style.shape if same_size else style.shape[:-2]):
+        raise InputError(
+            "colour fix needs two tensors (n, c, h, w) or (b, c, t, h, w) that belong together, "
+            f"but got {tuple(content.shape)} and {tuple(style.shape)}."
+        )
+    if content.ndim == 4:
+        return fix(content, style)
+    flat = [rearrange(x, "b c t h w -> (b t) c h w") for x in (content, style)]
+    return rearrange(fix(*flat), "(b t) c h w -> b c t h w", b=content.shape[0])
+
+
+def _adain(content: Tensor, style: Tensor) -> Tensor:
+    content_mean, content_std = _mean_std(content)
+    style_mean, style_std = _mean_std(style)
+    return (content - content_mean) * (style_std / content_std) + style_mean
+
+
+def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    variance, mean = torch.var_mean(x, dim=(-2, -1), keepdim=True)
+    return mean, (variance + VARIANCE_EPS).sqrt()
+
+
+def _wavelet(content: Tensor, style: Tensor) -> Tensor:
+    # content - low(content) + low(style); the blurs are linear, so one pass over the
+    # difference does for both.
+    return content + _lowest_frequencies(style - content)
+
+
+def _lowest_frequencies(x: Tensor) -> Tensor:
+    """What is left of (n,c,h,w) after five ever wider binomial blurs (dilation 1 to 16)."""
+    channels = x.shape[1]
+    binomial = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    across = binomial.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
+    down = binomial.view(1, 1, 3, 1).repeat(channels, 1, 1, 1)
+    for level in range(WAVELET_LEVELS):
+        dilation = 2**level
+        x = F.pad(x, (dilation,) * 4, mode="replicate")
+        x = F.conv2d(x, across, dilation=dilation, groups=channels)
+        x = F.conv2d(x, down, dilation=dilation, groups=channels)
+    return x

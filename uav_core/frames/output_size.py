@@ -1,0 +1,289 @@
+"""Any size from the 4x that the model makes: what to do to the frames before, and after.
+
+The plan is numbers alone. Frames are ComfyUI's IMAGE, (t, h, w, c) in [0, 1], with any number of
+channels, and are resized one at a time by torch's antialiased bicubic interpolation, which weights
+by area when it shrinks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..callbacks import ignore
+from ..errors import InputError
+from ..models.vae import UPSCALE
+
+Target = Literal["factor", "short side", "exact size"]
+Aspect = Literal["fit", "pad", "crop", "stretch"]
+When = Literal["before", "after"]
+WHEN: dict[When, str] = {"before": "before upscaling (fast)", "after": "after upscaling (best)"}
+"""As the nodes say it."""
+Pair = tuple[int, int]
+"""Rows, columns."""
+
+SMALLEST_SIDE = 16
+"""Frames are never shrunk below this before they are upscaled: the model takes no smaller ones."""
+
+
+@dataclass(frozen=True)
+class OutputSize:
+    """The size that is wanted. Raises InputError for values outside their range."""
+
+    target: Target = "factor"
+    factor: float = 2.0
+    """Times the size of the input, 1 to 4; for "factor"."""
+    short_side: int = 1080
+    """Pixels; for "short side"."""
+    width: int = 1920
+    height: int = 1080
+    """Pixels; for "exact size"."""
+    aspect: Aspect = "fit"
+    """Where an exact size has another aspect than the frames: "fit" stays inside it, "pad" adds
+    black bars, "crop" cuts the edges off, "stretch" distorts."""
+    even: bool = True
+    """Sides rounded to even numbers, as most video codecs want them."""
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target) or self.aspect not in get_args(Aspect):
+            raise InputError(
+                f"Output size by '{self.target}' with '{self.aspect}': expected one of "
+                f"{get_args(Target)}, and of {get_args(Aspect)}."
+            )
+        if not 1 <= self.factor <= UPSCALE:
+            raise InputError(f"A factor of {self.factor}: expected 1 to {UPSCALE}.")
+        for name, side in (
+            ("short side", self.short_side),
+            ("width", self.width),
+            ("height", self.height),
+        ):
+            if side < SMALLEST_SIDE:
+                raise InputError(f"A {name} of {side}: expected {SMALLEST_SIDE} px or more.")
+
+
+@dataclass(frozen=True)
+class SizePlan:
+    """What ``before`` and ``after`` do. Pairs are rows, then columns, in pixels."""
+
+    source: Pair
+    """The frames that ``before`` takes."""
+    start: Pair
+    """The first row and column of them that is used."""
+    scale: tuple[float, float]
+    """How much ``before`` shrinks them; never above 1."""
+    given: Pair
+    """The frames that the model gets."""
+    upscaled: Pair
+    """The frames that ``after`` takes."""
+    corner: Pair
+    """Where the picture begins in those; the rest is cut off."""
+    content: Pair
+    """The size of the picture in those."""
+    picture: Pair
+    """The size it is brought to."""
+    size: Pair
+    """The finished frames: larger than the picture where there are bars."""
+
+    def to_text(self) -> str:
+        """The sizes on the way, width x height."""
+        steps = {"frames": self.source, "finished": self.size}
+        if self.upscaled != self.source:
+            steps = {
+                "frames": self.source,
+                "to the model": self.given,
+                "upscaled": self.upscaled,
+                "finished": self.size,
+            }
+        return ", ".join(f"{name} {_text(size)}" for name, size in steps.items())
+
+
+def plan_size(
+    h: int, w: int, wanted: OutputSize, *, upscaled: bool = False, pixel_aspect: float = 1.0
+) -> SizePlan:
+    """The plan for frames (h, w).
+
+    They are the model's input, and ``before`` makes them as small as four times of it still needs;
+    or with ``upscaled`` its result, and only ``after`` has something to do. A size above four
+    times the input is reached by resizing afterwards. ``pixel_aspect`` is the width to height at
+    which a pixel of the frames is shown; an exact size is made of square pixels, the others keep
+    them as they are.
+
+    Raises InputError for frames without a pixel.
+    """
+    if min(h, w) < 1:
+        raise InputError(f"The frames are {w}x{h}: expected at least 1 px on each side.")
+    picture, region, size = _picture(h, w, wanted, UPSCALE if upscaled else 1, pixel_aspect)
+    start = round((h - region[0]) / 2), round((w - region[1]) / 2)
+    if upscaled:
+        return SizePlan(
+            source=(h, w),
+            start=(0, 0),
+            scale=(1.0, 1.0),
+            given=(h, w),
+            upscaled=(h, w),
+            corner=start,
+            content=(round(region[0]), round(region[1])),
+            picture=picture,
+            size=size,
+        )
+    needed = [min(1.0, p / r / UPSCALE) for p, r in zip(picture, region, strict=True)]
+    smallest = max(SMALLEST_SIDE / (n * r) for n, r in zip(needed, region, strict=True))
+    scale = [min(1.0, n * max(1.0, smallest)) for n in needed]
+    content = [round(UPSCALE * s * r) for s, r in zip(scale, region, strict=True)]
+    # So that it is a whole number of pixels once upscaled. Frames not shrunk are not touched.
+    scale = [
+        1.0 if s == 1 else min(1.0, c / r / UPSCALE)
+        for s, c, r in zip(scale, content, region, strict=True)
+    ]
+    given = _pair([math.ceil(c / UPSCALE) for c in content])
+    return SizePlan(
+        source=(h, w),
+        start=start,
+        scale=(scale[0], scale[1]),
+        given=given,
+        upscaled=(UPSCALE * given[0], UPSCALE * given[1]),
+        corner=(0, 0),
+        content=_pair(content),
+        picture=picture,
+        size=size,
+    )
+
+
+def plan_video(
+    h: int, w: int, wanted: OutputSize, when: When, pixel_aspect: float = 1.0
+) -> SizePlan:
+    """The whole plan for frames (h, w) that are upscaled with nothing in between.
+
+    "before": as ``plan_size``. "after": the model gets the frames as they are. Raises InputError
+    for less than the size of the frames or more than four times, as they are shown, and for a crop
+    too small for the model.
+    """
+    if when not in get_args(When):
+        raise InputError(f"Resizing '{when}' upscaling: expected one of {get_args(When)}.")
+    picture, region, size = _picture(h, w, wanted, 1, pixel_aspect)
+    shape = (1.0, pixel_aspect if wanted.target == "exact size" else 1.0)
+    shown = [r * s for r, s in zip(region, shape, strict=True)]
+    # Sides are rounded to even numbers, by one pixel at most.
+    pairs = list(zip(picture, shown, strict=True))
+    if any(not s - 1 <= p <= UPSCALE * s + 1 for p, s in pairs):
+        zoom = max((p / s for p, s in pairs), key=lambda zoom: abs(math.log(zoom / 2)))
+        whole = round(h * shape[0]), round(w * shape[1])
+        largest = UPSCALE * whole[0], UPSCALE * whole[1]
+        raise InputError(
+            f"An output of {_text(size)} from frames of {_text(whole)} is {zoom:.3g} times their "
+            f"size: expected 1 to {UPSCALE} times, {_text(whole)} to {_text(largest)}. Choose a "
+            "size between them."
+        )
+    if when == "after":
+        rows, columns = UPSCALE * h, UPSCALE * w
+        plan = plan_size(rows, columns, wanted, upscaled=True, pixel_aspect=pixel_aspect)
+        return replace(plan, source=(h, w), given=(h, w))
+    plan = plan_size(h, w, wanted, pixel_aspect=pixel_aspect)
+    if min(plan.given) < SMALLEST_SIDE:
+        raise InputError(
+            f"Cropped before upscaling to {_text(size)}, the frames are {_text(plan.given)}: the "
+            f"model takes at least {SMALLEST_SIDE} px on each side. Resize after upscaling."
+        )
+    return plan
+
+
+def before(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = ignore) -> Tensor:
+    """Frames (t, h, w, c) of the plan's ``source`` as the model should get them.
+
+    The picture keeps its exact scale: where four times a whole number of pixels is more than is
+    wanted, the last row or column reaches past the picture, and ``after`` cuts it off. Raises
+    InputError for frames of another size.
+    """
+    _check(frames, plan.source, "the plan was made for")
+    (y, x), (rows, columns) = plan.start, plan.given
+    if plan.scale == (1.0, 1.0):
+        return frames[:, y : y + rows, x : x + columns]
+    # One more than needed, so that rounding cannot leave one too few.
+    taken = [math.ceil(g / s) + 1 for g, s in zip(plan.given, plan.scale, strict=True)]
+    result = frames.new_empty((len(frames), rows, columns, frames.shape[3]))
+    for i, frame in enumerate(frames):
+        check_cancelled()
+        part = frame[y : y + taken[0], x : x + taken[1]].movedim(-1, 0)[None].float()
+        missing = (0, taken[1] - part.shape[3], 0, taken[0] - part.shape[2])
+        part = F.pad(part, missing, mode="replicate")
+        small = F.interpolate(part, scale_factor=plan.scale, mode="bicubic", antialias=True)
+        result[i] = small[0, :, :rows, :columns].movedim(0, -1).clamp(0, 1)
+    return result
+
+
+def after(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = ignore) -> Tensor:
+    """Upscaled frames (t, h, w, c) at the finished size; such as have it are given back.
+
+    Raises InputError for frames of another size than the plan's ``upscaled``.
+    """
+    if frames.ndim == 4 and tuple(frames.shape[1:3]) == plan.size != plan.upscaled:
+        return frames
+    _check(frames, plan.upscaled, f"four times those of {_text(plan.given)} are")
+    (y, x), (rows, columns) = plan.corner, plan.content
+    content = frames[:, y : y + rows, x : x + columns]
+    if plan.content == plan.picture == plan.size:
+        return content
+    top, left = ((s - p) // 2 for s, p in zip(plan.size, plan.picture, strict=True))
+    bottom, right = top + plan.picture[0], left + plan.picture[1]
+    result = frames.new_zeros((len(frames), *plan.size, frames.shape[3]))
+    for i, frame in enumerate(content):
+        check_cancelled()
+        result[i, top:bottom, left:right] = resized(frame, *plan.picture)
+    return result
+
+
+def resized(frame: Tensor, h: int, w: int) -> Tensor:
+    """A frame (h0, w0, c) in [0, 1] at another size, by area where it shrinks."""
+    if tuple(frame.shape[:2]) == (h, w):
+        return frame
+    picture = frame.movedim(-1, 0)[None].float()
+    picture = F.interpolate(picture, (h, w), mode="bicubic", antialias=True)
+    return picture[0].movedim(0, -1).clamp(0, 1).to(frame)
+
+
+def _picture(
+    h: int, w: int, wanted: OutputSize, base: int, pixel_aspect: float
+) -> tuple[Pair, tuple[float, float], Pair]:
+    """The picture's size, the region of the frames (h, w) that it shows, and the finished size."""
+
+    def side(pixels: float) -> int:
+        return max(2, 2 * round(pixels / 2)) if wanted.even else max(1, round(pixels))
+
+    whole = float(h), float(w)
+    if wanted.target != "exact size":
+        short = wanted.short_side / min(h, w)
+        zoom = wanted.factor / base if wanted.target == "factor" else short
+        picture = side(zoom * h), side(zoom * w)
+        return picture, whole, picture
+    size = side(wanted.height), side(wanted.width)
+    shown = h, w * pixel_aspect
+    zooms = size[0] / shown[0], size[1] / shown[1]
+    if wanted.aspect == "stretch":
+        return size, whole, size
+    if wanted.aspect == "crop":
+        zoom = max(zooms)
+        return size, (min(h, size[0] / zoom), min(w, size[1] / zoom / pixel_aspect)), size
+    picture = _pair([min(s, side(min(zooms) * x)) for s, x in zip(size, shown, strict=True)])
+    return picture, whole, size if wanted.aspect == "pad" else picture
+
+
+def _pair(values: list[int]) -> Pair:
+    return values[0], values[1]
+
+
+def _text(size: Pair) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _check(frames: Tensor, size: Pair, why: str) -> None:
+    if frames.ndim != 4 or tuple(frames.shape[1:3]) != size:
+        got = _text(_pair(list(frames.shape[1:3]))) if frames.ndim == 4 else tuple(frames.shape)
+        raise InputError(
+            f"The frames are {got}, but {why} {_text(size)}. Connect 'Output Size' to the frames "
+            "that are upscaled, and its plan to what comes of them."
+        )

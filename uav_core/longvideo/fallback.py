@@ -1,0 +1,244 @@
+"""Stepping down when memory runs out: smaller settings, tried one after the other.
+
+The order gives up least first: frames decoded together, then ever smaller tiles. Settings change
+the result a little, so they are plain data for a record of the run; a ladder never steps back up,
+so that the rest of a clip is made like the part before.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from ..errors import InputError, UpscaleAVideoError
+from ..sampling.segments import DECODE_GROUP
+from ..sampling.tiles import OVERLAP
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TILES = (256, 192, 128, 64)
+"""Sides of the tiles to step down through, in low-resolution pixels."""
+FLOW_SIDES = (1024, 768, 512, 384, 256)
+"""Longest sides at which to estimate flow, in low-resolution pixels."""
+
+# What CUDA, its libraries, the CPU allocator (Linux, Windows) and MPS say.
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "status_alloc_failed",
+    "invalid buffer size",
+)
+
+
+class OutOfMemoryError(UpscaleAVideoError, MemoryError):
+    """Memory ran out with the smallest settings as well; the message lists what was tried."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much one pass takes at once; None sets no bound."""
+
+    frames: int | None = None
+    """Frames decoded together."""
+    tile: int | None = None
+    """Side of a tile, in low-resolution pixels."""
+    overlap: int | None = None
+    """Low-resolution pixels that neighbouring tiles share, where there are tiles."""
+    longest_side: int | None = None
+    """Longest side at which flow is estimated, in low-resolution pixels."""
+
+    def to_json(self) -> dict[str, int]:
+        """The bounds that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, data: dict[str, int]) -> Setting:
+        """The reverse of ``to_json``. Raises InputError for names or values that cannot be."""
+        for name, value in data.items():
+            if name not in cls.__dataclass_fields__ or type(value) is not int or value < 0:
+                raise InputError(
+                    f"The setting {name} = {value!r} is not known: expected whole numbers named "
+                    f"{', '.join(cls.__dataclass_fields__)}. The record of the run may come from "
+                    "another version: start the run anew."
+                )
+        return cls(**data)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.frames is not None:
+            parts.append(f"{self.frames} frame{'s' * (self.frames != 1)} at once")
+        if self.tile is not None:
+            parts.append(f"tiles of {self.tile}x{self.tile} px sharing {self.overlap or 0}")
+        if self.longest_side is not None:
+            parts.append(f"at most {self.longest_side} px a side")
+        return ", ".join(parts) or "everything at once"
+
+
+@dataclass(frozen=True)
+class StepDown:
+    """One step down a ladder, and why."""
+
+    stage: str
+    before: Setting
+    after: Setting
+    reason: str
+    """The first line of the error, with the size that could not be had where it tells."""
+
+    def to_json(self) -> dict[str, object]:
+        """The step as plain data."""
+        return {
+            "stage": self.stage,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "reason": self.reason,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"Memory ran out while {self.stage} with {self.before} ({self.reason}): "
+            f"went on with {self.after}."
+        )
+
+
+class Ladder:
+    """The settings of one stage of a job, largest first, and where on them the job stands."""
+
+    def __init__(self, stage: str, settings: Sequence[Setting]) -> None:
+        """``stage`` completes "memory ran out while ...", with the size of the work.
+
+        Raises InputError for no setting.
+        """
+        if not settings:
+            raise InputError(f"No setting for {stage}: expected at least one.")
+        self.stage = stage
+        self.settings = tuple(settings)
+        self.steps: list[StepDown] = []
+        self._level = 0
+
+    @property
+    def setting(self) -> Setting:
+        """The setting in use."""
+        return self.settings[self._level]
+
+    def resume(self, setting: Setting) -> None:
+        """Go on with the setting that an earlier part of the job ended with.
+
+        Raises InputError if this ladder has no such setting.
+        """
+        if setting not in self.settings:
+            raise InputError(
+                f"The job went on with {setting} while {self.stage}: expected one of "
+                f"{'; '.join(map(str, self.settings))}. Resume it with the choices it began with."
+            )
+        self._level = self.settings.index(setting)
+
+    def step_down(self, reason: str) -> StepDown:
+        """Take the next smaller setting. Raises OutOfMemoryError at the end of the ladder."""
+        if self._level + 1 == len(self.settings):
+            tried = "; ".join(map(str, self.settings[: self._level + 1]))
+            raise OutOfMemoryError(
+                f"Memory ran out while {self.stage}, with the smallest setting as well. Tried: "
+                f"{tried}. The last error: {reason} Close other programs that use this memory, "
+                "or give a smaller or shorter clip."
+            )
+        before = self.setting
+        self._level += 1
+        step = StepDown(self.stage, before, self.setting, reason)
+        self.steps.append(step)
+        return step
+
+    def report(self) -> list[str]:
+        """A sentence for every step taken, in order; empty if memory sufficed."""
+        return [str(step) for step in self.steps]
+
+
+def decode_ladder(
+    frames: int, h: int, w: int, group: int = DECODE_GROUP, overlap: int = OVERLAP
+) -> Ladder:
+    """For decoding frames (h, w) of low resolution: fewer at once, then smaller and smaller tiles.
+
+    ``group`` is the number of frames to begin with.
+    """
+    together = [Setting(frames=n) for n in range(max(1, min(group, frames)), 0, -1)]
+    tiles = [Setting(frames=1, tile=n, overlap=overlap) for n in _tiles(h, w)]
+    return Ladder(f"decoding frames of {w}x{h}", [*together, *tiles])
+
+
+def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder:
+    """For the U-Net on segments of ``frames`` frames (h, w): whole ones, then smaller tiles."""
+    tiles = [Setting(tile=n, overlap=overlap) for n in _tiles(h, w)]
+    return Ladder(f"sampling {frames} frames of {w}x{h}", [Setting(), *tiles])
+
+
+def flow_ladder(h: int, w: int) -> Ladder:
+    """For flow between frames (h, w): at full size, then at smaller and smaller ones."""
+    sides = [Setting(longest_side=n) for n in FLOW_SIDES if n < max(h, w)]
+    return Ladder(f"estimating flow on frames of {w}x{h}", [Setting(), *sides])
+
+
+def _tiles(h: int, w: int) -> list[int]:
+    """The tiles that are smaller than the picture: others would be the same again."""
+    return [n for n in TILES if n < max(h, w)]
+
+
+def is_out_of_memory(
+    error: BaseException, also: Callable[[BaseException], bool] | None = None
+) -> bool:
+    """Whether an error says that memory, of a device or the computer, ran out.
+
+    ``also`` is asked about errors not recognised here, such as a host application's own.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, RuntimeError):
+        # torch.OutOfMemoryError is one, and says so.
+        text = str(error).lower()
+        if any(sign in text for sign in _SIGNS):
+            return True
+    return also is not None and also(error)
+
+
+def run_with_fallback(
+    work: Callable[[Setting], T],
+    ladder: Ladder,
+    release: Callable[[], None] = lambda: None,
+    on_step: Callable[[StepDown], None] = lambda step: None,
+    also: Callable[[BaseException], bool] | None = None,
+) -> T:
+    """``work(setting)`` with the ladder's setting, and with smaller ones while memory runs out.
+
+    The ladder keeps the level reached, for the next call of the job. ``release()`` is called
+    before each new try, to hand cached memory back (ComfyUI's ``soft_empty_cache``);
+    ``on_step(step)`` after each step down, which is logged as well. ``also`` extends
+    ``is_out_of_memory`` to further RuntimeErrors (ComfyUI's ``is_oom``).
+
+    Raises OutOfMemoryError when the smallest setting does not fit either. All other errors, and
+    cancelling, pass through.
+    """
+    while True:
+        try:
+            return work(ladder.setting)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error, also):
+                raise
+            # As text: a handler that kept the error itself would keep its tensors.
+            log.debug("%s", traceback.format_exc())
+            reason = _first_line(error)
+            # A frame that holds the error which holds the frame would keep them as well.
+            traceback.clear_frames(error.__traceback__)
+        # Out here the error is gone, and with it the tensors of the failed try.
+        release()
+        step = ladder.step_down(reason)
+        log.warning("%s", step)
+        on_step(step)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text or type(error).__name__

@@ -1,0 +1,1 @@
+"""The video that a run upscales, frame by frame."""

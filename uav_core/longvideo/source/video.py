@@ -1,0 +1,130 @@
+"""The video that a run upscales: which frames, when they are shown, how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...video import (
+    Deinterlace,
+    EncodeParams,
+    Fingerprint,
+    FrameTimes,
+    VideoInfo,
+    VideoReader,
+    check_unchanged,
+    contents,
+    deinterlaces,
+    fingerprint,
+    frame_times,
+    probe,
+)
+from ..params import LongVideoParams
+from .resizing import Resizing
+from .span import Span, frames_of_span
+from .window import Window
+
+SMALLEST_SIDE = 16
+DEINTERLACED = "The video is interlaced: every two fields were made one whole picture."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video file and the part of it to upscale.
+
+    Frames count from the first of that part, unless said otherwise.
+    """
+
+    path: Path
+    info: VideoInfo
+    resizing: Resizing
+    fingerprint: Fingerprint
+    times: FrameTimes
+    """Of all frames of the file, in ticks of its clock."""
+    frames: range
+    """Those to upscale, counted from the file's first."""
+    deinterlace: Deinterlace
+    check_cancelled: Callable[[], None]
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        params: LongVideoParams,
+        span: Span | None,
+        check_cancelled: Callable[[], None],
+    ) -> Source:
+        """Look at the file.
+
+        Raises UnreadableVideoError, and InputError for a video that is too small, a size out of
+        reach, or a span without a frame.
+        """
+        info = probe(path)
+        if min(info.height, info.width) < SMALLEST_SIDE:
+            raise InputError(
+                f"'{path}' is {info.width}x{info.height}: expected at least {SMALLEST_SIDE} px on "
+                "each side."
+            )
+        resizing, known = Resizing.of(params, info), fingerprint(path)
+        times = frame_times(path, check_cancelled=check_cancelled)
+        frames = frames_of_span(span, times, info.time_base)
+        return cls(path, info, resizing, known, times, frames, params.deinterlace, check_cancelled)
+
+    @property
+    def deinterlaces(self) -> bool:
+        """Whether pictures are made of fields."""
+        return deinterlaces(self.deinterlace, self.info.interlaced)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of the frames that are upscaled, (h, w)."""
+        return self.resizing.plan.given
+
+    def notes(self, encode: EncodeParams) -> list[str]:
+        """What a user should know of it: all that is not kept as it is."""
+        whole = self.frames.start == 0
+        rows = contents(self.path, self.info, encode, whole=whole)
+        notes = [row.to_text() for row in rows if row.fate != "kept"]
+        return notes + ([DEINTERLACED] if self.deinterlaces else [])
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the frames besides the file and the run's own settings, as plain values.
+
+        Nothing of what is not done, so that jobs begun before there was a choice go on.
+        """
+        fields = {"deinterlace": self.deinterlace} if self.deinterlaces else {}
+        frames = [self.frames.start, self.frames.stop]
+        return {"frames": frames, **self.resizing.settings(), **fields}
+
+    def seconds(self) -> list[float]:
+        """When the frames are shown; of the whole video as the file says, else from 0 on."""
+        base, times = float(self.info.time_base), self.times[self.frames.start : self.frames.stop]
+        begin = times[0] if self.frames.start else 0
+        return [(t - begin) * base for t in times]
+
+    def reader(self) -> VideoReader:
+        """All the frames, as they are in the file."""
+        return self._reader(self.frames)
+
+    def window(self, scene: range, first: int) -> Window:
+        """The frames of a scene, to be upscaled, from its frame ``first`` on."""
+        own = self.frames[scene.start : scene.stop]
+        return Window(self._reader(own[first:]), first, self.resizing.before)
+
+    def _reader(self, frames: range) -> VideoReader:
+        return VideoReader(
+            self.path,
+            frames.start,
+            frames.stop,
+            times=self.times,
+            info=self.info,
+            check_cancelled=self.check_cancelled,
+            deinterlace=self.deinterlace,
+        )
+
+    def check_unchanged(self) -> None:
+        """Raise InputChangedError if the file is another than it was."""
+        check_unchanged(self.fingerprint, self.path)

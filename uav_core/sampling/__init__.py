@@ -1,0 +1,1 @@
+"""From noise to the latents of a clip: schedule, segments, tiles, propagation."""

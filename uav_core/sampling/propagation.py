@@ -1,0 +1,168 @@
+"""Flow-guided recurrent propagation of latents (paper, section 3.3). No learned weights.
+
+Grids are sampled with align_corners=True and nearest neighbours, as in the reference: a latent
+must not be averaged along the way.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, MissingPackageError
+
+
+@dataclass(frozen=True)
+class PropagationParams:
+    """How strongly, and where, the neighbour's latent replaces a frame's own."""
+
+    strength: float = 0.5
+    """Weight of the warped neighbour where the flow is consistent, 0..1."""
+    relative_threshold: float = 0.001
+    """Tolerated squared forward-backward error, as a share of the squared flow lengths."""
+    absolute_threshold: float = 0.05
+    """Tolerated squared forward-backward error, in squared latent pixels."""
+
+    def __post_init__(self) -> None:
+        tolerances = self.relative_threshold, self.absolute_threshold
+        if not 0 <= self.strength <= 1 or not all(0 <= t < float("inf") for t in tolerances):
+            raise InputError(
+                f"Propagation with strength {self.strength} and thresholds "
+                f"{self.relative_threshold} and {self.absolute_threshold}: expected a strength "
+                "from 0 to 1, and thresholds from 0 on."
+            )
+
+
+def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
+    """Sample ``x`` (b c h w) at every position plus ``flow`` (b 2 h w, pixels; x then y).
+
+    Positions outside give 0. ``mode`` is "nearest" or "bilinear".
+    """
+    try:
+        # Imported late: it takes longer to import than the rest of the core together.
+        from kornia.geometry.transform import remap
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Moving frames along a flow needs kornia, which cannot be imported ({error}). Install "
+            "it into the Python that runs this: python -m pip install kornia"
+        ) from error
+
+    h, w = x.shape[-2:]
+    xs = torch.arange(w, device=flow.device, dtype=flow.dtype) + flow[:, 0]
+    ys = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
+    return remap(x.to(flow.dtype), xs, ys, mode=mode, align_corners=True).to(x.dtype)
+
+
+def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor:
+    """(b 1 h w) bool: where ``flow`` and the flow back (``other``) cancel each other out."""
+    back = warp(other, flow, "bilinear")
+
+    def squared(f: Tensor) -> Tensor:
+        return f.square().sum(dim=1, keepdim=True)
+
+    tolerance = params.relative_threshold * (squared(flow) + squared(back))
+    return squared(flow + back) < tolerance + params.absolute_threshold
+
+
+def _sweep(
+    x: Tensor, flow: Tensor, other: Tensor, order: range, step: int, params: PropagationParams
+) -> Tensor:
+    """One recurrent pass; frame i takes from frame i + step, already propagated."""
+    out = x.clone()
+    for i in order:
+        pair = min(i, i + step)
+        f, g = flow[:, :, pair], other[:, :, pair]
+        taken = warp(out[:, :, i + step], f, "nearest")
+        mixed = params.strength * taken + (1 - params.strength) * x[:, :, i]
+        out[:, :, i] = torch.where(consistent(f, g, params), mixed, x[:, :, i])
+    return out
+
+
+def propagate(
+    x0: Tensor,
+    flow_forward: Tensor,
+    flow_backward: Tensor,
+    params: PropagationParams | None = None,
+) -> Tensor:
+    """Carry predicted clean latents along the optical flow, backward in time, then forward.
+
+    Args:
+        x0: (b, c, t, h, w), the predicted clean latent of the whole clip.
+        flow_forward: (b, 2, t - 1, h, w), from frame i to i + 1, in pixels of (h, w).
+        flow_backward: the same shape, from frame i + 1 to i.
+        params: strength and consistency thresholds; the reference's where left out.
+
+    Returns:
+        The propagated latent, shaped like ``x0``.
+
+    Raises:
+        InputError: the flows do not belong to ``x0``.
+    """
+    b, _, t, h, w = x0.shape
+    for name, flow in (("forward", flow_forward), ("backward", flow_backward)):
+        if tuple(flow.shape) != (b, 2, t - 1, h, w):
+            raise InputError(
+                f"The {name} flow is {tuple(flow.shape)}; a latent of {t} frames of {h}x{w} needs "
+                f"{(b, 2, t - 1, h, w)}. Compute the flow on the same frames as the latent."
+            )
+    params = params or PropagationParams()
+    # Backward in time frame i takes from i + 1 along the forward flow, which points there.
+    back = _sweep(x0, flow_forward, flow_backward, range(t - 2, -1, -1), 1, params)
+    return _sweep(back, flow_backward, flow_forward, range(1, t), -1, params)
+
+
+def parse_steps(text: str, steps: int | None = None) -> tuple[int, ...]:
+    """The 0-based sampling steps at which to propagate.
+
+    Accepts, separated by commas: a step ("24"), a range of steps ("20-24"), a range of percents
+    of the run ("80%-95%"), or "last 3". Empty text means never. With ``steps`` left out only the
+    form is checked, and () is returned.
+
+    Raises InputError naming the part that is not understood, or is outside the run.
+    """
+    chosen: set[int] = set()
+    for part in (p.strip().lower() for p in text.split(",")):
+        if not part:
+            continue
+        chosen |= _parse_part(part, text, steps)
+    return tuple(sorted(chosen))
+
+
+_FORM = 'Expected step numbers such as "24,26,28", "20-24", "80%-95%" or "last 3".'
+
+
+def _parse_part(part: str, text: str, steps: int | None) -> set[int]:
+    bad = InputError(f'Propagation steps "{text}": "{part}" is not understood. {_FORM}')
+    if m := re.fullmatch(r"last\s+(\d+)", part):
+        count = int(m[1])
+        if steps is None:
+            return set()
+        if count > steps:
+            raise InputError(f'Propagation steps "{text}": the run has only {steps} steps.')
+        return set(range(steps - count, steps))
+    if m := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%\s*(?:-\s*(\d+(?:\.\d+)?)\s*%)?", part):
+        low, high = float(m[1]), float(m[2] or m[1])
+        if not 0 <= low <= high <= 100:
+            raise bad
+        if steps is None:
+            return set()
+        if low == high:
+            return {min(int(low / 100 * steps), steps - 1)}
+        # A step belongs to a range of percents if it starts inside it.
+        return {i for i in range(steps) if low <= 100 * i / steps < high}
+    if m := re.fullmatch(r"(\d+)\s*(?:-\s*(\d+))?", part):
+        low, high = int(m[1]), int(m[2] or m[1])
+        if low > high:
+            raise bad
+        if steps is None:
+            return set()
+        if high >= steps:
+            raise InputError(
+                f'Propagation steps "{text}": step {high} is outside the run. With {steps} '
+                f'sampling steps they are numbered 0 to {steps - 1}; "last 3" always fits.'
+            )
+        return set(range(low, high + 1))
+    raise bad

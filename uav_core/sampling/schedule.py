@@ -1,0 +1,94 @@
+"""The diffusion schedule: noise levels, time steps and the DDIM step.
+
+Source: the released scheduler configs; section 3.1 of the paper for the noise of the input.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+TRAIN_STEPS = 1000
+BETA_START, BETA_END = 1e-4, 0.02
+STEPS_OFFSET = 1
+MAX_NOISE_LEVEL = 350
+DEFAULT_NOISE_LEVEL = 120
+
+
+@functools.cache
+def alphas_cumprod() -> Tensor:
+    """(1000,) fp32 on the CPU: the share of signal variance at each training step.
+
+    The betas are "scaled linear": the squares of a linear ramp of square roots. The same table
+    noises the latent and the low-resolution frames.
+    """
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float32) ** 2
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def timesteps(steps: int) -> Tensor:
+    """(steps,) int64, descending: the DDIM steps with leading spacing and an offset of 1.
+
+    Raises InputError unless 1 <= steps <= 999.
+    """
+    if not 1 <= steps < TRAIN_STEPS:
+        raise InputError(f"{steps} sampling steps: expected 1 to {TRAIN_STEPS - 1}.")
+    # With 998 or 999 steps the offset would leave the table; clamping only touches those.
+    grid = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + STEPS_OFFSET
+    return grid.clamp(max=TRAIN_STEPS - 1)
+
+
+def previous_alphas(steps: int) -> Tensor:
+    """(steps,) the alpha that each step of ``timesteps`` lands on; the last is alphas[0]."""
+    table, grid = alphas_cumprod(), timesteps(steps)
+    return torch.cat((table[grid[1:]], table[:1]))
+
+
+def sigmas(steps: int) -> Tensor:
+    """(steps + 1,) fp32: sqrt((1 - a) / a) at every DDIM step, and where the last one lands.
+
+    Sampling in the variance-exploding form x / sqrt(a) with these equals DDIM with eta 0. The end
+    is not 0: the released schedule stops at the first entry of the table.
+    """
+    return sigmas_at(timesteps(steps))
+
+
+def sigmas_at(times: Tensor) -> Tensor:
+    """The same for any descending time steps (steps,)."""
+    a = torch.cat((alphas_cumprod()[times], alphas_cumprod()[:1]))
+    return ((1 - a) / a).sqrt()
+
+
+def check_noise_level(noise_level: int) -> int:
+    """The noise level, if the network was trained on it; InputError otherwise."""
+    if int(noise_level) != noise_level or not 0 <= noise_level <= MAX_NOISE_LEVEL:
+        raise InputError(
+            f"Noise level {noise_level}: expected a whole number from 0 (keeps the input) to "
+            f"{MAX_NOISE_LEVEL} (most freedom); {DEFAULT_NOISE_LEVEL} is the default."
+        )
+    return int(noise_level)
+
+
+def noise_low_res(low_res: Tensor, noise: Tensor, noise_level: int) -> Tensor:
+    """Low-resolution frames with the noise of ``noise_level`` added.
+
+    Level 0 still adds the first entry of the table. ``low_res`` in [-1, 1] and ``noise`` share
+    one shape.
+    """
+    a = alphas_cumprod()[check_noise_level(noise_level)].to(low_res)
+    return a.sqrt() * low_res + (1 - a).sqrt() * noise
+
+
+def predict(sample: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """x0 and eps from a noisy sample and the predicted v, at signal share ``alpha``."""
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    return signal * sample - noise * v, signal * v + noise * sample
+
+
+def ddim_step(x0: Tensor, eps: Tensor, alpha_prev: Tensor) -> Tensor:
+    """The deterministic DDIM step (eta 0) to signal share ``alpha_prev``."""
+    return alpha_prev.sqrt() * x0 + (1 - alpha_prev).sqrt() * eps

@@ -1,0 +1,1 @@
+"""Training clips: media fetched, cut and degraded."""

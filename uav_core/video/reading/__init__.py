@@ -1,0 +1,1 @@
+"""What a video file is, and its frames one after the other."""

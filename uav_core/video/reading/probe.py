@@ -1,0 +1,253 @@
+"""What a video file is, without reading it whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from typing import Any
+
+import av
+import av.stream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ..color import Color, color_of, depth
+from ..errors import UnreadableVideoError
+from .orientation import Orientation, orientation_of
+from .packets import Decoder, packets
+from .side_data import has_alpha, light_level, mastering_display
+
+# So many are asked whether they are interlaced: a progressive one may begin the file.
+_ASKED = 10
+
+# Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
+# bytes as surrogates, which ``readable`` replaces.
+_OTHER_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+)
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """One audio stream: codec, samples per second, channels."""
+
+    codec: str
+    rate: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """A video file as a player shows it."""
+
+    path: str
+    container: str
+    """FFmpeg's name of the file format."""
+    codec: str
+    width: int
+    """Pixels as shown: after rotation, before the sample aspect stretches them."""
+    height: int
+    orientation: Orientation
+    sample_aspect: Fraction
+    """Width to height of one shown pixel; 1 where the file does not say."""
+    frames: int | None
+    """As the container counts them, None where it does not; ``count_frames`` is exact."""
+    rate: Fraction
+    """Average frames per second; 25 where the file gives none."""
+    time_base: Fraction
+    """Seconds per unit of the frames' times."""
+    duration: float | None
+    """Seconds, as the container states them."""
+    pixel_format: str
+    bit_depth: int
+    color: Color
+    interlaced: bool
+    """Whether one of its first pictures says that it is two fields, taken one after the other."""
+    audio: tuple[AudioInfo, ...]
+    has_alpha: bool = False
+    """Whether there is transparency, in its pictures or beside them."""
+    mastering: str = ""
+    """The display an HDR master was made on, as ``mastering_display`` has it."""
+    light_level: str = ""
+    """As ``light_level`` has it."""
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise by which players turn the coded picture."""
+        return self.orientation.rotation
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(width, height) before rotation."""
+        if self.orientation.transpose:
+            return self.height, self.width
+        return self.width, self.height
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The opened file and the stream a player would show; closed afterwards.
+
+    Raises UnreadableVideoError that says what is wrong with the file.
+    """
+    name = os.path.abspath(os.fspath(path))
+    _check_file(name)
+    try:
+        # A playlist must not make us open anything but files.
+        container = av.open(name, container_options={"protocol_whitelist": "file"}, **_OTHER_TAGS)
+    except FFmpegError as error:
+        raise UnreadableVideoError(_why_not_opened(name, error)) from error
+    with container:
+        yield container, _shown_stream(container, name)
+
+
+def readable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a file with U+FFFD in place of what is not UTF-8, under any PyAV."""
+    return {_utf8(key): _utf8(value) for key, value in metadata.items()}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _check_file(name: str) -> None:
+    if os.path.isdir(name):
+        raise UnreadableVideoError(f"'{name}' is a folder: expected a video file.")
+    try:
+        with open(name, "rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise UnreadableVideoError(
+            f"'{name}' cannot be opened ({error.strerror}): expected a video file."
+        ) from error
+    if empty:
+        raise UnreadableVideoError(
+            f"'{name}' is empty (0 bytes): expected a video file. Copy or record it again."
+        )
+
+
+def _why_not_opened(name: str, error: FFmpegError) -> str:
+    boxes = _mp4_boxes(name)
+    if b"ftyp" in boxes and b"moov" not in boxes:
+        return (
+            f"'{name}' is an MP4 or MOV file without its index (moov): the recording or the copy "
+            "was not finished. Copy it again, or repair it with the recorder's own tool."
+        )
+    if isinstance(error, EOFError):
+        return f"'{name}' ends without a single picture. Copy or record it again."
+    return (
+        f"'{name}' is not a video that FFmpeg can read ({error.strerror}): expected MP4, MKV, MOV, "
+        "WebM, AVI or the like."
+    )
+
+
+def _mp4_boxes(name: str) -> list[bytes]:
+    """Names of the top-level boxes, as far as they follow each other."""
+    boxes, size = [], os.path.getsize(name)
+    with open(name, "rb") as file:
+        position = 0
+        while position + 8 <= size and len(boxes) < 1000:
+            file.seek(position)
+            head = file.read(16)
+            boxes.append(head[4:8])
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                break
+            position += length
+    return boxes
+
+
+def _shown_stream(container: InputContainer, name: str) -> VideoStream:
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
+        found = ", ".join(s.type for s in container.streams) or "nothing"
+        raise UnreadableVideoError(
+            f"'{name}' has no video stream (found: {found}): expected a file with moving pictures."
+        )
+    if streams[0].codec_context is None:
+        raise UnreadableVideoError(
+            f"'{name}' is in a codec that this build of PyAV has no decoder for: convert it to "
+            "H.264 first."
+        )
+    return streams[0]
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read the headers and the first pictures.
+
+    Raises UnreadableVideoError: the file is missing, empty, not a video, cut off before its
+    index, or has no video stream or no picture.
+    """
+    with open_video(path) as (container, stream):
+        decoder = Decoder(stream, single=True)
+        pictures = (picture for _, picture in decoder.pictures(packets(container, [stream])))
+        first = _first_frame(pictures, decoder, os.fspath(path))
+        # HEVC says it in the file's first packet, which needs the file to be opened once more.
+        hevc = stream.codec_context.codec.canonical_name == "hevc"
+        headers = _first_packet(path) if hevc else None
+        turned = orientation_of(first)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        if turned.transpose:
+            aspect = 1 / aspect
+        width, height = first.width, first.height
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        assert stream.time_base is not None  # a demuxed stream has one
+        return VideoInfo(
+            path=os.path.abspath(os.fspath(path)),
+            container=container.format.name,
+            codec=stream.codec_context.codec.canonical_name,
+            width=height if turned.transpose else width,
+            height=width if turned.transpose else height,
+            orientation=turned,
+            sample_aspect=aspect,
+            frames=stream.frames or None,
+            rate=Fraction(rate),
+            time_base=Fraction(stream.time_base),
+            duration=None if container.duration is None else container.duration / av.time_base,
+            pixel_format=first.format.name,
+            bit_depth=depth(first.format.name),
+            color=color_of(stream.codec_context),
+            interlaced=_interlaced(chain((first,), pictures)),
+            audio=tuple(
+                AudioInfo(s.codec_context.codec.canonical_name, s.rate, s.channels)
+                for s in container.streams.audio
+                if s.codec_context is not None
+            ),
+            has_alpha=has_alpha(stream, headers, first),
+            mastering=mastering_display(first),
+            light_level=light_level(first),
+        )
+
+
+def _first_packet(path: Path) -> Packet | None:
+    with open_video(path) as (container, stream):
+        return next((packet for packet in packets(container, [stream]) if packet.size), None)
+
+
+def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:
+    first = next(pictures, None)
+    if first is not None:
+        return first
+    if decoder.errors:
+        raise UnreadableVideoError(
+            f"'{name}' is damaged: none of its {decoder.errors} pictures can be decoded. Copy or "
+            "record it again."
+        )
+    raise UnreadableVideoError(
+        f"'{name}' has a video stream without a single picture. Copy or record it again."
+    )
+
+
+def _interlaced(pictures: Iterator[av.VideoFrame]) -> bool:
+    return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))

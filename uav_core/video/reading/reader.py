@@ -1,0 +1,235 @@
+"""Frames of a video file, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from types import TracebackType
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from ...callbacks import ignore
+from ...errors import InputError
+from ..color import ToRGB
+from ..errors import UnreadableVideoError
+from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced, deinterlaces
+from .packets import Damaged, Decoder, packets
+from .probe import Path, VideoInfo, open_video, probe
+from .times import Entry, FrameTimes, frame_times, mark_of
+
+log = logging.getLogger(__name__)
+
+# Packets after a seek among which the wanted one must be, and places to seek to that are tried.
+_NEAR, _TRIES = 500, 3
+
+
+class VideoReader:
+    """Iterates over frames ``start`` to ``stop`` as (3, h, w) float32 RGB in [-1, 1].
+
+    Turned as players turn them. Only the decoder's few frames are in memory. A range gives the
+    very frames that reading from the beginning gives: frames are found by the packets they are
+    in, not by the file's times. There is one frame for every entry of ``times``: where a picture
+    is lost the one before is repeated, with a warning unless ``times`` knew of it, and noted there.
+
+    Interlaced pictures are made whole, one for two fields, with the pictures before and after,
+    which are read for that even where they lie outside the range.
+
+    Args:
+        path: the video.
+        start: first frame, counted from 0.
+        stop: end of the range, exclusive; None for all.
+        times: what ``frame_times(path)`` gave, if it is known: saves reading the file once.
+        info: what ``probe(path)`` gave, likewise.
+        check_cancelled: called before every decoded frame; may raise.
+        deinterlace: which pictures are two fields; "auto": those that say so, if one of the
+            file's first does.
+
+    Raises:
+        UnreadableVideoError: as ``probe`` does.
+        InputError: the range is not inside the video, or another word for ``deinterlace``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        times: FrameTimes | None = None,
+        info: VideoInfo | None = None,
+        check_cancelled: Callable[[], None] = ignore,
+        deinterlace: Deinterlace = "auto",
+    ) -> None:
+        check_deinterlace(deinterlace)
+        self.path = os.fspath(path)
+        self.info = info or probe(path)
+        if times is None:
+            times = frame_times(path, check_cancelled=check_cancelled)
+        stop = len(times) if stop is None else stop
+        if not 0 <= start < stop <= len(times):
+            raise InputError(
+                f"Frames {start} to {stop} of '{self.path}': expected a range inside its "
+                f"{len(times)} frames."
+            )
+        self._times, self._start, self._stop = times, start, stop
+        self._check_cancelled = check_cancelled
+        self._every = deinterlace == "always"
+        self.deinterlaces = deinterlaces(deinterlace, self.info.interlaced)
+        self._open: Iterator[Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what iterates over it ends."""
+        if self._open is not None:
+            self._open.close()  # pyright: ignore[reportAttributeAccessIssue]
+            self._open = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Begin again at ``start``."""
+        self.close()
+        self._open = self._frames()
+        return self._open
+
+    def _frames(self) -> Iterator[Tensor]:
+        to_rgb = ToRGB(self.info.color, self.info.coded_size)
+        turn = self.info.orientation.apply
+        for number, picture in enumerate(self._paced(), start=self._start):
+            yield turn(to_rgb(picture, number))
+
+    def _paced(self) -> Iterator[av.VideoFrame]:
+        """One picture for every frame of the range."""
+        want, shown, repeated, self._wrong = self._start, None, 0, False
+        pictures = self._pictures()
+        if self.deinterlaces:
+            pictures = deinterlaced(pictures, self._every)
+        for frame, picture in chain(pictures, ((self._stop, None),)):
+            while want < min(frame, self._stop) and shown is not None:
+                repeated += self._repeat(want)
+                yield shown
+                want += 1
+            if picture is None or want == self._stop:
+                break
+            shown = picture
+            if want <= frame:
+                yield picture
+                want += 1
+        if want < self._stop:
+            raise UnreadableVideoError(
+                f"No frame of '{self.path}' from number {self._start} on can be decoded: the "
+                "file is damaged there. Copy it again, or stop before that frame."
+            )
+        for note in self._times.damage() if repeated or self._wrong else ():
+            log.warning("%s: %s", self.path, note)
+
+    def _repeat(self, frame: int) -> bool:
+        """Note a frame that is lost; False if that was known."""
+        if self._times.lost(frame) or frame in self._times.found_lost:
+            return False
+        self._times.found_lost.add(frame)
+        return True
+
+    def _pictures(self) -> Pictures:
+        """(frame, picture), decoded from at or before the first that is needed."""
+        # Of fields, the picture before is looked at too.
+        need = max(self._start - 1, 0) if self.deinterlaces else self._start
+        given = -1
+        try:
+            if not self._times.damaged:
+                for given, picture in self._from(self._times.entries_before(need), need):
+                    yield given, picture
+                return
+        except Damaged:
+            self._times.damaged = True
+        for frame, picture in self._in_pieces(max(need, given)):
+            if frame > given:
+                yield frame, picture
+
+    def _in_pieces(self, need: int) -> Pictures:
+        """Each stretch decoded anew by itself, from the one that frame ``need`` is in.
+
+        What a decoder makes of damage depends on what came before; so it is always the same.
+        """
+        starts = self._times.pieces()
+        begin = max(bisect_right(starts, need, key=lambda entry: entry.frame) - 1, 0)
+        for i in range(begin, len(starts) or 1):
+            stop = starts[i + 1].frame if i + 1 < len(starts) else len(self._times)
+            first = starts[i].frame if i else 0
+            for frame, picture in self._from(starts[: i + 1][::-1], first):
+                if frame >= stop:
+                    break
+                if frame >= first:
+                    yield frame, picture
+
+    def _from(self, entries: Sequence[Entry], need: int) -> Pictures:
+        """From at or before frame ``need``, where possible from the first of the entries."""
+        for entry in entries[:_TRIES]:
+            if entry.number == 0:
+                break
+            with open_video(self.path) as (container, stream):
+                source = self._sought(container, stream, entry)
+                if source is not None:
+                    pictures = self._decoded(source, stream, entry.number)
+                    first = next(pictures, None)
+                    if first is not None and first[0] <= need and not first[1].is_corrupt:
+                        yield from chain((first,), pictures)
+                        return
+        with open_video(self.path) as (container, stream):
+            yield from self._decoded(packets(container, [stream]), stream, 0)
+
+    def _decoded(self, source: Iterator[Packet], stream: VideoStream, number: int) -> Pictures:
+        decoder = Decoder(stream, number, single=self._times.damaged, strict=True)
+        before, again = None, 0
+        for number, picture in decoder.pictures(source):
+            self._check_cancelled()
+            again = again + 1 if number == before else 0
+            before = number
+            frame = self._times.frame_of(number, again)
+            if frame is not None:
+                if picture.is_corrupt and self._start <= frame < self._stop:
+                    self._note_wrong(frame)
+                yield frame, picture
+
+    def _note_wrong(self, frame: int) -> None:
+        if frame not in self._times.wrong | self._times.found_wrong:
+            self._wrong = True
+            self._times.found_wrong.add(frame)
+
+    def _sought(
+        self, container: InputContainer, stream: VideoStream, entry: Entry
+    ) -> Iterator[Packet] | None:
+        """Packets from that of the entry on; None if it is not found."""
+        by_bytes = self._times.by_bytes
+        try:
+            container.seek(
+                entry.target,
+                stream=None if by_bytes else stream,
+                unsupported_byte_offset=by_bytes,
+            )
+        except FFmpegError:
+            return None  # not every format can seek
+        source = packets(container, [stream])
+        for packet in islice(source, _NEAR):
+            if packet.is_keyframe and mark_of(packet) == entry.mark:
+                return chain((packet,), source)
+        return None

@@ -1,0 +1,510 @@
+"""Which pictures a video file holds, and when every one of them is shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+
+import av
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from ...callbacks import ignore
+from ..errors import UnreadableVideoError
+from .clocks import (
+    AHEAD,
+    AHEAD_BROKEN,
+    AHEAD_SOUND,
+    LONGEST_PACKET,
+    Segment,
+    Shift,
+    Track,
+    find_segments,
+    shifts_of,
+)
+from .ordering import best_times, places_of_lost, usual_step
+from .packets import Damaged, Decoder, packets
+from .probe import Path, open_video
+
+log = logging.getLogger(__name__)
+
+# Their packets may hold pictures that are never shown.
+_HIDDEN_PICTURES = ("vp8", "vp6", "vp6f", "vp7")
+_UNKNOWN = -(2**63)
+_REPEATED = -1
+"""In place of a packet's number: the picture is lost, the one before stays."""
+_ENDS = 4096
+"""Bytes at either end of a packet by which it is known again."""
+# Least frames of a piece of a damaged file.
+_PIECE = 50
+# Seconds, and share of the length, by which a file is shorter than it says without a word.
+_SHORT, _SHORT_SHARE = 0.25, 0.02
+# Seconds by which a picture may be shown after it is decoded.
+_LONGEST_DELAY = 10
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A packet from which decoding can begin."""
+
+    number: int
+    frame: int
+    """The frame that is its picture."""
+    target: int
+    """Where to seek: a byte of the file if ``FrameTimes.by_bytes``, else a time."""
+    mark: tuple[int, int]
+
+
+class FrameTimes(list[int]):
+    """The presentation time of every frame, in the stream's time base, rising.
+
+    They are on one clock, also where the file's times begin again, leap, contradict the order of
+    the pictures or are not there: the best that can be told from the file, checked against the
+    order in which the pictures come out of the decoder. With them goes what finds the frames
+    again (``VideoReader``) and puts sound and subtitles onto the same clock (``join``).
+    """
+
+    def __init__(
+        self,
+        times: Sequence[int],
+        numbers: Sequence[int],
+        *,
+        time_base: Fraction = Fraction(1),
+        entries: Sequence[Entry] = (),
+        by_bytes: bool = False,
+        segments: Sequence[Segment] = (),
+        shifts: dict[int, list[Shift]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(times)
+        self.numbers = array("q", numbers)
+        """Of the packet that each frame's picture is in; -1: lost, the one before stays."""
+        self.entries, self.by_bytes = list(entries), by_bytes
+        self.notes = list(notes)
+        """What a user should know of the file, as far as it was known without reading it all."""
+        self.damaged = False
+        """Whether decoding met damage, also later on: readers set it, and the next two."""
+        self.wrong: set[int] = set()
+        """Frames that ``notes`` tell of, which are shown with errors."""
+        self.found_lost: set[int] = set()
+        """Frames that readers could not decode, without those that ``lost`` knows."""
+        self.found_wrong: set[int] = set()
+        """Frames that came out with errors, without those of ``wrong``."""
+        self._base, self._segments, self._shifts = time_base, list(segments), shifts or {}
+
+    @cached_property
+    def _frame_of(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for frame, number in enumerate(self.numbers):
+            found.setdefault(number, frame)
+        return found
+
+    def frame_of(self, number: int, again: int = 0) -> int | None:
+        """The frame whose picture is the ``again``-th of a packet; None for one not shown."""
+        frame = self._frame_of.get(number)
+        if frame is None or number == _REPEATED:
+            return None
+        frame += again
+        return frame if frame < len(self) and self.numbers[frame] == number else None
+
+    def lost(self, frame: int) -> bool:
+        """Whether it is known that the picture cannot be decoded."""
+        return self.numbers[frame] == _REPEATED
+
+    def damage(self) -> list[str]:
+        """What reading has found, beside ``notes``."""
+        return _damage(len(self.found_lost), len(self.found_wrong))
+
+    def entries_before(self, frame: int) -> list[Entry]:
+        """Where decoding may begin so that this frame comes out whole; the nearest first."""
+        last = bisect_right(self.entries, frame, key=lambda entry: entry.frame)
+        return self.entries[:last][::-1]
+
+    def pieces(self) -> list[Entry]:
+        """Entries between which a damaged file is decoded piece by piece."""
+        found: list[Entry] = []
+        for entry in self.entries:
+            if not found or entry.frame >= found[-1].frame + _PIECE:
+                found.append(entry)
+        return found
+
+    def packets(self, container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
+        """Packets of sound and subtitles, with times on the clock of the frames."""
+        counts = dict.fromkeys((stream.index for stream in streams), 0)
+        for packet in packets(container, streams):
+            index = packet.stream.index
+            number, counts[index] = counts[index], counts[index] + 1
+            shift = self._shift(index, number)
+            if shift is None or _moved(packet, shift):
+                yield packet
+
+    def _shift(self, index: int, number: int) -> Shift | None:
+        shifts = self._shifts.get(index)
+        if not shifts:
+            return None
+        return shifts[max(0, bisect_right(shifts, number, key=lambda s: s.first) - 1)]
+
+    def moved_start(self, index: int, seconds: Fraction) -> Fraction:
+        """The time at which a stream of sound starts, on the clock of the frames."""
+        shift = self._shift(index, 0)
+        return seconds if shift is None else seconds + shift.seconds
+
+    def on_clock(self, seconds: Fraction) -> Fraction:
+        """A time of the file, such as a chapter's, on the clock of the frames; in seconds."""
+        if len(self._segments) < 2:
+            return seconds
+        i = min(range(len(self._segments)), key=lambda i: self._segments[i].misfit(float(seconds)))
+        moved = seconds + self._segments[i].shift
+        after = self._segments[i + 1].begin if i + 1 < len(self._segments) else None
+        return moved if after is None else min(moved, after)
+
+
+def _moved(packet: Packet, shift: Shift) -> bool:
+    """Put a packet onto the clock; False if it belongs to nothing shown."""
+    base = Fraction(packet.time_base)
+    if packet.pts is None:
+        packet.pts = packet.dts
+    if packet.pts is None:
+        return True
+    if packet.stream.type == "audio" and (packet.duration or 0) * base > LONGEST_PACKET:
+        packet.duration = round(LONGEST_PACKET / base)
+    ticks = round(shift.seconds / base)
+    packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks
+    middle = (packet.pts + Fraction(packet.duration or 0) / 2) * base
+    return not (
+        (shift.begin is not None and middle < shift.begin)
+        or (shift.end is not None and middle >= shift.end)
+    )
+
+
+def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> FrameTimes:
+    """When every frame is shown, and what it takes to find it.
+
+    Nothing is decoded if the packets alone tell; they do not where something is out of the
+    ordinary: times that are missing, begin again, leap, or rise in the order of decoding though
+    the codec has another order of showing; damage; fields or hidden pictures; a beginning inside
+    a group of pictures. Then the frames are what the decoder gives, in its order. A picture that
+    is lost has its place where the file leaves one. What an edit list hides is left out, and so
+    is what a cut-off file holds of its last picture. Warnings say what was found.
+
+    Raises UnreadableVideoError as ``probe`` does.
+    """
+    name = os.fspath(path)
+    with open_video(path) as (container, stream):
+        scan = _Scan(container, stream, check_cancelled)
+    if not scan.trusted:
+        log.info("Decoding '%s' once: its packets do not tell when frames are shown.", name)
+    times = scan.in_packets() if scan.trusted else _decoded(name, scan, check_cancelled)
+    if not times:
+        raise UnreadableVideoError(
+            f"'{name}' has a video stream without a single picture. Copy or record it again."
+        )
+    times.notes += scan.early_end()
+    if len(times) < scan.stated:
+        log.warning("%d of the %d frames that the file lists can be read.", len(times), scan.stated)
+    for note in times.notes:
+        log.warning("%s: %s", name, note)
+    return times
+
+
+def count_frames(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> int:
+    """The exact number of frames; see ``frame_times``."""
+    return len(frame_times(path, check_cancelled=check_cancelled))
+
+
+@dataclass
+class _Key:
+    number: int
+    target: int
+    mark: tuple[int, int]
+
+
+def mark_of(packet: Packet) -> tuple[int, int]:
+    """By what a packet is known again."""
+    content = memoryview(packet)
+    return packet.size, zlib.crc32(content[-_ENDS:], zlib.crc32(content[:_ENDS]))
+
+
+@dataclass
+class _Video:
+    """What the packets of the picture say."""
+
+    shown: array[int] = field(default_factory=lambda: array("q"))
+    decoded: array[int] = field(default_factory=lambda: array("q"))
+    discarded: set[int] = field(default_factory=set)
+    keys: list[_Key] = field(default_factory=list)
+
+
+class _Scan:
+    """All that packets say, read once."""
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, check_cancelled: Callable[[], None]
+    ) -> None:
+        context, flags = stream.codec_context, container.format.flags
+        flags = int(getattr(flags, "value", flags))
+        broken = bool(flags & Flags.ts_discont.value)
+        untimed = bool(flags & Flags.no_timestamps.value)
+        self.by_bytes = (broken or untimed) and not flags & Flags.no_byte_seek.value
+        self.stated = stream.frames
+        self._seconds = 0.0 if self.by_bytes else (container.duration or 0) / av.time_base
+        self.base = Fraction(stream.time_base or 1)
+        rate = stream.average_rate or stream.guessed_rate or 25
+        self.step = max(1, round(1 / (rate * self.base)))
+        self.hidden = context.codec.canonical_name in _HIDDEN_PICTURES
+        self._reorders = getattr(context, "has_b_frames", True)
+        self.video, self._corrupt = _Video(), 0
+        sound, texts = container.streams.audio, container.streams.subtitles
+        self.track = Track(self.base, AHEAD_BROKEN if broken else AHEAD)
+        beside: dict[int, Track] = {}
+        for other in (*sound, *texts):
+            ahead = AHEAD_SOUND if other in sound else None
+            beside[other.index] = Track(Fraction(other.time_base or 1), ahead)
+        self._read(container, stream, beside, check_cancelled)
+        self.sound = {s.index: beside[s.index] for s in sound}
+        self.texts = {s.index: beside[s.index] for s in texts}
+        for track in (self.track, *self.sound.values()):
+            track.mark_strays()
+        self.segments, of_run = find_segments(self.track, list(self.sound.values()))
+        self._firsts, self._of_run = [run.first for run in self.track.runs], of_run
+
+    def early_end(self) -> list[str]:
+        """That the file holds less than it says it does."""
+        tracks = (self.track, *self.sound.values(), *self.texts.values())
+        ends = [run.stop for t in tracks for run in t.runs[-1:]]
+        end, least = max(ends, default=0.0), max(_SHORT, _SHORT_SHARE * self._seconds)
+        if len(self.segments) > 1 or self._seconds - end < least:
+            return []
+        return [
+            f"The file says that it lasts {self._seconds:.1f} s and holds {end:.1f} s: it is "
+            "damaged or was not copied whole."
+        ]
+
+    def _read(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        beside: dict[int, Track],
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        video, position, last = self.video, 0, None
+        streams = [s for s in container.streams if s is stream or s.index in beside]
+        for place, packet in enumerate(packets(container, streams)):
+            check_cancelled()
+            if packet.stream is not stream:
+                beside[packet.stream.index].add(packet, place)
+                continue
+            number = self.track.count
+            self.track.add(packet, place)
+            video.shown.append(_UNKNOWN if packet.pts is None else packet.pts)
+            video.decoded.append(_UNKNOWN if packet.dts is None else packet.dts)
+            position = position if packet.pos is None else packet.pos
+            time = packet.pts if packet.dts is None else packet.dts
+            target = position if self.by_bytes else time
+            if packet.is_keyframe and target is not None:
+                video.keys.append(_Key(number, target, mark_of(packet)))
+            if packet.is_discard:
+                video.discarded.add(number)
+            self._corrupt += packet.is_corrupt
+            last = packet.is_corrupt
+        if last and not self.by_bytes:
+            log.warning("The video is cut off in the middle of a frame.")
+            video.shown.pop()
+            video.decoded.pop()
+            self._corrupt -= 1
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the packets alone tell which frames there are, and when they are shown."""
+        shown = self.video.shown
+        if not shown or not self.video.keys or self.video.keys[0].number != 0:
+            return False
+        if self.hidden or self._corrupt or len(self.track.runs) > 1:
+            return False
+        if min(shown) < shown[0] or shown[0] == _UNKNOWN or len(set(shown)) < len(shown):
+            return False
+        rising = all(a < b for a, b in pairwise(shown))
+        return not (rising and self._reorders and len(shown) > 1)
+
+    def in_packets(self) -> FrameTimes:
+        """The frames where packets are to be trusted."""
+        shown, hidden = self.video.shown, self.video.discarded
+        numbers = sorted((n for n in range(len(shown)) if n not in hidden), key=shown.__getitem__)
+        return self.finished([shown[n] for n in numbers], numbers, self.segments)
+
+    def segment_of(self, number: int) -> int:
+        """Of a packet of the picture; -1 if its time is a mistake."""
+        run = bisect_right(self._firsts, number) - 1
+        return self._of_run[max(run, 0)] if self._of_run else 0
+
+    def times_of(self, number: int) -> tuple[int | None, int | None]:
+        """(shown, decoded) of a packet as the file says them; None for what cannot be."""
+        if self.segment_of(number) < 0:
+            return None, None
+        shown, decoded = self.video.shown[number], self.video.decoded[number]
+        if decoded == _UNKNOWN:
+            return (None if shown == _UNKNOWN else shown), None
+        delay = (shown - decoded) * self.base
+        return (shown if abs(delay) <= _LONGEST_DELAY else None), decoded
+
+    def finished(
+        self,
+        times: Sequence[int],
+        numbers: Sequence[int],
+        segments: Sequence[Segment],
+        *,
+        bad: frozenset[int] = frozenset(),
+        damaged: bool = False,
+        notes: Sequence[str] = (),
+    ) -> FrameTimes:
+        """All of it together; ``bad``: packets whose pictures are no place to begin at."""
+        result = FrameTimes(
+            times,
+            numbers,
+            time_base=self.base,
+            by_bytes=self.by_bytes,
+            segments=segments,
+            shifts=self._shifts(segments),
+            notes=notes,
+        )
+        result.damaged = damaged
+        result.wrong.update(f for f in map(result.frame_of, bad) if f is not None)
+        for key in self.video.keys:
+            frame = result.frame_of(key.number)
+            if frame is not None and key.number not in bad:
+                result.entries.append(Entry(key.number, frame, key.target, key.mark))
+        result.entries.sort(key=lambda entry: entry.frame)
+        return result
+
+    def _shifts(self, segments: Sequence[Segment]) -> dict[int, list[Shift]]:
+        """Of the streams that need any."""
+        found = {i: shifts_of(track, segments, ordered=True) for i, track in self.sound.items()}
+        for i, track in self.texts.items():
+            found[i] = shifts_of(track, segments, ordered=False)
+        return {i: s for i, s in found.items() if any(shift.seconds for shift in s)}
+
+
+def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> FrameTimes:
+    """The frames as a decoder gives them."""
+    try:
+        numbers, bad, errors = _labels(name, check_cancelled, single=False)
+    except Damaged:
+        numbers, bad, errors = _labels(name, check_cancelled, single=True)
+    count = len(scan.video.shown)
+    numbers = [number for number in numbers if number < count]
+    if not numbers:
+        return FrameTimes((), ())
+    missing = set(range(count)).difference(numbers, scan.video.discarded)
+    times, placed = _on_one_clock(scan, numbers, missing)
+    lost = sum(number == _REPEATED for number in placed)
+    headless = sum(number < min(numbers) for number in missing)
+    return scan.finished(
+        times,
+        placed,
+        scan.segments,
+        bad=frozenset(bad),
+        damaged=bool(errors or bad or lost),
+        notes=_notes(len(scan.segments), lost if errors else 0, len(bad), headless),
+    )
+
+
+def _labels(
+    name: str, check_cancelled: Callable[[], None], *, single: bool
+) -> tuple[list[int], list[int], int]:
+    """(packets in the order of their pictures, those of damaged pictures, errors)."""
+    numbers, bad = [], []
+    with open_video(name) as (container, stream):
+        decoder = Decoder(stream, single=single)
+        for number, picture in decoder.pictures(packets(container, [stream])):
+            check_cancelled()
+            numbers.append(number)
+            if picture.is_corrupt:
+                bad.append(number)
+        return numbers, bad, decoder.errors
+
+
+def _on_one_clock(
+    scan: _Scan, numbers: Sequence[int], missing: set[int]
+) -> tuple[list[int], list[int]]:
+    """(times, packets) of the frames; sets the segments' shifts."""
+    groups: list[list[int]] = [[] for _ in scan.segments]
+    current = 0
+    for number in numbers:
+        current = max(current, scan.segment_of(number))
+        groups[current].append(number)
+    absent: list[list[int]] = [[] for _ in scan.segments]
+    for number in () if scan.hidden else sorted(missing):
+        absent[max(0, scan.segment_of(number))].append(number)
+    times: list[int] = []
+    placed: list[int] = []
+    for i, segment in enumerate(scan.segments):
+        own, own_numbers = _of_segment(scan, i, groups[i], absent[i])
+        if i:
+            last = scan.segments[i - 1]
+            # Where no picture of it can be decoded, time goes on as its packets say.
+            start = own[0] if own else round(segment.start / scan.base)
+            step = usual_step(own, scan.step)
+            end = times[-1] + step if times else round(last.stop / scan.base)
+            segment.shift, segment.begin = (end - start) * scan.base, end * scan.base
+        ticks = round(segment.shift / scan.base)
+        for time in own:
+            times.append(max(time + ticks, times[-1] + 1) if times else time + ticks)
+        placed += own_numbers
+    return times, placed
+
+
+def _of_segment(
+    scan: _Scan, segment: int, numbers: Sequence[int], missing: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """(times, packets) of a segment's frames, with places for those lost."""
+    said: list[tuple[int | None, int | None]] = []
+    before = _REPEATED
+    for number in numbers:
+        strange = number == before or scan.segment_of(number) != segment
+        said.append((None, None) if strange else scan.times_of(number))
+        before = number
+    shown, decoded = [s for s, _ in said], [d for _, d in said]
+    step = usual_step(shown, scan.step)
+    times = best_times(shown, decoded, step)
+    frames = list(zip(times, numbers, strict=True))
+    absent = [shown for shown, _ in map(scan.times_of, missing) if shown is not None]
+    frames += [(time, _REPEATED) for time in places_of_lost(times, absent, step)]
+    frames.sort(key=lambda frame: frame[0])
+    return [time for time, _ in frames], [number for _, number in frames]
+
+
+def _notes(segments: int, lost: int, damaged: int, headless: int) -> list[str]:
+    notes = []
+    if segments > 1:
+        notes.append(
+            f"The file's times begin again or leap {segments - 1} times, as in joined recordings; "
+            "pictures and sound go on without a gap, as players show them."
+        )
+    if headless:
+        notes.append(
+            f"The first {headless} pictures build on ones that the file does not hold and are "
+            "left out, as players do."
+        )
+    return notes + _damage(lost, damaged)
+
+
+def _damage(lost: int, wrong: int) -> list[str]:
+    notes = []
+    if wrong:
+        notes.append(f"{wrong} frames are damaged in the file and are shown with errors.")
+    if lost:
+        notes.append(f"{lost} frames cannot be decoded; the one before is repeated.")
+    return notes

@@ -1,0 +1,275 @@
+"""Cuts of a video, and the scenes between them: what is denoised together must belong together."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError, MissingPackageError
+from ..sampling.segments import SEGMENT_LENGTH
+
+Method = Literal["auto", "pyscenedetect", "built-in", "off"]
+METHODS: tuple[Method, ...] = ("auto", "pyscenedetect", "built-in", "off")
+
+# Least change at a cut, in levels of 0 to 255: of the picture and its colours in the built-in
+# method, of hue, saturation and value in PySceneDetect (its own default). Real clips change by
+# up to 5 from frame to frame, and by 30 and more where one ends and another begins.
+_LEAST_CHANGE = 10.0
+_LEAST_CONTENT = 15.0
+# PySceneDetect looks at frames of about this width by default; finer detail only adds noise.
+_LONGEST_SIDE = 256
+_GRID = (24, 32)
+# Frames on either side of a cut that have to differ: an interruption of one or two is a flash.
+_SIDE = 3
+# Frames on either side whose change the change at a cut must stand out from.
+_AROUND = 3
+# A flash goes back to what was before; of a cut at least this share of the change stays.
+_LASTING = 0.5
+
+
+@dataclass(frozen=True)
+class SceneParams:
+    """How to look for cuts. Raises InputError for values outside their range."""
+
+    method: Method = "auto"
+    """"auto" takes PySceneDetect where it is installed, else the built-in method."""
+    threshold: float = 3.0
+    """How many times the change around it the change at a cut must be; above 1."""
+    shortest: int = SEGMENT_LENGTH
+    """Frames of the shortest scene, 1 or more; cuts that would leave less are passed over."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"The method to find cuts is '{self.method}': expected {METHODS}.")
+        if not self.threshold > 1:
+            raise InputError(f"A threshold of {self.threshold}: expected more than 1; 3 is usual.")
+        if self.shortest < 1:
+            raise InputError(f"A shortest scene of {self.shortest} frames: expected 1 or more.")
+
+
+def chosen_method(params: SceneParams) -> Method:
+    """The method that ``find_cuts`` will use, "auto" resolved.
+
+    Raises MissingPackageError if PySceneDetect was asked for and cannot be imported.
+    """
+    if params.method not in ("auto", "pyscenedetect"):
+        return params.method
+    try:
+        importlib.import_module("scenedetect.detectors")
+    except ImportError as error:
+        if params.method == "auto":
+            return "built-in"
+        raise MissingPackageError(
+            f"Cuts by PySceneDetect need the package scenedetect 0.6 or later, which cannot be "
+            f"imported ({error}). Install scenedetect-headless, or choose "
+            "'built-in'."
+        ) from error
+    return "pyscenedetect"
+
+
+def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tuple[int, ...]:
+    """The first frame of every scene but the first.
+
+    ``frames`` are (3, h, w) in [-1, 1], all of one size, taken one by one; a few small copies are
+    all that is kept. Hard cuts are found; dissolves are not, and flashes of up to two frames,
+    fades and fast pans are not taken for cuts. With "off" no frame is taken, and () returned.
+
+    Raises InputError for frames of another shape, and MissingPackageError: see ``chosen_method``.
+    """
+    params = params or SceneParams()
+    method = chosen_method(params)
+    if method == "off":
+        return ()
+    find = _pyscenedetect if method == "pyscenedetect" else _built_in
+    total = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal total
+        for frame in _checked(frames):
+            total += 1
+            yield frame
+
+    cuts: list[int] = []
+    for cut in find(counted(), params.threshold):
+        if cut - (cuts[-1] if cuts else 0) >= params.shortest:
+            cuts.append(cut)
+    return tuple(cut for cut in cuts if total - cut >= params.shortest)
+
+
+def plan_scenes(frames: int, cuts: Iterable[int] = ()) -> tuple[range, ...]:
+    """The scenes of a video of ``frames`` frames, in order.
+
+    ``cuts`` are first frames of scenes, in any order. Raises InputError for no frames, or cuts
+    outside 1 to frames - 1.
+    """
+    if frames < 1:
+        raise InputError(f"A video of {frames} frames: expected at least one.")
+    starts = sorted({0, *cuts})
+    outside = [cut for cut in starts if not 0 <= cut < frames]
+    if outside:
+        raise InputError(
+            f"Cuts at {outside}: the video has {frames} frames, so that a scene can begin at 1 to "
+            f"{frames - 1}."
+        )
+    return tuple(range(a, b) for a, b in zip(starts, [*starts[1:], frames], strict=True))
+
+
+def parse_cuts(text: str, seconds: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Cuts given by hand, as first frames of scenes, in order.
+
+    Accepts, separated by commas, frames ("340", counted from 0) and times ("0:12.5", "1:02:03",
+    "12.5s"), which mean the frame shown nearest to them. The very start may be among them and is
+    left out. ``seconds`` are the presentation times of all frames, rising; without them only the
+    form is checked, and () is returned.
+
+    Raises InputError naming the part that is not understood, or is outside the video.
+    """
+    parts = [part for part in (p.strip().lower() for p in text.split(",")) if part]
+    cuts = {_parse_cut(part, text, seconds) for part in parts}
+    return tuple(sorted(cuts - {0}))
+
+
+def _parse_cut(part: str, text: str, seconds: Sequence[float] | None) -> int:
+    if re.fullmatch(r"\d+", part):
+        frame = int(part)
+        if seconds is not None and frame >= len(seconds):
+            raise InputError(
+                f'Cuts "{text}": the video has {len(seconds)} frames, 0 to {len(seconds) - 1}; '
+                f"there is no frame {frame}."
+            )
+        return frame if seconds is not None else 0
+    time = _parse_time(part)
+    if time is None:
+        raise InputError(
+            f'Cuts "{text}": "{part}" is not understood. Expected frames such as "340" or times '
+            'such as "0:12.5", "1:02:03" or "12.5s", separated by commas.'
+        )
+    if seconds is None:
+        return 0
+    if not seconds or time > seconds[-1] - seconds[0]:
+        end = seconds[-1] - seconds[0] if seconds else 0.0
+        raise InputError(
+            f'Cuts "{text}": "{part}" is after the last frame, which is at {end:.3f}s.'
+        )
+    time += seconds[0]
+    after = bisect_left(seconds, time)
+    if after and time - seconds[after - 1] <= seconds[after] - time:
+        return after - 1
+    return after
+
+
+def _parse_time(part: str) -> float | None:
+    """Seconds, or None if it is no time."""
+    if m := re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", part):
+        return float(m[1])
+    if m := re.fullmatch(r"(?:(\d+):(?=[0-5]?\d:))?(\d+):([0-5]?\d(?:\.\d+)?)", part):
+        return int(m[1] or 0) * 3600 + int(m[2]) * 60 + float(m[3])
+    return None
+
+
+def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    first: tuple[int, ...] | None = None
+    for i, frame in enumerate(frames):
+        shape = tuple(frame.shape)
+        if len(shape) != 3 or shape[0] != 3 or 0 in shape or shape != (first or shape):
+            raise InputError(f"Frame {i} is {shape}: expected {first or '(3, h, w)'} like all.")
+        first = shape
+        yield frame
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What is new at a frame."""
+
+    frame: int
+    step: float
+    """Against the frame before."""
+    lasting: float
+    """The least between any of the frames before and any from this one on."""
+
+
+def _changes(frames: Iterable[Tensor]) -> Iterator[_Change]:
+    """The change at every frame but the first, _SIDE - 1 frames late."""
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=2 * _SIDE)
+    count = 0
+    for frame in frames:
+        # The colours alone, sorted, hardly change as something moves; the picture itself does.
+        grid = F.adaptive_avg_pool2d((frame.float() + 1) * 127.5, _GRID).flatten(1)
+        recent.append((grid, grid.sort(dim=1).values))
+        count += 1
+        if count > _SIDE:
+            yield _change(count - _SIDE, [*recent], len(recent) - _SIDE)
+    for left in range(min(_SIDE, count) - 1, 0, -1):
+        yield _change(count - left, [*recent], len(recent) - left)
+
+
+def _change(number: int, recent: list[tuple[Tensor, Tensor]], at: int) -> _Change:
+    """The change at ``recent[at]``, which is frame ``number``."""
+    before, after = recent[max(0, at - _SIDE) : at], recent[at : at + _SIDE]
+    lasting = min(_distance(a, b) for a in before for b in after)
+    return _Change(number, _distance(recent[at - 1], recent[at]), lasting)
+
+
+def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """The mean difference of the pictures, averaged with that of their colours."""
+    pair = torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)])
+    return float(pair.mean())
+
+
+def _built_in(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
+    """Cuts: where a change lasts and stands out from those on both sides."""
+    window: deque[_Change | None] = deque(maxlen=2 * _AROUND + 1)
+    # None is what follows the end: it moves the last changes to the middle of the window.
+    for change in chain(_changes(frames), [None] * _AROUND):
+        window.append(change)
+        middle = window[-1 - _AROUND] if len(window) > _AROUND else None
+        if middle is None:
+            continue
+        around = [c.lasting for c in window if c is not None and c is not middle]
+        usual = sum(around) / max(len(around), 1)
+        if middle.lasting >= max(_LEAST_CHANGE, threshold * usual):
+            yield middle.frame
+
+
+def _pyscenedetect(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
+    """Cuts by PySceneDetect's adaptive detector, without the flashes it takes for cuts."""
+    from scenedetect import FrameTimecode  # pyright: ignore[reportMissingImports]
+    from scenedetect.detectors import AdaptiveDetector  # pyright: ignore[reportMissingImports]
+
+    detector = AdaptiveDetector(
+        adaptive_threshold=threshold, min_scene_len=1, min_content_val=_LEAST_CONTENT
+    )
+    found: set[int] = set()
+
+    def fed() -> Iterator[Tensor]:
+        for i, frame in enumerate(frames):
+            # Only the number counts; the rate is not used.
+            cuts = detector.process_frame(FrameTimecode(i, 25.0), _bgr(frame))
+            found.update(int(cut) for cut in cuts)
+            yield frame
+
+    # The detector is two frames late, and so are the changes.
+    for change in _changes(fed()):
+        if change.frame in found and change.lasting >= _LASTING * change.step:
+            yield change.frame
+        found.discard(change.frame)
+
+
+def _bgr(frame: Tensor) -> Any:
+    """(h, w, 3) uint8 as OpenCV has it, reduced."""
+    h, w = frame.shape[-2:]
+    scale = min(1.0, _LONGEST_SIDE / max(h, w))
+    size = (max(1, round(h * scale)), max(1, round(w * scale)))
+    small = F.adaptive_avg_pool2d(frame.float(), size)
+    levels = ((small + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.flip(0).permute(1, 2, 0).contiguous().cpu().numpy()

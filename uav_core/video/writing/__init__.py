@@ -1,0 +1,1 @@
+"""Encoded parts, and the file that they are joined to."""

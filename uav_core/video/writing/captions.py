@@ -1,0 +1,220 @@
+"""Text subtitles and chapters of the source on their way into the finished file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from av.codec.codec import UnknownCodecError
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.subtitles.stream import SubtitleStream
+
+from ..reading.probe import readable
+from ..reading.times import FrameTimes
+from .sound import kept_tags
+
+log = logging.getLogger(__name__)
+
+# By FFmpeg's names. What comes as pictures is not among them: it is drawn for the source's size.
+_TEXT = ("subrip", "ass", "webvtt", "mov_text", "text")
+_COPIED = {
+    ".mp4": ("mov_text",),
+    ".mov": ("mov_text",),
+    ".mkv": ("subrip", "ass", "webvtt", "text"),
+}
+_ENCODER = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip"}
+_GAP = b"\0\0"
+"""Between two texts in MP4; the muxer fills gaps by itself."""
+
+
+class Captions:
+    """All text subtitles of a source, given out up to a time.
+
+    Copied where the container can hold their kind, otherwise encoded to MP4's text or, in Matroska,
+    to SubRip, which drops some styling. What cannot be kept is logged. All of them are read at
+    once: an hour has some hundred kilobytes. Arguments as for Sound.
+    """
+
+    def __init__(
+        self,
+        source: InputContainer,
+        output: OutputContainer,
+        container: str,
+        times: FrameTimes,
+        *,
+        begin: Fraction | None,
+        end: Fraction | None,
+        origin: Fraction,
+    ) -> None:
+        """Reads all of ``source``, which is of no use for anything else then."""
+        self._begin, self._end, self._origin, self._times = begin, end, origin, times
+        targets = {}
+        for stream in source.streams.subtitles:
+            target = _add_stream(stream, output, container)
+            if target is not None:
+                target.metadata.update(kept_tags(stream.metadata))
+                target.disposition = stream.disposition.value
+                targets[stream.index] = target
+        found = list(self._read(source, targets)) if targets else []
+        self._packets = sorted(found, key=lambda entry: entry[0])
+        self._next = 0
+
+    def until(self, time: Fraction | None) -> Iterator[Packet]:
+        """Packets to write that start before ``time``, of the source; None for all the rest."""
+        while self._next < len(self._packets):
+            start, packet = self._packets[self._next]
+            if time is not None and start > time:
+                return
+            self._next += 1
+            yield packet
+
+    def _read(
+        self, source: InputContainer, targets: dict[int, Any]
+    ) -> Iterator[tuple[Fraction, Packet]]:
+        streams = [s for s in source.streams.subtitles if s.index in targets]
+        for packet in self._times.packets(source, streams):
+            target = targets[packet.stream.index]
+            if packet.pts is not None and bytes(packet) != _GAP:
+                yield from self._placed(packet, target)
+
+    def _placed(self, packet: Packet, target: Any) -> Iterator[tuple[Fraction, Packet]]:
+        base = Fraction(packet.time_base)
+        start = (packet.pts or 0) * base
+        stop = start + (packet.duration or 0) * base
+        if self._end is not None:
+            stop = min(stop, self._end)
+        if self._begin is not None:
+            start = max(start, self._begin)
+        if start >= stop:
+            return
+        source: Any = packet.stream
+        written = packet
+        if source.codec_context.codec.canonical_name != target.codec_context.codec.canonical_name:
+            written = _encoded(packet, source, target)
+            if written is None:
+                return
+        written.pts = written.dts = round((start - self._origin) / base)
+        written.duration = max(1, round((stop - start) / base))
+        written.time_base, written.stream = base, target
+        yield start, written
+
+
+def caption_codec(source: SubtitleStream) -> str:
+    """FFmpeg's name of the kind of subtitles."""
+    context: Any = source.codec_context
+    return context.codec.canonical_name if context is not None else "an unknown format"
+
+
+def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
+    """What becomes of a stream of subtitles, and how: as a Holding says it."""
+    name, context = caption_codec(source), source.codec_context
+    if name not in _TEXT:
+        return "left out", "they are pictures, drawn for the source's size"
+    if name in _COPIED[container]:
+        return "kept", ""
+    if context is not None and hasattr(context, "encode_subtitle"):
+        return "converted", f"they become {_ENCODER[container]}"
+    return "left out", f"this PyAV cannot convert them for {container}; .mkv holds them"
+
+
+def attachments_of(source: InputContainer) -> tuple[Any, ...]:
+    """Fonts and other files that travel in a source; an older PyAV sees none."""
+    return tuple(getattr(source.streams, "attachments", ()))
+
+
+def keeps_attachments(container: str) -> bool:
+    """Whether this PyAV can write attachments into such a file."""
+    return container == ".mkv" and hasattr(OutputContainer, "add_attachment")
+
+
+def copy_attachments(source: InputContainer, output: OutputContainer, container: str) -> None:
+    """Give the output the source's attachments; before the first packet is written."""
+    if keeps_attachments(container):
+        for number, attachment in enumerate(attachments_of(source), start=1):
+            name = attachment.name or f"attachment {number}"
+            kind = attachment.mimetype or "application/octet-stream"
+            output.add_attachment(name, kind, attachment.data)
+
+
+def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
+    """The stream of the finished file, or None if it cannot have these subtitles."""
+    context: Any = source.codec_context  # None for what FFmpeg has no decoder for
+    name = caption_codec(source)
+    language = readable(source.metadata).get("language", "no language")
+    if name not in _TEXT:
+        log.warning("Subtitles (%s) in %s are no text and are not kept.", language, name)
+        return None
+    try:
+        if name in _COPIED[container]:
+            return output.add_stream_from_template(source)
+        if context is not None and hasattr(context, "encode_subtitle"):
+            target: Any = output.add_stream(_ENCODER[container])
+            if not context.is_open:
+                context.open(strict=False)
+            target.codec_context.subtitle_header = context.subtitle_header
+            target.codec_context.time_base = Fraction(1, 1000)
+            log.info("Subtitles (%s): %s becomes %s.", language, name, _ENCODER[container])
+            return target
+    except (ValueError, UnknownCodecError, FFmpegError) as error:
+        log.debug("%s does not go into %s: %s", name, container, error)
+    log.warning(
+        "Subtitles (%s) in %s do not go into %s with this PyAV and are not kept; choose .mkv.",
+        language,
+        name,
+        container,
+    )
+    return None
+
+
+def _encoded(packet: Packet, source: Any, target: Any) -> Packet | None:
+    try:
+        shown = source.codec_context.decode2(packet)
+        return None if shown is None else target.codec_context.encode_subtitle(shown)
+    except FFmpegError as error:
+        log.warning("A subtitle cannot be read (%s) and is left out.", error.strerror)
+        return None
+
+
+def copy_chapters(
+    source: InputContainer,
+    output: OutputContainer,
+    times: FrameTimes,
+    *,
+    begin: Fraction | None,
+    end: Fraction | None,
+    origin: Fraction,
+) -> None:
+    """Give the output the source's chapters; before the first packet is written.
+
+    Cut and moved as Sound does. An older PyAV does not know of chapters.
+    """
+    if not hasattr(source, "chapters"):
+        return
+    kept: list[Any] = []
+    chapters: list[Any] = list(source.chapters())
+    for chapter in chapters:
+        base = Fraction(chapter["time_base"])
+        start, stop = (times.on_clock(chapter[side] * base) for side in ("start", "end"))
+        start = start if begin is None else max(start, begin)
+        stop = stop if end is None else min(stop, end)
+        if start < stop:
+            first = max(0, round((start - origin) / base))
+            last = round((stop - origin) / base)
+            kept.append(
+                {
+                    **chapter,
+                    "start": first,
+                    "end": max(first + 1, last),
+                    "metadata": readable(chapter["metadata"]),
+                }
+            )
+    if not kept:
+        return
+    if hasattr(output, "set_chapters"):
+        output.set_chapters(kept)
+    else:
+        log.warning("%d chapters are not kept: this PyAV cannot write them.", len(kept))

@@ -1,0 +1,299 @@
+"""What the user chooses about the encoded video, and what it comes to for a source."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import av
+import torch
+from av.codec.codec import UnknownCodecError
+from av.codec.context import Flags
+from av.error import FFmpegError
+
+from ..color import BT709, Color, output_color, tag
+from ..errors import EncodeParamsError
+from ..reading.probe import VideoInfo
+from ..reading.side_data import light_options
+from .priority import usual_priority
+
+_X26X_PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+)
+_SUBSAMPLED = ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le")
+_DENSE = ("yuv444p", "yuv444p10le")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What one codec offers. ``crf`` is (lowest, highest, default), None where it has none."""
+
+    encoder: str
+    containers: tuple[str, ...]
+    pixel_formats: tuple[str, ...]
+    auto: tuple[str, str]
+    """Pixel format for 8-bit and for deeper sources."""
+    crf: tuple[int, int, int] | None = None
+    presets: tuple[str, ...] = ()
+    preset: str = ""
+    least: int = 16
+    """Smallest side in pixels."""
+    bits_per_pixel: float = 1.0
+    """Of a frame at the default quality, an upper guess."""
+
+
+CODECS = {
+    "h264": Codec(
+        "libx264",
+        (".mp4", ".mkv", ".mov"),
+        _SUBSAMPLED + _DENSE,
+        ("yuv420p", "yuv420p10le"),
+        (0, 51, 18),
+        _X26X_PRESETS,
+        "medium",
+        bits_per_pixel=0.6,
+    ),
+    "h265": Codec(
+        "libx265",
+        (".mp4", ".mkv", ".mov"),
+        _SUBSAMPLED + _DENSE,
+        ("yuv420p", "yuv420p10le"),
+        (0, 51, 20),
+        _X26X_PRESETS,
+        "medium",
+        64,  # below that width x265 writes past the end of its memory
+        bits_per_pixel=0.5,
+    ),
+    "av1": Codec(
+        "libsvtav1",
+        (".mp4", ".mkv"),
+        ("yuv420p", "yuv420p10le"),
+        ("yuv420p", "yuv420p10le"),
+        (0, 63, 26),
+        tuple(str(i) for i in range(14)),
+        "8",
+        bits_per_pixel=0.4,
+    ),
+    "prores": Codec(
+        "prores_ks",
+        (".mov", ".mkv"),
+        ("yuv422p10le", "yuv444p10le"),
+        ("yuv422p10le", "yuv422p10le"),
+        None,
+        ("proxy", "lt", "standard", "hq"),
+        "hq",
+        bits_per_pixel=6.0,
+    ),
+    "ffv1": Codec(
+        "ffv1",
+        (".mkv",),
+        ("bgr0", "gbrp10le", *_SUBSAMPLED, *_DENSE),
+        ("bgr0", "gbrp10le"),
+        bits_per_pixel=14.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class EncodeParams:
+    """How the video is encoded.
+
+    The first six are choices; ``for_source`` fills in the rest. "auto" is the codec's default: in
+    ``pixel_format`` that follows the source's depth.
+
+    Raises EncodeParamsError for choices that do not fit each other.
+    """
+
+    codec: str = "h264"
+    container: str = ".mp4"
+    crf: int | None = None
+    """Lower is better and larger; None is the codec's default. ProRes and FFV1 have none."""
+    pixel_format: str = "auto"
+    preset: str = "auto"
+    keep_range: bool = False
+    """Write full range where the source has it, instead of limited range."""
+    rate: Fraction = Fraction(25)
+    """Frames per second while the frames' own times are not known."""
+    bit_depth: int = 8
+    """Bits per channel of the source."""
+    color: Color = BT709
+    sample_aspect: Fraction = Fraction(1)
+    mastering: str = ""
+    """The display an HDR master was made on, as ``mastering_display`` has it; or ""."""
+    light_level: str = ""
+    """The light of an HDR video, as ``light_level`` has it."""
+    threads: int = 4
+    """A fixed number: the encoders' bytes depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise EncodeParamsError(
+                f"Codec '{self.codec}' is not known: expected one of {', '.join(CODECS)}."
+            )
+        codec = CODECS[self.codec]
+        _check_choice("container", self.container, codec.containers, self.codec)
+        if self.pixel_format != "auto":
+            _check_choice("pixel format", self.pixel_format, codec.pixel_formats, self.codec)
+        if self.preset != "auto" and codec.presets:
+            _check_choice("preset", self.preset, codec.presets, self.codec)
+        if self.crf is not None and codec.crf and not codec.crf[0] <= self.crf <= codec.crf[1]:
+            raise EncodeParamsError(
+                f"CRF {self.crf} for {self.codec}: expected {codec.crf[0]} (best) to "
+                f"{codec.crf[1]} (smallest); {codec.crf[2]} is a good start."
+            )
+        if self.threads < 1:
+            raise EncodeParamsError(f"{self.threads} threads: expected a fixed number, 1 or more.")
+
+    def for_source(self, info: VideoInfo) -> EncodeParams:
+        """The same choices with rate, depth, colour and sample aspect of a source."""
+        return replace(
+            self,
+            rate=info.rate,
+            bit_depth=info.bit_depth,
+            color=output_color(info.color, keep_range=self.keep_range),
+            sample_aspect=info.sample_aspect,
+            mastering=info.mastering,
+            light_level=info.light_level,
+        )
+
+    @property
+    def encoded_format(self) -> str:
+        """The pixel format that "auto" comes to."""
+        if self.pixel_format == "auto":
+            return CODECS[self.codec].auto[self.bit_depth > 8]
+        return self.pixel_format
+
+    @property
+    def part_rate(self) -> Fraction:
+        """Frames per second inside the parts, whose clock counts milliseconds."""
+        return self.rate if 1 <= self.rate <= 500 else Fraction(25)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise EncodeParamsError for a size that the pixel format cannot hold."""
+        least = CODECS[self.codec].least
+        if min(width, height) < least:
+            raise EncodeParamsError(
+                f"{width}x{height} in {self.codec}: expected at least {least} pixels a side. "
+                "Choose a larger size, or the codec h264."
+            )
+        pixels = av.VideoFormat(self.encoded_format, 2, 2)
+        if width % (2 // pixels.chroma_width()) or height % (2 // pixels.chroma_height()):
+            raise EncodeParamsError(
+                f"{width}x{height} in {self.encoded_format}: this format needs even sides. Choose "
+                f"{_odd_advice(self.codec)}, or crop the video by one line."
+            )
+
+    def encoder_options(self) -> dict[str, str]:
+        """Options of the encoder, by FFmpeg's names."""
+        codec = CODECS[self.codec]
+        preset = codec.preset if self.preset == "auto" else self.preset
+        crf = str(self.crf if self.crf is not None else codec.crf[2]) if codec.crf else ""
+        light = light_options(codec.encoder, self.mastering, self.light_level)
+        options = {
+            "libx264": {"preset": preset, "crf": crf, **_x264_options()},
+            "libx265": {
+                "preset": preset,
+                "crf": crf,
+                "x265-params": "log-level=error:info=0:open-gop=0:"
+                f"pools={self.threads}:frame-threads={min(self.threads, 2)}",
+            },
+            "libsvtav1": {
+                "preset": preset,
+                "crf": crf,
+                "svtav1-params": f"lp={self.threads}",
+            },
+            "prores_ks": {
+                "profile": "4444" if self.encoded_format == "yuv444p10le" else preset,
+                "vendor": "apl0",
+            },
+            "ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
+        }
+        found = options[codec.encoder]
+        if light:
+            own = f"{codec.encoder.removeprefix('lib')}-params"
+            found[own] = ":".join(part for part in (found.get(own, ""), light) if part)
+        return found
+
+
+@cache
+def _x264_options() -> dict[str, str]:
+    """What makes x264 give the same bytes for the same frames.
+
+    Its AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree), so
+    that what happens to lie there decides the bytes.
+    """
+    if "AVX512" in torch.backends.cpu.get_cpu_capability():
+        return {"x264-params": "asm=avx2"}
+    return {}
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...], codec: str) -> None:
+    if value not in choices:
+        raise EncodeParamsError(
+            f"The {what} '{value}' does not go with {codec}: expected one of {', '.join(choices)}."
+        )
+
+
+def _odd_advice(codec: str) -> str:
+    formats = [f for f in CODECS[codec].pixel_formats if f not in _SUBSAMPLED]
+    return f"the pixel format {formats[0]}" if formats else "the codec h264 with yuv444p"
+
+
+def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:
+    """Set up an encoder's context, before it opens, for frames of (width, height)."""
+    # SVT-AV1 writes its settings to stderr and takes its log level from nowhere else.
+    os.environ.setdefault("SVT_LOG", "1")
+    context.width, context.height = size
+    context.pix_fmt = params.encoded_format
+    context.time_base = 1 / params.part_rate
+    context.sample_aspect_ratio = params.sample_aspect
+    context.thread_count = params.threads
+    # For x264 slices alone would mean its low-latency, less efficient kind of threads.
+    context.thread_type = "AUTO"
+    context.flags |= Flags.bitexact
+    tag(context, params.color, av.VideoFormat(params.encoded_format).is_rgb)
+    context.options = params.encoder_options()
+
+
+@cache
+def available_codecs() -> tuple[str, ...]:
+    """The codecs, of those in CODECS, whose encoder this build of PyAV can open."""
+    return tuple(name for name in CODECS if _opens(name))
+
+
+def _opens(name: str) -> bool:
+    params = EncodeParams(name, CODECS[name].containers[0])
+    try:
+        context = av.CodecContext.create(CODECS[name].encoder, "w")
+        open_encoder(context, params, (64, 64))
+        with usual_priority():
+            context.open()
+    except (FFmpegError, UnknownCodecError):
+        return False
+    return True
+
+
+def check_available(params: EncodeParams) -> None:
+    """Raise EncodeParamsError if this build of PyAV cannot encode with the chosen codec."""
+    if params.codec not in available_codecs():
+        raise EncodeParamsError(
+            f"This build of PyAV cannot encode {params.codec}; it can encode "
+            f"{', '.join(available_codecs()) or 'nothing'}. Choose one of those, or install PyAV "
+            "from its official wheels."
+        )
+
+
+def container_of(path: str | os.PathLike[str]) -> str:
+    """The lower-case extension of a path, with its dot."""
+    return os.path.splitext(os.fspath(path))[1].lower()

@@ -1,0 +1,171 @@
+"""What a source holds, and what becomes of each of it in the finished file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import av.stream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from ..color import depth
+from ..reading.orientation import is_slanted
+from ..reading.probe import Path, VideoInfo, open_video
+from ..reading.side_data import light_options
+from .captions import attachments_of, caption_codec, fate_of_captions, keeps_attachments
+from .choices import CODECS, EncodeParams
+from .sound import encoder_for
+from .timecode import keeps_timecode, timecode_of
+
+Fate = Literal["kept", "converted", "left out"]
+
+# Beside the pictures, by FFmpeg's names: never kept.
+_LEFT_OUT = {
+    "A53_CC": ("closed captions inside the picture", "a tool such as ccextractor makes a file"),
+    "DOVI_METADATA": ("Dolby Vision", "the picture without it is upscaled"),
+    "DOVI_RPU_BUFFER": ("Dolby Vision", "the picture without it is upscaled"),
+    "DYNAMIC_HDR_PLUS": ("HDR10+", "it holds for the source's size"),
+    "DYNAMIC_HDR_VIVID": ("HDR Vivid", "it holds for the source's size"),
+    "STEREO3D": ("the mark of a stereo picture", "set it again with a muxer"),
+    "SPHERICAL": ("the mark of a 360-degree picture", "set it again with a muxer"),
+    "ICC_PROFILE": ("a colour profile (ICC)", "the colour tags are kept"),
+    "AMBIENT_VIEWING_ENVIRONMENT": ("the light of the viewing room", ""),
+    "AFD": ("the active format", "set it again with a muxer"),
+    "S12M_TIMECODE": ("the timecode inside the picture", ""),
+    "GOP_TIMECODE": ("the timecode inside the picture", ""),
+}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Something a source holds beside its pictures, or that they say."""
+
+    what: str
+    fate: Fate
+    how: str = ""
+    """What it becomes, why it goes, or what to do about it."""
+
+    def to_text(self) -> str:
+        """ "Left out: a second video track (h264): one is upscaled." """
+        return f"{self.fate.capitalize()}: {self.what}{f': {self.how}' if self.how else ''}."
+
+
+def contents(
+    path: Path, info: VideoInfo, params: EncodeParams, *, whole: bool = True
+) -> tuple[Holding, ...]:
+    """What a source holds and what becomes of it.
+
+    Args:
+        path: the source.
+        info: what ``probe`` gave.
+        params: from ``EncodeParams.for_source``, as the finished file is encoded.
+        whole: whether the video is upscaled from its first frame on.
+    """
+    with open_video(path) as (container, stream):
+        rows = [
+            *_tracks(container, stream, params.container),
+            *_timecode(container, params, whole),
+            *_picture(info, params),
+            *_side_data(container, stream, info, params),
+        ]
+    return tuple(dict.fromkeys(rows))
+
+
+def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Iterator[Holding]:
+    cover = av.stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if stream.disposition & cover:
+            yield Holding("the cover picture", "left out", "add it again with a tagger")
+        elif stream.index != shown.index:
+            yield Holding(
+                f"another video track ({_codec(stream)})", "left out", "the first is upscaled"
+            )
+    for stream in container.streams.audio:
+        if stream.codec_context is None:
+            what = f"sound ({_language(stream)}{_codec(stream)})"
+            yield Holding(what, "left out", "this PyAV has no decoder for it")
+            continue
+        what = f"sound ({_language(stream)}{_codec(stream)}, {stream.layout.name})"
+        if (encoder := encoder_for(stream, ending)) is None:
+            yield Holding(what, "kept")
+        else:
+            yield Holding(what, "converted", f"{ending} does not hold it; it becomes {encoder}")
+    for stream in container.streams.subtitles:
+        what = f"subtitles ({_language(stream)}{caption_codec(stream)})"
+        yield Holding(what, *fate_of_captions(stream, ending))
+    for stream in container.streams.data:
+        if "timecode" not in stream.metadata:
+            name = stream.metadata.get("handler_name", "").strip() or "of no name"
+            yield Holding(f"a data track ({name})", "left out", "what it means is not known")
+    for attachment in attachments_of(container):
+        what = f"the attachment {attachment.name or 'without a name'}"
+        if keeps_attachments(ending):
+            yield Holding(what, "kept")
+        else:
+            yield Holding(what, "left out", f"{ending} has no attachments; .mkv may")
+
+
+def _timecode(container: InputContainer, params: EncodeParams, whole: bool) -> Iterator[Holding]:
+    code = timecode_of(container)
+    if code and whole and keeps_timecode(params.rate):
+        yield Holding(f"the timecode {code}", "kept")
+    elif code:
+        why = "the rate of frames is none it can count" if whole else "the video begins later"
+        yield Holding(f"the timecode {code}", "left out", why)
+
+
+def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
+    if info.has_alpha:
+        yield Holding("transparency", "left out", "'Upscale Alpha' keeps it, for clips")
+    if info.rotation or info.orientation.mirrored:
+        yield Holding(
+            "the mark to turn the picture", "converted", "the frames themselves are turned"
+        )
+    if info.sample_aspect != 1:
+        what = f"the pixels' aspect of {info.sample_aspect}"
+        if params.sample_aspect == info.sample_aspect:
+            yield Holding(what, "kept")
+        else:
+            yield Holding(what, "converted", "the pixels become square")
+    encoded = depth(params.encoded_format)
+    if info.bit_depth > encoded:
+        yield Holding(f"{info.bit_depth} bits per channel", "converted", f"they become {encoded}")
+
+
+def _side_data(
+    container: InputContainer, stream: VideoStream, info: VideoInfo, params: EncodeParams
+) -> Iterator[Holding]:
+    for name in ("mastering", "light_level"):
+        value = getattr(info, name)
+        if value:
+            what = {"mastering": "the HDR master's display", "light_level": "the HDR light level"}
+            if light_options(CODECS[params.codec].encoder, "L(1,1)", "1,1"):
+                yield Holding(what[name], "kept")
+            else:
+                why = f"{params.codec} cannot say it; h264, h265 and av1 can"
+                yield Holding(what[name], "left out", why)
+    picture: Any = next(container.decode(stream), None)
+    if picture is None:
+        return
+    if is_slanted(picture):
+        yield Holding(
+            f"the mark to turn the picture by {picture.rotation} degrees",
+            "left out",
+            "only multiples of 90 can be applied",
+        )
+    # PyAV 19 gives the kinds, earlier ones the data.
+    for data in picture.side_data:
+        if (found := _LEFT_OUT.get(getattr(data, "type", data).name)) is not None:
+            yield Holding(found[0], "left out", found[1])
+
+
+def _codec(stream: Any) -> str:
+    context = stream.codec_context
+    return "an unknown codec" if context is None else context.codec.canonical_name
+
+
+def _language(stream: Any) -> str:
+    language = stream.metadata.get("language", "")
+    return "" if language in ("", "und") else f"{language}, "

@@ -1,0 +1,298 @@
+"""Parts into one file, without encoding again, with the source's audio, subtitles and chapters."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ...callbacks import Progress, ignore
+from ...errors import InputError
+from ..errors import BadPartError, EncodeError, EncodeParamsError
+from ..files import BLOCK, check_room, replacing
+from ..reading.probe import Path, open_video, readable
+from ..reading.times import FrameTimes
+from .captions import Captions, copy_attachments, copy_chapters
+from .choices import EncodeParams, container_of
+from .parts import PartInfo
+from .sound import Sound, audio_start
+from .timecode import copy_timecode
+
+log = logging.getLogger(__name__)
+
+
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_LEAST_TIMESCALE = 10_000  # of MP4 and MOV, as FFmpeg itself has it
+# About how the source was written, not about what it shows.
+_DROPPED_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When the frames of the finished file are decoded and shown, in ``time_base``.
+
+    ``shown`` has one entry more than there are frames: the end of the last one.
+    """
+
+    shown: tuple[int, ...]
+    time_base: Fraction
+    reorder: int
+
+    def stamps(self, order: int, index: int) -> tuple[int, int, int]:
+        """(pts, dts, duration) of frame ``index``, the ``order``-th to be decoded.
+
+        Decoding times are the showing times, ``reorder`` frames earlier: they increase, and none
+        is later than its frame is shown.
+        """
+        early = order - self.reorder
+        dts = self.shown[early] if early >= 0 else self.shown[0] + early * self._step
+        return self.shown[index], dts, self.shown[index + 1] - self.shown[index]
+
+    def muxer_options(self, container: str) -> dict[str, str]:
+        """What makes a file format count in ``time_base`` too; Matroska counts milliseconds.
+
+        Not by the stream's time base, which PyAV 14 does not let us set on what is only copied.
+        """
+        if container == ".mkv":
+            return {}
+        scale = self.time_base.denominator
+        while scale < _LEAST_TIMESCALE:
+            scale *= 2
+        return {"video_track_timescale": str(scale)}
+
+    @property
+    def _step(self) -> int:
+        return self.shown[1] - self.shown[0]
+
+
+def plan_clock(
+    times: Sequence[int],
+    time_base: Fraction,
+    origin: Fraction,
+    rate: Fraction,
+    *,
+    first: int = 0,
+    frames: int,
+    reorder: int = 0,
+) -> Clock:
+    """The clock of frames ``first`` to ``first + frames`` of a source.
+
+    Args:
+        times: of all of the source's frames, in ``time_base``.
+        origin: seconds of the source that become 0.
+        rate: frames per second, for the length of a last frame that nothing else tells.
+        first, frames: the frames that are there.
+        reorder: as in PartInfo.
+
+    Frames that the source shows at the same time, or back in time, are moved one unit on.
+    """
+    shift = round(origin / time_base)
+    kept = [t - shift for t in times[first : first + frames + 1]]
+    for i in range(1, len(kept)):
+        kept[i] = max(kept[i], kept[i - 1] + 1)
+    if len(kept) == frames:
+        last = kept[-1] - kept[-2] if frames > 1 else max(1, round(1 / (rate * time_base)))
+        kept.append(kept[-1] + last)
+    return Clock(tuple(kept), time_base, reorder)
+
+
+def join(
+    parts: Sequence[PartInfo],
+    target: Path,
+    times: FrameTimes,
+    source: Path,
+    params: EncodeParams,
+    *,
+    first: int = 0,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
+) -> int:
+    """Join parts into ``target``, with the source's audio, and return its size in bytes.
+
+    Text subtitles, chapters, attachments and the timecode are kept as well, where PyAV and the
+    container allow it; ``contents`` says what becomes of everything.
+
+    Frames are shown when the source shows them, counted from where its picture or its sound
+    starts. Audio packets are copied where the container can hold their codec and encoded to AAC,
+    in Matroska to FLAC, otherwise. Title, language and the like are kept, rotation is not: it is
+    already in the frames. In Matroska all may start some ms late, by the lead-in of copied AAC or
+    MP3. Fewer parts than the source has frames give a shorter file, its audio cut
+    to that length. The same parts and source give the same bytes.
+
+    Args:
+        parts: in order, encoded with ``params``.
+        target: the file; its extension is that of ``params.container``. Appears once complete.
+        times: of all frames of the source, from ``frame_times``.
+        source: the video the frames come from.
+        params: from ``EncodeParams.for_source``.
+        first: which frame of the source the first part begins with.
+        progress: called with (frames written, frames in all).
+        check_cancelled: called before each frame; may raise, which leaves nothing behind.
+
+    Raises:
+        BadPartError: a part is missing, damaged or not encoded like the first.
+        InputError: no parts, or more frames than times.
+        UnreadableVideoError: the source cannot be read.
+        DiskFullError, UnwritableError: nothing is left under either name.
+    """
+    frames = sum(part.frames for part in parts)
+    if not frames or not 0 <= first <= len(times) - frames:
+        raise InputError(
+            f"{len(parts)} parts with {frames} frames from number {first} on: expected at least "
+            f"one, and no more than the source's {len(times)}."
+        )
+    if container_of(target) != params.container:
+        raise EncodeParamsError(
+            f"'{os.fspath(target)}' for a {params.container} file: give it that extension."
+        )
+    check_room(target, sum(part.bytes for part in parts))
+    try:
+        with (
+            open_video(source) as (container, stream),
+            open_video(source) as (again, _),
+            replacing(target) as file,
+        ):
+            base = Fraction(stream.time_base or 1)
+            starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
+            # Whole units, so that the frames' times stay exact.
+            origin = min(starts) // base * base
+            clock = plan_clock(
+                times,
+                base,
+                origin,
+                params.rate,
+                first=first,
+                frames=frames,
+                reorder=max(part.reorder for part in parts),
+            )
+            end = first + frames
+            cut = {
+                "begin": times[first] * base if first else None,
+                "end": times[end] * base if end < len(times) else None,
+                "origin": origin,
+            }
+            with av.open(
+                file,
+                "w",
+                format=_FORMATS[params.container],
+                container_options={"fflags": "+bitexact", **clock.muxer_options(params.container)},
+                buffer_size=BLOCK,
+            ) as output:
+                writer = _Writer(output, container, parts, params, clock)
+                sound = Sound(container, output, params.container, times, **cut)
+                captions = Captions(again, output, params.container, times, **cut)
+                copy_chapters(container, output, times, **cut)
+                copy_attachments(container, output, params.container)
+                copy_timecode(container, output, params.rate, first)
+                writer.write((sound, captions), origin, progress, check_cancelled)
+    except FFmpegError as error:
+        raise EncodeError(
+            f"'{os.fspath(target)}' cannot be joined: {error.strerror}. If the source's audio is "
+            "damaged, copy the source again; otherwise choose .mkv."
+        ) from error
+    return os.path.getsize(target)
+
+
+class _Writer:
+    """Writes the video packets of all parts, and what belongs beside them."""
+
+    def __init__(
+        self,
+        output: OutputContainer,
+        source: InputContainer,
+        parts: Sequence[PartInfo],
+        params: EncodeParams,
+        clock: Clock,
+    ) -> None:
+        self._output, self._parts, self._clock = output, parts, clock
+        self._rate, self._refused = params.part_rate, 0
+        with _opened(parts[0]) as (_, stream):
+            self._stream = output.add_stream_from_template(stream, opaque=True)
+            self._headers = stream.codec_context.extradata
+        self._stream.codec_context.framerate = params.rate
+        if params.codec == "h265" and params.container != ".mkv":
+            self._stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
+        output.metadata.update(
+            (k, v) for k, v in readable(source.metadata).items() if k.lower() not in _DROPPED_TAGS
+        )
+
+    def write(
+        self,
+        beside: tuple[Sound, Captions],
+        origin: Fraction,
+        progress: Progress,
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        base, frames = self._clock.time_base, len(self._clock.shown) - 1
+        for order, (packet, index) in enumerate(self._packets()):
+            check_cancelled()
+            packet.pts, packet.dts, packet.duration = self._clock.stamps(order, index)
+            packet.time_base, packet.stream = base, self._stream
+            for source in beside:
+                for piece in source.until(packet.dts * base + origin):
+                    self._mux(piece)
+            self._output.mux(packet)
+            progress(order + 1, frames)
+        for source in beside:
+            for piece in source.until(None):
+                check_cancelled()
+                self._mux(piece)
+        if self._refused:
+            log.warning(
+                "%d damaged pieces of sound do not go into the file and are left out.",
+                self._refused,
+            )
+
+    def _mux(self, piece: Packet) -> None:
+        """Write a packet of sound or text; one that is damaged may be refused."""
+        try:
+            self._output.mux(piece)
+        except InvalidDataError as error:
+            self._refused += 1
+            log.debug("A packet does not go into the file: %s.", error.strerror)
+
+    def _packets(self) -> Iterator[tuple[Packet, int]]:
+        """(packet, number of its frame) of all parts, in the order of decoding."""
+        start = 0
+        for part in self._parts:
+            seen = 0
+            with _opened(part) as (container, stream):
+                if stream.codec_context.extradata != self._headers:
+                    raise BadPartError(
+                        f"The part '{part.path}' was encoded with other settings, or another "
+                        "version of the encoder, than the first: encode the parts again."
+                    )
+                for packet in container.demux(stream):
+                    if packet.size:
+                        index = round((packet.pts or 0) * packet.time_base * self._rate)
+                        if packet.is_corrupt or index >= part.frames:
+                            break
+                        seen += 1
+                        yield packet, start + index
+            if seen != part.frames:
+                raise BadPartError(
+                    f"The part '{part.path}' has {seen} readable frames, {part.frames} were "
+                    "written: delete it and encode its frames again."
+                )
+            start += part.frames
+
+
+@contextmanager
+def _opened(part: PartInfo) -> Iterator[tuple[InputContainer, VideoStream]]:
+    try:
+        with av.open(part.path) as container:
+            yield container, container.streams.video[0]
+    except (FFmpegError, IndexError) as error:
+        raise BadPartError(
+            f"The part '{part.path}' cannot be read ({error}): delete it and encode its frames "
+            "again."
+        ) from error

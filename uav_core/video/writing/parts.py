@@ -1,0 +1,163 @@
+"""Parts: short files that each hold a run of encoded frames.
+
+A part is Matroska, plays alone, begins with a keyframe and refers to nothing outside. Frame i of
+it is shown at i / ``params.part_rate`` seconds. The same frames and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import av
+from av.error import FFmpegError
+from torch import Tensor
+
+from ...callbacks import ignore
+from ...errors import InputError
+from ..color import FromRGB
+from ..errors import BadPartError, EncodeError
+from ..files import BLOCK, file_hash, replacing
+from ..reading.probe import Path
+from .choices import CODECS, EncodeParams, check_available, open_encoder
+from .priority import usual_priority
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """A finished part."""
+
+    path: str
+    frames: int
+    bytes: int
+    blake2b: str
+    """Hex, of the whole file."""
+    reorder: int = 0
+    """By how many frames the encoder's order runs ahead of the order of showing."""
+
+
+def encode_part(
+    path: Path,
+    frames: Iterable[Tensor],
+    params: EncodeParams,
+    size: tuple[int, int],
+    *,
+    check_cancelled: Callable[[], None] = ignore,
+) -> PartInfo:
+    """Encode frames into a part.
+
+    Args:
+        path: the part, by custom ending in .mkv. It appears once it is complete.
+        frames: each (3, height, width) in [-1, 1], on any device; taken one at a time.
+        params: from ``EncodeParams.for_source``.
+        size: (width, height) of every frame.
+        check_cancelled: called before each frame; may raise, which leaves nothing behind.
+
+    Raises:
+        EncodeParamsError: the size or this build does not go with the settings.
+        InputError: no frames, or one of another shape.
+        EncodeError: the encoder gave up.
+        DiskFullError, UnwritableError: nothing is left under either name.
+    """
+    params.check_size(*size)
+    check_available(params)
+    try:
+        with replacing(path) as file:
+            count, reorder = _encode(file, frames, params, size, check_cancelled)
+    except FFmpegError as error:
+        raise EncodeError(
+            f"{params.codec} ({params.encoded_format}, {size[0]}x{size[1]}) failed: "
+            f"{error.strerror}. Try another pixel format or codec."
+        ) from error
+    name = os.fspath(path)
+    return PartInfo(name, count, os.path.getsize(name), file_hash(name), reorder)
+
+
+def _encode(
+    file: object,
+    frames: Iterable[Tensor],
+    params: EncodeParams,
+    size: tuple[int, int],
+    check_cancelled: Callable[[], None],
+) -> tuple[int, int]:
+    convert, given, packed, reorder = FromRGB(params.encoded_format, params.color), 0, 0, 0
+    # A file of ours instead of a name: FFmpeg would not tell of a disk that is full at the end.
+    with av.open(
+        file,
+        "w",
+        format="matroska",
+        container_options={"fflags": "+bitexact"},
+        buffer_size=BLOCK,
+    ) as container:
+        stream = container.add_stream(CODECS[params.codec].encoder, rate=params.part_rate)
+        open_encoder(stream.codec_context, params, size)
+
+        def write(picture: av.VideoFrame | None) -> None:
+            nonlocal packed, reorder
+            for packet in stream.encode(picture):
+                index = round(packet.pts * packet.time_base * params.part_rate)
+                reorder = max(reorder, packed - index)
+                packed += 1
+                container.mux(packet)
+
+        for frame in frames:
+            check_cancelled()
+            if tuple(frame.shape) != (3, size[1], size[0]):
+                raise InputError(
+                    f"Frame {given} is {tuple(frame.shape)}: expected {(3, size[1], size[0])}."
+                )
+            picture = convert(frame)
+            picture.pts, picture.time_base = given, 1 / params.part_rate
+            # The encoder opens with the first picture.
+            with nullcontext() if given else usual_priority():
+                write(picture)
+            given += 1
+        if not given:
+            raise InputError("A part without frames: expected at least one.")
+        write(None)
+    if packed != given:
+        raise EncodeError(f"{params.codec} made {packed} pictures of {given} frames.")
+    return given, reorder
+
+
+def check_part(part: PartInfo) -> None:
+    """Raise BadPartError unless the part's file is there and is what was written."""
+    if not os.path.isfile(part.path):
+        raise BadPartError(f"The part '{part.path}' is missing: encode its frames again.")
+    size = os.path.getsize(part.path)
+    if size != part.bytes:
+        raise BadPartError(
+            f"The part '{part.path}' has {size} bytes, {part.bytes} were written: delete it and "
+            "encode its frames again."
+        )
+    if file_hash(part.path) != part.blake2b:
+        raise BadPartError(
+            f"The part '{part.path}' was changed since it was written: delete it and encode its "
+            "frames again."
+        )
+
+
+def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
+    """The PartInfo of a part that an earlier run has encoded with ``params``.
+
+    ``blake2b`` is the hash known of it: the file is not read for it again. Raises BadPartError
+    if the part cannot be read.
+    """
+    name, frames, reorder = os.fspath(path), 0, 0
+    try:
+        with av.open(name) as container:
+            for packet in container.demux(video=0):
+                if packet.size and packet.pts is not None:
+                    index = round(packet.pts * packet.time_base * params.part_rate)
+                    reorder = max(reorder, frames - index)
+                    frames += 1
+    except (FFmpegError, IndexError) as error:
+        raise BadPartError(
+            f"The part '{name}' cannot be read ({error}): delete it and encode its frames again."
+        ) from error
+    return PartInfo(name, frames, os.path.getsize(name), blake2b, reorder)

@@ -1,0 +1,200 @@
+"""Audio of the source on its way into the finished file: copied, or encoded where it must be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+from av.audio.layout import AudioLayout
+from av.audio.stream import AudioStream
+from av.codec.context import Flags
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from ..reading.probe import readable
+from ..reading.times import FrameTimes
+
+log = logging.getLogger(__name__)
+
+# What players expect; FFmpeg itself would put more into MP4 and MOV.
+_PCM = ("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le")
+_COPIED = {
+    ".mp4": ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"),
+    ".mov": ("aac", "mp3", "ac3", "eac3", "alac", *_PCM),
+}
+_ENCODER = {".mp4": "aac", ".mov": "aac", ".mkv": "flac"}
+_BITS_PER_CHANNEL = 96_000  # per second, for AAC
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+
+# Packets past the end after which a stream is taken to be over.
+_MOST_LATE = 50
+
+
+class Track:
+    """One audio stream of the source and its stream in the finished file."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer, container: str) -> None:
+        self.source = source
+        self.target: Any
+        self.copied, self.target = _add_stream(source, output, container)
+        self.target.metadata.update(kept_tags(source.metadata))
+        self.target.disposition = source.disposition.value
+        self.done = False
+        self._late = 0
+        self._last: int | None = None
+
+    def packets(
+        self, packet: Packet, begin: Fraction | None, end: Fraction | None, origin: Fraction
+    ) -> Iterator[Packet]:
+        """Packets of the finished file for one of the source; an empty one flushes.
+
+        Times are in seconds of the source: what ends before ``begin`` or starts at ``end`` or
+        later is left out, ``origin`` becomes 0.
+        """
+        if packet.size and self._outside(packet, begin, end):
+            return
+        for out in (packet,) if self.copied else self._encoded(packet):
+            if out.size:
+                yield self._placed(out, origin)
+
+    def _outside(self, packet: Packet, begin: Fraction | None, end: Fraction | None) -> bool:
+        if packet.pts is None:
+            packet.pts = packet.dts
+        if packet.pts is None:
+            return True
+        start = packet.pts * packet.time_base
+        if end is not None and start >= end:
+            # One alone may carry a time that is a mistake.
+            self._late += 1
+            self.done = self._late > _MOST_LATE
+            return True
+        stop = start + (packet.duration or 0) * packet.time_base
+        return begin is not None and stop <= begin
+
+    def _encoded(self, packet: Packet) -> list[Packet]:
+        out: list[Packet] = []
+        frames: list[Any] = []
+        try:
+            frames = self.source.codec_context.decode(packet if packet.size else None)
+        except FFmpegError as error:
+            log.warning("A piece of audio cannot be decoded (%s) and is left out.", error.strerror)
+        for frame in frames:
+            out += self.target.encode(frame)
+        return out if packet.size else out + self.target.encode(None)
+
+    def _placed(self, packet: Packet, origin: Fraction) -> Packet:
+        shift = round(origin / packet.time_base)
+        shown = (packet.pts or 0) - shift
+        dts = shown if packet.dts is None else packet.dts - shift
+        # Muxers refuse packets that do not go on in time, which MP4 counts in samples.
+        least = max(1, ceil(1 / (self.source.rate * packet.time_base)))
+        if self._last is not None and dts < self._last + least:
+            dts = self._last + least
+        packet.pts, packet.dts, self._last = max(shown, dts), dts, dts
+        packet.stream = self.target
+        return packet
+
+
+def encoder_for(source: AudioStream, container: str) -> str | None:
+    """What a stream is encoded with on its way into a container; None if it is copied."""
+    name = source.codec_context.codec.canonical_name
+    return None if name in _COPIED.get(container, (name,)) else _ENCODER[container]
+
+
+def _add_stream(
+    source: AudioStream, output: OutputContainer, container: str
+) -> tuple[bool, AudioStream]:
+    name, encoder = source.codec_context.codec.canonical_name, encoder_for(source, container)
+    if encoder is None:
+        try:
+            return True, output.add_stream_from_template(source, opaque=True)
+        except ValueError:
+            pass  # the container cannot hold it
+    encoder = _ENCODER[container]
+    log.info("Audio in %s does not go into %s: encoded to %s.", name, container, encoder)
+    rate = source.rate
+    if encoder == "aac" and rate not in _AAC_RATES:
+        rate = 48000
+    target: Any = output.add_stream(encoder, rate=rate)
+    target.codec_context.layout = _layout(source)
+    target.codec_context.time_base = Fraction(1, rate)
+    target.codec_context.flags |= Flags.bitexact
+    if encoder == "aac":
+        target.bit_rate = _BITS_PER_CHANNEL * source.channels
+    return False, target
+
+
+def _layout(source: AudioStream) -> str:
+    """The channel layout; the usual one for their number where the file does not name it."""
+    name = source.layout.name
+    if name.endswith(" channels") or "/" in name:
+        return usual_layout(source.channels)
+    return name
+
+
+def usual_layout(channels: int) -> str:
+    """FFmpeg's name of the usual layout of so many channels, such as "5.1"."""
+    try:
+        return AudioLayout(f"{channels}c").name
+    except ValueError:  # there is none
+        return f"{channels} channels"
+
+
+def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags that are about the content, not about how the source was written."""
+    return {k: v for k, v in readable(metadata).items() if k.lower() in ("language", "title")}
+
+
+def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
+    """When each audio stream starts, in seconds of the frames' clock."""
+    return [
+        times.moved_start(s.index, s.start_time * s.time_base)
+        for s in container.streams.audio
+        if s.start_time is not None and s.time_base is not None
+    ]
+
+
+class Sound:
+    """All audio streams of a source, given out up to a time.
+
+    ``times`` are those of the frames, whose clock the sound is put on. ``begin`` and ``end`` cut
+    (None: to the source's own ends), ``origin`` becomes time 0; all in seconds of that clock.
+    """
+
+    def __init__(
+        self,
+        source: InputContainer,
+        output: OutputContainer,
+        container: str,
+        times: FrameTimes,
+        *,
+        begin: Fraction | None,
+        end: Fraction | None,
+        origin: Fraction,
+    ) -> None:
+        streams = [s for s in source.streams.audio if s.codec_context is not None]
+        self._tracks = {s.index: Track(s, output, container) for s in streams}
+        self._cut = (begin, end, origin)
+        self._packets = times.packets(source, streams) if streams else iter(())
+        self._held: Packet | None = None
+
+    def until(self, time: Fraction | None) -> Iterator[Packet]:
+        """Packets to write that start before ``time``, of the source; None for all the rest."""
+        while not all(track.done for track in self._tracks.values()):
+            packet = self._held or next(self._packets, None)
+            self._held = None
+            if packet is None:
+                break
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and stamp is not None and stamp * packet.time_base > time:
+                self._held = packet
+                return
+            yield from self._tracks[packet.stream.index].packets(packet, *self._cut)
+        if time is None:
+            for track in self._tracks.values():
+                if not track.done:
+                    yield from track.packets(Packet(), *self._cut)

@@ -1,0 +1,1 @@
+"""Weight files: found, read safely, told apart, converted."""

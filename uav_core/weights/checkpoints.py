@@ -1,0 +1,355 @@
+"""From a weight file to a checked state dict in this package's own key names.
+
+read -> unwrap -> canonical names -> detect by keys -> (the caller infers sizes) -> strict load.
+The layouts are those of the authors' release (Upscale-A-Video, arXiv 2312.06640), LaVie's
+video super-resolution (arXiv 2309.15103, the same U-Net under other names), princeton-vl/RAFT
+and torchvision.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from ..errors import CheckpointMismatchError, WrongCheckpointError
+from .files import open_wrappers, read_state_dict
+
+__all__ = [
+    "Checkpoint",
+    "Kind",
+    "canonical",
+    "canonical_name",
+    "describe",
+    "detect",
+    "load_checkpoint",
+    "read_state_dict",
+    "strict_load",
+    "unwrap",
+    "without_prefixes",
+]
+
+T = TypeVar("T")
+
+
+class Kind(str, Enum):
+    """What a state dict is; the members equal their strings (`Kind.UNET == "unet"`)."""
+
+    UNET = "unet"
+    VAE_3D = "vae_3d"
+    VAE_VIDEO = "vae_video"
+    RAFT = "raft"
+    RAFT_TORCHVISION = "raft_torchvision"
+    TEXT_ENCODER = "text_encoder"
+    QUALITY_TEXT = "quality_text"
+    # Known, and of no use here: worth their name in an error.
+    SD_X4_UNET = "sd_x4_unet"
+    SD_UNET = "sd_unet"
+    SD_CHECKPOINT = "sd_checkpoint"
+    SD_VAE = "sd_vae"
+    CLIP = "clip"
+    OPEN_CLIP = "open_clip"
+    LORA = "lora"
+    RAFT_SMALL = "raft_small"
+    SEEDVR2 = "seedvr2"
+    VIDEO_MODEL = "video_model"
+    IMAGE_UPSCALER = "image_upscaler"
+    UNKNOWN = "unknown"
+
+    @property
+    def label(self) -> str:
+        """The kind as a user would say it."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Kind.UNET: "an Upscale-A-Video temporal U-Net",
+    Kind.VAE_3D: "a temporal VAE without low-res guidance",
+    Kind.VAE_VIDEO: "a temporal VAE with low-res guidance",
+    Kind.RAFT: "a RAFT flow model (raft-things layout)",
+    Kind.RAFT_TORCHVISION: "a RAFT flow model (torchvision layout)",
+    Kind.TEXT_ENCODER: "a CLIP text encoder",
+    Kind.QUALITY_TEXT: "the text embeddings of a small U-Net",
+    Kind.SD_X4_UNET: "the image-only U-Net of the Stable Diffusion x4 upscaler",
+    Kind.SD_UNET: "a Stable Diffusion U-Net",
+    Kind.SD_CHECKPOINT: "a whole Stable Diffusion checkpoint",
+    Kind.SD_VAE: "a plain (image, 8x) Stable Diffusion VAE",
+    Kind.CLIP: "a CLIP model with an image half",
+    Kind.OPEN_CLIP: "an OpenCLIP text encoder in OpenCLIP's own layout",
+    Kind.LORA: "a LoRA",
+    Kind.RAFT_SMALL: "the small RAFT flow model",
+    Kind.SEEDVR2: "a SeedVR2 video restoration model",
+    Kind.VIDEO_MODEL: "another video diffusion model",
+    Kind.IMAGE_UPSCALER: "an image upscaler (ESRGAN family)",
+    Kind.UNKNOWN: "nothing this pack knows",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recognised state dict in canonical names, with where it came from.
+
+    A U-Net's may hold `null_text_embedding` (77, dim) besides the network's own keys.
+    """
+
+    kind: Kind
+    state_dict: dict[str, Tensor] = field(repr=False)
+    metadata: dict[str, str]
+    source: str
+
+
+def load_checkpoint(
+    source: str | os.PathLike[str] | Mapping[str, object],
+    expected: Kind | str | Iterable[Kind | str],
+) -> Checkpoint:
+    """Read `source` (a path, or a state dict, wrapped or not) and insist on an `expected` kind.
+
+    Raises UnreadableCheckpointError, UnsafeCheckpointError or WrongCheckpointError.
+    """
+    metadata: dict[str, str] = {}
+    if isinstance(source, Mapping):
+        name, raw = "the given state dict", source
+    else:
+        name = os.fspath(source)
+        raw, metadata = read_state_dict(source)
+    state_dict = canonical(unwrap(raw))
+    kind = detect(state_dict)
+    wanted = [Kind(expected)] if isinstance(expected, str) else [Kind(kind) for kind in expected]
+    if kind not in wanted:
+        labels = " or ".join(f"{kind.label} ({kind.value})" for kind in wanted)
+        raise WrongCheckpointError(
+            f"{name} {describe(state_dict)}; expected {labels}. Choose that file instead."
+        )
+    return Checkpoint(kind, state_dict, metadata, name)
+
+
+# What training and packing scripts put before every name.
+_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "first_stage_model.",
+    "cond_stage_model.transformer.",
+    "cond_stage_model.",
+    "text_encoder.",
+    "transformer.text_model.",
+    "state_dict.",
+    "model.",
+    "unet.",
+    "vae.",
+)
+_KEPT_PARTS = {"transformer.text_model.": "text_model."}
+# A stray key or two (a step counter, an embedding) must not keep a prefix in place, while
+# a checkpoint of several networks must not lose the prefixes that tell them apart.
+_NEARLY_ALL = 0.9
+
+
+def unwrap(obj: object) -> dict[str, Tensor]:
+    """The bare state dict in `obj`: wrappers opened, a prefix common to the keys removed.
+
+    Opens `state_dict`, `model_state_dict`, `ema`, `params_ema`, `model`, `module`, also nested,
+    averaged weights first; removes `module.`, `model.diffusion_model.` and the like, repeatedly,
+    where at least nine in ten keys have them. {} where there are no named tensors.
+    """
+    return without_prefixes(open_wrappers(obj))
+
+
+def without_prefixes(entries: Mapping[str, T]) -> dict[str, T]:
+    """``entries`` without the prefixes that ``unwrap`` removes, whatever the values are."""
+    entries = dict(entries)
+    while entries:
+        prefix = next((p for p in _PREFIXES if _is_common(p, entries)), None)
+        if prefix is None:
+            break
+        kept = _KEPT_PARTS.get(prefix, "")
+        entries = {
+            kept + key[len(prefix) :] if key.startswith(prefix) else key: value
+            for key, value in entries.items()
+        }
+    return entries
+
+
+def _is_common(prefix: str, keys: Iterable[str]) -> bool:
+    has = [key.startswith(prefix) for key in keys]
+    return sum(has) >= _NEARLY_ALL * len(has)
+
+
+_RENAMES = (
+    # LaVie's video super-resolution U-Net
+    (re.compile(r"^(down|mid|up)_temporal_block(s?)\."), r"\1_temp_block\2."),
+    (re.compile(r"\.resblocks_3d_t\."), ".resblocks_3d_temporal."),
+    (re.compile(r"\.resblocks_3d_s\."), ".resblocks_3d_spatial."),
+    # newer diffusers' names for the VAE's one attention
+    (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_q\."), r"\1.query."),
+    (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_k\."), r"\1.key."),
+    (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_v\."), r"\1.value."),
+    (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_out\.0\."), r"\1.proj_attn."),
+    # newer transformers leave `text_model.` away
+    (re.compile(r"^(embeddings\.(?:token|position)_|encoder\.layers\.|final_layer_norm\.)"),
+     r"text_model.\1"),
+)  # fmt: skip
+_VAE_ATTENTION = re.compile(
+    r"^(en|de)coder\.mid_block\.attentions\.\d+\.(query|key|value|proj_attn)\.weight$"
+)
+_POSITION_IDS = "text_model.embeddings.position_ids"
+
+
+def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under this package's names, those of the authors' release.
+
+    Renames LaVie's U-Net, newer diffusers' VAE attention (whose 1x1-convolution weights become
+    linear ones) and newer transformers' text encoder, and leaves out the latter's
+    `position_ids`, a table and no weight. Names it does not know stay; idempotent.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        name = canonical_name(name)
+        if name == _POSITION_IDS:
+            continue
+        if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and _VAE_ATTENTION.match(name):
+            tensor = tensor[:, :, 0, 0]
+        result[name] = tensor
+    return result
+
+
+def canonical_name(name: str) -> str:
+    """A tensor's name in the authors' release, for one in any known layout."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def detect(state_dict: Mapping[str, Any]) -> Kind:
+    """What network canonical keys belong to; Kind.UNKNOWN for none that is known.
+
+    A 4x Stable Diffusion VAE has the very keys of `vae_3d` and is taken for one: it is what
+    `vae_3d` was made from, and nothing in the file tells them apart. Of the values only their
+    `shape` and `ndim` are looked at; None where they are not known.
+    """
+    return next(kind for kind, is_it in _SIGNATURES if is_it(state_dict))
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda sd: all(key in sd for key in keys)
+
+
+def _contains(*parts: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda sd: any(part in key for key in sd for part in parts)
+
+
+def _is_temporal_unet(sd: Mapping[str, Any]) -> bool:
+    return _has("conv_in.weight", "class_embedding.weight")(sd) and _contains(
+        "down_temp_blocks.", ".resblock_temporal.", ".attn_temporal."
+    )(sd)
+
+
+def _is_x4_unet(sd: Mapping[str, Any]) -> bool:
+    if not any(key.startswith(("down_blocks.", "input_blocks.")) for key in sd):
+        return False
+    first = sd.get("conv_in.weight", sd.get("input_blocks.0.0.weight"))
+    return first is not None and first.ndim == 4 and first.shape[1] == 7
+
+
+def _is_sd_checkpoint(sd: Mapping[str, Any]) -> bool:
+    return all(
+        any(key.startswith(part) for key in sd)
+        for part in ("model.diffusion_model.", "first_stage_model.")
+    )
+
+
+_VAE_KEYS = ("encoder.conv_in.weight", "decoder.conv_in.weight")
+
+# The first that fits decides.
+_SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Any]], bool]], ...] = (
+    (Kind.LORA, _contains(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora.down.")),
+    (Kind.SD_CHECKPOINT, _is_sd_checkpoint),
+    (Kind.UNET, _is_temporal_unet),
+    (Kind.VAE_VIDEO, _has("decoder.condition_in.0.conv1.weight", *_VAE_KEYS)),
+    (Kind.SD_VAE, _has("encoder.down_blocks.3.resnets.0.conv1.weight", *_VAE_KEYS)),
+    (Kind.SD_VAE, _has("encoder.down.0.block.0.conv1.weight", *_VAE_KEYS)),
+    (Kind.VAE_3D, _has("encoder.down_blocks.2.resnets.0.conv1.weight", *_VAE_KEYS)),
+    (Kind.RAFT, _has("fnet.conv1.weight", "update_block.gru.convz1.weight")),
+    (Kind.RAFT_SMALL, _has("fnet.conv1.weight", "update_block.gru.convz.weight")),
+    (Kind.RAFT_TORCHVISION,
+     _has("feature_encoder.convnormrelu.0.weight", "mask_predictor.conv.weight")),
+    (Kind.RAFT_SMALL, _has("feature_encoder.convnormrelu.0.weight")),
+    (Kind.CLIP, lambda sd: _contains("text_model.")(sd) and _contains("vision_model.")(sd)),
+    (Kind.TEXT_ENCODER, _has("text_model.encoder.layers.0.self_attn.q_proj.weight")),
+    (Kind.QUALITY_TEXT, _has("null_text_embedding", "negative_text_embedding")),
+    (Kind.OPEN_CLIP, _contains("transformer.resblocks.")),
+    (Kind.SEEDVR2, _has("vid_in.proj.weight")),
+    (Kind.VIDEO_MODEL, _contains("motion_modules.", ".temporal_transformer", ".time_stack.",
+                                 "temp_convs.", ".attn_temp.")),
+    (Kind.VIDEO_MODEL, _has("patch_embedding.weight")),
+    (Kind.SD_X4_UNET, _is_x4_unet),
+    (Kind.SD_UNET, _has("conv_in.weight", "time_embedding.linear_1.weight")),
+    (Kind.SD_UNET, _has("input_blocks.0.0.weight", "time_embed.0.weight")),
+    (Kind.IMAGE_UPSCALER, _contains("rdb1.conv1.", "RDB1.conv1.", "residual_group.blocks.")),
+    (Kind.UNKNOWN, lambda _: True),
+)  # fmt: skip
+
+
+def describe(state_dict: Mapping[str, Tensor]) -> str:
+    """One line on what a canonical state dict is, to follow its name in a message."""
+    kind = detect(state_dict)
+    counts = f"{_count(len(state_dict), 'tensor')}, {_parameters(state_dict)} parameters"
+    if kind is Kind.UNKNOWN:
+        first = ", ".join(list(state_dict)[:3]) or "no keys"
+        return f"looks like {kind.label}: {counts}, beginning with {first}"
+    return f"looks like {kind.label} ({kind.value}): {counts}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _parameters(state_dict: Mapping[str, Tensor]) -> str:
+    number = sum(tensor.numel() for tensor in state_dict.values() if tensor.is_floating_point())
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)
+
+
+def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Raise CheckpointMismatchError, with `name`, unless keys and shapes fit `module` exactly."""
+    own = module.state_dict()
+    faults = {
+        "missing": [key for key in own if key not in state_dict],
+        "unexpected": [key for key in state_dict if key not in own],
+        "misshapen": [
+            f"{key} {tuple(state_dict[key].shape)} for {tuple(tensor.shape)}"
+            for key, tensor in own.items()
+            if key in state_dict and state_dict[key].shape != tensor.shape
+        ],
+    }
+    found = [_listing(fault, keys) for fault, keys in faults.items() if keys]
+    if found:
+        raise CheckpointMismatchError(
+            f"{name} does not fit {type(module).__name__}, which has "
+            f"{_count(len(own), 'tensor')}: {'; '.join(found)}. Expected the whole file of this "
+            "network: download it again, or choose another."
+        )
+
+
+def strict_load(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Load weights that fit `module` to the last key and shape.
+
+    Copies into the module's own dtype and device; a module on the meta device takes over the
+    tensors themselves instead. Raises CheckpointMismatchError, with `name`, and then leaves the
+    module as it was.
+    """
+    check_keys(module, state_dict, name)
+    on_meta = any(tensor.is_meta for tensor in module.state_dict().values())
+    module.load_state_dict(state_dict, assign=on_meta)
+
+
+def _listing(fault: str, keys: list[str], shown: int = 3) -> str:
+    rest = ", ..." if len(keys) > shown else ""
+    return f"{len(keys)} {fault} ({', '.join(keys[:shown])}{rest})"

@@ -1,0 +1,197 @@
+"""What a weight file is, told from its header: no tensor is read and nothing in it is run.
+
+Of safetensors that is the JSON at the start; of PyTorch's files the pickle that names the
+tensors, whose instructions are only listed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickletools
+import re
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ..errors import UnreadableCheckpointError
+from .checkpoints import Kind, canonical_name, detect, without_prefixes
+from .files import AGAIN
+
+_MAX_HEADER = 100_000_000
+# The number that PyTorch's older format begins with, as a pickle.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Stable Diffusion 2's OpenCLIP-H; the release left out the last layer, whose output nobody uses.
+TEXT_ENCODER_LAYERS = (frozenset(range(23)), frozenset(range(24)))
+_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
+
+
+class Shape(NamedTuple):
+    """A tensor as a header describes it."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class WeightHeader:
+    """What a file's header says.
+
+    ``kind`` is None where it cannot be told, and ``fault`` then says why; a file that is
+    recognised and yet not whole has both. ``layers`` are those of a text encoder. ``parameters``
+    is None where the header gives no shapes.
+    """
+
+    kind: Kind | None
+    fault: str = ""
+    layers: frozenset[int] = frozenset()
+    parameters: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+_Stamp = tuple[int, int]
+_seen: dict[str, tuple[_Stamp, WeightHeader]] = {}
+_glanced: dict[str, tuple[_Stamp, bool]] = {}
+
+# A part of a tensor's name for each kind of ours, in every layout it comes in.
+_TELLTALES = re.compile(
+    rb"class_embedding\.weight|coder\.conv_in\.weight|encoder\.layers\.0\.self_attn\.q_proj"
+    rb"|update_block\.gru|mask_predictor\.conv|null_text_embedding"
+)
+# The names in a pickle are at its beginning, and the U-Net's take a sixth of this.
+_GLANCE = 1 << 20
+
+
+def read_header(path: str | os.PathLike[str]) -> WeightHeader:
+    """The header of a weight file, read again only when its size or time of change differs."""
+    path = os.path.abspath(path)
+    try:
+        stamp = _stamp(path)
+    except OSError as error:
+        return WeightHeader(None, f"it cannot be read ({error.strerror or error})")
+    known = _seen.get(path)
+    if known is None or known[0] != stamp:
+        known = _seen[path] = (stamp, _read(Path(path), stamp[0]))
+    return known[1]
+
+
+def may_be_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether it is worth reading the header: a search for names of ours, far quicker.
+
+    True as well where the file cannot be read.
+    """
+    path = os.path.abspath(path)
+    try:
+        stamp = _stamp(path)
+        known = _glanced.get(path)
+        if known is None or known[0] != stamp:
+            known = _glanced[path] = (stamp, _glance(Path(path)))
+    except OSError:
+        return True
+    return known[1]
+
+
+def _stamp(path: str) -> _Stamp:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _glance(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+        length = int.from_bytes(head[:8], "little") if head[8:] == b"{" else _GLANCE
+        return _TELLTALES.search(file.read(min(length, _MAX_HEADER))) is not None
+
+
+def fits(header: WeightHeader, kinds: Collection[Kind]) -> bool:
+    """Whether a file is of one of ``kinds``; of text encoders, one with the layers we can use."""
+    if header.kind is Kind.TEXT_ENCODER and header.layers not in TEXT_ENCODER_LAYERS:
+        return False
+    return header.kind in kinds
+
+
+def _read(path: Path, size: int) -> WeightHeader:
+    metadata: dict[str, str] = {}
+    fault = ""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            file.seek(0)
+            if head.startswith(b"PK\x03\x04"):
+                entries = _zip_names(file)
+            elif head.startswith(_LEGACY):
+                entries = _legacy_names(file)
+            elif head[8:9] == b"{":
+                entries, metadata, fault = _safetensors(file, size)
+            else:
+                return WeightHeader(None, "it is neither a safetensors nor a PyTorch file")
+    except (OSError, UnreadableCheckpointError) as error:
+        return WeightHeader(None, str(error))
+    names = {canonical_name(name): value for name, value in without_prefixes(entries).items()}
+    shapes = [value.shape for value in names.values() if value is not None]
+    return WeightHeader(
+        detect(names),
+        fault,
+        frozenset(int(m.group(1)) for name in names if (m := _LAYER.match(name))),
+        sum(map(math.prod, shapes)) if len(shapes) == len(names) else None,
+        metadata,
+    )
+
+
+def _safetensors(file: BinaryIO, size: int) -> tuple[dict[str, Shape | None], dict[str, str], str]:
+    """Tensors, metadata, and what is wrong with the length of the file."""
+    length = int.from_bytes(file.read(8), "little")
+    damaged = UnreadableCheckpointError(f"its safetensors header is damaged or cut off. {AGAIN}")
+    if not 2 <= length <= min(_MAX_HEADER, size - 8):
+        raise damaged
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", None) or {}
+        entries: dict[str, Shape | None] = {
+            name: Shape(tuple(int(side) for side in entry["shape"]))
+            for name, entry in header.items()
+        }
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise damaged from None
+    whole = 8 + length + end
+    fault = "" if size == whole else f"it has {size} bytes, but its header says {whole}"
+    return entries, metadata if isinstance(metadata, dict) else {}, fault
+
+
+def _zip_names(file: BinaryIO) -> dict[str, Shape | None]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            inside = [i for i in archive.infolist() if i.filename.endswith("/data.pkl")]
+            if not inside or inside[0].file_size > _MAX_HEADER:
+                raise UnreadableCheckpointError("it is a zip archive, but not one of PyTorch's")
+            with archive.open(inside[0]) as pickled:
+                return dict.fromkeys(_texts(pickled.read()))
+    except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+        raise UnreadableCheckpointError(
+            f"it begins as a PyTorch file but is cut off or damaged ({error}). {AGAIN}"
+        ) from error
+
+
+def _legacy_names(file: BinaryIO) -> dict[str, Shape | None]:
+    """Names in the fourth pickle; a number, a version and the system come before it."""
+    try:
+        for _ in range(3):
+            for _instruction in pickletools.genops(file):
+                pass
+        return dict.fromkeys(_texts(file))
+    except (ValueError, MemoryError, OverflowError) as error:
+        raise UnreadableCheckpointError(f"it is cut off or damaged ({error}). {AGAIN}") from error
+
+
+def _texts(pickled: bytes | BinaryIO) -> Iterator[str]:
+    """The names a pickle holds: its texts but for numbers, which are storages."""
+    for _, argument, _ in pickletools.genops(pickled):
+        if isinstance(argument, str) and " " not in argument and not argument.isdigit():
+            yield argument

@@ -1,0 +1,202 @@
+"""A look through model folders: which files of the release are there, and are they whole.
+
+Files are recognised by what they hold, so a renamed one counts.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..callbacks import ignore
+from ..errors import CheckpointError
+from ..jobs import known_hash, weights_hash
+from . import included
+from .checkpoints import Kind
+from .convert import PARTS, Part, sha256_of
+from .files import read_state_dict
+from .headers import WeightHeader, fits, read_header
+
+OWN = "upscale_a_video"
+EXTENSIONS = frozenset({".safetensors", ".bin", ".pth", ".pt", ".ckpt"})
+SUMS = included.FOLDER / "SHA256SUMS"
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that was found. ``fault`` is empty if it is whole, ``sha256`` if it was not read."""
+
+    path: Path
+    header: WeightHeader = field(repr=False)
+    bytes: int
+    fault: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found: of every part of the release, of the included weights, and the rest.
+
+    The rest are files in our folder that are none of ours.
+    """
+
+    parts: Mapping[Part, tuple[WeightFile, ...]]
+    included: tuple[WeightFile, ...]
+    others: tuple[WeightFile, ...]
+
+    def has(self, *kinds: Kind) -> bool:
+        """Whether there is a whole file of one of the parts of these ``kinds``."""
+        return any(
+            not file.fault
+            for part, files in self.parts.items()
+            for file in files
+            if part.kind in kinds
+        )
+
+
+def model_folders(*models: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """The folders inside ComfyUI's ``models`` folders that our kinds of files lie in, by name."""
+    return {name: [Path(base) / name for base in models] for name in folder_names()}
+
+
+def folder_names() -> tuple[str, ...]:
+    """Our folder and ComfyUI's for each kind of file."""
+    return (OWN, *dict.fromkeys(part.target.split("/")[0] for part in PARTS))
+
+
+def survey(
+    folders: Mapping[str, Sequence[Path]],
+    *,
+    checksums: bool = True,
+    progress: Callable[[int, int], None] = ignore,
+    check_cancelled: Callable[[], None] = ignore,
+) -> Survey:
+    """Look through model folders, named and listed as by ``model_folders``.
+
+    With ``checksums`` every file of ours is read to its end, and its SHA-256 kept in our folder
+    until the file changes; without, only headers are. ``progress(done, total)`` counts bytes.
+    """
+    parts: dict[Part, list[WeightFile]] = {part: [] for part in PARTS}
+    others: list[WeightFile] = []
+    found = list(_candidates(folders))
+    done, total = 0, sum(size for *_, size in found)
+    for path, part, size in found:
+        check_cancelled()
+        start = done
+
+        def advance(read: int, _total: int, start: int = start) -> None:
+            progress(start + read, total)
+
+        cache = folders[OWN][0] if checksums else None
+        file = _examine(path, size, cache, advance, check_cancelled)
+        (others if part is None else parts[part]).append(file)
+        done += size
+        progress(done, total)
+    return Survey({part: tuple(files) for part, files in parts.items()}, _included(), tuple(others))
+
+
+def _candidates(
+    folders: Mapping[str, Sequence[Path]],
+) -> Iterator[tuple[Path, Part | None, int]]:
+    """Files that are of the release, or lie where only those should; each once."""
+    seen: set[str] = set()
+    for name, bases in folders.items():
+        for path in (path for base in bases for path in _files(base)):
+            real = os.path.realpath(path)
+            if real not in seen:
+                seen.add(real)
+                part = part_of(path)
+                if part is not None or name == OWN:
+                    yield path, part, path.stat().st_size
+
+
+def _files(base: Path) -> Iterator[Path]:
+    # Links are followed, as ComfyUI does.
+    for folder, subfolders, names in os.walk(base, followlinks=True):
+        subfolders.sort()
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.suffix.lower() in EXTENSIONS and path.is_file():
+                yield path
+
+
+def part_of(path: Path) -> Part | None:
+    """The part of the release that a file is: by what it holds, or by name if that is not told."""
+    header = read_header(path)
+    if header.kind not in (None, Kind.UNKNOWN):
+        return next((p for p in PARTS if fits(header, (p.kind, p.target_kind))), None)
+    for part in PARTS:
+        names = {Path(part.target).name, *(Path(source).name for source in part.sources)}
+        # The text encoder is called as half the world's models are: there its folder decides.
+        if path.name in names and (
+            part.kind is not Kind.TEXT_ENCODER or path.parent.name.startswith("text_encoder")
+        ):
+            return part
+    return None
+
+
+def _examine(
+    path: Path,
+    size: int,
+    cache: Path | None,
+    progress: Callable[[int, int], None],
+    check_cancelled: Callable[[], None],
+) -> WeightFile:
+    header = read_header(path)
+    if header.kind is None or header.fault or cache is None:
+        return WeightFile(path, header, size, header.fault)
+    digest = known_hash(path, cache, "sha256")
+    # What is remembered was whole.
+    if digest is None and (fault := _pickle_fault(path, check_cancelled)):
+        return WeightFile(path, header, size, fault)
+    digest = digest or weights_hash(
+        path, cache, algorithm="sha256", progress=progress, check_cancelled=check_cancelled
+    )
+    return WeightFile(path, header, size, "", digest)
+
+
+def _pickle_fault(path: Path, check_cancelled: Callable[[], None]) -> str:
+    """What keeps one of PyTorch's own files from being read; safetensors' length says it all."""
+    if not zipfile.is_zipfile(path):
+        return "" if path.suffix == ".safetensors" else _unreadable(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as stored:
+                    while stored.read(_BLOCK):  # raises at the end if the checksum differs
+                        check_cancelled()
+    except (zipfile.BadZipFile, OSError) as error:
+        return f"it is damaged ({error})"
+    return _unreadable(path)
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        read_state_dict(path)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _included() -> tuple[WeightFile, ...]:
+    """The included files, against the checksums that came with them."""
+    sums: dict[str, str] = {}
+    if SUMS.is_file():
+        lines = (line.split(maxsplit=1) for line in SUMS.read_text("ascii").splitlines())
+        sums = {name.lstrip("*"): digest for digest, name in lines}
+    files = []
+    for name in (included.UNET, included.VAE_VIDEO, included.VAE_3D, included.TEXT):
+        path = included.path_of(name)
+        header = read_header(path)
+        if not path.is_file():
+            files.append(WeightFile(path, header, 0, "it is missing"))
+            continue
+        digest = sha256_of(path)
+        known = sums.get(path.name, digest)
+        fault = header.fault or ("" if digest == known else "it is not as it came (checksum)")
+        files.append(WeightFile(path, header, path.stat().st_size, fault, digest))
+    return tuple(files)
