@@ -31,3 +31,14 @@ def models(tmp_path_factory) -> Path:
 def pack(models) -> ModuleType:
     """The pack, imported as a package of its own next to a real ComfyUI on the CPU."""
     return import_pack(models)
+
+
+@pytest.fixture
+def nothing_loads(pack):
+    """Fails if a model was brought to the device during the test."""
+    import comfy.model_management as mm
+    import graph
+
+    mm.unload_all_models()
+    yield
+    assert graph.loaded() == []

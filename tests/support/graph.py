@@ -13,6 +13,17 @@ from uav_core.sampling import schedule
 T, H, W = 10, 16, 24
 
 
+def loaded() -> list[Any]:
+    """The models on the device, as patchers.
+
+    ComfyUI's list also holds models of which only the patcher is gone, as after a test that
+    compiled one; they leave it with the next garbage collection.
+    """
+    import comfy.model_management as mm
+
+    return [entry.model for entry in mm.current_loaded_models if not entry.is_dead()]
+
+
 def frames(t: int = T, h: int = H, w: int = W) -> torch.Tensor:
     """IMAGE (t, h, w, 3) in [0, 1]."""
     return det(f"images {t}", (t, h, w, 3)).mul(0.2).add(0.5).clamp(0, 1)

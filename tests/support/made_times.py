@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from video_files import RATE, picture
 
 TS = 188
@@ -143,7 +144,7 @@ def plain_frames(path: Path) -> list[float]:
         for packet in container.demux(stream):
             try:
                 frames = stream.codec_context.decode(packet if packet.size else None)
-            except av.FFmpegError:
+            except FFmpegError:
                 continue
             found += [f.to_ndarray(format="rgb24")[18:, 26:].mean() for f in frames]
     return found
@@ -157,7 +158,7 @@ def beeps(path: Path) -> list[float]:
         for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()
-            except av.FFmpegError:
+            except FFmpegError:
                 continue
             for frame in frames:
                 wave = np.abs(frame.to_ndarray().astype(np.float32)).reshape(-1)[: frame.samples]

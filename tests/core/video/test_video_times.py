@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise, product
 from pathlib import Path
@@ -54,7 +55,9 @@ def write(path: Path, codec: str, gop: str, frames=range(COUNT), **more) -> Path
     return made.write(path, frames, codec, options, **more)
 
 
-def check(path: Path, frames=range(COUNT), *, damaged: bool = False, even: bool = True):
+def check(
+    path: Path, frames: Sequence[int] = range(COUNT), *, damaged: bool = False, even: bool = True
+):
     """The property: frames are the decoder's, in its order, at rising times, in every range."""
     times = frame_times(path)
     whole = list(VideoReader(path, times=times))

@@ -8,16 +8,6 @@ import torch
 from generated import det
 
 
-@pytest.fixture
-def nothing_loads(pack):
-    """Fails if a model was brought to the device during the test."""
-    import comfy.model_management as mm
-
-    mm.unload_all_models()
-    yield
-    assert mm.current_loaded_models == []
-
-
 @pytest.fixture(scope="module")
 def unet(pack, models):
     return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))

@@ -140,13 +140,10 @@ def test_memory_is_that_of_the_whole_frames(pack, networks):
         ({"overlap": 8}, "overlap"),
     ],
 )
+@pytest.mark.usefixtures("nothing_loads")
 def test_what_does_not_fit_is_refused_before_models_load(pack, networks, changes, message):
-    import comfy.model_management as mm
-
-    mm.unload_all_models()
     with pytest.raises(pack.uav_core.InputError, match=message):
         run(pack, {**networks, **changes}, graph.frames(T, H, W), **changes)
-    assert mm.current_loaded_models == []
 
 
 def test_what_is_no_clip_is_refused(pack, networks):

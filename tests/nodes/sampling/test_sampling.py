@@ -229,10 +229,9 @@ def test_unloading_gives_the_models_back(pack, unet):
     import comfy.model_management as mm
 
     graph.sample(pack, unet, graph.frames(8), steps=1)
-    loaded = [m.model for m in mm.current_loaded_models]
-    assert [patcher.model for patcher in loaded if patcher] == [unet.model]
+    assert [patcher.model for patcher in graph.loaded()] == [unet.model]
     mm.unload_all_models()
-    assert mm.current_loaded_models == []
+    assert graph.loaded() == []
 
 
 def test_guidance_in_a_part_of_the_run(pack, unet, monkeypatch):
