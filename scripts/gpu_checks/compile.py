@@ -43,7 +43,7 @@ def compiled(place: Place, name: str) -> Values:
     if not place.tiny and not has_triton():
         raise NotPossibleError("inductor needs Triton, which does not work here")
     node: Any = import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
-    model = place.pack.nodes.load.LoadUNet.execute(name, "default").result[0]
+    model = place.pack.nodes.loaders.load.LoadUNet.execute(name, "default").result[0]
     size = TINY_SIZE if place.tiny else place.small_size
     case = sample_inputs(model.model.params.context_dim, size)
 

@@ -41,7 +41,7 @@ Get = Callable[[], Path]
 def items(place: Place) -> Iterator[Item]:
     """The included weights first, then the generated ones, converted and as released."""
     yield Item("DynamicVRAM", state)
-    load = place.pack.nodes.load
+    load = place.pack.nodes.loaders.load
     marked = {name: name + included.MARK for name in (included.UNET, *VAES, included.TEXT)}
 
     def unet(title: str, name: str, file: Get, seconds: float) -> Iterator[Item]:
@@ -103,7 +103,7 @@ def exact_frames(place: Place, path: Path) -> Tensor:
 def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
     """Two steps through ComfyUI's guider and sampler."""
     path = file()
-    patcher = place.pack.nodes.load.LoadUNet.execute(name, precision).result[0]
+    patcher = place.pack.nodes.loaders.load.LoadUNet.execute(name, precision).result[0]
     case = sample_inputs(patcher.model.params.context_dim, place.small_size)
     got = graph.sample_case(place.pack, patcher, case).float().cpu() * LATENT_SCALE
     exact = exact_latents(place, path)
@@ -118,7 +118,7 @@ def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
 def check_vae(place: Place, name: str, file: Get, precision: str) -> Values:
     """One group."""
     path = file()
-    vae = place.pack.nodes.load.LoadVAE.execute(name, precision).result[0]
+    vae = place.pack.nodes.loaders.load.LoadVAE.execute(name, precision).result[0]
     latents, frames = decode_inputs(place.small_size)
     images = vae.decode_video(latents / LATENT_SCALE, frames)
     got = images.float().cpu().movedim(-1, 0)[None] * 2 - 1
@@ -134,7 +134,7 @@ def check_text(place: Place, name: str, file: Get | None = None) -> Values:
     """Two texts, one of which names flaws, must differ."""
     if file is not None:
         file()
-    clip = place.pack.nodes.load.LoadTextEncoder.execute(name).result[0]
+    clip = place.pack.nodes.loaders.load.LoadTextEncoder.execute(name).result[0]
     texts = ("a rabbit in a meadow", "blur, worst quality")
     found = [clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts]
     for tensor in found:
@@ -153,8 +153,8 @@ def check_flow(place: Place, name: str, file: Get | None) -> Values:
     """Three frames both ways, to the core's on a CPU."""
     model: Any = BuiltinFlow() if file is None else load_flow_model(file())
     images = det("flow", (3, 128, 136, 3)).mul(0.2).add(0.5).clamp(0, 1)
-    flow_model = place.pack.nodes.load.LoadFlowModel.execute(name).result[0]
-    node = place.pack.nodes.propagate.Propagation
+    flow_model = place.pack.nodes.loaders.load.LoadFlowModel.execute(name).result[0]
+    node = place.pack.nodes.sampling.propagate.Propagation
     plan = node.execute(flow_model, images, "last 1", 0.5, 0.001, 0.05, ITERATIONS).result[0]
     got = torch.cat(plan.estimate()).float().cpu()
     exact = torch.cat(estimate_flows(model, plan.frames.cpu(), ITERATIONS))

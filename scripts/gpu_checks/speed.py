@@ -202,17 +202,17 @@ class Run:
 
     def prepared(self) -> dict[str, Any]:
         """Everything that the sampler takes."""
-        load = self.nodes.load
+        load = self.nodes.loaders.load
         unet = load.LoadUNet.execute(self.chosen("UpscaleAVideoUNetLoader"), "default").result[0]
         vae = load.LoadVAE.execute(self.chosen("UpscaleAVideoVAELoader")).result[0]
         flow = load.LoadFlowModel.execute(self.chosen("UpscaleAVideoFlowLoader")).result[0]
         name = self.chosen("UpscaleAVideoTextEncoderLoader")
         clip = load.LoadTextEncoder.execute(name).result[0]
         texts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in TEXTS]
-        positive, negative, latent = self.nodes.condition.LowResConditioning.execute(
+        positive, negative, latent = self.nodes.sampling.condition.LowResConditioning.execute(
             self.images, self.settings["noise_level"], SEED, *texts
         ).result
-        propagation = self.nodes.propagate.Propagation.execute(
+        propagation = self.nodes.sampling.propagate.Propagation.execute(
             flow,
             self.images,
             self.settings["propagation_steps"],
@@ -232,7 +232,7 @@ class Run:
 
     def sampled(self, plan: dict[str, Any]) -> dict[str, Any]:
         """The latent."""
-        return self.nodes.sample.SegmentSampler.execute(
+        return self.nodes.sampling.sample.SegmentSampler.execute(
             plan["model"],
             plan["positive"],
             plan["negative"],
@@ -248,7 +248,7 @@ class Run:
     def decoded(self, plan: dict[str, Any], latent: dict[str, Any]) -> Tensor:
         """IMAGE (t, 4h, 4w, 3)."""
         decode = self.preset["UpscaleAVideoVAEDecode"]
-        return self.nodes.decode.VAEDecode.execute(
+        return self.nodes.sampling.decode.VAEDecode.execute(
             latent,
             plan["vae"],
             self.images,

@@ -160,21 +160,26 @@ def broken(value: float) -> torch.Tensor:
 
 IMAGE_NODES = {
     "conditioning": lambda n, x: graph.conditioned(n, x),
-    "decode": lambda n, x: n.nodes.decode.VAEDecode.execute(
+    "decode": lambda n, x: n.nodes.sampling.decode.VAEDecode.execute(
         {"samples": torch.zeros(1, 4, *x.shape[:3])}, object(), x, 1.0, 3, "none"
     ),
-    "propagation": lambda n, x: n.nodes.propagate.Propagation.execute(
-        n.nodes.load.flow_patcher(n.uav_core.builtin_flow.BuiltinFlow()), x, "1", 0.5, 0.001, 0.05
+    "propagation": lambda n, x: n.nodes.sampling.propagate.Propagation.execute(
+        n.nodes.loaders.load.flow_patcher(n.uav_core.flow.builtin.BuiltinFlow()),
+        x,
+        "1",
+        0.5,
+        0.001,
+        0.05,
     ),
-    "alpha": lambda n, x: n.nodes.alpha.UpscaleAlpha.execute(x[..., 0], x),
-    "size": lambda n, x: n.nodes.output_size.SetOutputSize.execute(
-        x, n.nodes.output_size.AFTER, "factor", 2.0, 64, 64, 64, "fit"
+    "alpha": lambda n, x: n.nodes.frames.alpha.UpscaleAlpha.execute(x[..., 0], x),
+    "size": lambda n, x: n.nodes.frames.output_size.SetOutputSize.execute(
+        x, n.nodes.frames.output_size.AFTER, "factor", 2.0, 64, 64, 64, "fit"
     ),
-    "flow": lambda n, x: n.nodes.look.ShowFlow.execute(x),
-    "difference": lambda n, x: n.nodes.look.ShowDifference.execute(x, x, 0.0, "a, b"),
-    "before": lambda n, x: n.nodes.look.ShowBeforeAfter.execute(x, x, 0.5),
-    "strip": lambda n, x: n.nodes.scene_strip.SceneStrip.execute(x, "built-in", 60),
-    "preview": lambda n, x: n.nodes.piece.read_piece(x, 0, 2, 0, 0, 16, 16),
+    "flow": lambda n, x: n.nodes.look.show.ShowFlow.execute(x),
+    "difference": lambda n, x: n.nodes.look.show.ShowDifference.execute(x, x, 0.0, "a, b"),
+    "before": lambda n, x: n.nodes.look.show.ShowBeforeAfter.execute(x, x, 0.5),
+    "strip": lambda n, x: n.nodes.look.scene_strip.SceneStrip.execute(x, "built-in", 60),
+    "preview": lambda n, x: n.nodes.look.piece.read_piece(x, 0, 2, 0, 0, 16, 16),
 }
 
 
