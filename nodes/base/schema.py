@@ -12,7 +12,22 @@ from comfy_api.latest import io
 CATEGORY = "video/upscaling/Upscale-A-Video"
 LOADERS, SAMPLING = f"{CATEGORY}/loaders", f"{CATEGORY}/sampling"
 LONG_VIDEO, LOOK = f"{CATEGORY}/long video", f"{CATEGORY}/look and compare"
-SEARCH = ["upscale a video", "uav", "video upscale 4x", "video super resolution"]
+SEARCH = ["upscale a video", "uav"]
+# What somebody types who looks for an upscaler, not for this one. Only the main node has them:
+# the search puts the shorter name first among the nodes that have the same word.
+MAIN_SEARCH = (
+    "vsr",
+    "denoise",
+    "super resolution",
+    "video super resolution",
+    "seedvr",
+    "flicker",
+    "interlaced",
+    "long video",
+    "restore",
+    "enhance",
+    "video upscale 4x",
+)
 
 # Folded away in the frontend, where the core knows how to.
 ADVANCED: dict[str, Any] = (

@@ -25,7 +25,7 @@ class LongVideoJobs(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "UpscaleAVideoLongVideoJobs",
-            "Long Video Jobs (Upscale-A-Video)",
+            "Manage Long Video Jobs (Upscale-A-Video)",
             ("resume", "clean up", "disk space"),
             category=LONG_VIDEO,
             description="Lists what 'Upscale Long Video' keeps on disk, and removes what is no "

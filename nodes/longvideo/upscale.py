@@ -24,7 +24,14 @@ from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.video import CODECS, Deinterlace, EncodeParams, probe
 from ...uav_core.video.scenes import METHODS, SceneParams
 from ..base.runtime import check_cancelled, progress_bar, show_status
-from ..base.schema import ADVANCED, LONG_VIDEO, OpticalFlow, schema, seed_input
+from ..base.schema import (
+    ADVANCED,
+    LONG_VIDEO,
+    MAIN_SEARCH,
+    OpticalFlow,
+    schema,
+    seed_input,
+)
 from ..base.settings import (
     color_fix_input,
     frames_per_group_input,
@@ -51,7 +58,7 @@ Options = io.Custom("UAV_VIDEO_OPTIONS")
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What 'Long Video Options' sets: the rest of the run, and the file."""
+    """What 'Options for Long Video' sets: the rest of the run, and the file."""
 
     encode: EncodeParams = field(default_factory=EncodeParams)
     run: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +74,7 @@ class LongVideoOptions(io.ComfyNode):
         containers = list(dict.fromkeys(c for codec in CODECS.values() for c in codec.containers))
         return schema(
             "UpscaleAVideoLongVideoOptions",
-            "Long Video Options (Upscale-A-Video)",
+            "Options for Long Video (Upscale-A-Video)",
             ("codec", "crf", "scene cuts", "tiles", "output size", "resize video", "deinterlace"),
             category=LONG_VIDEO,
             description="File format, scene cuts, tiles, decoding and output size of 'Upscale Long "
@@ -215,7 +222,7 @@ class UpscaleLongVideo(io.ComfyNode):
         return schema(
             "UpscaleAVideoLongVideo",
             "Upscale Long Video (Upscale-A-Video)",
-            ("stream video upscale", "long video", "resume", "video to video upscale"),
+            (*MAIN_SEARCH, "stream video upscale", "resume", "video to video upscale"),
             category=LONG_VIDEO,
             description="Upscales a video file of any length, four times or to another size, in "
             "memory that does not grow with it. Scene cuts are kept apart. What is finished is "
@@ -243,7 +250,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From 'Long Video Options': file format, cuts, tiles, output size.",
+                    tooltip="From 'Options for Long Video': file format, cuts, tiles, output size.",
                 ),
                 noise_level_input("As in 'Low-Res Conditioning'."),
                 steps_input("Sampling steps. 30 is the reference's; time grows with them."),

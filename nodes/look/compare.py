@@ -34,7 +34,14 @@ class Compare(io.ComfyNode):
         return schema(
             "UpscaleAVideoCompare",
             "Compare Videos (Upscale-A-Video)",
-            ("side by side", "before after", "video metrics", "warping error", "flicker", "psnr"),
+            (
+                "side by side",
+                "before after",
+                "video metrics",
+                "warping error",
+                "measure flicker",
+                "psnr",
+            ),
             category=LOOK,
             description="Puts two or three versions of a clip side by side and measures how steady "
             "they are and, with a reference, how like it.",

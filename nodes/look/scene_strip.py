@@ -61,7 +61,7 @@ class SceneStrip(io.ComfyNode):
                     "cut_detection",
                     options=list(METHODS),
                     default="auto",
-                    tooltip="As in 'Long Video Options'. auto takes PySceneDetect if it is "
+                    tooltip="As in 'Options for Long Video'. auto takes PySceneDetect if it is "
                     "installed, else the pack's own method.",
                 ),
                 io.Int.Input(
@@ -89,8 +89,8 @@ class SceneStrip(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="cuts",
-                    tooltip="For 'cuts' of 'Long Video Options': first frames of scenes, '0' for "
-                    "none.",
+                    tooltip="For 'cuts' of 'Options for Long Video': first frames of scenes, '0' "
+                    "for none.",
                 ),
             ],
         )
