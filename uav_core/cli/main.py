@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ from .folders import plan_folder
 from .options import encode_params, parser, run_params
 from .remote import MissingPackError, ServerUnreachableError, WeightNames
 from .remote.graph import long_video_graph
-from .workers import run_workers
 
 log = logging.getLogger("upscale_a_video")
 
@@ -64,7 +64,7 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
         if o.server is not None:
             check_for_server(o)
         if o.workers:
-            return run_workers(
+            return workers()(
                 main,
                 without(words, "--workers", "--ray"),
                 o.workers,
@@ -115,11 +115,36 @@ def check_for_server(o: argparse.Namespace) -> None:
             )
 
 
+def workers() -> Callable[..., int]:
+    """What runs the command in several processes; MissingPartError if it is not packed."""
+    try:
+        from .workers import run_workers
+    except ImportError as error:
+        check_packed("--workers", error)
+        raise
+    return run_workers
+
+
+def check_packed(option: str, error: ImportError) -> None:
+    """MissingPartError if what cannot be imported is ours: the registry's archive lacks it."""
+    if (error.name or "").startswith(f"{__package__}."):
+        raise MissingPartError(
+            f"{option} is not in the archive of ComfyUI's registry, which takes no network clients "
+            f"({error}). Run the command from a clone of the repository, which has it, or leave "
+            f"{option} out."
+        ) from error
+
+
+class MissingPartError(UpscaleAVideoError):
+    """The installation lacks an optional part of the pack."""
+
+
 def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
     """One file into one on a running ComfyUI; the report."""
     try:
         from .remote.run import upscale_on_server
     except ImportError as error:
+        check_packed("--server", error)
         raise MissingPackageError(
             f"--server needs aiohttp ({error}): install it with 'pip install aiohttp', or run the "
             "command with ComfyUI's Python, which has it."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from bisect import bisect_left
 from collections import deque
@@ -65,7 +64,7 @@ def chosen_method(params: SceneParams) -> Method:
     if params.method not in ("auto", "pyscenedetect"):
         return params.method
     try:
-        importlib.import_module("scenedetect.detectors")
+        import scenedetect.detectors  # noqa: F401
     except ImportError as error:
         if params.method == "auto":
             return "built-in"

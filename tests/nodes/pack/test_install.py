@@ -13,6 +13,7 @@ import graph
 import pytest
 import torch
 from generated import det
+from PIL import Image
 
 from scripts.env import layout
 from scripts.env.layout import ROOT, comfyui_path, environment_python
@@ -74,8 +75,70 @@ def test_the_archive_holds_what_runs_and_no_more(packed):
         assert name in packed
     tops = {name.split("/")[0] for name in packed}
     assert tops.isdisjoint({"tests", "bench", "scripts", ".ci", "Makefile", ".dev", "output"})
+    assert not any(name.startswith("uav_core/training/") for name in packed)
     size = sum((ROOT / name).stat().st_size for name in packed if (ROOT / name).is_file())
     assert size < 30e6
+
+
+# The registry's scanner compares text, in comments and prose as well. Its rules are not public:
+# these are the matches that it reported to publishers, and what its standards forbid.
+REFUSED = {
+    "an address for downloads": r"://raw\.githubusercontent\.com",
+    "a command": r"\bsubprocess\b|\bos\.(?:system|popen|exec|spawn)",
+    "an import by name": r"\bimport_module\b|__import__",
+    "code from text": r"(?<![\w.])(?:eval|exec)\s*\(",
+    "network": r"\b(?:aiohttp|urllib|requests|httpx|websockets?|ftplib)\b(?=\s*\.|\s*$|\s+import)"
+    r"|\bhttp\.client\b|\bimport socket\b|\bsocket\.|\.create_connection\s*\("
+    r"|\.(?:connect|bind|sendall|sendto|send|recv)\s*\(",
+    "the environment": r"\bos\.(?:environ|getenv|putenv)\b",
+}
+
+
+def refused(text: str) -> list[str]:
+    """What the scanner would report of a file's text."""
+    return [
+        f"{name}: {found.group()}"
+        for name, rule in REFUSED.items()
+        if (found := re.search(rule, text, re.MULTILINE))
+    ]
+
+
+def test_the_archive_holds_nothing_that_the_scanner_refuses(packed):
+    scanned = [name for name in packed if name.endswith((".py", ".js", ".md"))]
+    found = {name: refused((ROOT / name).read_text("utf-8")) for name in scanned}
+    assert len(scanned) > 150
+    assert {name: reports for name, reports in found.items() if reports} == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["cli/remote/server.py", "cli/workers.py", "training/data/sources.py"]
+)
+def test_the_scanner_would_refuse_what_is_left_out(packed, name):
+    assert f"uav_core/{name}" not in packed
+    assert refused((ROOT / "uav_core" / name).read_text("utf-8"))
+
+
+@pytest.mark.slow
+def test_the_archive_s_command_says_what_it_lacks(packed, tmp_path):
+    folder = copied([name for name in packed if name.startswith("uav_core/")], tmp_path)
+    code = "import sys; from uav_core.cli.main import main\n"
+    code += "print([main(['a', 'b', option]) for option in sys.argv[1:]])"
+    done = subprocess.run(
+        [environment_python(), "-c", code, "--server=http://127.0.0.1:1", "--workers=2"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "[1, 1]", done.stderr
+    for option in ("--server", "--workers"):
+        assert f"{option} is not in the archive of ComfyUI's registry" in done.stderr
+
+
+def test_icon_and_banner_are_of_the_registry_s_sizes():
+    with Image.open(ROOT / "assets" / "icon.png") as icon:
+        assert icon.width == icon.height <= 400
+    with Image.open(ROOT / "assets" / "banner.jpg") as banner:
+        assert banner.width * 9 == banner.height * 21
 
 
 def test_the_registry_can_read_the_metadata():
@@ -145,6 +208,7 @@ def test_loads_from_any_folder_without_the_optional_packages(version, packed, tm
         assert set(report["imported"]) <= {"comfy_api"}
         assert report["project"]["project"]["name"] == PYPROJECT["project"]["name"]
         assert report["project"]["project"]["supported_os"] == ["OS Independent"]
+        assert "GPU :: NVIDIA CUDA" in report["project"]["project"]["supported_accelerators"]
     assert not (tmp_path / "models").exists()
 
 

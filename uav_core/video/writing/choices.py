@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from os import PathLike, environ, fspath
+from os.path import splitext
 from typing import Any
 
 import av
@@ -253,7 +254,7 @@ def _odd_advice(codec: str) -> str:
 def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:
     """Set up an encoder's context, before it opens, for frames of (width, height)."""
     # SVT-AV1 writes its settings to stderr and takes its log level from nowhere else.
-    os.environ.setdefault("SVT_LOG", "1")
+    environ.setdefault("SVT_LOG", "1")
     context.width, context.height = size
     context.pix_fmt = params.encoded_format
     context.time_base = 1 / params.part_rate
@@ -294,6 +295,6 @@ def check_available(params: EncodeParams) -> None:
         )
 
 
-def container_of(path: str | os.PathLike[str]) -> str:
+def container_of(path: str | PathLike[str]) -> str:
     """The lower-case extension of a path, with its dot."""
-    return os.path.splitext(os.fspath(path))[1].lower()
+    return splitext(fspath(path))[1].lower()

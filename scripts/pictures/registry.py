@@ -1,0 +1,62 @@
+"""The pack's icon and banner for ComfyUI's registry, from a real result.
+
+    make demo
+    python -m scripts.pictures.registry
+
+One frame, divided: what went in on the left, what came out on the right. The registry wants an icon
+of at most 400x400 and a banner of 21:9, each at a public address, which pyproject.toml names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import av
+from PIL import Image
+
+from scripts.env.layout import ROOT
+
+ICON, BANNER = ROOT / "assets" / "icon.png", ROOT / "assets" / "banner.jpg"
+FRAME = 12
+"""In the middle of the sample clip."""
+ICON_BOX, BANNER_BOX = (104, 28, 304, 228), (57, 50, 351, 176)
+"""Left, top, right and bottom in the upscaled frame: a square, and 21:9."""
+LINE = (255, 255, 255)
+
+
+def frame_of(path: Path, number: int) -> Image.Image:
+    """One frame of a video file."""
+    with av.open(str(path)) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index == number:
+                return frame.to_image()
+    raise SystemExit(f"{path} has no frame {number}.")
+
+
+def divided(before: Image.Image, after: Image.Image, box: tuple[int, int, int, int], size: int):
+    """A part of a frame, ``size`` pixels wide: before on its left half, after on its right."""
+    large = before.resize(after.size, Image.Resampling.NEAREST).crop(box)
+    picture = after.crop(box)
+    half = picture.width // 2
+    picture.paste(large.crop((0, 0, half, picture.height)), (0, 0))
+    height = round(size * picture.height / picture.width)
+    picture = picture.resize((size, height), Image.Resampling.LANCZOS)
+    thick = max(2, size // 200)
+    picture.paste(LINE, (size // 2 - thick // 2, 0, size // 2 - thick // 2 + thick, height))
+    return picture
+
+
+def main() -> None:
+    """Write both pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=Path, default=ROOT / "assets" / "sample.mp4")
+    parser.add_argument("--after", type=Path, default=ROOT / "output" / "demo.mp4")
+    o = parser.parse_args()
+    before, after = frame_of(o.before, FRAME), frame_of(o.after, FRAME)
+    divided(before, after, ICON_BOX, 400).save(ICON, optimize=True)
+    divided(before, after, BANNER_BOX, 1260).save(BANNER, quality=88)
+
+
+if __name__ == "__main__":
+    main()
