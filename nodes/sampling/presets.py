@@ -43,8 +43,8 @@ class Settings(io.ComfyNode):
                 "invent and to repair."
             ),
             guidance_input(
-                "For 'Segment Sampler'. Higher is sharper and less calm; 1 ignores the negative "
-                "text and takes half the time."
+                "For 'Segment Sampler'. Higher is sharper and flickers more; 1 ignores the "
+                "negative text and takes half the time."
             ),
             steps_input("For 'Segment Sampler'. Time grows with them."),
             io.String.Input(
