@@ -112,7 +112,7 @@ class LoadVAE(io.ComfyNode):
                     tooltip="fp32 is exact. bf16 takes half the memory and time, at a difference "
                     "that is hard to see. default is what ComfyUI has for VAEs on your device: "
                     "bf16 where the device is fast in it (NVIDIA from 30xx on), else fp32; "
-                    "--bf16-vae and --fp32-vae hold. fp16 is not offered: the decoder overflows "
+                    "--bf16-vae and --fp32-vae apply. fp16 is not offered: the decoder overflows "
                     "in it.",
                 ),
             ],

@@ -35,7 +35,8 @@ class CheckWeights(io.ComfyNode):
                     "checksums",
                     default=True,
                     tooltip="Read every file of the release to its end and show its SHA-256. "
-                    "Takes seconds per gigabyte the first time; kept until the file changes.",
+                    "It takes seconds per gigabyte the first time, and is remembered until the "
+                    "file changes.",
                 ),
             ],
             outputs=[io.String.Output(display_name="table", tooltip="A line for every file.")],

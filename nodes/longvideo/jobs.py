@@ -61,7 +61,7 @@ class LongVideoJobs(io.ComfyNode):
                     max=1_000_000.0,
                     step=1.0,
                     tooltip="While all jobs together take more GiB than this, the oldest go too, "
-                    "finished ones first. 0: no bound.",
+                    "finished ones first. 0: no limit.",
                 ),
             ],
             outputs=[io.String.Output(display_name="table", tooltip="A line for every job.")],

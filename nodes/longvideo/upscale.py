@@ -122,7 +122,7 @@ class LongVideoOptions(io.ComfyNode):
                 ),
                 tile_input(
                     "Side of the tiles, in pixels of the input; 0 for whole frames. If "
-                    "memory runs out, tiles are taken by themselves."
+                    "memory runs out, tiles are used automatically."
                 ),
                 tile_overlap_input("tile_overlap"),
                 strength_input(

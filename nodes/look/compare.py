@@ -44,7 +44,7 @@ class Compare(io.ComfyNode):
             ),
             category=LOOK,
             description="Puts two or three versions of a clip side by side and measures how steady "
-            "they are and, with a reference, how like it.",
+            "they are and, with a reference, how close to it.",
             is_output_node=True,
             inputs=[
                 io.Image.Input(
@@ -89,7 +89,8 @@ class Compare(io.ComfyNode):
                     min=0,
                     max=4096,
                     **ADVANCED,
-                    tooltip="As in 'Segment Sampler', to measure the joints of segments; 0: not.",
+                    tooltip="As in 'Segment Sampler', to measure the joins of segments; 0 skips "
+                    "it.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -105,8 +106,8 @@ class Compare(io.ComfyNode):
                     min=0,
                     max=4096,
                     **ADVANCED,
-                    tooltip="As in 'Temporal VAE Decode', to measure the joints of its groups; 0: "
-                    "not.",
+                    tooltip="As in 'Temporal VAE Decode', to measure the joins of its groups; 0 "
+                    "skips it.",
                 ),
                 io.Int.Input(
                     "motion_side",

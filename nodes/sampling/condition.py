@@ -41,13 +41,13 @@ class LowResConditioning(io.ComfyNode):
                     "positive",
                     optional=True,
                     tooltip="What the clip shows, ending in 'best quality, extremely detailed'. "
-                    "May stay open if the U-Net brings its own empty text.",
+                    "May be left unconnected if the U-Net brings its own empty text.",
                 ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="What to avoid, for example 'blur, worst quality'. May stay open if "
-                    "the U-Net brings its own empty text.",
+                    tooltip="What to avoid, for example 'blur, worst quality'. May be left "
+                    "unconnected if the U-Net brings its own empty text.",
                 ),
             ],
             outputs=[

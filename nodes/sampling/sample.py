@@ -150,7 +150,7 @@ class SegmentSampler(io.ComfyNode):
             "Segment Sampler (Upscale-A-Video)",
             ("video ksampler", "upscale sampler", "context window sampler"),
             description="Denoises the clip in overlapping segments, with the reference's DDIM "
-            "sampler. Every value is open in parts as well: sigmas, sampler, segments.",
+            "sampler. Its parts are nodes as well: Sigmas, Sampler, Segments on Model.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
@@ -173,7 +173,7 @@ class SegmentSampler(io.ComfyNode):
                 PropagationSocket.Input(
                     "propagation",
                     optional=True,
-                    tooltip="From 'Flow-Guided Propagation'; leave open to do without.",
+                    tooltip="From 'Flow-Guided Propagation'; leave unconnected for none.",
                 ),
                 share_input("guidance_start", 0.0, "Share of the run where guidance begins."),
                 share_input(
