@@ -41,6 +41,7 @@ from uav_core.flow.estimate import estimate_flows  # noqa: E402
 from uav_core.frames.color import color_fix  # noqa: E402
 from uav_core.metrics import compare, joint_borders, psnr  # noqa: E402
 from uav_core.sampling import schedule  # noqa: E402
+from uav_core.sampling.ddim import DenoisedDDIM  # noqa: E402
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise  # noqa: E402
 from uav_core.sampling.pipeline import bicubic, decode, velocity  # noqa: E402
 from uav_core.sampling.presets import INCLUDED, LOOKS  # noqa: E402
@@ -138,9 +139,10 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
     )
     flows = estimate_flows(FLOW, low_res)
     grid = SPACINGS[way.spacing](way.steps)
-    times, sigmas = grid.tolist(), schedule.sigmas_at(grid).tolist()
+    ends = DenoisedDDIM(schedule.sigmas_at(grid))
+    times, sigmas = grid.tolist(), ends.sigmas.tolist()
     solver, plan = SOLVERS[way.solver](), plan_segments(t)
-    x = frame_noise(0, LATENT, range(t), 4, h, w) * (1 + sigmas[0] ** 2) ** 0.5
+    x = ends.start(frame_noise(0, LATENT, range(t), 4, h, w))
     for i, time_step in enumerate(times):
         sigma, signal = sigmas[i], (1 + sigmas[i] ** 2) ** -0.5
         guided = way.start <= i / way.steps < way.end
@@ -174,7 +176,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
             clean = propagate(clean, *flows, PropagationParams(way.strength))
         # The noise estimate stays as predicted: propagation only moves the clean part.
         x = solver.step(x, kept, sigma, sigmas[i + 1]) + (clean - kept)
-    return x / (1 + sigmas[-1] ** 2) ** 0.5
+    return ends.end(x)
 
 
 FLOW = BuiltinFlow()

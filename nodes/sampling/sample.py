@@ -15,6 +15,7 @@ from torch import Tensor
 from ...uav_core.callbacks import ignore
 from ...uav_core.errors import InputError
 from ...uav_core.sampling import schedule
+from ...uav_core.sampling.ddim import DenoisedDDIM
 from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
 from ...uav_core.sampling.noise import LATENT, frame_noise
 from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
@@ -56,35 +57,34 @@ def ddim(
     """
     options = extra_args or {}
     chosen = propagation.steps(len(sigmas) - 1) if propagation else ()
-    batch = x.new_ones([x.shape[0]])
+    batch, step = x.new_ones([x.shape[0]]), DenoisedDDIM(sigmas)
     for i in range(len(sigmas) - 1):
         check_cancelled()
         carry = propagation if i in chosen else None
         if carry is not None:
             full_step(options.get("model_options", {}))
-        denoised = model(x, sigmas[i] * batch, **options)
-        eps = (x - denoised) / sigmas[i]
+        denoised, eps = step.split(x, model(x, sigmas[i] * batch, **options), i)
         if carry is not None:
             denoised = carry.apply(denoised)
         if callback is not None:
             callback(
                 {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised}
             )
-        x = denoised + eps * sigmas[i + 1]
+        x = step.join(denoised, eps, i)
     return x
 
 
 class DDIMSampler(comfy.samplers.KSAMPLER):
     """ComfyUI sampler around ``ddim`` that keeps the reference's scale at both ends."""
 
-    def __init__(self, propagation: FlowPropagation | None = None) -> None:
+    def __init__(self, propagation: FlowPropagation | None = None, from_noise: bool = True) -> None:
         super().__init__(ddim, {"propagation": propagation})
-        self._starts_from_noise = True
+        self._from_noise = from_noise
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
         # The reference starts from unit noise whatever the first step; ComfyUI would only do so
         # at the model's last sigma, where these sigmas never start.
-        return self._starts_from_noise
+        return self._from_noise
 
     def sample(
         self,
@@ -97,8 +97,8 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        run = DDIMSampler(self.extra_options["propagation"])
-        run._starts_from_noise = latent_image is None or not torch.any(latent_image)
+        from_noise = latent_image is None or not torch.any(latent_image)
+        run = DDIMSampler(self.extra_options["propagation"], from_noise)
         samples = super(DDIMSampler, run).sample(
             model_wrap,
             sigmas,
@@ -111,8 +111,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         )
         last = sigmas[-1]
         if 0 < last <= model_wrap.inner_model.model_sampling.sigma_min * 1.001:
-            # The schedule ends on its first entry, not on 0: back to unit variance there.
-            samples = samples / (1 + last**2).sqrt()
+            samples = DenoisedDDIM(sigmas).end(samples)
         return samples
 
 

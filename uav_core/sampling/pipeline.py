@@ -19,6 +19,7 @@ from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from ..values import in_range
 from ..weights.checkpoints import load_checkpoint, strict_load
 from . import schedule
+from .ddim import VelocityDDIM
 from .guidance import WHOLE_RUN, GuidanceRange
 from .propagation import PropagationParams, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
@@ -114,13 +115,12 @@ def sample(
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
     plan = plan_segments(frames.shape[2], segment_length, overlap)
-    table, grid = schedule.alphas_cumprod().to(noise), schedule.timesteps(steps).tolist()
-    landings = schedule.previous_alphas(steps).to(noise)
+    ddim, grid = VelocityDDIM(steps, noise.device), schedule.timesteps(steps).tolist()
     done, total = 0, steps * len(plan)
     h, w = frames.shape[3:]
     predict = tiled_predict(unet, square_tiles(h, w, tile, tile_overlap), check_cancelled)
 
-    latent = noise
+    latent = ddim.start(noise)
     for i, t in enumerate(grid):
         parts = []
         strength = guidance if guided.covers(i, steps) else 1.0
@@ -133,11 +133,11 @@ def sample(
             parts.append((segment, v))
             done += 1
             progress(done, total)
-        x0, eps = schedule.predict(latent, combine(parts, latent), table[t])
+        x0, eps = ddim.split(latent, combine(parts, latent), i)
         if flows is not None and i in propagation_steps:
             x0 = propagate(x0, *flows, propagation)
-        latent = schedule.ddim_step(x0, eps, landings[i])
-    return latent
+        latent = ddim.join(x0, eps, i)
+    return ddim.end(latent)
 
 
 def velocity(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling import schedule
+from ..sampling.ddim import VelocityDDIM
 from .data.batches import BatchParams, Source, paired_batch, poor
 from .loop import LoopParams, Player, autocast
 from .temporal import Layers, choose_layers, temporal_bypassed
@@ -185,19 +186,17 @@ def sample_clips(
         text, negative: (tokens, dim).
     """
     b, device = len(latent), latent.device
-    table = schedule.alphas_cumprod().to(device)
-    landings = schedule.previous_alphas(steps).to(device)
+    ddim, grid = VelocityDDIM(steps, device), schedule.timesteps(steps).tolist()
     levels = torch.full((b,), level, device=device)
 
-    def predict(x: Tensor, step: int, words: Tensor) -> Tensor:
-        times = torch.full((b,), step, device=device)
+    def predict(x: Tensor, time: int, words: Tensor) -> Tensor:
+        times = torch.full((b,), time, device=device)
         return unet(x, times, noised, words.expand(b, -1, -1), levels).float()
 
-    for i, step in list(enumerate(schedule.timesteps(steps).tolist()))[first:]:
-        v = predict(latent, step, text)
+    for i in range(first, steps):
+        v = predict(latent, grid[i], text)
         if negative is not None and guidance != 1:
-            poorer = predict(latent, step, negative)
+            poorer = predict(latent, grid[i], negative)
             v = poorer + guidance * (v - poorer)
-        x0, eps = schedule.predict(latent, v, table[step])
-        latent = schedule.ddim_step(x0, eps, landings[i])
+        latent = ddim.join(*ddim.split(latent, v, i), i)
     return latent

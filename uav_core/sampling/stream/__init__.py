@@ -6,7 +6,7 @@ diagonally, always at the deepest step that has a segment ready, so that only a 
 under way at a time. Every pass sees the same tensors as there, and the bits are the same.
 """
 
-from .ddim import DDIM, DenoisedDDIM, VelocityDDIM
+from ..ddim import DDIM, DenoisedDDIM, VelocityDDIM
 from .latents import LatentStream
 from .params import StreamParams
 from .state import DamagedStateError, StreamState

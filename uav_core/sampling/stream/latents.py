@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...callbacks import ignore
 from ...errors import InputError
+from ..ddim import DDIM, VelocityDDIM
 from ..segments import Segment, blend
-from .ddim import DDIM, VelocityDDIM
 from .frames import HeldFrames, separate
 from .params import StreamParams
 from .state import StreamState, collect, rebuild

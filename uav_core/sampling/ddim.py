@@ -1,12 +1,16 @@
-"""The arithmetic of a DDIM step, for what a model predicts in the core and in ComfyUI."""
+"""DDIM with eta 0, for what a model predicts in the core and in ComfyUI.
+
+Every sampler of the pack steps by these: a clip at once, a scene as a stream, training.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from .. import schedule
+from . import schedule
 
 
 class DDIM(Protocol):
@@ -28,18 +32,19 @@ class DDIM(Protocol):
         ...
 
     def end(self, latent: Tensor) -> Tensor:
-        """The result from the last step's latent, at the scale of ``pipeline.sample``."""
+        """The result from the last step's latent, with unit variance."""
         ...
 
 
 class VelocityDDIM:
-    """For a model that predicts v, variance kept: ``pipeline.sample``'s, bit for bit."""
+    """For a model that predicts v, variance kept: the reference's form."""
 
     name = "velocity"
 
-    def __init__(self, steps: int) -> None:
-        self.alphas = schedule.alphas_cumprod()[schedule.timesteps(steps)]
-        self.landings = schedule.previous_alphas(steps)
+    def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
+        """``device`` is that of the latents: elsewhere every step would wait for a copy."""
+        self.alphas = schedule.alphas_cumprod()[schedule.timesteps(steps)].to(device)
+        self.landings = schedule.previous_alphas(steps).to(device)
 
     def start(self, noise: Tensor) -> Tensor:
         return noise
@@ -57,7 +62,8 @@ class VelocityDDIM:
 class DenoisedDDIM:
     """For a model that predicts the clean latent at a sigma, the variance exploding.
 
-    ComfyUI's form. ``sigmas`` (steps + 1,) are those of ``schedule.sigmas``.
+    ComfyUI's form. ``sigmas`` (steps + 1,), as those of ``schedule.sigmas``, are best on the
+    latents' device.
     """
 
     name = "denoised"
