@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .estimate import stretch_flow
+from .warp import inside, warp
 
 BUILTIN_FLOW = "built-in (no weights)"
 """Its name in the lists of flow models."""
@@ -140,25 +141,15 @@ def _refine(first: Tensor, second: Tensor, flow: Tensor, steps: int) -> Tensor:
     ease = torch.exp(-EDGE * contrast).clamp(min=LEAST_SMOOTHING)
     dual = flow.new_zeros(len(flow), 4, *flow.shape[-2:])
     for _ in range(WARPS):
-        warped, inside = _warp(second, flow)
+        # Bicubic: bilinear sampling blurs, and would pull the flow towards whole pixels.
+        warped = warp(second, flow, "bicubic", padding="border")
         # Slopes of both images, averaged: half the error that those of one have.
         dx, dy = ((a + b) / 2 for a, b in zip(_slopes(warped), (dx1, dy1), strict=True))
         data = _data_term(dx, dy, warped - first)
-        flow, dual = _solve(data, inside, ease, flow, dual, steps)
+        known = inside(flow).to(flow.dtype)
+        flow, dual = _solve(data, known, ease, flow, dual, steps)
         flow = _median(flow)
     return flow
-
-
-def _warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """x at every position plus flow, and (n,1,h,w) 1.0 where that is inside, else 0."""
-    h, w = x.shape[-2:]
-    xs = torch.arange(w, device=x.device, dtype=x.dtype) + flow[:, 0]
-    ys = torch.arange(h, device=x.device, dtype=x.dtype)[:, None] + flow[:, 1]
-    inside = (xs >= 0) & (xs <= w - 1) & (ys >= 0) & (ys <= h - 1)
-    grid = torch.stack([xs * 2 / max(w - 1, 1) - 1, ys * 2 / max(h - 1, 1) - 1], dim=-1)
-    # Bicubic: bilinear sampling blurs, and would pull the flow towards whole pixels.
-    warped = F.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=True)
-    return warped, inside[:, None].to(x.dtype)
 
 
 def _data_term(dx: Tensor, dy: Tensor, dt: Tensor) -> Tensor:
@@ -172,16 +163,16 @@ def _data_term(dx: Tensor, dy: Tensor, dt: Tensor) -> Tensor:
 
 
 def _solve(
-    data: Tensor, inside: Tensor, ease: Tensor, start: Tensor, dual: Tensor, steps: int
+    data: Tensor, known: Tensor, ease: Tensor, start: Tensor, dual: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """The flow that balances the data term, made robust, with smoothness; and its dual."""
     xx, xy, yy, xt, yt, tt = data.split(1, dim=1)
-    flow, ahead, weight = start, start, inside
+    flow, ahead, weight = start, start, known
     for step in range(steps):
         if step % _RENEW == 0:
             u, v = (flow - start).split(1, dim=1)
             squared = tt + 2 * (xt * u + yt * v) + xx * u * u + 2 * xy * u * v + yy * v * v
-            weight = _PRIMAL * FIDELITY * inside / (squared.clamp(min=0) + ROBUST**2).sqrt()
+            weight = _PRIMAL * FIDELITY * known / (squared.clamp(min=0) + ROBUST**2).sqrt()
             a, b, d = 1 + weight * xx, weight * xy, 1 + weight * yy
             # The 2x2 system's inverse.
             inverse_xx, inverse_xy, inverse_yy = (x / (a * d - b * b) for x in (d, -b, a))

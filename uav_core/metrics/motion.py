@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..flow.bounded import estimate_flows_bounded
 from ..flow.estimate import ITERATIONS
-from ..sampling.propagation import warp
+from ..flow.warp import inside, warp
 from .clips import check_clip, frame
 
 # The thresholds of Ruder et al.: squared disagreement of the flows there and back, and squared
@@ -91,7 +91,7 @@ def visible(flow: Tensor, back: Tensor) -> Tensor:
     slopes = (F.pad(flow.diff(dim=-1), (0, 1)), F.pad(flow.diff(dim=-2), (0, 0, 0, 1)))
     share, constant = BREAK
     smooth = sum(map(squared, slopes)) <= share * squared(flow) + constant
-    return agree & smooth & _inside(flow)
+    return agree & smooth & inside(flow)
 
 
 def warping_error(
@@ -120,11 +120,3 @@ def warping_error(
         difference = warp(frame(frames, i + 1), flow, "bilinear") - frame(frames, i)
         errors.append(difference.square().mean(dim=1, keepdim=True)[seen].mean())
     return float(torch.stack(errors).mean()) if errors else float("nan")
-
-
-def _inside(flow: Tensor) -> Tensor:
-    """(n,1,h,w) bool: where the flow stays in the picture."""
-    h, w = flow.shape[-2:]
-    x = torch.arange(w, device=flow.device) + flow[:, :1]
-    y = torch.arange(h, device=flow.device)[:, None] + flow[:, 1:]
-    return (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..flow.warp import warp
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,6 @@ class PropagationParams:
                 f"{self.relative_threshold} and {self.absolute_threshold}: expected a strength "
                 "from 0 to 1, and thresholds from 0 on."
             )
-
-
-def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
-    """Sample ``x`` (b c h w) at every position plus ``flow`` (b 2 h w, pixels; x then y).
-
-    Positions outside give 0. ``mode`` is "nearest" or "bilinear".
-    """
-    try:
-        # Imported late: it takes longer to import than the rest of the core together.
-        from kornia.geometry.transform import remap
-    except ImportError as error:
-        raise MissingPackageError(
-            f"Moving frames along a flow needs kornia, which cannot be imported ({error}). Install "
-            "it into the Python that runs this: python -m pip install kornia"
-        ) from error
-
-    h, w = x.shape[-2:]
-    xs = torch.arange(w, device=flow.device, dtype=flow.dtype) + flow[:, 0]
-    ys = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
-    return remap(x.to(flow.dtype), xs, ys, mode=mode, align_corners=True).to(x.dtype)
 
 
 def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor:

@@ -63,6 +63,17 @@ def test_warp_follows_the_flow_and_is_zero_outside():
     assert torch.equal(out[..., 3], torch.zeros(1, 1, 3))
 
 
+@pytest.mark.parametrize("size", [(5, 7), (16, 33), (180, 320)])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_warp_has_the_bits_of_kornia(size, mode):
+    remap = pytest.importorskip("kornia.geometry.transform").remap
+    # Halves and quarters of pixels: where the nearest one is decided by the rounding.
+    x, flow = det("x", (2, 4, *size)), (det("flow", (2, 2, *size)) * 20).round() / 4
+    columns = torch.arange(size[1]) + flow[:, 0]
+    rows = torch.arange(size[0])[:, None] + flow[:, 1]
+    assert torch.equal(warp(x, flow, mode), remap(x, columns, rows, mode=mode, align_corners=True))
+
+
 def test_flow_that_returns_is_consistent():
     f = torch.zeros(1, 2, 6, 6)
     f[:, 0] = 1
