@@ -21,7 +21,7 @@ from ..weights.checkpoints import load_checkpoint, strict_load
 from . import schedule
 from .ddim import VelocityDDIM
 from .guidance import WHOLE_RUN, GuidanceRange
-from .propagation import PropagationParams, propagate
+from .propagation import PropagationParams, check_steps, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
 from .tiles import OVERLAP as TILE_OVERLAP
 from .tiles import square_tiles, tiled_decode, tiled_predict
@@ -278,11 +278,7 @@ def _check_run(
     for name, (got, want) in expected.items():
         if tuple(got.shape) != want:
             raise InputError(f"{name} is {tuple(got.shape)}: expected {want} for these frames.")
-    outside = [i for i in propagation_steps if not 0 <= i < steps]
-    if outside:
-        raise InputError(
-            f"Propagation at steps {outside}: a run of {steps} steps has 0 to {steps - 1}."
-        )
+    check_steps(propagation_steps, steps)
     if propagation_steps and flows is None:
         raise InputError("propagation_steps were given without flows to propagate along.")
 

@@ -7,7 +7,9 @@ must not be averaged along the way.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,18 +50,68 @@ def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor
     return squared(flow + back) < tolerance + params.absolute_threshold
 
 
+class Way(NamedTuple):
+    """From a frame to its neighbour."""
+
+    flow: Tensor
+    """(b, 2, h, w), in pixels."""
+    trusted: Tensor
+    """(b, 1, h, w) bool: where the neighbour may be taken from."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Between a frame and the next one."""
+
+    ahead: Way
+    back: Way
+
+    @classmethod
+    def of(cls, forward: Tensor, backward: Tensor, params: PropagationParams) -> Motion:
+        """From the flows to the next frame and back, each (b, 2, h, w)."""
+        return cls(
+            Way(forward, consistent(forward, backward, params)),
+            Way(backward, consistent(backward, forward, params)),
+        )
+
+
+def sweep_backward(
+    frames: Sequence[Tensor], motions: Sequence[Motion], strength: float
+) -> list[Tensor]:
+    """Frames (b, c, h, w), from the last on back each with a share of the next one.
+
+    ``motions`` are those between them, one fewer.
+    """
+    ways = (motion.ahead for motion in reversed(motions))
+    return _sweep(reversed(frames), ways, strength, None)[::-1]
+
+
+def sweep_forward(
+    frames: Sequence[Tensor],
+    motions: Sequence[Motion],
+    strength: float,
+    before: Tensor | None = None,
+) -> list[Tensor]:
+    """Frames (b, c, h, w), from the first on each with a share of the one before.
+
+    ``before`` is what an earlier sweep ended with; ``motions`` then begin with the one after it.
+    """
+    return _sweep(frames, (motion.back for motion in motions), strength, before)
+
+
 def _sweep(
-    x: Tensor, flow: Tensor, other: Tensor, order: range, step: int, params: PropagationParams
-) -> Tensor:
-    """One recurrent pass; frame i takes from frame i + step, already propagated."""
-    out = x.clone()
-    for i in order:
-        pair = min(i, i + step)
-        f, g = flow[:, :, pair], other[:, :, pair]
-        taken = warp(out[:, :, i + step], f, "nearest")
-        mixed = params.strength * taken + (1 - params.strength) * x[:, :, i]
-        out[:, :, i] = torch.where(consistent(f, g, params), mixed, x[:, :, i])
-    return out
+    frames: Iterable[Tensor], ways: Iterator[Way], strength: float, carried: Tensor | None
+) -> list[Tensor]:
+    """Frames in the sweep's order; each takes from the one before it there, already propagated."""
+    swept = []
+    for frame in frames:
+        if carried is not None:
+            way = next(ways)
+            taken = warp(carried, way.flow, "nearest")
+            frame = torch.where(way.trusted, strength * taken + (1 - strength) * frame, frame)
+        swept.append(frame)
+        carried = frame
+    return swept
 
 
 def propagate(
@@ -90,9 +142,19 @@ def propagate(
                 f"{(b, 2, t - 1, h, w)}. Compute the flow on the same frames as the latent."
             )
     params = params or PropagationParams()
-    # Backward in time frame i takes from i + 1 along the forward flow, which points there.
-    back = _sweep(x0, flow_forward, flow_backward, range(t - 2, -1, -1), 1, params)
-    return _sweep(back, flow_backward, flow_forward, range(1, t), -1, params)
+    pairs = zip(flow_forward.unbind(2), flow_backward.unbind(2), strict=True)
+    motions = [Motion.of(*pair, params) for pair in pairs]
+    swept = sweep_backward(x0.unbind(2), motions, params.strength)
+    return torch.stack(sweep_forward(swept, motions, params.strength), dim=2)
+
+
+def check_steps(chosen: Sequence[int], steps: int) -> None:
+    """Raise InputError for steps to propagate at that a run of ``steps`` does not have."""
+    outside = [i for i in chosen if not 0 <= i < steps]
+    if outside:
+        raise InputError(
+            f"Propagation at steps {outside}: a run of {steps} steps has 0 to {steps - 1}."
+        )
 
 
 def parse_steps(text: str, steps: int | None = None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ...errors import InputError
 from .. import schedule
-from ..propagation import PropagationParams
+from ..propagation import PropagationParams, check_steps
 from ..segments import OVERLAP, SEGMENT_LENGTH, Segment, plan_segments
 
 BLOCK = 8
@@ -55,12 +55,7 @@ class StreamParams:
             raise InputError(
                 f"A latent of {self.channels} channels and {self.h}x{self.w}: expected 1 or more."
             )
-        outside = [i for i in self.propagation_steps if not 0 <= i < self.steps]
-        if outside:
-            raise InputError(
-                f"Propagation at steps {outside}: a run of {self.steps} steps has 0 to "
-                f"{self.steps - 1}."
-            )
+        check_steps(self.propagation_steps, self.steps)
         if not 0 < self.tolerance < 1:
             raise InputError(f"A tolerance of {self.tolerance}: expected more than 0, under 1.")
         _ = self.plan  # which checks frames, length and overlap

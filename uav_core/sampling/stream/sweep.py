@@ -9,37 +9,16 @@ when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..propagation import PropagationParams, consistent, warp
+from ..propagation import Motion, sweep_backward, sweep_forward
 from .frames import HeldFrames
 from .params import BLOCK, StreamParams
 
 Flow = Callable[[int], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Motion:
-    """The motion from frame i to i + 1 and back, and where it can be trusted."""
-
-    forward: Tensor
-    backward: Tensor
-    """(1, 2, h, w), in pixels."""
-    forward_ok: Tensor
-    backward_ok: Tensor
-    """(1, 1, h, w) bool."""
-
-    @classmethod
-    def of(cls, forward: Tensor, backward: Tensor, params: PropagationParams) -> Motion:
-        """Checked once: at every step and in every block the answer is the same."""
-        ahead, behind = (
-            consistent(a, b, params) for a, b in ((forward, backward), (backward, forward))
-        )
-        return cls(forward, backward, ahead, behind)
 
 
 class Motions:
@@ -49,13 +28,14 @@ class Motions:
         self.params, self.flow, self.device = params, flow, device
         self.first, self.pairs = 0, list[Motion]()
 
-    def __getitem__(self, pair: int) -> Motion:
-        if pair < self.first:
-            raise IndexError(f"pair {pair} is gone; the first that is left is {self.first}")
-        return self.pairs[pair - self.first]
+    def between(self, first: int, last: int) -> list[Motion]:
+        """Of the frames from ``first`` to ``last``, asked for where they are new."""
+        self._fetch(last)
+        if first < self.first:
+            raise IndexError(f"pair {first} is gone; the first that is left is {self.first}")
+        return self.pairs[first - self.first : last - self.first]
 
-    def fetch(self, stop: int) -> None:
-        """Have every pair before ``stop``."""
+    def _fetch(self, stop: int) -> None:
         while self.first + len(self.pairs) < stop:
             assert self.flow is not None
             pair = self.first + len(self.pairs)
@@ -78,7 +58,7 @@ class Motions:
         """(1, 4, n, h, w), forward and backward flows of the pairs held."""
         if not self.pairs:
             return None
-        return torch.stack([torch.cat((m.forward, m.backward), 1) for m in self.pairs], dim=2)
+        return torch.stack([torch.cat((m.ahead.flow, m.back.flow), 1) for m in self.pairs], dim=2)
 
     def restore(self, first: int, flows: Sequence[Tensor]) -> None:
         """Hold what ``stack`` gave, each (1, 4, h, w)."""
@@ -115,23 +95,12 @@ class Sweep:
 
     def run(self, motions: Motions) -> list[Tensor]:
         """The propagated frames of the next block. Changes nothing before ``finish``."""
-        motions.fetch(self.last)
-        block, frame, back = self.block, self.x0[self.last], dict[int, Tensor]()
-        for i in range(self.last, block.start - 1, -1):
-            if i < self.last:
-                motion = motions[i]
-                frame = self._mix(self.x0[i], frame, motion.forward, motion.forward_ok)
-            if i in block:
-                back[i] = frame
-        done, previous = list[Tensor](), self.carried
-        for i in block:
-            frame = back[i]
-            if previous is not None:
-                motion = motions[i - 1]
-                frame = self._mix(frame, previous, motion.backward, motion.backward_ok)
-            done.append(frame)
-            previous = frame
-        return done
+        block, strength = self.block, self.params.propagation.strength
+        seen = [self.x0[i] for i in range(block.start, self.last + 1)]
+        swept = sweep_backward(seen, motions.between(block.start, self.last), strength)
+        first = block.start if self.carried is None else block.start - 1
+        between = motions.between(first, block.stop - 1)
+        return sweep_forward(swept[: len(block)], between, strength, self.carried)
 
     def finish(self, done: list[Tensor]) -> None:
         """Let go of the block whose propagated frames are ``done``."""
@@ -139,9 +108,3 @@ class Sweep:
         stop = self.block.stop
         self.x0.drop(stop)
         self.eps.drop(stop)
-
-    def _mix(self, own: Tensor, neighbour: Tensor, flow: Tensor, ok: Tensor) -> Tensor:
-        """The frame with the neighbour's share, as in ``propagation.propagate``."""
-        strength = self.params.propagation.strength
-        taken = warp(neighbour, flow, "nearest")
-        return torch.where(ok, strength * taken + (1 - strength) * own, own)
