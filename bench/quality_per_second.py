@@ -38,7 +38,6 @@ complete_torchvision()
 from bench.studies.solvers import SOLVERS, SPACINGS  # noqa: E402
 from uav_core.flow.builtin import BuiltinFlow  # noqa: E402
 from uav_core.flow.estimate import estimate_flows  # noqa: E402
-from uav_core.frames.color import color_fix  # noqa: E402
 from uav_core.metrics import compare, joint_borders, psnr  # noqa: E402
 from uav_core.sampling import schedule  # noqa: E402
 from uav_core.sampling.ddim import DenoisedDDIM  # noqa: E402
@@ -199,8 +198,13 @@ def measure(
             began = time.process_time()
             latents = sample(weights, low_res, way)
             took[way.name] = time.process_time() - began
-            pixels = decode(weights.vae, latents, low_res, group=included.FRAMES_PER_GROUP)
-            results[way.name] = color_fix(pixels, low_res, included.COLOR_FIX)
+            results[way.name] = decode(
+                weights.vae,
+                latents,
+                low_res,
+                group=included.FRAMES_PER_GROUP,
+                color=included.COLOR_FIX,
+            )
             log.info("%s: %s, %.1f s", clip.name, way.name, took[way.name])
         borders = joint_borders(frames, group=included.FRAMES_PER_GROUP)
         for name, measures in compare(results, truth, FLOW, borders=borders).rows.items():

@@ -17,10 +17,12 @@ from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.jobs import weights_hash
 from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.engine import decode_group
 from ...uav_core.longvideo.fallback import Setting
+from ...uav_core.models.vae import LATENT_SCALE
 from ...uav_core.sampling import schedule
+from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
+from ...uav_core.sampling.tiles import square_tiles
 from ..base.runtime import check_cancelled, load_models
 from ..model.vae import check_vae
 from ..sampling.caches import without_caches
@@ -119,18 +121,15 @@ class ComfyEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        t, h, w = latents.shape[2:]
-        side = setting.tile or max(h, w)
-        need = self.vae.memory_required(t, min(h, side), min(w, side))
-        load_models([self.vae.patcher], need)
-        device = self.vae.device
+        self.vae.load(*latents.shape[2:], setting.tile)
+        z = latents.to(self.vae.device, torch.float32) / LATENT_SCALE
         return decode_group(
             self.vae.first_stage_model,
-            latents.to(device),
-            frames.to(device),
+            z,
+            frames.to(z),
             self.params.lr_guidance,
             self.params.color,
-            setting,
+            square_tiles(*z.shape[-2:], setting.tile, setting.overlap),
             check_cancelled,
         ).cpu()
 

@@ -15,12 +15,13 @@ from einops import rearrange
 from torch import Tensor
 
 from ...uav_core.errors import InputError
-from ...uav_core.frames.color import ColorMode, color_fix
+from ...uav_core.frames.color import ColorMode
 from ...uav_core.models.attention import Attention, scaled_dot_product
 from ...uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
+from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.segments import DECODE_GROUP, plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
-from ...uav_core.sampling.tiles import square_tiles, tiled_decode
+from ...uav_core.sampling.tiles import square_tiles
 from ...uav_core.values import in_range
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ..base.inputs import to_images, video_latent
@@ -153,10 +154,8 @@ class VideoVAE:
             IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
         """
         t, h, width = samples.shape[2:]
-        groups, side = plan_groups(t, group), tile or max(h, width)
-        tiles = square_tiles(h, width, tile, tile_overlap)
-        need = self.memory_required(min(group, t), min(h, side), min(width, side))
-        load_models([self.patcher], memory_required=need)
+        groups, tiles = plan_groups(t, group), square_tiles(h, width, tile, tile_overlap)
+        self.load(min(group, t), h, width, tile)
         images = torch.empty(
             (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device
         )
@@ -164,15 +163,20 @@ class VideoVAE:
             check_cancelled()
             s = slice(g.start, g.stop)
             z = samples[:, :, s].to(self.device, torch.float32)
-            frames = None if low_res is None else low_res[:, :, s].to(self.device, torch.float32)
-            pixels = tiled_decode(self.first_stage_model, z, frames, w, tiles, check_cancelled)
-            pixels.clamp_(-1, 1)
-            if frames is not None:
-                pixels = color_fix(pixels, frames, color)
+            frames = None if low_res is None else low_res[:, :, s].to(z)
+            pixels = decode_group(
+                self.first_stage_model, z, frames, w, color, tiles, check_cancelled
+            )
             images[s] = to_images(pixels).to(self.output_device)
             if progress is not None:
                 progress(done, len(groups))
         return images
+
+    def load(self, frames: int, h: int, w: int, tile: int | None) -> None:
+        """Bring the VAE to the device, with room to decode ``frames`` frames of (h, w)."""
+        side = tile or max(h, w)
+        need = self.memory_required(frames, min(h, side), min(w, side))
+        load_models([self.patcher], memory_required=need)
 
     def decode(self, samples: Tensor, **_: Any) -> Tensor:
         """ComfyUI's native VAE Decode: (1, 4, t, h, w) -> (1, t, 4h, 4w, 3).

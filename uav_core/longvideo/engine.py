@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
-from ..frames.color import ColorMode, color_fix
+from ..frames.color import ColorMode
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling.guidance import WHOLE_RUN, GuidanceRange
-from ..sampling.pipeline import velocity
+from ..sampling.pipeline import decode_group, velocity
 from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
-from ..sampling.tiles import square_tiles, tiled_decode, tiled_predict
+from ..sampling.tiles import square_tiles, tiled_predict
 from .fallback import Setting
 
 T = TypeVar("T")
@@ -147,15 +147,11 @@ class CoreEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        vae_device = next(self.vae.parameters()).device
+        device = next(self.vae.parameters()).device
+        z, low_res = latents.to(device).float() / LATENT_SCALE, frames.to(device).float()
+        tiles = square_tiles(*z.shape[-2:], setting.tile, setting.overlap)
         return decode_group(
-            self.vae,
-            latents.to(vae_device),
-            frames.to(vae_device),
-            self.lr_guidance,
-            self.color,
-            setting,
-            self.check_cancelled,
+            self.vae, z, low_res, self.lr_guidance, self.color, tiles, self.check_cancelled
         ).cpu()
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
@@ -170,20 +166,3 @@ class CoreEngine:
 
     def ran_out(self, error: BaseException) -> bool:
         return False
-
-
-def decode_group(
-    vae: TemporalVAE,
-    latents: Tensor,
-    frames: Tensor,
-    lr_guidance: float,
-    color: ColorMode,
-    setting: Setting,
-    check_cancelled: Callable[[], None],
-) -> Tensor:
-    """One group of frames as ``Engine.decode`` gives it, on the device of ``latents``."""
-    z, low_res = latents.float() / LATENT_SCALE, frames.float()
-    h, w = z.shape[-2:]
-    plan = square_tiles(h, w, setting.tile, setting.overlap)
-    pixels = tiled_decode(vae, z, low_res, lr_guidance, plan, check_cancelled)
-    return color_fix(pixels.clamp_(-1, 1), low_res, color)

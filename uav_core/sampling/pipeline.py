@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..callbacks import Progress, ignore
 from ..errors import CheckpointMismatchError, InputError
+from ..frames.color import ColorMode, color_fix
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from ..values import in_range
@@ -24,7 +25,7 @@ from .guidance import WHOLE_RUN, GuidanceRange
 from .propagation import PropagationParams, check_steps, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
 from .tiles import OVERLAP as TILE_OVERLAP
-from .tiles import square_tiles, tiled_decode, tiled_predict
+from .tiles import Tile, square_tiles, tiled_decode, tiled_predict
 
 NULL_TEXT_KEY = "null_text_embedding"
 
@@ -178,6 +179,7 @@ def decode(
     *,
     w: float = 1.0,
     group: int = DECODE_GROUP,
+    color: ColorMode = "none",
     tile: int | None = None,
     tile_overlap: int = TILE_OVERLAP,
     progress: Progress = ignore,
@@ -185,21 +187,38 @@ def decode(
 ) -> Tensor:
     """Decode latents (before the division by the latent scale) in groups of frames.
 
-    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``. ``tile`` is the side
-    of square tiles in pixels of the frames, None for whole frames. Returns
-    (1, 3, t, 4h, 4w) clamped to [-1, 1].
+    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``, and the colours by
+    the fix ``color``. ``tile`` is the side of square tiles in pixels of the frames, None for whole
+    frames. Returns (1, 3, t, 4h, 4w) in [-1, 1].
     """
     groups, out = plan_groups(latents.shape[2], group), []
-    h, width = latents.shape[3:]
-    tiles = square_tiles(h, width, tile, tile_overlap)
+    tiles = square_tiles(*latents.shape[3:], tile, tile_overlap)
     for i, g in enumerate(groups):
         check_cancelled()
         s = slice(g.start, g.stop)
         z = latents[:, :, s] / LATENT_SCALE
-        pixels = tiled_decode(vae, z, frames[:, :, s], w, tiles, check_cancelled)
-        out.append(pixels.clamp_(-1, 1))
+        out.append(decode_group(vae, z, frames[:, :, s], w, color, tiles, check_cancelled))
         progress(i + 1, len(groups))
     return torch.cat(out, dim=2)
+
+
+def decode_group(
+    vae: TemporalVAE,
+    z: Tensor,
+    frames: Tensor | None,
+    w: float,
+    color: ColorMode,
+    tiles: Sequence[Tile],
+    check_cancelled: Callable[[], None] = ignore,
+) -> Tensor:
+    """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of frames that are decoded together.
+
+    The one way from latents to pixels, of clips and of long videos. ``z`` (1, 4, n, h, w) is
+    divided by the latent scale; ``frames`` (1, 3, n, h, w) in [-1, 1] may be None for ``vae_3d``,
+    and there is no colour fix then. After a colour fix single values may lie outside of [-1, 1].
+    """
+    pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled).clamp_(-1, 1)
+    return pixels if frames is None else color_fix(pixels, frames, color)
 
 
 def upscale(

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..flow.builtin import BuiltinFlow
 from ..flow.estimate import estimate_flows
-from ..frames.color import ColorMode, color_fix
+from ..frames.color import ColorMode
 from ..metrics import compare, joint_borders
 from ..metrics.compare import MEASURES
 from ..models.unet import TemporalUNet
@@ -125,7 +125,7 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
         )
     vae = weights.vae if s.temporal_decoder else weights.plain_vae
     assert vae is not None
-    return color_fix(decode(vae, latents, low_res, group=s.group), low_res, s.color)
+    return decode(vae, latents, low_res, group=s.group, color=s.color)
 
 
 def judge(
