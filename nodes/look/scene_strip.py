@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...uav_core.longvideo.source.span import frames_of_span
+from ...uav_core.longvideo.source.span import frames_of_span, seconds_of
 from ...uav_core.metrics import scene_list, thumbnail
 from ...uav_core.video import VideoReader, frame_times, probe
 from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
@@ -35,7 +35,7 @@ class Frames:
     """(3, h, w) in [-1, 1], one after the other."""
     at: Callable[[int], Tensor]
     seconds: Sequence[float] | None = None
-    """When each is shown, from 0; None where only ComfyUI's next node knows."""
+    """When each is shown; None where only ComfyUI's next node knows."""
 
 
 class SceneStrip(io.ComfyNode):
@@ -129,8 +129,7 @@ def frames_of(clip: Any) -> Iterator[Frames]:
     with video_file(clip) as (path, span):
         times = frame_times(path, check_cancelled=check_cancelled)
         info = probe(path)
-        base = info.time_base
-        meant = frames_of_span(span, times, base)
+        meant = frames_of_span(span, times, info.time_base)
 
         def every() -> Iterator[Tensor]:
             with VideoReader(
@@ -147,8 +146,7 @@ def frames_of(clip: Any) -> Iterator[Frames]:
             with VideoReader(path, meant[i], meant[i] + 1, times=times, info=info) as reader:
                 return next(iter(reader)).clone()
 
-        seconds = [float((times[i] - times[meant.start]) * base) for i in meant]
-        yield Frames(len(meant), every, one, seconds)
+        yield Frames(len(meant), every, one, seconds_of(meant, times, info.time_base))
 
 
 def counted(

@@ -42,3 +42,12 @@ class Span:
 def frames_of_span(span: Span | None, times: Sequence[int], time_base: Fraction) -> range:
     """The frames of a span, or all of them."""
     return range(len(times)) if span is None else span.of(times, time_base)
+
+
+def seconds_of(frames: range, times: Sequence[int], time_base: Fraction) -> list[float]:
+    """When frames are shown: by the file's clock, or from 0 on where they begin inside the file.
+
+    So times of cuts mean the same wherever they are shown or asked for.
+    """
+    begin = times[frames.start] if frames.start else 0
+    return [float((times[i] - begin) * time_base) for i in frames]

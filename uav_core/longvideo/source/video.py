@@ -24,7 +24,7 @@ from ...video import (
 )
 from ..params import LongVideoParams
 from .resizing import Resizing
-from .span import Span, frames_of_span
+from .span import Span, frames_of_span, seconds_of
 from .window import Window
 
 SMALLEST_SIDE = 16
@@ -100,10 +100,8 @@ class Source:
         return {"frames": frames, **self.resizing.settings(), **fields}
 
     def seconds(self) -> list[float]:
-        """When the frames are shown; of the whole video as the file says, else from 0 on."""
-        base, times = float(self.info.time_base), self.times[self.frames.start : self.frames.stop]
-        begin = times[0] if self.frames.start else 0
-        return [(t - begin) * base for t in times]
+        """When the frames are shown, as ``seconds_of`` gives it."""
+        return seconds_of(self.frames, self.times, self.info.time_base)
 
     def reader(self) -> VideoReader:
         """All the frames, as they are in the file."""
