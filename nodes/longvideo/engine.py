@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -17,6 +17,7 @@ from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.jobs import weights_hash
 from ...uav_core.longvideo import LongVideoParams
+from ...uav_core.longvideo.engine import Predict
 from ...uav_core.longvideo.fallback import Setting
 from ...uav_core.models.vae import LATENT_SCALE
 from ...uav_core.sampling import schedule
@@ -35,11 +36,26 @@ from ..sampling.tiles import TiledModel, Wrapper
 T = TypeVar("T")
 
 
+def check_parts(
+    model: Any,
+    vae: Any,
+    flow_model: Any,
+    positive: Conditioning | None,
+    negative: Conditioning | None,
+) -> None:
+    """InputError for parts that do not fit each other, before anything is read or loaded."""
+    check_vae(vae)
+    check_flow_model(flow_model)
+    unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
+    for name, text in (("positive", positive), ("negative", negative)):
+        check_conditioning(name, condition(text, small, 0), unet)
+
+
 class ComfyEngine:
     """``uav_core.longvideo.Engine`` on MODEL, VAE, CONDITIONING and OPTICAL_FLOW.
 
     The model is sampled through ComfyUI's guider, so that LoRA, hooks and wrappers work and its
-    memory is budgeted as ever; what one pass sees of the frames is put in place by a wrapper.
+    memory is budgeted as ever; what a pass sees of the frames comes with it, in a wrapper.
     """
 
     def __init__(
@@ -52,23 +68,12 @@ class ComfyEngine:
         params: LongVideoParams,
     ) -> None:
         """Raises InputError for parts that do not fit each other, before anything is loaded."""
-        check_vae(vae)
-        check_flow_model(flow_model)
+        check_parts(model, vae, flow_model, positive, negative)
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
-        self._check()
         self.sigmas = schedule.sigmas(params.steps)
         self.ddim: DDIM = DenoisedDDIM(self.sigmas)
-        self._shape: tuple[int, ...] | None = None
-        self._denoise: Callable[[Tensor, int], Tensor] | None = None
-        self._low_res: Tensor | None = None
-        self._setting = Setting()
-
-    def _check(self) -> None:
-        unet, small = check_model(self.model), torch.zeros((1, 3, 1, 16, 16))
-        for name, text in zip(("positive", "negative"), self.texts, strict=True):
-            check_conditioning(name, condition(text, small, 0), unet)
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         made = getattr(self.model, "cached_patcher_init", None)
@@ -88,29 +93,22 @@ class ComfyEngine:
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
 
-    def prepare(self, frames: int, h: int, w: int) -> None:
-        self._shape = (1, 4, frames, h, w)
-
-    def sampling(self, work: Callable[[], T]) -> T:
-        assert self._shape is not None  # prepare comes first
-        _, _, t, h, w = self._shape
-        blank = torch.zeros((1, 3, t, h, w))
+    def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
+        model = self.model.clone()
+        options: dict[str, Any] = model.model_options
+        options.pop("context_handler", None)  # segments are ours here
+        without_caches(model)
+        guider = RangedGuider(model, self.params.guided, self.sigmas)
+        # Only their size counts: every pass brings frames and latent of its own.
+        frames, latent = torch.zeros((1, 3, *shape)), torch.zeros((1, 4, *shape))
         level = self.params.noise_level
-        guider = RangedGuider(self._patched())
-        guider.set_conds(*(condition(text, blank, level) for text in self.texts))
+        guider.set_conds(*(condition(text, frames, level) for text in self.texts))
         guider.set_cfg(self.params.guidance)
-        guider.set_range(self.params.guided, self.sigmas)
-        session: Session[T] = Session(self, work)
-        nothing = torch.zeros(self._shape)
+        session = Session(work)
         guider.sample(
-            nothing, nothing, session, self.sigmas, disable_pbar=True, seed=self.params.seed
+            latent, latent, session, self.sigmas, disable_pbar=True, seed=self.params.seed
         )
         return session.results.pop()
-
-    def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
-        assert self._denoise is not None  # called within sampling
-        self._low_res, self._setting = low_res, setting
-        return self._denoise(latent, step).float().cpu()
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
         bound = setting.longest_side
@@ -151,39 +149,12 @@ class ComfyEngine:
         judge = getattr(mm, "is_oom", None)  # newer ComfyUI
         return judge is not None and bool(judge(error))
 
-    # --- inside ----------------------------------------------------------------------------
 
-    def _patched(self) -> comfy.model_patcher.ModelPatcher:
-        model = self.model.clone()
-        options: dict[str, Any] = model.model_options
-        options.pop("context_handler", None)  # segments are ours here
-        without_caches(model)
-        around: Wrapper | None = options.get("model_function_wrapper")
+class Session(comfy.samplers.Sampler, Generic[T]):
+    """A sampler that lets ``work`` call the model, instead of walking the sigmas."""
 
-        def wrapper(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
-            x = args["input"]
-            assert self._low_res is not None
-            low_res = self._low_res.to(x).expand(x.shape[0], -1, -1, -1, -1)
-            args = {**args, "c": {**args["c"], "c_concat": low_res}}
-            if self._setting.tile is not None:
-                tiled = TiledModel(self._setting.tile, self._setting.overlap or 0, around)
-                return tiled(apply_model, args)
-            if around is not None:
-                return around(apply_model, args)
-            return apply_model(x, args["timestep"], **args["c"])
-
-        model.set_model_unet_function_wrapper(cast(Any, wrapper))
-        return model
-
-
-class Session(comfy.samplers.Sampler):
-    """A sampler that lets the engine's work call the model, instead of walking the sigmas."""
-
-    def __init__(self, engine: ComfyEngine, work: Callable[[], Any]) -> None:
-        self.engine, self.work, self.results = engine, work, []
-
-    def __class_getitem__(cls, _: Any) -> type[Session]:
-        return cls
+    def __init__(self, work: Callable[[Predict], T]) -> None:
+        self.work, self.results = work, list[T]()
 
     def sample(
         self,
@@ -196,16 +167,36 @@ class Session(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        def denoise(latent: Tensor, step: int) -> Tensor:
-            x = latent.to(noise)
-            return model_wrap(x, sigmas[step] * x.new_ones([1]), **extra_args)
+        options = extra_args["model_options"]
+        around: Wrapper | None = options.get("model_function_wrapper")
 
-        self.engine._denoise = denoise
-        try:
-            self.results.append(self.work())
-        finally:
-            self.engine._denoise = None
+        def predict(latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
+            seeing = {**options, "model_function_wrapper": shown(low_res, setting, around)}
+            x = latent.to(noise)
+            sigma = sigmas[step] * x.new_ones([1])
+            return model_wrap(x, sigma, **{**extra_args, "model_options": seeing}).float().cpu()
+
+        self.results.append(self.work(predict))
         return noise
+
+
+def shown(low_res: Tensor, setting: Setting, around: Wrapper | None) -> Wrapper:
+    """What one pass sees of the frames, and its tiles, as a ``model_function_wrapper``.
+
+    ``around`` is the wrapper that the model came with.
+    """
+
+    def wrapper(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        x = args["input"]
+        frames = low_res.to(x).expand(len(x), -1, -1, -1, -1)
+        args = {**args, "c": {**args["c"], "c_concat": frames}}
+        if setting.tile is not None:
+            return TiledModel(setting.tile, setting.overlap or 0, around)(apply_model, args)
+        if around is not None:
+            return around(apply_model, args)
+        return apply_model(x, args["timestep"], **args["c"])
+
+    return wrapper
 
 
 def digest(value: Any) -> str:

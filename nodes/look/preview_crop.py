@@ -24,7 +24,7 @@ from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.video import CODECS, EncodeParams
 from ..base.inputs import video_frames
-from ..base.runtime import check_cancelled, load_models, progress_bar, show_status
+from ..base.runtime import check_cancelled, progress_bar, show_status
 from ..base.schema import ADVANCED, OpticalFlow, schema, seed_input
 from ..base.settings import (
     color_fix_input,
@@ -38,11 +38,12 @@ from ..base.settings import (
     strength_input,
 )
 from ..loaders.load import flow_patcher
+from ..longvideo.engine import check_parts
 from ..longvideo.upscale import run_params
-from ..model.vae import VideoVAE, check_vae
+from ..model.vae import VideoVAE
 from ..sampling.condition import Conditioning, condition
-from ..sampling.propagate import FlowPropagation, check_flow_model
-from ..sampling.sample import check_conditioning, check_model, sample_segments
+from ..sampling.propagate import FlowPropagation
+from ..sampling.sample import sample_segments
 from .compare import images, same_size
 from .panels import side_by_side
 from .piece import Piece, read_piece
@@ -178,8 +179,8 @@ class PreviewCrop(io.ComfyNode):
         )
         if flow_model is None:
             flow_model = flow_patcher(BuiltinFlow())
-        texts = {"positive": positive, "negative": negative}
-        check_parts(model, vae, flow_model, texts)
+        texts = positive, negative
+        check_parts(model, vae, flow_model, *texts)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
         upscaled, measured = render(model, vae, flow_model, texts, part, piece, params)
         plain, result = (images(c) for c in same_size([part, upscaled]))
@@ -192,22 +193,11 @@ class PreviewCrop(io.ComfyNode):
         return io.NodeOutput(result, plain, text, ui={**on_node, "text": (text,)})
 
 
-def check_parts(
-    model: Any, vae: Any, flow_model: Any, texts: dict[str, Conditioning | None]
-) -> None:
-    """InputError for parts that do not fit each other, before anything is read or loaded."""
-    check_vae(vae)
-    check_flow_model(flow_model)
-    unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
-    for name, text in texts.items():
-        check_conditioning(name, condition(text, small, 0), unet)
-
-
 def render(
     model: comfy.model_patcher.ModelPatcher,
     vae: VideoVAE,
     flow_model: Any,
-    texts: dict[str, Conditioning | None],
+    texts: tuple[Conditioning | None, Conditioning | None],
     part: Tensor,
     piece: Piece,
     params: LongVideoParams,
@@ -229,9 +219,7 @@ def render(
             flow.lap()
 
     passes = Laps()
-    positive, negative = (
-        condition(texts[name], low_res, params.noise_level) for name in ("positive", "negative")
-    )
+    positive, negative = (condition(text, low_res, params.noise_level) for text in texts)
     samples = sample_segments(
         model,
         positive,
@@ -248,7 +236,7 @@ def render(
     )
     pass_seconds = passes.mean()
 
-    load_models([vae.patcher], vae.memory_required(max(work.groups), *piece.size))
+    vae.load(max(work.groups), *piece.size, tile=None)
     groups, bar = Laps(), progress_bar(len(work.groups))
 
     def progress(done: int, total: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_patcher
 import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
+from ...uav_core.sampling.guidance import GuidanceRange
 from ..base.schema import ADVANCED
 
 
@@ -30,10 +31,11 @@ def share_input(name: str, default: float, tooltip: str) -> Any:
 class RangedGuider(comfy.samplers.CFGGuider):
     """A CFGGuider that leaves the negative text out at some steps."""
 
-    guided, sigmas = WHOLE_RUN, None
-
-    def set_range(self, guided: GuidanceRange, sigmas: Tensor) -> None:
+    def __init__(
+        self, model: comfy.model_patcher.ModelPatcher, guided: GuidanceRange, sigmas: Tensor
+    ) -> None:
         """``sigmas`` (steps + 1) are those that the sampler will run."""
+        super().__init__(model)
         self.guided, self.sigmas = guided, sigmas
 
     def predict_noise(
@@ -52,7 +54,7 @@ class RangedGuider(comfy.samplers.CFGGuider):
             self.cfg = whole
 
     def _is_guided(self, sigma: Tensor) -> bool:
-        if self.sigmas is None or self.guided.is_whole:
+        if self.guided.is_whole:
             return True
         # The last step that starts at this noise or more; rounding must not lose it.
         begun = self.sigmas[:-1] >= 0.9999 * sigma.max().to(self.sigmas)

@@ -268,10 +268,10 @@ def sample_segments(
             propagation.estimate()
 
     report = SegmentProgress(model, steps, segments, guidance, on_pass)
-    guider = RangedGuider(with_segments(model, segment_length, overlap, report.segment))
+    in_segments = with_segments(model, segment_length, overlap, report.segment)
+    guider = RangedGuider(in_segments, guided, sigmas)
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)
-    guider.set_range(guided, sigmas)
     sampled = guider.sample(
         noise,
         samples,

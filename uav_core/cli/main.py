@@ -234,14 +234,8 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
         load_vae(vae_path, device=device),
         torch.stack((texts.embed("blur, worst quality"), texts.embed(""))),
         flow.to(device),
-        steps=params.steps,
-        guidance=params.guidance,
-        guided=params.guided,
-        noise_level=params.noise_level,
-        lr_guidance=params.lr_guidance,
-        color=params.color,
-        flow_iterations=params.flow_iterations,
-        hashes=hashes,
+        params,
+        hashes,
     )
 
 

@@ -9,47 +9,44 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..callbacks import ignore
 from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
-from ..frames.color import ColorMode
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
-from ..sampling.guidance import WHOLE_RUN, GuidanceRange
 from ..sampling.pipeline import decode_group, velocity
 from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
 from ..sampling.tiles import square_tiles, tiled_predict
 from .fallback import Setting
+from .params import LongVideoParams
 
 T = TypeVar("T")
+
+Predict = Callable[[Tensor, int, Tensor, Setting], Tensor]
+"""What the U-Net says of one segment, guidance applied: of its latent (1, 4, n, h, w), at a step
+from 0 on, with its noised frames (1, 3, n, h, w)."""
 
 
 class Engine(Protocol):
     """The networks of a run.
 
-    Everything that decides the result but the settings and the input is in ``weights``. Every
-    method may raise when memory runs out; it is then called again with a smaller ``setting``.
+    Everything that decides the result but the settings and the input is in ``weights``. Whatever
+    takes a ``setting`` may raise when memory runs out, and is then called with a smaller one.
     """
 
     ddim: DDIM
-    """The arithmetic that goes with what ``predict`` returns."""
+    """The arithmetic that goes with what ``Predict`` returns."""
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         """Hashes in hex of networks and texts by name; ``cache`` is a folder to keep them in."""
         ...
 
-    def prepare(self, frames: int, h: int, w: int) -> None:
-        """Segments will have so many frames of (h, w), until this is called again."""
-        ...
+    def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
+        """The result of ``work(predict)``, with the U-Net ready.
 
-    def sampling(self, work: Callable[[], T]) -> T:
-        """Run ``work``, which calls ``predict`` many times, with the U-Net ready."""
-        ...
-
-    def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
-        """What the U-Net says of one segment, guidance applied.
-
-        ``latent`` (1, 4, n, h, w); ``low_res`` (1, 3, n, h, w), the frames noised.
+        ``shape`` is (frames, h, w) of the segments; ``predict`` is good for as long as ``work``
+        runs.
         """
         ...
 
@@ -90,53 +87,39 @@ class CoreEngine:
         vae: TemporalVAE,
         context: Tensor,
         flow_model: nn.Module,
-        *,
-        steps: int,
-        guidance: float,
-        guided: GuidanceRange = WHOLE_RUN,
-        noise_level: int,
-        lr_guidance: float = 1.0,
-        color: ColorMode = "none",
-        flow_iterations: int = 20,
+        params: LongVideoParams,
         hashes: Mapping[str, str],
-        check_cancelled: Callable[[], None] = lambda: None,
+        check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         """``context`` (2, tokens, dim) is [negative, positive]; ``hashes`` are of the weights."""
-        self.ddim: DDIM = VelocityDDIM(steps)
-        self.unet, self.vae = unet, vae
-        self.neighbours = NeighbourFlow(flow_model, flow_iterations)
-        self.device = next(unet.parameters()).device
-        self.dtype = next(unet.parameters()).dtype
-        self.context = context.to(self.device, self.dtype)
-        self.guidance, self.guided, self.lr_guidance = guidance, guided, lr_guidance
-        self.color: ColorMode = color
-        self.times = timesteps(steps).tolist()
-        self.noise_level = noise_level
-        self.hashes, self.check_cancelled = hashes, check_cancelled
+        place = next(unet.parameters())
+        self.unet, self.vae, self.params, self.hashes = unet, vae, params, hashes
+        self.device, self.dtype = place.device, place.dtype
+        self.context = context.to(place)
+        self.neighbours = NeighbourFlow(flow_model, params.flow_iterations)
+        self.ddim: DDIM = VelocityDDIM(params.steps)
+        self.times: list[int] = timesteps(params.steps).tolist()
+        self.check_cancelled = check_cancelled
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         return self.hashes
 
-    def prepare(self, frames: int, h: int, w: int) -> None:
-        pass
-
-    def sampling(self, work: Callable[[], T]) -> T:
-        return work()
+    def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
+        return work(self.predict)
 
     @torch.inference_mode()
     def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
-        h, w = latent.shape[-2:]
-        plan = square_tiles(h, w, setting.tile, setting.overlap)
         x = latent.to(self.device, self.dtype)
-        guided = self.guided.covers(step, len(self.times))
+        tiles = square_tiles(*x.shape[-2:], setting.tile, setting.overlap)
+        guided = self.params.guided.covers(step, self.params.steps)
         v = velocity(
-            tiled_predict(self.unet, plan, self.check_cancelled),
+            tiled_predict(self.unet, tiles, self.check_cancelled),
             x,
             self.times[step],
             low_res.to(x),
             self.context,
-            self.noise_level,
-            self.guidance if guided else 1.0,
+            self.params.noise_level,
+            self.params.guidance if guided else 1.0,
         )
         return v.float().cpu()
 
@@ -148,10 +131,15 @@ class CoreEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         device = next(self.vae.parameters()).device
-        z, low_res = latents.to(device).float() / LATENT_SCALE, frames.to(device).float()
-        tiles = square_tiles(*z.shape[-2:], setting.tile, setting.overlap)
+        z = latents.to(device, torch.float32) / LATENT_SCALE
         return decode_group(
-            self.vae, z, low_res, self.lr_guidance, self.color, tiles, self.check_cancelled
+            self.vae,
+            z,
+            frames.to(z),
+            self.params.lr_guidance,
+            self.params.color,
+            square_tiles(*z.shape[-2:], setting.tile, setting.overlap),
+            self.check_cancelled,
         ).cpu()
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:

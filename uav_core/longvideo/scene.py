@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from ..sampling.noise import LATENT, LOW_RES, frame_noise
 from ..sampling.stream import LatentStream, StreamState
 from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
-from .engine import Engine
+from .engine import Engine, Predict
 from .fallback import Ladder, Setting, run_with_fallback
 from .forecast import DECODING, FLOW, SAMPLING
 from .ladders import Ladders
@@ -60,10 +61,9 @@ class Scene:
         self.next = 0
         """The frame that ``take`` gives next."""
         stream = params.stream(frames, *size)
-        engine.prepare(min(frames, params.segment_length), *size)
         self.stream = LatentStream(
             stream,
-            self._predict,
+            None,
             lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *size),
             self._flow if stream.propagates else None,
             ddim=engine.ddim,
@@ -127,25 +127,27 @@ class Scene:
         return self._stepping_down(work, self.ladders.decode)
 
     def _advance(self, count: int) -> Tensor:
-        def work() -> Tensor | int:
+        def work(predict: Predict) -> Tensor | int:
             try:
-                latents = self.stream.advance(count)
+                latents = self.stream.advance(count, partial(self._predict, predict))
             except _Flow as wanted:
+                # Returned, as ComfyUI only cleans up after sampling that comes to its end.
                 return wanted.pair
             assert latents is not None  # never called at the end of the scene
             return latents
 
+        segment = min(self.count, self.params.segment_length), *self.size
         while True:
-            result = self.engine.sampling(work)
+            result = self.engine.sampling(segment, work)
             if isinstance(result, Tensor):
                 return result
             self._estimate(result)
 
-    def _predict(self, latent: Tensor, step: int, frames: range) -> Tensor:
+    def _predict(self, predict: Predict, latent: Tensor, step: int, frames: range) -> Tensor:
         low_res = self._noised_frames(frames)
         with self._timed(SAMPLING, len(frames)):
             return self._stepping_down(
-                lambda setting: self.engine.predict(latent, step, low_res, setting),
+                lambda setting: predict(latent, step, low_res, setting),
                 self.ladders.sample,
             )
 

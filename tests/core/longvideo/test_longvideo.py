@@ -92,13 +92,8 @@ class Engine(CoreEngine):
             tiny.vae("vae_video"),
             tiny.context(),
             BuiltinFlow(),
-            steps=params.steps,
-            guidance=params.guidance,
-            guided=params.guided,
-            noise_level=params.noise_level,
-            flow_iterations=params.flow_iterations,
-            color=params.color,
-            hashes={"unet": unet, "vae": "11" * 8},
+            params,
+            {"unet": unet, "vae": "11" * 8},
         )
         self.trouble = trouble
 

@@ -35,7 +35,7 @@ class LatentStream:
     def __init__(
         self,
         params: StreamParams,
-        predict: Predict,
+        predict: Predict | None,
         noise: Noise,
         flow: Flow | None = None,
         *,
@@ -50,7 +50,7 @@ class LatentStream:
             params: the scene and the run.
             predict: called with the latent (1, c, n, h, w) of one segment, the step from 0 and
                 the frames in the scene; returns what ``ddim`` takes, guidance applied. Must give
-                the same for the same arguments.
+                the same for the same arguments. None if every ``advance`` brings its own.
             noise: called with ranges of frames, in order and once each; returns standard normal
                 (1, c, n, h, w), the same for a frame however the ranges are cut.
             flow: called with i, in order and once each; returns the flow from frame i to i + 1
@@ -93,8 +93,11 @@ class LatentStream:
         return done, self.params.steps * len(self.params.plan)
 
     @torch.no_grad()
-    def advance(self, count: int) -> Tensor | None:
+    def advance(self, count: int, predict: Predict | None = None) -> Tensor | None:
         """The next ``count`` frames, fewer at the end of the scene; None after it.
+
+        ``predict`` is used for this call instead of the stream's own: for a network that is ready
+        only for a while.
 
         Returns (1, c, n, h, w) as ``pipeline.sample`` does, before the division by the latent
         scale. Raises InputError for a count below 1 and for callbacks that return another shape
@@ -105,9 +108,11 @@ class LatentStream:
         stop = min(self.fetched + count, self.params.frames)
         if stop == self.fetched:
             return None
-        finished = self._wave.finished
+        predict, finished = predict or self._predict, self._wave.finished
+        if predict is None:
+            raise InputError("The stream was made without a predict: expected one to advance by.")
         while finished.stop < stop:
-            self._work()
+            self._work(predict)
         frames = finished.stack(finished.first, stop)
         finished.drop(stop)
         return frames
@@ -131,7 +136,7 @@ class LatentStream:
         motions = Motions(self.params, self._flow, self.device)
         self._wave = rebuild(state, self.params, self.ddim.name, motions)
 
-    def _work(self) -> None:
+    def _work(self, predict: Predict) -> None:
         """Run one block or one segment, at the deepest step that has one ready."""
         for i in reversed(range(self.params.steps)):
             sweep = self._wave.steps[i].sweep
@@ -140,16 +145,16 @@ class LatentStream:
                 return self._run_block(i, sweep)
             if self._wave.segment_ready(i):
                 self._check_cancelled()
-                self._run_segment(i)
+                self._run_segment(i, predict)
                 return self._progress(*self.passes)
         raise AssertionError("an unfinished scene has something ready")
 
-    def _run_segment(self, i: int) -> None:
+    def _run_segment(self, i: int, predict: Predict) -> None:
         step, segment = self._wave.steps[i], self.params.plan[self._wave.steps[i].segment]
         if i == 0:
             self._bring_in(step.latents, segment.stop)
         latent = step.latents.stack(segment.start, segment.stop)
-        part = self._predict(latent, i, range(segment.start, segment.stop))
+        part = predict(latent, i, range(segment.start, segment.stop))
         self._check_shape("prediction", part, latent.shape[2])
 
         # All is computed before anything is changed, because memory may run out on the way.
