@@ -23,7 +23,7 @@ from ...uav_core.models.vae import LATENT_SCALE
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
-from ...uav_core.sampling.tiles import square_tiles
+from ...uav_core.sampling.tiles import tiles_of
 from ..base.runtime import check_cancelled, load_models
 from ..model.vae import check_vae
 from ..sampling.caches import without_caches
@@ -127,7 +127,7 @@ class ComfyEngine:
             frames.to(z),
             self.params.lr_guidance,
             self.params.color,
-            square_tiles(*z.shape[-2:], setting.tile, setting.overlap),
+            tiles_of(z, setting.tile, setting.overlap),
             check_cancelled,
         ).cpu()
 

@@ -21,7 +21,7 @@ from ...uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.segments import DECODE_GROUP, plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
-from ...uav_core.sampling.tiles import square_tiles
+from ...uav_core.sampling.tiles import tiles_of
 from ...uav_core.values import in_range
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ..base.inputs import to_images, video_latent
@@ -154,7 +154,7 @@ class VideoVAE:
             IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
         """
         t, h, width = samples.shape[2:]
-        groups, tiles = plan_groups(t, group), square_tiles(h, width, tile, tile_overlap)
+        groups, tiles = plan_groups(t, group), tiles_of(samples, tile, tile_overlap)
         self.load(min(group, t), h, width, tile)
         images = torch.empty(
             (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device

@@ -10,7 +10,7 @@ import comfy.patcher_extension
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...uav_core.sampling.tiles import OVERLAP, square_tiles, tiled_predict
+from ...uav_core.sampling.tiles import OVERLAP, square_tiles, tiled_predict, tiles_of
 from ..base.runtime import check_cancelled
 from ..base.schema import SAMPLING, schema
 from ..base.settings import tile_overlap_input
@@ -34,8 +34,7 @@ class TiledModel:
         self.tile, self.overlap, self.around = tile, overlap, around
 
     def __call__(self, apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
-        h, w = args["input"].shape[-2:]
-        plan = square_tiles(h, w, self.tile, self.overlap)
+        plan = tiles_of(args["input"], self.tile, self.overlap)
         one = part_by_part(apply_model) if len(plan) > 1 else apply_model
         predict = tiled_predict(one, plan, check_cancelled)
         if self.around is not None:

@@ -17,7 +17,7 @@ from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling.pipeline import decode_group, velocity
 from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
-from ..sampling.tiles import square_tiles, tiled_predict
+from ..sampling.tiles import tiled_predict, tiles_of
 from .fallback import Setting
 from .params import LongVideoParams
 
@@ -110,7 +110,7 @@ class CoreEngine:
     @torch.inference_mode()
     def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
         x = latent.to(self.device, self.dtype)
-        tiles = square_tiles(*x.shape[-2:], setting.tile, setting.overlap)
+        tiles = tiles_of(x, setting.tile, setting.overlap)
         guided = self.params.guided.covers(step, self.params.steps)
         v = velocity(
             tiled_predict(self.unet, tiles, self.check_cancelled),
@@ -138,7 +138,7 @@ class CoreEngine:
             frames.to(z),
             self.params.lr_guidance,
             self.params.color,
-            square_tiles(*z.shape[-2:], setting.tile, setting.overlap),
+            tiles_of(z, setting.tile, setting.overlap),
             self.check_cancelled,
         ).cpu()
 

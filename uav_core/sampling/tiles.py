@@ -79,6 +79,12 @@ def square_tiles(h: int, w: int, side: int | None, overlap: int | None = None) -
     return plan_tiles(h, w, (side, side), overlap or 0)
 
 
+def tiles_of(x: Tensor, side: int | None, overlap: int | None = None) -> tuple[Tile, ...]:
+    """``square_tiles`` of the picture ``x`` (..., h, w)."""
+    h, w = x.shape[-2:]
+    return square_tiles(h, w, side, overlap)
+
+
 def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
     """The tiles along one axis."""
     if side <= length:
