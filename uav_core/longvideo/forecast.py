@@ -35,17 +35,20 @@ class Forecast:
         size: tuple[int, int],
         engine: Engine,
         tell: Callable[[str], None],
+        resizing_bytes: int = 0,
     ) -> None:
-        """``scenes``: frames of each; ``size`` (h, w); ``tell`` is given the text."""
+        """``scenes``: frames of each; ``size`` (h, w); ``tell`` is given the text.
+
+        ``resizing_bytes`` is the RAM that it takes to resize a frame.
+        """
         self.params, self.size, self.engine, self._tell = params, size, engine, tell
         h, w = size
+        self.resizing_bytes = resizing_bytes
         self.work = work_of(params, scenes, h, w)
         self.state_bytes = max(params.stream(frames, h, w).state_bytes for frames in set(scenes))
         """An upper guess of a sampler state."""
         self.disk_bytes = 0
-        """To be set before the first piece."""
-        self.resizing_bytes = 0
-        """RAM that it takes to resize a frame; likewise."""
+        """As the one who checks the disk last found; in the text."""
         self.estimate: Estimate | None = None
         """Of the whole video, once there is one."""
         self._count: dict[str, int] = defaultdict(int)
