@@ -17,7 +17,7 @@ from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.jobs import weights_hash
 from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.engine import Predict
+from ...uav_core.longvideo.engine import HELD_SHARE, Predict
 from ...uav_core.longvideo.fallback import Setting
 from ...uav_core.models.vae import LATENT_SCALE
 from ...uav_core.sampling import schedule
@@ -73,7 +73,7 @@ class ComfyEngine:
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
         self.sigmas = schedule.sigmas(params.steps)
-        self.ddim: DDIM = DenoisedDDIM(self.sigmas)
+        self.ddim: DDIM = DenoisedDDIM(self.sigmas.to(model.load_device))
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         made = getattr(self.model, "cached_patcher_init", None)
@@ -92,6 +92,11 @@ class ComfyEngine:
             # Left out for fp32, so that jobs begun before there was a choice go on.
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
+
+    def place(self, held_bytes: int) -> torch.device:
+        device = self.model.load_device
+        enough = held_bytes * HELD_SHARE <= mm.get_total_memory(device)
+        return device if enough else torch.device("cpu")
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         model = self.model.clone()
@@ -114,8 +119,9 @@ class ComfyEngine:
         bound = setting.longest_side
         h, w = earlier.shape[-2:]
         load_models([self.flow_model], flow_memory(self.flow_model, *bounded_size(h, w, bound)))
-        forward, backward = both_ways_bounded(self.neighbours, earlier, later, bound)
-        return forward.cpu(), backward.cpu()
+        frames = (frame.to(self.flow_model.load_device) for frame in (earlier, later))
+        forward, backward = both_ways_bounded(self.neighbours, *frames, bound)
+        return forward, backward
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
@@ -174,7 +180,7 @@ class Session(comfy.samplers.Sampler, Generic[T]):
             seeing = {**options, "model_function_wrapper": shown(low_res, setting, around)}
             x = latent.to(noise)
             sigma = sigmas[step] * x.new_ones([1])
-            return model_wrap(x, sigma, **{**extra_args, "model_options": seeing}).float().cpu()
+            return model_wrap(x, sigma, **{**extra_args, "model_options": seeing}).to(latent)
 
         self.results.append(self.work(predict))
         return noise

@@ -28,6 +28,10 @@ Predict = Callable[[Tensor, int, Tensor, Setting], Tensor]
 from 0 on, with its noised frames (1, 3, n, h, w)."""
 
 
+HELD_SHARE = 8
+"""Latents under way stay on the device if their upper guess is at most this part of its memory."""
+
+
 class Engine(Protocol):
     """The networks of a run.
 
@@ -40,6 +44,14 @@ class Engine(Protocol):
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         """Hashes in hex of networks and texts by name; ``cache`` is a folder to keep them in."""
+        ...
+
+    def place(self, held_bytes: int) -> torch.device:
+        """Where so many bytes of latents wait between passes, and are computed with.
+
+        Beside the networks if there is room, so that no pass waits for copies. The same for the
+        same size on the same machine, as the place decides the last bits.
+        """
         ...
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
@@ -97,12 +109,18 @@ class CoreEngine:
         self.device, self.dtype = place.device, place.dtype
         self.context = context.to(place)
         self.neighbours = NeighbourFlow(flow_model, params.flow_iterations)
-        self.ddim: DDIM = VelocityDDIM(params.steps)
+        self.ddim: DDIM = VelocityDDIM(params.steps, self.device)
         self.times: list[int] = timesteps(params.steps).tolist()
         self.check_cancelled = check_cancelled
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         return self.hashes
+
+    def place(self, held_bytes: int) -> torch.device:
+        if self.device.type != "cuda":
+            return self.device
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        return self.device if held_bytes * HELD_SHARE <= total else torch.device("cpu")
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         return work(self.predict)
@@ -121,12 +139,12 @@ class CoreEngine:
             self.params.noise_level,
             self.params.guidance if guided else 1.0,
         )
-        return v.float().cpu()
+        return v.to(latent)
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
         frames = earlier.to(self.device), later.to(self.device)
         forward, backward = both_ways_bounded(self.neighbours, *frames, setting.longest_side)
-        return forward.cpu(), backward.cpu()
+        return forward, backward
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:

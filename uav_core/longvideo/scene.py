@@ -67,6 +67,7 @@ class Scene:
             lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *size),
             self._flow if stream.propagates else None,
             ddim=engine.ddim,
+            device=engine.place(stream.state_bytes),
             progress=lambda *_: on_pass(),
             check_cancelled=check_cancelled,
         )
@@ -158,7 +159,8 @@ class Scene:
         if new:
             clean = self.window.frames(new.start, new.stop)
             noise = frame_noise(self.params.seed, LOW_RES, new, 3, *self.size)
-            held.append(separate(schedule.noise_low_res(clean, noise, self.params.noise_level)))
+            noised = schedule.noise_low_res(clean, noise, self.params.noise_level)
+            held.append(separate(noised.to(self.stream.device)))
         return held.stack(frames.start, frames.stop)
 
     def _drop(self, stop: int) -> None:
