@@ -94,9 +94,9 @@ class ComfyEngine:
         }
 
     def place(self, held_bytes: int) -> torch.device:
-        device = self.model.load_device
-        enough = held_bytes * HELD_SHARE <= mm.get_total_memory(device)
-        return device if enough else torch.device("cpu")
+        device: torch.device = self.model.load_device
+        total: Any = mm.get_total_memory(device)
+        return device if held_bytes * HELD_SHARE <= total else torch.device("cpu")
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         model = self.model.clone()
@@ -119,8 +119,9 @@ class ComfyEngine:
         bound = setting.longest_side
         h, w = earlier.shape[-2:]
         load_models([self.flow_model], flow_memory(self.flow_model, *bounded_size(h, w, bound)))
-        frames = (frame.to(self.flow_model.load_device) for frame in (earlier, later))
-        forward, backward = both_ways_bounded(self.neighbours, *frames, bound)
+        device = self.flow_model.load_device
+        ways = both_ways_bounded(self.neighbours, earlier.to(device), later.to(device), bound)
+        forward, backward = ways
         return forward, backward
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..jobs import Job, check_space, disk_needed, human_bytes
 from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
+from .ahead import used_behind
 from .engine import Engine
 from .fallback import StepDown
 from .forecast import Forecast
@@ -72,12 +73,12 @@ class Parts:
         frames = plan.part(index)
         self._at = frames.start
         self._status(f"part {index + 1} of {plan.parts}")
-        encode_part(
-            self.job.part_path(index),
+        path, size = self.job.part_path(index), self.report.size
+        # Encoded on another thread: the networks need not wait for it.
+        used_behind(
+            lambda pixels: encode_part(path, pixels, self.encode, size),
             self._pixels(frames),
-            self.encode,
-            self.report.size,
-            check_cancelled=self._check_cancelled,
+            room=self.params.frames_per_group,
         )
         self.job.add_part(index)
         self.made += 1
@@ -132,6 +133,7 @@ class Parts:
         scene = self._scene_at(number, frames.start - start)
         stop = frames.stop - start
         for _ in frames:
+            self._check_cancelled()
             # A state is of use only if it is not past the part that comes next.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(number, scene)

@@ -57,7 +57,10 @@ class Scene:
         self._timed = timed
         self._on_step, self._check_cancelled = on_step, check_cancelled
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
+        self._groups: deque[Tensor] = deque()
+        """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
         self._ready: deque[Tensor] = deque()
+        """Decoded frames."""
         self.next = 0
         """The frame that ``take`` gives next."""
         stream = params.stream(frames, *size)
@@ -78,15 +81,23 @@ class Scene:
 
     def state(self) -> StreamState | None:
         """Where the sampler is, if no frame waits to be taken; otherwise None."""
-        return None if self._ready else self.stream.state()
+        return None if self._waiting else self.stream.state()
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether frames are sampled and not yet taken."""
+        return self.next < self.stream.fetched
 
     def take(self, stop: int) -> Tensor:
         """The next frame as (3, 4h, 4w) in [-1, 1].
 
-        ``stop`` is a frame up to which others will be asked for soon: they are sampled together.
+        ``stop`` is a frame up to which others will be asked for soon: they are sampled together,
+        and decoded group by group as they are taken.
         """
         if not self._ready:
-            self._fetch(stop)
+            if not self._waiting:
+                self._sample(stop)
+            self._decode_next()
         self.next += 1
         return self._ready.popleft()
 
@@ -94,27 +105,30 @@ class Scene:
         """Leave out frames up to ``stop``, as far as they need not be decoded."""
         group = self.params.frames_per_group
         target = stop if stop == self.count else stop // group * group
-        if target > self.next and not self._ready:
+        if target > self.next and not self._waiting:
             self._advance(target - self.next)
             self.next = target
             self._drop(target)
 
-    def _fetch(self, stop: int) -> None:
-        """Sample and decode whole groups, up to ``stop`` or the group it lies in."""
+    def _sample(self, stop: int) -> None:
+        """Whole groups, up to ``stop`` or the group it lies in."""
         group, start = self.params.frames_per_group, self.stream.fetched
         whole = stop if stop == self.count else stop // group * group
         if whole <= start:
             whole = min(start + group, self.count)
-        latents = self._advance(whole - start)
-        for first in range(start, whole, group):
-            self._check_cancelled()
-            last = min(first + group, whole)
-            z = latents[:, :, first - start : last - start]
-            with self._timed(DECODING, last - first):
-                pixels = self._decode(z, self.window.frames(first, last))
-            check_finite(pixels, "upscaled scene", "The U-Net or the VAE", dim=2, first=first)
-            self._ready.extend(pixels[0].unbind(1))
-        self._drop(whole)
+        self._groups.extend(self._advance(whole - start).split(group, dim=2))
+
+    def _decode_next(self) -> None:
+        """The next group, which begins with the frame that is to be taken."""
+        self._check_cancelled()
+        z, first = self._groups[0], self.next
+        last = first + z.shape[2]
+        with self._timed(DECODING, last - first):
+            pixels = self._decode(z, self.window.frames(first, last))
+        check_finite(pixels, "upscaled scene", "The U-Net or the VAE", dim=2, first=first)
+        self._groups.popleft()
+        self._ready.extend(pixels[0].unbind(1))
+        self._drop(last)
 
     def _decode(self, latents: Tensor, frames: Tensor) -> Tensor:
         def work(setting: Setting) -> Tensor:
