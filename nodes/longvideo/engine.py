@@ -17,13 +17,10 @@ from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.jobs import weights_hash
 from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.engine import HELD_SHARE, Predict
+from ...uav_core.longvideo.engine import HELD_SHARE, Predict, decoded
 from ...uav_core.longvideo.fallback import Setting
-from ...uav_core.models.vae import LATENT_SCALE
 from ...uav_core.sampling import schedule
-from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
-from ...uav_core.sampling.tiles import tiles_of
 from ..base.runtime import check_cancelled, load_models
 from ..model.vae import check_vae
 from ..sampling.caches import without_caches
@@ -127,16 +124,8 @@ class ComfyEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         self.vae.load(*latents.shape[2:], setting.tile)
-        z = latents.to(self.vae.device, torch.float32) / LATENT_SCALE
-        return decode_group(
-            self.vae.first_stage_model,
-            z,
-            frames.to(z),
-            self.params.lr_guidance,
-            self.params.color,
-            tiles_of(z, setting.tile, setting.overlap),
-            check_cancelled,
-        ).cpu()
+        latents, network = latents.to(self.vae.device), self.vae.first_stage_model
+        return decoded(network, latents, frames, self.params, setting, check_cancelled)
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
         shape = (self.params.halves, 4, frames, h, w)

@@ -149,16 +149,8 @@ class CoreEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         device = next(self.vae.parameters()).device
-        z = latents.to(device, torch.float32) / LATENT_SCALE
-        return decode_group(
-            self.vae,
-            z,
-            frames.to(z),
-            self.params.lr_guidance,
-            self.params.color,
-            tiles_of(z, setting.tile, setting.overlap),
-            self.check_cancelled,
-        ).cpu()
+        latents = latents.to(device)
+        return decoded(self.vae, latents, frames, self.params, setting, self.check_cancelled)
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
         return 0, 0
@@ -172,3 +164,19 @@ class CoreEngine:
 
     def ran_out(self, error: BaseException) -> bool:
         return False
+
+
+def decoded(
+    vae: TemporalVAE,
+    latents: Tensor,
+    frames: Tensor,
+    params: LongVideoParams,
+    setting: Setting,
+    check_cancelled: Callable[[], None],
+) -> Tensor:
+    """``Engine.decode`` by a VAE that is ready, on the device of ``latents``; pixels on the CPU."""
+    z = latents.float() / LATENT_SCALE
+    tiles = tiles_of(z, setting.tile, setting.overlap)
+    return decode_group(
+        vae, z, frames.to(z), params.lr_guidance, params.color, tiles, check_cancelled
+    ).cpu()

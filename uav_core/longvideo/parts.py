@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -26,33 +27,42 @@ from .source.video import Source
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A run once the video has been looked at."""
+
+    source: Source
+    encode: EncodeParams
+    begin: str
+    """How the result's file name begins; the start of the job's id and the ending follow."""
+    report: Report
+
+
 class Parts:
     """Makes parts of a job, fastest in the order of the frames. To be closed at the end."""
 
     def __init__(
         self,
         job: Job,
-        source: Source,
+        task: Task,
         engine: Engine,
         params: LongVideoParams,
-        encode: EncodeParams,
-        report: Report,
         *,
         progress: Progress,
         status: Callable[[str], None],
         check_cancelled: Callable[[], None],
     ) -> None:
-        """The callbacks are those of ``LongVideo``; ``report`` is added to."""
-        self.job, self.source, self.engine = job, source, engine
-        self.params, self.encode, self.report = params, encode, report
+        """The callbacks are those of ``LongVideo``; the task's report is added to."""
+        self.job, self.engine, self.params = job, engine, params
+        self.source, self.encode, self.report = task.source, task.encode, task.report
         self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
         self.made = 0
         """Parts made so far."""
-        self._ladders = Ladders.of(params, *source.size)
+        self._ladders = Ladders.of(params, *self.source.size)
         self._ladders.resume(job.manifest.fallbacks)
         scenes = [len(scene) for scene in job.plan.scenes]
         self._forecast = Forecast(
-            params, scenes, source.size, engine, status, resizing_bytes=source.resizing.bytes
+            params, scenes, self.source.size, engine, status, self.source.resizing.bytes
         )
         self._scene: tuple[int, Scene] | None = None
         self._at = 0

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_
 from ..video.scenes import find_cuts, parse_cuts, plan_scenes
 from .engine import Engine
 from .params import LongVideoParams
-from .parts import Parts
+from .parts import Parts, Task
 from .report import Report
 from .source.span import Span
 from .source.video import Source
@@ -42,17 +42,6 @@ CHECK_EVERY_PARTS = 4
 WEIGHT_FILES = ("unet", "vae", "flow", "texts")
 # While other runs work on all that is left: how often it is looked at, and said again.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run once the video has been looked at."""
-
-    source: Source
-    encode: EncodeParams
-    begin: str
-    """How the result's file name begins; the start of the job's id and the ending follow."""
-    report: Report
 
 
 class LongVideo:
@@ -199,11 +188,9 @@ class LongVideo:
                 self._rehearse(task)
         parts = Parts(
             job,
-            task.source,
+            task,
             self.engine,
             self.params,
-            task.encode,
-            report,
             progress=self._progress,
             status=self._status,
             check_cancelled=self._check_cancelled,

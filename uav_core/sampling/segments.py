@@ -60,13 +60,11 @@ def plan_segments(
     )
 
 
-def blend(total: Tensor | None, covered: int, segment: Segment, part: Tensor) -> Tensor:
+def blend(total: Tensor, covered: int, segment: Segment, part: Tensor) -> Tensor:
     """Put the result of one segment into ``total`` (b c t h w, of the whole clip), in place.
 
     ``covered`` is the number of leading frames that earlier segments have filled.
     """
-    if total is None:
-        raise TypeError("blend needs the whole-clip tensor to write into")
     shared = max(0, covered - segment.start)
     old = total[:, :, segment.start : segment.start + shared]
     old.lerp_(part[:, :, :shared], segment.weight)
