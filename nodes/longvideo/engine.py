@@ -86,7 +86,7 @@ class ComfyEngine:
             "positive": digest(self.texts[0]),
             "negative": digest(self.texts[1]),
             "device": digest(str(mm.get_torch_device().type)),
-            # Left out for fp32, so that jobs begun before there was a choice go on.
+            # Left out for fp32: jobs from before there was another precision must match.
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
 

@@ -1,4 +1,4 @@
-"""Low-resolution conditioning: what the U-Net is told about the clip."""
+"""Low-resolution conditioning: what the U-Net sees of the clip."""
 
 from __future__ import annotations
 

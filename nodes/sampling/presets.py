@@ -16,7 +16,7 @@ PRESETS = "uav_presets"
 
 
 def choice_input(name: str, options: list[str], tooltip: str, **extra: Any) -> Any:
-    """A choice, with ``extra`` in what the page is told about it."""
+    """A choice; ``extra`` is added to the definition that the page gets."""
     made = io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
     # An argument in later versions only; the attribute is in all.
     made.extra_dict = {**made.extra_dict, **extra}

@@ -42,9 +42,9 @@ ROBUST = 0.005
 HUBER = 0.05
 """Slopes of the flow under this are smoothed quadratically, those above in proportion."""
 EDGE = 8.0
-"""How fast smoothing lets go as the slope of the colours grows..."""
+"""How fast smoothing lets go as the slope of the colours grows."""
 LEAST_SMOOTHING = 0.02
-"""... and what is left of it in the end."""
+"""The share of smoothing that is left at steep slopes."""
 
 # Standard deviations of Gaussians, in pixels of the level: of the images, against aliasing; of
 # the data term; and of the surroundings that the search compares.

@@ -29,7 +29,7 @@ from 0 on, with its noised frames (1, 3, n, h, w)."""
 
 
 HELD_SHARE = 8
-"""Latents under way stay on the device if their upper guess is at most this part of its memory."""
+"""Latents wait on the device if they take at most one part in so many of its memory."""
 
 
 class Engine(Protocol):

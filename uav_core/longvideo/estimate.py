@@ -35,7 +35,7 @@ class Work:
     halves: int = 1
     """2 with classifier-free guidance, which runs the model on two texts, else 1."""
     guided_steps: int | None = None
-    """Of 2 halves: the steps that run both; all where left out."""
+    """Steps with guidance, which run both halves; all of them where left out."""
     segment_length: int = SEGMENT_LENGTH
     overlap: int = OVERLAP
     frames_per_group: int = DECODE_GROUP
@@ -52,7 +52,7 @@ class Work:
 
     @property
     def frames(self) -> int:
-        """Frames in all."""
+        """Frames of all scenes."""
         return sum(self.scenes)
 
     @cached_property
@@ -79,7 +79,7 @@ class Work:
 
     @property
     def pixels(self) -> int:
-        """Of a frame."""
+        """Pixels of one frame."""
         return self.h * self.w
 
     @property
@@ -119,7 +119,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """In all, without loading models."""
+        """Of the whole run, without loading models."""
         return self.sampling_seconds + self.decoding_seconds + self.flow_seconds
 
     def to_text(self, device: str = "GPU") -> str:
@@ -153,7 +153,8 @@ def estimate(
 
     Args:
         work: the whole run.
-        measured: seconds of a piece; of a smaller part of the frames, fewer frames, or both.
+        measured: seconds of a piece, which may have smaller frames, a smaller number of them, or
+            both.
         pass_bytes: device memory of the largest pass of the U-Net, with its weights.
         group_bytes: the same of a group of the decoder.
         held_bytes: RAM that frames, latents and states take: ``clip_bytes`` where a clip is held

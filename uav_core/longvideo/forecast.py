@@ -1,4 +1,4 @@
-"""What a run will take, told before its long part: from what the first passes took."""
+"""An estimate of what a run will take, from what its first passes took."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .params import LongVideoParams
 
 SAMPLING, DECODING, FLOW = "sampling", "decoding", "flow"
 
-# The first pass loads and warms up: it is timed, and not counted.
+# The first pass loads and warms up, so it is not counted.
 WARM_UP = 1
-# So many passes say what the others take.
+# Passes after which the first estimate is given.
 PASSES = 3
 
 
 class Forecast:
-    """Times the pieces of a run, and tells once what the whole will take.
+    """Times the pieces of a run, and says what the whole will take.
 
-    Told twice: of sampling after the first passes, and of all after the first group was decoded,
-    which with many steps is much later.
+    First after a few passes, about sampling alone; then after the first group was decoded, which
+    with many steps is much later, about everything.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class LongVideoParams:
         """
         left_out = {"size", "resize", "deinterlace"}
         if self.guided.is_whole:
-            # So that jobs begun before there was a choice go on.
+            # Jobs from before this option existed must match.
             left_out.add("guided")
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 

@@ -36,11 +36,12 @@ from .source.video import Source
 
 log = logging.getLogger(__name__)
 
-# How often the input is looked at while the run reads it.
+# The input is checked for changes every so many parts.
 CHECK_EVERY_PARTS = 4
-# Names in ``Engine.weights`` of what comes from files: a new version of one is no other wish.
+# Names in ``Engine.weights`` of what comes from files. Where only these differ from those of an
+# earlier job, the user probably wanted the same and is told of it.
 WEIGHT_FILES = ("unet", "vae", "flow", "texts")
-# While other runs work on all that is left: how often it is looked at, and said again.
+# While other runs work on all that is left: how often to look for news, and to report the wait.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
 

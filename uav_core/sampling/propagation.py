@@ -78,9 +78,9 @@ class Motion:
 def sweep_backward(
     frames: Sequence[Tensor], motions: Sequence[Motion], strength: float
 ) -> list[Tensor]:
-    """Frames (b, c, h, w), from the last on back each with a share of the next one.
+    """Frames (b, c, h, w), from the last to the first each with a share of the next one.
 
-    ``motions`` are those between them, one fewer.
+    ``motions[i]`` lies between frames i and i + 1.
     """
     ways = (motion.ahead for motion in reversed(motions))
     return _sweep(reversed(frames), ways, strength, None)[::-1]
@@ -94,7 +94,8 @@ def sweep_forward(
 ) -> list[Tensor]:
     """Frames (b, c, h, w), from the first on each with a share of the one before.
 
-    ``before`` is what an earlier sweep ended with; ``motions`` then begin with the one after it.
+    ``before`` is the frame that an earlier sweep ended with; ``motions`` then begin between it and
+    the first frame.
     """
     return _sweep(frames, (motion.back for motion in motions), strength, before)
 

@@ -93,7 +93,7 @@ class Source:
     def settings(self) -> dict[str, Any]:
         """What decides the frames besides the file and the run's own settings, as plain values.
 
-        Nothing of what is not done, so that jobs begun before there was a choice go on.
+        Options that change nothing are left out, so that jobs from before they existed match.
         """
         fields = {"deinterlace": self.deinterlace} if self.deinterlaces else {}
         frames = [self.frames.start, self.frames.stop]

@@ -94,7 +94,7 @@ class LatentStream:
 
     @torch.no_grad()
     def advance(self, count: int, predict: Predict | None = None) -> Tensor | None:
-        """The next ``count`` frames, fewer at the end of the scene; None after it.
+        """The next ``count`` frames, or those that are left of the scene; None after its end.
 
         ``predict`` is used for this call instead of the stream's own: for a network that is ready
         only for a while.

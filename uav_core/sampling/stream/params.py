@@ -100,7 +100,7 @@ class StreamParams:
         At every step less than a segment and the frames it shares with the one before; at every
         propagating step the sweep's reach, in clean latents and in noise estimates; and what one
         pass has just added. The scene's length is not in it. Finished frames that were not yet
-        fetched come on top, and so do the flows, held for fewer pairs of frames than this.
+        fetched come on top, and so do the flows, of a smaller number of pairs.
         """
         length, reach = self.segment_length, BLOCK + self.look_ahead
         sweeping = len(set(self.propagation_steps)) if self.propagates else 0
