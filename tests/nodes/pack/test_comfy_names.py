@@ -45,6 +45,7 @@ comfy.model_base.SD_X4Upscaler
 comfy.model_base.SD_X4Upscaler.diffusion_model
 comfy.model_management.archive_model_dtypes(_)
 comfy.model_management.get_torch_device()
+comfy.model_management.get_total_memory(_)
 comfy.model_management.intermediate_device()
 comfy.model_management.is_device_cpu(_)
 comfy.model_management.is_oom(_)?
@@ -79,6 +80,7 @@ comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
 comfy.patcher_extension.get_all_wrappers(_, _)
 comfy.samplers.CFGGuider
+comfy.samplers.CFGGuider.__init__(_)
 comfy.samplers.CFGGuider.predict_noise(_, _, _, _)
 comfy.samplers.KSAMPLER
 comfy.samplers.KSAMPLER.__init__(_, _)
