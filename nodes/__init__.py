@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .base import files
 from .frames import alpha, output_size
 from .loaders import load, weights
-from .longvideo import jobs, upscale
+from .longvideo import jobs, simple, upscale
 from .longvideo import video_file as video_file  # for programs that write a VIDEO
 from .look import compare, preview_crop, scene_strip, show
 from .sampling import condition, decode, presets, propagate, sample, tiles
 
 NODES: tuple[type[io.ComfyNode], ...] = (
+    simple.UpscaleVideo,
+    load.LoadAll,
     load.LoadUNet,
     load.LoadVAE,
     load.LoadTextEncoder,
@@ -43,6 +46,9 @@ NODES: tuple[type[io.ComfyNode], ...] = (
 
 class UpscaleAVideoExtension(ComfyExtension):
     """The pack, as ComfyUI sees it."""
+
+    async def on_load(self) -> None:
+        files.place_sample()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,27 @@ KINDS = {
     "text_encoders": (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT),
     "optical_flow": (Kind.RAFT, Kind.RAFT_TORCHVISION),
 }
+
+
+SAMPLE = Path(__file__).resolve().parents[2] / "assets" / "sample.mp4"
+SAMPLE_NAME = "upscale_a_video_sample.mp4"
+"""What the shipped workflows open with, in ComfyUI's input folder."""
+
+log = logging.getLogger(__name__)
+
+
+def place_sample() -> None:
+    """Copy the sample clip (37 KB) into ComfyUI's input folder, unless it is there.
+
+    ComfyUI lists no other place for 'Load Video', and meets a workflow whose clip is missing with
+    an error before anything was tried.
+    """
+    target = Path(folder_paths.get_input_directory()) / SAMPLE_NAME
+    try:
+        if not target.exists():
+            shutil.copyfile(SAMPLE, target)
+    except OSError as error:
+        log.info("The sample clip could not be copied to %s: %s", target, error)
 
 
 def register_folders() -> None:

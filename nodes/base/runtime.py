@@ -39,6 +39,10 @@ def show_status(node: type[io.ComfyNode], text: str) -> None:
     log.info("%s", text)
     hidden = getattr(node, "hidden", None)
     number = getattr(hidden, "unique_id", None)
+    prompt = getattr(hidden, "dynprompt", None)
+    if prompt is not None and number is not None:
+        # A node that another one runs inside writes on that one, which is on the page.
+        number = prompt.get_display_node_id(number)
     # Loaded wherever there is a page to write on; not imported for those who run nodes without.
     running = getattr(sys.modules.get("server"), "PromptServer", None)
     server = getattr(running, "instance", None)

@@ -53,8 +53,8 @@ def schema(
     )
 
 
-def seed_input(tooltip: str) -> Any:
-    """The usual seed, with the control that changes it after every run."""
+def seed_input(tooltip: str, **extra: Any) -> Any:
+    """The usual seed, with the control that changes it after every run; ``extra`` as ADVANCED."""
     return io.Int.Input(
         "seed",
         default=0,
@@ -62,4 +62,5 @@ def seed_input(tooltip: str) -> Any:
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=True,
         tooltip=tooltip,
+        **extra,
     )

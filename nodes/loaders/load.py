@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ...uav_core.errors import CheckpointMismatchError, InputError
 from ...uav_core.flow.builtin import BUILTIN_FLOW, BuiltinFlow
 from ...uav_core.flow.estimate import load_flow_model
+from ...uav_core.sampling import presets
 from ...uav_core.weights.checkpoints import Kind, load_checkpoint
 from ...uav_core.weights.headers import TEXT_ENCODER_LAYERS
 from ...uav_core.weights.text import QualityText
@@ -27,6 +28,14 @@ from ..model.vae import VideoVAE
 log = logging.getLogger(__name__)
 
 files.register_folders()
+
+# Parts of the names that likely files have, by ComfyUI's folder for the like.
+HINTS = {
+    "diffusion_models": ("unet_video", "uav_unet"),
+    "vae": ("vae_video", "vae_3d"),
+    "text_encoders": ("uav_text", "text_encoder"),
+    "optical_flow": ("raft",),
+}
 
 WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -46,6 +55,12 @@ TEXT_LAYERS = 23
 TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+def choices(native: str) -> list[str]:
+    """What the loader of ComfyUI's folder ``native`` lists."""
+    folders = files.folders_with(TEXT_ENCODER_FILES) if native == "text_encoders" else ()
+    return files.choices(native, HINTS[native], folders)
+
+
 class LoadUNet(io.ComfyNode):
     """Temporal U-Net file -> MODEL."""
 
@@ -60,7 +75,7 @@ class LoadUNet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=files.choices("diffusion_models", ("unet_video", "uav_unet")),
+                    options=choices("diffusion_models"),
                     tooltip="The small model that comes with the pack; or the authors' "
                     "unet_video.bin or its safetensors, from models/upscale_a_video or "
                     "models/diffusion_models. U-Net, VAE and text encoder belong together.",
@@ -98,7 +113,7 @@ class LoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=files.choices("vae", ("vae_video", "vae_3d")),
+                    options=choices("vae"),
                     tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
                     "(frame by frame; lighter), included or of the release, whichever the U-Net "
                     "is. Looked for in models/upscale_a_video and models/vae.",
@@ -142,11 +157,7 @@ class LoadTextEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
-                    options=files.choices(
-                        "text_encoders",
-                        ("uav_text", "text_encoder"),
-                        files.folders_with(TEXT_ENCODER_FILES),
-                    ),
+                    options=choices("text_encoders"),
                     tooltip="The included one for the included U-Net; for the authors' U-Net their "
                     "text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a single "
                     "file of it, from models/upscale_a_video or models/text_encoders.",
@@ -243,7 +254,7 @@ class LoadFlowModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "flow_name",
-                    options=[BUILTIN_FLOW, *files.choices("optical_flow", ("raft",))],
+                    options=[BUILTIN_FLOW, *choices("optical_flow")],
                     tooltip="The built-in estimator needs no file. raft-things.pth of the release "
                     "and torchvision's raft_large see more; looked for in models/upscale_a_video "
                     "and models/optical_flow.",
@@ -259,3 +270,83 @@ class LoadFlowModel(io.ComfyNode):
         else:
             model = load_flow_model(files.resolve(flow_name, "optical_flow"))
         return io.NodeOutput(flow_patcher(model))
+
+
+def weights_input(**extra: Any) -> Any:
+    """Which kind of weights; ``extra`` as ADVANCED."""
+    return io.Combo.Input(
+        "weights",
+        options=list(presets.LOOKS),
+        default=presets.INCLUDED,
+        tooltip="The small models that come with the pack, or the authors' from "
+        "models/upscale_a_video: larger, slower, for non-commercial use only.",
+        **extra,
+    )
+
+
+class LoadAll(io.ComfyNode):
+    """One kind of weights -> MODEL, VAE, CLIP and OPTICAL_FLOW that belong together."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoLoader",
+            "Load Upscale-A-Video",
+            ("load all upscale a video models", "checkpoint"),
+            category=LOADERS,
+            description="Loads everything that an upscale needs, of one kind. The four loaders "
+            "beside it choose single files.",
+            inputs=[
+                weights_input(),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    **ADVANCED,
+                    tooltip="Precision of the U-Net, as in 'Load Temporal U-Net'.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The temporal U-Net."),
+                io.Vae.Output(tooltip="For 'Temporal VAE Decode'."),
+                io.Clip.Output(tooltip="For 'CLIP Text Encode (Prompt)'."),
+                OpticalFlow.Output(tooltip="For 'Flow-Guided Propagation'."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, weights: str, weight_dtype: str = "default") -> io.NodeOutput:
+        unet, vae, text, flow = names_of(weights)
+        loaded = (
+            LoadUNet.execute(unet, weight_dtype),
+            LoadVAE.execute(vae, "default"),
+            LoadTextEncoder.execute(text),
+            LoadFlowModel.execute(flow),
+        )
+        return io.NodeOutput(*(node.result[0] for node in loaded))
+
+
+def names_of(weights: str) -> tuple[str, str, str, str]:
+    """The dropdown entries of a kind of weights: U-Net, VAE, text encoder, flow.
+
+    Raises InputError if ``weights`` is no kind, or one of its files is missing. Without RAFT the
+    built-in flow serves.
+    """
+    if weights not in presets.LOOKS:
+        raise InputError(f"Weights '{weights}': expected one of {list(presets.LOOKS)}.")
+    own = weights == presets.INCLUDED
+    found = {}
+    for native in HINTS:
+        names = [name for name in choices(native) if name.endswith(files.MARK) == own]
+        # The VAE that sees time comes before the other one.
+        names.sort(key=lambda name: "3d" in name.lower())
+        found[native] = names[0] if names else None
+    flow = found.pop("optical_flow") or BUILTIN_FLOW
+    missing = [native for native, name in found.items() if name is None]
+    if missing:
+        raise InputError(
+            f"The authors' weights are not all there: none for {', '.join(missing)}. Put the "
+            f"release's unet_video.bin, vae_video.bin and text_encoder folder into "
+            f"models/{files.OWN}, press R, and queue again; or choose the included weights."
+        )
+    return found["diffusion_models"], found["vae"], found["text_encoders"], flow

@@ -27,7 +27,6 @@ from ..base.runtime import check_cancelled, progress_bar, show_status
 from ..base.schema import (
     ADVANCED,
     LONG_VIDEO,
-    MAIN_SEARCH,
     OpticalFlow,
     schema,
     seed_input,
@@ -63,6 +62,18 @@ class VideoOptions:
     encode: EncodeParams = field(default_factory=EncodeParams)
     run: dict[str, Any] = field(default_factory=dict)
     """Fields of LongVideoParams."""
+
+
+def prefix_input(**extra: Any) -> Any:
+    """Where the result goes; ``extra`` as ADVANCED."""
+    return io.String.Input(
+        "filename_prefix",
+        default="video/upscaled",
+        tooltip="Where in ComfyUI's output folder the file goes, and how its name begins; the "
+        "start of the job's id follows. Tokens such as %year%, %date:yyyy-MM-dd% and "
+        "%Node.widget% work as in 'Save Video'.",
+        **extra,
+    )
 
 
 class LongVideoOptions(io.ComfyNode):
@@ -222,13 +233,13 @@ class UpscaleLongVideo(io.ComfyNode):
         return schema(
             "UpscaleAVideoLongVideo",
             "Upscale Long Video (Upscale-A-Video)",
-            (*MAIN_SEARCH, "stream video upscale", "resume", "video to video upscale"),
+            ("stream video upscale", "long video", "resume", "video to video upscale"),
             category=LONG_VIDEO,
             description="Upscales a video file of any length, four times or to another size, in "
             "memory that does not grow with it. Scene cuts are kept apart. What is finished is "
             "kept on disk: queue the same again after a crash or a cancel and it goes on.",
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 io.Model.Input("model", tooltip="From 'Load Temporal U-Net'."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
@@ -262,13 +273,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 ),
                 color_fix_input("As in 'Temporal VAE Decode'."),
                 seed_input("Seed of all noise, tied to the frames of each scene."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="video/upscaled",
-                    tooltip="Where in ComfyUI's output folder the file goes, and how its name "
-                    "begins; the start of the job's id follows. Tokens such as %year%, "
-                    "%date:yyyy-MM-dd% and %Node.widget% work as in 'Save Video'.",
-                ),
+                prefix_input(),
             ],
             outputs=[
                 io.Video.Output(tooltip="The finished file."),

@@ -52,6 +52,15 @@ def upscale_video() -> Graph:
     return g
 
 
+def simple() -> Graph:
+    """A file into a file, by one node."""
+    g = Stages()
+    video = g.add("LoadVideo", (0, 60), (320, 420), file=SAMPLE)
+    g.add("UpscaleAVideoUpscale", (360, 60), (380, 520), video=Out(video, 0))
+    g.note((780, 60), (340, 330), notes.SIMPLE)
+    return g
+
+
 def long_video() -> Graph:
     """A file of any length into a file, streamed and resumed, with the included weights."""
     g = Stages()
@@ -118,6 +127,7 @@ def long_settings(preset: Preset) -> dict[str, Any]:
 
 
 GRAPHS: dict[str, Callable[[], Graph]] = {
+    "1_upscale_a_video": simple,
     "upscale_video": upscale_video,
     "long_video": long_video,
     "single_image": variants.single_image,

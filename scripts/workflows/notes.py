@@ -9,6 +9,21 @@ CHOOSE = """\
 **Settings**: choose a *look* and a *speed*, and the values below them follow. Change a value by
 hand and its choice says *custom*; the values are what counts."""
 
+SIMPLE = """\
+## Upscale a video
+
+1. **Load Video**: choose yours. The sample takes a minute without a graphics card.
+2. Choose *quality*, *size* and *look*, and press **Run**.
+
+The result appears below the settings and lies in ComfyUI's output folder, in *video*, with the
+sound. Nothing has to be downloaded.
+
+**Any length**: memory does not grow with it. After a crash or *Cancel*, queue the same again and it
+goes on.
+
+More is folded away in the node: the authors' weights, the seed, the file's name. The workflow
+*upscale_video* has every stage as a node of its own."""
+
 LONG = f"""\
 ## Upscale a long video 4x
 

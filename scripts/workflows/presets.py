@@ -46,10 +46,7 @@ INCLUDED: Preset = {
     "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": included.TEXT + MARK},
     "UpscaleAVideoFlowLoader": {"flow_name": "built-in (no weights)"},
     **numbers(quality_presets.INCLUDED),
-    "UpscaleAVideoVAEDecode": {
-        "color_fix": included.COLOR_FIX,
-        "frames_per_group": included.FRAMES_PER_GROUP,
-    },
+    "UpscaleAVideoVAEDecode": quality_presets.FIXED[quality_presets.INCLUDED],
 }
 
 # The names are those that `uav_core.convert` writes.
@@ -59,7 +56,7 @@ AUTHORS: Preset = {
     "UpscaleAVideoTextEncoderLoader": {"text_encoder_name": "uav_text_encoder.safetensors"},
     "UpscaleAVideoFlowLoader": {"flow_name": "uav_flow_raft.safetensors"},
     **numbers(quality_presets.AUTHORS),
-    "UpscaleAVideoVAEDecode": {"color_fix": "adain", "frames_per_group": 3},
+    "UpscaleAVideoVAEDecode": quality_presets.FIXED[quality_presets.AUTHORS],
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from scripts.workflows.forms import Graph, Out
 from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
 
-SAMPLE = "sample.mp4"
+SAMPLE = "upscale_a_video_sample.mp4"
 QUALITY = "best quality, extremely detailed"
 FLAWS = "blur, worst quality"
 SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")

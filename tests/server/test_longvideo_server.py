@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import read_clip, shrink_clip
-from graphs import long_video
+from graphs import Graph, long_video
 from served import served
 
 from scripts.env.layout import default_version
 from scripts.server.comfy_server import ComfyServer, PromptFailed, PromptInterrupted
 
-NODE = "UpscaleAVideoLongVideo"
+NODE, SIMPLE = "UpscaleAVideoLongVideo", "UpscaleAVideoUpscale"
 KILLS = 20
 
 
@@ -102,6 +102,12 @@ def test_the_result_stays_in_the_output_folder(comfy_server, small_clip, prefix)
         assert (comfy_server.base / "output").resolve() in path.resolve().parents
 
 
+def ran(server: ComfyServer, entry) -> set[str]:
+    """The nodes that a prompt ran, inner ones too; not what came from the cache."""
+    events = server.events.all("executing", entry["prompt"][1])
+    return {event.data["node"] for event in events if event.data["node"]}
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(small_clip, tmp_path, artifacts):
     """Kill -9 at random points; every time the same queue again."""
@@ -163,3 +169,21 @@ def test_two_servers_share_a_job_and_one_may_be_killed(small_clip, tmp_path, art
             two.process.send_signal(signal.SIGKILL)
             two.process.wait()
             assert finished(one, one.wait(prompt)).read_bytes() == wanted
+
+
+def test_one_node_does_it_all(comfy_server, small_clip):
+    """The first workflow: what runs inside is shown on the node, and its models are kept."""
+    graph = Graph("1_upscale_a_video", comfy_server)
+    graph.set("LoadVideo", file=comfy_server.upload(small_clip))
+    graph.set(SIMPLE, quality="draft", size="2x", filename_prefix="simple")
+    entry = comfy_server.run(graph.prompt)
+    source, result = read_clip(small_clip), read_clip(finished(comfy_server, entry))
+    assert result.size == (source.size[0] * 2, source.size[1] * 2)
+    assert (result.frames, result.fps) == (source.frames, source.fps)
+    assert {at["display_node"] for at in entry["meta"].values()} == {graph.id(SIMPLE)}
+    first = ran(comfy_server, entry)
+    changed = comfy_server.run(graph.set(SIMPLE, look="creative").prompt)
+    assert finished(comfy_server, changed) != finished(comfy_server, entry)
+    again = ran(comfy_server, changed)
+    # Seven the first time; with another look only the node itself and the one that upscales.
+    assert len(first) == 7 and len(again) == 2, (first, again)

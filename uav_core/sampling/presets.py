@@ -70,6 +70,15 @@ SPEEDS: dict[str, dict[str, Speed]] = {
     },
 }
 
+FIXED: dict[str, dict[str, Any]] = {
+    INCLUDED: {
+        "color_fix": included.COLOR_FIX,
+        "frames_per_group": included.FRAMES_PER_GROUP,
+    },
+    AUTHORS: {"color_fix": "adain", "frames_per_group": 3},
+}
+"""What a kind of weights is decoded with, at every look and speed."""
+
 
 def table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """All of it as plain values: weights -> 'look' or 'speed' -> choice -> setting -> value."""

@@ -1,0 +1,143 @@
+"""A video in, a larger one out: what the other nodes do, with three choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+
+from ...uav_core.sampling import presets
+from ..base.schema import ADVANCED, MAIN_SEARCH, schema, seed_input
+from ..loaders.load import LoadAll, weights_input
+from .upscale import LongVideoOptions, UpscaleLongVideo, prefix_input
+
+SIZES: dict[str, dict[str, Any]] = {
+    **{f"{factor}x": {"output_size": "factor", "factor": float(factor)} for factor in (4, 3, 2)},
+    **{
+        f"{lines}p": {"output_size": "short side", "short_side": lines}
+        for lines in (720, 1080, 1440, 2160)
+    },
+}
+"""Choices of ``size``, as inputs of 'Long Video Options'."""
+QUALITY_TEXT, FLAWS_TEXT = "best quality, extremely detailed", "blur, worst quality"
+
+
+def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
+    """All widgets of a node: those of ``values`` that it has, and its own defaults."""
+    inputs = {entry.id: entry for entry in node.define_schema().inputs or ()}
+    own = {
+        name: entry.default
+        for name, entry in inputs.items()
+        if getattr(entry, "default", None) is not None
+    }
+    return {**own, **{name: value for name, value in values.items() if name in inputs}}
+
+
+class UpscaleVideo(io.ComfyNode):
+    """VIDEO -> VIDEO, by 'Load Upscale-A-Video' and 'Upscale Long Video' inside.
+
+    ComfyUI runs these as nodes of their own, so that it keeps what is loaded for the next run.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "UpscaleAVideoUpscale",
+            "Upscale Video (Upscale-A-Video)",
+            (*MAIN_SEARCH, "upscale video", "video to video"),
+            description="Upscales a video of any length, with its sound. Needs nothing else: it "
+            "loads the models and knows their settings. What is finished is kept on disk: queue "
+            "the same again after a crash or a cancel and it goes on. The file is in the output "
+            "folder when it is done.",
+            is_output_node=True,
+            enable_expand=True,
+            inputs=[
+                io.Video.Input(
+                    "video",
+                    tooltip="From 'Load Video', or any node's VIDEO.",
+                    # Handed on as a link, so that the nodes inside are not run again for the
+                    # same video.
+                    extra_dict={"rawLink": True},
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(presets.SPEEDS[presets.INCLUDED]),
+                    default=presets.BALANCED,
+                    tooltip="How many sampling steps: draft is fastest, best takes about twice "
+                    "as long as balanced.",
+                ),
+                io.Combo.Input(
+                    "size",
+                    options=list(SIZES),
+                    default="4x",
+                    tooltip="Times the input's size, or the shorter side in pixels. Between 1 "
+                    "and 4 times the input.",
+                ),
+                io.Combo.Input(
+                    "look",
+                    options=list(presets.LOOKS[presets.INCLUDED]),
+                    default=presets.BALANCED,
+                    tooltip="faithful stays closest to the input; creative adds the most detail.",
+                ),
+                weights_input(**ADVANCED),
+                io.String.Input(
+                    "text",
+                    default=QUALITY_TEXT,
+                    multiline=True,
+                    **ADVANCED,
+                    tooltip="What the video shows, for the authors' weights. The included ones do "
+                    "not read it.",
+                ),
+                seed_input("Seed of all noise.", **ADVANCED),
+                prefix_input(**ADVANCED),
+            ],
+            outputs=[
+                io.Video.Output(tooltip="The finished file."),
+                io.String.Output(display_name="report", tooltip="What was done, and how fast."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        video: Any,
+        quality: str,
+        size: str,
+        look: str,
+        weights: str,
+        text: str,
+        seed: int,
+        filename_prefix: str,
+    ) -> io.NodeOutput:
+        values = {
+            **presets.settings(weights, look, quality),
+            **presets.FIXED[weights],
+            **SIZES[size],
+            "seed": seed,
+            "filename_prefix": filename_prefix,
+        }
+        graph = GraphBuilder()
+        models = graph.node(
+            LoadAll.define_schema().node_id, **set_up(LoadAll, {"weights": weights})
+        )
+        unet, vae, clip, flow = (models.out(slot) for slot in range(4))
+        positive, negative = (
+            graph.node("CLIPTextEncode", text=words, clip=clip).out(0)
+            for words in (text, FLAWS_TEXT)
+        )
+        options = graph.node(
+            LongVideoOptions.define_schema().node_id, **set_up(LongVideoOptions, values)
+        )
+        result = graph.node(
+            UpscaleLongVideo.define_schema().node_id,
+            model=unet,
+            vae=vae,
+            video=video,
+            positive=positive,
+            negative=negative,
+            flow_model=flow,
+            options=options.out(0),
+            **set_up(UpscaleLongVideo, values),
+        )
+        return io.NodeOutput(result.out(0), result.out(1), expand=graph.finalize())
