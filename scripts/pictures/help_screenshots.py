@@ -25,6 +25,7 @@ from scripts.env.layout import (
 )
 from scripts.pictures.help_pictures import DOCS, LARGEST
 from scripts.server.comfy_server import ComfyServer
+from scripts.workflows.stages import SAMPLE
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from clips import shrink_clip
@@ -62,6 +63,13 @@ READ = """([type, preview, width]) => {
     text.size = [width, 300];
 }"""
 
+ADD_LOADER = """() => {
+    const node = window.LiteGraph.createNode("UpscaleAVideoLoader");
+    node.pos = [0, 1200];
+    node.size = [380, node.size[1]];
+    window.app.graph.add(node);
+}"""
+
 log = logging.getLogger("help_screenshots")
 
 
@@ -75,7 +83,7 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
             )
-            clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / "sample.mp4", 8, (48, 32))
+            clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / SAMPLE, 8, (48, 32))
             server.upload(clip)
             page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
             page.open()
@@ -88,6 +96,14 @@ def main() -> None:
 
 def make(page: ComfyPage) -> None:
     """All pictures, on an open page."""
+    page.open_template("1_upscale_a_video")
+    page.set_widget("UpscaleAVideoUpscale", "quality", "draft")
+    page.run(timeout=600)
+    page.page.wait_for_timeout(6000)
+    keep(page.page, "upscale", ["UpscaleAVideoUpscale"])
+    page.page.evaluate(ADD_LOADER)
+    keep(page.page, "loader", ["UpscaleAVideoLoader"])
+    page.page.get_by_role("button", name="Templates").first.click()
     page.open_template("upscale_video")
     keep(page.page, "text_encoder", ["UpscaleAVideoTextEncoderLoader", "CLIPTextEncode"])
     page.page.get_by_role("button", name="Templates").first.click()

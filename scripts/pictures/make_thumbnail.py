@@ -1,8 +1,9 @@
-"""Make `workflows/*.jpg`: the shipped workflows on ComfyUI's page after a run.
+"""Make `workflows/*.jpg`: what the shipped workflows make, beside what they were given.
 
-They run on the first frames of the sample clip, with their own settings, in a real browser; those
-whose first part needs models that the pack does not bring are shown as they
-open for a user who has those models.
+They run on the first frames of the sample clip, with their own settings, in a real browser. Left of
+the line is the input, right of it the result; the comparison is shown as it is. Those whose first
+part needs models that the pack does not bring are shown as they open for a user who has those
+models.
 
     python -m scripts.pictures.make_thumbnail [NAME ...]
 """
@@ -26,16 +27,17 @@ from scripts.env.layout import (
 )
 from scripts.server.comfy_server import ComfyServer
 from scripts.workflows.make import GRAPHS, WORKFLOWS
+from scripts.workflows.stages import SAMPLE
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from clips import first_frame, shrink_clip
 from comfy_page import ComfyPage
 from named_models import lay_named_models
 
-NEED_MORE = ("old_footage", "after_generator")
+NEED_MORE, AS_IT_IS = ("old_footage", "after_generator"), ("compare_settings",)
 # Wide enough that the page still draws texts when it shows the widest workflow as a whole.
 VIEW: ViewportSize = {"width": 2600, "height": 1500}
-WIDTH = 1000
+WIDTH = 640
 FRAMES, SIZE = 8, (96, 64)
 MARGIN = 8
 # Where the groups of the workflow lie on the page: left, top, right, bottom.
@@ -60,35 +62,58 @@ def main() -> None:
         target = WORKFLOWS / f"{name}.jpg"
         with tempfile.TemporaryDirectory() as folder:
             picture = picture_of_run(Path(folder), name)
-            height = round(picture.height * WIDTH / picture.width)
-            picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
+        height = round(picture.height * WIDTH / picture.width)
+        picture.resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=88)
         log.info("%s: %d bytes", target.relative_to(ROOT), target.stat().st_size)
 
 
 def picture_of_run(base: Path, name: str) -> Image.Image:
-    """The workflow's part of the page, after a run."""
+    """What a workflow makes, or its part of the page where it cannot run here."""
     python, comfyui = environment_python(), comfyui_path(default_version())
     lay_named_models(base)
-    server = ComfyServer(comfyui, python, base, ROOT, ("--preview-method", "latent2rgb"))
+    server = ComfyServer(comfyui, python, base, ROOT)
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
         )
-        sample = ROOT / "assets" / "sample.mp4"
-        server.upload(shrink_clip(sample, base / sample.name, FRAMES, SIZE))
-        server.upload(first_frame(sample, base / "example.png"))
+        clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / SAMPLE, FRAMES, SIZE)
+        server.upload(clip)
+        given = Image.open(first_frame(clip, base / "example.png"))
+        server.upload(base / "example.png")
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)
-        page.page.evaluate(
-            "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
-        )
-        if name not in NEED_MORE:
-            page.run(timeout=3600)
-        page.page.wait_for_timeout(5000)  # for the message that the job is done to fade
-        left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
-        whole = Image.open(page.picture(name)).convert("RGB")
+        if name in NEED_MORE:
+            picture = shown(page, name)
+        else:
+            result = first_picture(server.output_path(page.run(timeout=3600)), base)
+            picture = result if name in AS_IT_IS else divided(given, result)
         browser.close()
+    return picture
+
+
+def first_picture(path: Path, base: Path) -> Image.Image:
+    """The first picture of a video, or a picture."""
+    if path.suffix != ".png":
+        path = first_frame(path, base / "result.png")
+    return Image.open(path).convert("RGB")
+
+
+def divided(given: Image.Image, result: Image.Image) -> Image.Image:
+    """The left half of one and the right half of the other, with a line between."""
+    picture = given.convert("RGB").resize(result.size, Image.Resampling.NEAREST)
+    middle = result.width // 2
+    picture.paste(result.crop((middle, 0, *result.size)), (middle, 0))
+    picture.paste("white", (middle - 1, 0, middle + 1, result.height))
+    return picture
+
+
+def shown(page: ComfyPage, name: str) -> Image.Image:
+    """The workflow's groups on the page."""
+    page.page.evaluate("window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+    page.page.wait_for_timeout(5000)
+    left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
+    whole = Image.open(page.picture(name)).convert("RGB")
     return whole.crop(
         (int(left) - MARGIN, int(top) - MARGIN, int(right) + MARGIN, int(bottom) + MARGIN)
     )

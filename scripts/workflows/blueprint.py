@@ -34,7 +34,7 @@ def inside() -> tuple[Graph, Out]:
     g = Stages()
     g.given = [kind for _, kind, _ in INPUTS]
     frames, prompt, level, steps, guidance, seed = (Out(BOUNDARY, i) for i in range(len(INPUTS)))
-    models = g.models(340, 120)
+    models = g.one_kind(340, 120)
     texts = g.texts(760, 120, models.clip, prompt)
     conditioning = g.conditioning(760, 500, frames, texts, noise_level=level, seed=seed)
     propagation = g.propagation(1200, 120, models.flow, frames)
@@ -49,11 +49,11 @@ def inside() -> tuple[Graph, Out]:
         seed=seed,
     )
     images = g.decode(1620, 120, latent, models.vae, frames)
-    g.group("Models", (320, 40, 400, 580), "#8A8")
+    g.group("Models", (320, 40, 400, 230), "#8A8")
     g.group("Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
     g.group("Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
     g.group("Decode", (1600, 40, 400, 300), "#88A")
-    g.note((340, 790), (820, 270), notes.BLUEPRINT + notes.authors(settings=False))
+    g.note((340, 790), (820, 270), notes.BLUEPRINT + notes.authors(settings=False, files=False))
     return g, images
 
 

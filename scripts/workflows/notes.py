@@ -144,8 +144,11 @@ result to *Create Video* together with the clip's sound and frame rate.
 """
 
 
-def authors(propagation: bool = True, settings: bool = True) -> str:
-    """The preset of the authors' weights, as Markdown; ``settings``: there is a node for it."""
+def authors(propagation: bool = True, settings: bool = True, files: bool = True) -> str:
+    """The preset of the authors' weights, as Markdown.
+
+    ``settings``: there is a node for it; ``files``: each file has a loader of its own.
+    """
     names = [
         f"*{value}*"
         for inputs in AUTHORS.values()
@@ -158,10 +161,12 @@ def authors(propagation: bool = True, settings: bool = True) -> str:
         f"**noise_level** {values['noise_level']}, **guidance** {values['guidance']:g}, "
         f"**steps** {values['steps']}{last}"
     )
+    count = "four" if propagation else "three"
+    chosen = f"Choose all {count} files: {', '.join(names)}. "
     choose = f"In *Settings*, **weights** *{values['weights']}* sets {numbers}."
     return (
         "### With the authors' weights\n\n"
-        "Larger, slower, for non-commercial use only; the README says where they come from. Choose "
-        f"all {'four' if propagation else 'three'} files: {', '.join(names)}. "
+        "Larger, slower, for non-commercial use only; the README says where they come from. "
+        + (chosen if files else "Choose *authors'* in *Load Upscale-A-Video*. ")
         + (choose if settings else f"Set {numbers}.")
     )

@@ -70,6 +70,12 @@ class Stages(Graph):
         clip = self.put("UpscaleAVideoTextEncoderLoader", (x, y), (360, 70))
         return Models(unet, vae, motion, clip)
 
+    def one_kind(self, x: int, y: int) -> Models:
+        """All models by one loader; 130 high."""
+        unet = self.put("UpscaleAVideoLoader", (x, y), (360, 130))
+        vae, clip, flow = (Out(unet.node, slot) for slot in (1, 2, 3))
+        return Models(unet, vae, flow, clip)
+
     def texts(self, x: int, y: int, clip: Out, text: str | Out = QUALITY) -> tuple[Out, Out]:
         """The positive and the negative prompt, one under the other; 320 high."""
         size = (380, 130)

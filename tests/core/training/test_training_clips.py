@@ -212,7 +212,7 @@ def test_the_detailed_place_is_preferred():
 
 
 def test_a_folder_that_was_not_prepared_says_what_to_do(tmp_path):
-    with pytest.raises(InputError, match=r"uav_core\.training\.sources"):
+    with pytest.raises(InputError, match=r"uav_core\.training\.data\.sources"):
         ClipSource(tmp_path)
     (tmp_path / sources.INDEX).write_text('{"files": []}')
     with pytest.raises(InputError, match="nothing to train on"):

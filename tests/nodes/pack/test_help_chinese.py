@@ -23,6 +23,7 @@ MAIN = {
         "SegmentSampler",
         "VAEDecode",
         "LongVideo",
+        "Upscale",
     )
 }
 HEADINGS = {
@@ -30,6 +31,7 @@ HEADINGS = {
     "Outputs": "输出",
     "Settings": "设置",
     "What becomes of the input": "输入中各项的去向",
+    "What is inside": "内部是什么",
     "Two common mistakes": "两个常见错误",
 }
 CHINESE = re.compile("[\u4e00-\u9fff]")
