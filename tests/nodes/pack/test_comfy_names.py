@@ -108,6 +108,7 @@ comfy_api.latest.io.Custom.Output(display_name, tooltip)
 comfy_api.latest.io.Float
 comfy_api.latest.io.Float.Input(_, default, max, min, optional, round, step, tooltip, **)
 comfy_api.latest.io.FolderType.output
+comfy_api.latest.io.Hidden.dynprompt
 comfy_api.latest.io.Hidden.unique_id
 comfy_api.latest.io.Image
 comfy_api.latest.io.Image.Input(_, optional, tooltip)
@@ -121,27 +122,31 @@ comfy_api.latest.io.Mask.Output(display_name, tooltip)
 comfy_api.latest.io.Model.Input(_, tooltip)
 comfy_api.latest.io.Model.Output(tooltip)
 comfy_api.latest.io.MultiType.Input(_, _, tooltip)
-comfy_api.latest.io.NodeOutput(_, _, _, _, ui, *)
+comfy_api.latest.io.NodeOutput(_, _, _, _, expand, ui, *)
 comfy_api.latest.io.Sampler.Output(tooltip)
 comfy_api.latest.io.Schema(display_name, node_id, **)
 comfy_api.latest.io.Sigmas.Output(tooltip)
 comfy_api.latest.io.String
-comfy_api.latest.io.String.Input(_, default, tooltip)
+comfy_api.latest.io.String.Input(_, default, multiline, tooltip, **)
 comfy_api.latest.io.String.Output(display_name, tooltip)
 comfy_api.latest.io.Vae.Input(_, tooltip)
 comfy_api.latest.io.Vae.Output(tooltip)
 comfy_api.latest.io.Video
-comfy_api.latest.io.Video.Input(_, tooltip)
+comfy_api.latest.io.Video.Input(_, extra_dict, tooltip)
 comfy_api.latest.io.Video.Output(tooltip)
 comfy_api.latest.ui.PreviewImage(_)
 comfy_api.latest.ui.PreviewText(_)
 comfy_api.latest.ui.PreviewVideo(_)
 comfy_api.latest.ui.SavedResult(_, _, _)
+comfy_execution.graph_utils.GraphBuilder()
+comfy_execution.graph_utils.GraphBuilder.finalize()
+comfy_execution.graph_utils.GraphBuilder.node(_, clip, flow_model, model, negative, options, positive, text, vae, video, **)
 folder_paths.add_model_folder_path(_, _)
 folder_paths.folder_names_and_paths
 folder_paths.get_filename_list(_)
 folder_paths.get_folder_paths(_)
 folder_paths.get_full_path(_, _)
+folder_paths.get_input_directory()
 folder_paths.get_output_directory()
 folder_paths.get_save_image_path(_, _, _, _)
 folder_paths.get_temp_directory()
@@ -302,6 +307,7 @@ NEWER = {
     "folder_paths.get_filename_list": "folder_name",
     "folder_paths.get_folder_paths": "folder_name",
     "folder_paths.get_full_path": "folder_name, filename",
+    "folder_paths.get_input_directory": "",
     "folder_paths.get_output_directory": "",
     "folder_paths.get_temp_directory": "",
     "latent_preview.LatentPreviewer.decode_latent_to_preview_image": "preview_format, x0",
