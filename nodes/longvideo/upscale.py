@@ -48,6 +48,7 @@ from ..frames.output_size import AFTER, BEFORE, size_inputs, when
 from ..loaders.load import flow_patcher
 from ..sampling.condition import Conditioning
 from ..sampling.guidance import share_input
+from ..sampling.sample import told_unfit
 from .engine import ComfyEngine
 from .prefix import resolved
 from .video_file import video_file
@@ -303,6 +304,7 @@ class UpscaleLongVideo(io.ComfyNode):
         params = run_params(
             options.run, noise_level, steps, guidance, propagation_steps, color_fix, seed
         )
+        unfit = told_unfit(cls, model, steps, guidance)
         if flow_model is None:
             flow_model = flow_patcher(BuiltinFlow())
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
@@ -331,7 +333,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 status=lambda text: show_status(cls, text),
                 check_cancelled=check_cancelled,
             ).run()
-        text = report.to_text()
+        text = "\n".join(filter(None, (report.to_text(), unfit)))
         show_status(cls, text)
         finished = Path(report.output)
         subfolder = finished.parent.relative_to(Path(output).resolve()).as_posix()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...uav_core.callbacks import ignore
 from ...uav_core.errors import InputError
-from ...uav_core.sampling import schedule
+from ...uav_core.sampling import presets, schedule
 from ...uav_core.sampling.ddim import DenoisedDDIM
 from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
 from ...uav_core.sampling.noise import LATENT, frame_noise
@@ -204,6 +204,7 @@ class SegmentSampler(io.ComfyNode):
         samples = video_latent(latent)
         t, h, w = samples.shape[2:]
         summary = RunSummary()
+        unfit = told_unfit(cls, model, steps, guidance)
         result = sample_segments(
             model,
             positive,
@@ -219,8 +220,19 @@ class SegmentSampler(io.ComfyNode):
             propagation=propagation,
             noise_mask=latent.get("noise_mask"),
         )
-        show_status(cls, summary.to_text("Sampled", t))
+        show_status(cls, "\n".join(filter(None, (summary.to_text("Sampled", t), unfit))))
         return io.NodeOutput({"samples": result})
+
+
+def told_unfit(node: type[io.ComfyNode], model: Any, steps: int, guidance: float) -> str:
+    """Write on the node if its values belong to other weights than the model's; what was written.
+
+    Before the work starts: it would take long and come out poor.
+    """
+    text = presets.unfit(presets.kind_of(check_model(model).params), steps, guidance)
+    if text:
+        show_status(node, text)
+    return text
 
 
 def sample_segments(

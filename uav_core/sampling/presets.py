@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..models.unet import UNetParams
 from ..weights import included
 
 INCLUDED, AUTHORS = "included", "authors'"
@@ -95,6 +96,32 @@ def settings(weights: str, look: str = BALANCED, speed: str = BALANCED) -> dict[
     """The values of two choices by setting; nothing for a choice that is CUSTOM."""
     known = table()[weights]
     return {**known["look"].get(look, {}), **known["speed"].get(speed, {})}
+
+
+def kind_of(params: UNetParams) -> str:
+    """The kind of weights that a U-Net of these sizes has: the released sizes, or smaller ones."""
+    return AUTHORS if params.channels == UNetParams().channels else INCLUDED
+
+
+def unfit(weights: str, steps: int, guidance: float) -> str:
+    """What is wrong with values that belong to another kind of weights; empty if nothing is.
+
+    More than half as much again as the largest preset, or less than half of the smallest.
+    """
+    told = []
+    for name, value, known in (
+        ("steps", steps, [speed.steps for speed in SPEEDS[weights].values()]),
+        ("guidance", guidance, [look.guidance for look in LOOKS[weights].values()]),
+    ):
+        least, most = min(known), max(known)
+        if not least / 2 <= value <= most * 1.5:
+            told.append(f"{name} {value:g} (presets: {least:g} to {most:g})")
+    if not told:
+        return ""
+    return (
+        f"Not what the {weights} weights are made for: {', '.join(told)}. The result may be poor. "
+        f"In 'Settings', choose the weights '{weights}'."
+    )
 
 
 def differences(

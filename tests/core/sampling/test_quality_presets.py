@@ -2,6 +2,7 @@
 
 import pytest
 
+from uav_core.models.unet import UNetParams
 from uav_core.sampling.presets import (
     AUTHORS,
     BALANCED,
@@ -10,8 +11,10 @@ from uav_core.sampling.presets import (
     LOOKS,
     SPEEDS,
     differences,
+    kind_of,
     settings,
     table,
+    unfit,
 )
 from uav_core.sampling.propagation import parse_steps
 from uav_core.sampling.schedule import check_noise_level
@@ -85,3 +88,20 @@ def test_differences_are_those_to_what_is_chosen():
     assert found == {"steps": values["steps"], "guidance": values["guidance"]}
     assert dict(differences(INCLUDED, CUSTOM, BALANCED, changed)) == {"steps": values["steps"]}
     assert list(differences(INCLUDED, CUSTOM, CUSTOM, changed)) == []
+
+
+@pytest.mark.parametrize("weights", KINDS)
+def test_values_of_the_other_kind_of_weights_are_told(weights):
+    (other,) = set(KINDS) - {weights}
+    for speed in SPEEDS[weights].values():
+        for look in LOOKS[weights].values():
+            assert unfit(weights, speed.steps, look.guidance) == ""
+    strange = settings(other)
+    text = unfit(weights, strange["steps"], strange["guidance"])
+    assert f"steps {strange['steps']}" in text and f"guidance {strange['guidance']:g}" in text
+    assert f"choose the weights '{weights}'" in text
+
+
+def test_the_kind_is_told_by_the_size():
+    assert kind_of(UNetParams()) == AUTHORS
+    assert kind_of(UNetParams(channels=(64, 128, 192, 256))) == INCLUDED
