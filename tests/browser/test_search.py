@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_page import ComfyPage
 
-MAIN = "Upscale Long Video (Upscale-A-Video)"
+MAIN, LONG = "Upscale Video (Upscale-A-Video)", "Upscale Long Video (Upscale-A-Video)"
 OURS = "(Upscale-A-Video)"
 # Nothing of ComfyUI has these in its name, which the search ranks before everybody's aliases.
-FREE = ("vsr", "flicker", "interlaced", "long video", "restore")
+FREE = ("vsr", "flicker", "interlaced", "restore")
 NAMED_BY_OTHERS = ("denoise", "super resolution", "seedvr", "enhance")
 
 
@@ -37,3 +37,4 @@ def test_the_main_node_comes_first(page):
         assert found(page, words)[0] == MAIN, words
     for words in NAMED_BY_OTHERS:
         assert next(name for name in found(page, words) if OURS in name) == MAIN, words
+    assert found(page, "long video")[0] == LONG

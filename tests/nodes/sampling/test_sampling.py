@@ -254,3 +254,14 @@ def test_guidance_in_a_part_of_the_run(pack, unet, monkeypatch):
     calls.clear()
     none = graph.sample(pack, unet, images, steps=4, guidance_start=0.5, guidance_end=0.5)
     close(none, graph.sample(pack, unet, images, steps=4, guidance=1.0))
+
+
+def test_values_for_other_weights_are_told_before_and_after(pack, unet, monkeypatch):
+    told: list[str] = []
+    module = pack.nodes.sampling.sample
+    monkeypatch.setattr(module, "show_status", lambda node, text: told.append(text))
+    graph.sample(pack, unet, graph.frames(2), steps=2, guidance=1.0)
+    assert len(told) == 1 and "Not what" not in told[0]
+    graph.sample(pack, unet, graph.frames(2), steps=2, guidance=30.0)
+    assert told[1].startswith("Not what the included weights are made for: guidance 30")
+    assert told[2].startswith("Sampled") and told[1] in told[2]
