@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from ..errors import InputError, UpscaleAVideoError
+from ..jobs import Fallback
 from ..sampling.segments import DECODE_GROUP
 from ..sampling.tiles import OVERLAP
+from .params import LongVideoParams
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +92,6 @@ class StepDown:
     reason: str
     """The first line of the error, with the size that could not be had where it tells."""
 
-    def to_json(self) -> dict[str, object]:
-        """The step as plain data."""
-        return {
-            "stage": self.stage,
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "reason": self.reason,
-        }
-
     def __str__(self) -> str:
         return (
             f"Memory ran out while {self.stage} with {self.before} ({self.reason}): "
@@ -118,7 +111,6 @@ class Ladder:
             raise InputError(f"No setting for {stage}: expected at least one.")
         self.stage = stage
         self.settings = tuple(settings)
-        self.steps: list[StepDown] = []
         self._level = 0
 
     @property
@@ -149,19 +141,13 @@ class Ladder:
             )
         before = self.setting
         self._level += 1
-        step = StepDown(self.stage, before, self.setting, reason)
-        self.steps.append(step)
-        return step
-
-    def report(self) -> list[str]:
-        """A sentence for every step taken, in order; empty if memory sufficed."""
-        return [str(step) for step in self.steps]
+        return StepDown(self.stage, before, self.setting, reason)
 
 
 def decode_ladder(
     frames: int, h: int, w: int, group: int = DECODE_GROUP, overlap: int = OVERLAP
 ) -> Ladder:
-    """For decoding frames (h, w) of low resolution: fewer at once, then smaller and smaller tiles.
+    """For decoding low-resolution frames (h, w): ever fewer at once, then ever smaller tiles.
 
     ``group`` is the number of frames to begin with.
     """
@@ -185,6 +171,45 @@ def flow_ladder(h: int, w: int) -> Ladder:
 def _tiles(h: int, w: int) -> list[int]:
     """The tiles that are smaller than the picture: others would be the same again."""
     return [n for n in TILES if n < max(h, w)]
+
+
+class Ladders:
+    """The settings of the three stages; they hold for the rest of the job once stepped down."""
+
+    def __init__(self, sample: Ladder, decode: Ladder, flow: Ladder) -> None:
+        self.sample, self.decode, self.flow = sample, decode, flow
+
+    @classmethod
+    def of(cls, params: LongVideoParams, h: int, w: int) -> Ladders:
+        """Begun with the settings asked for, for frames (h, w)."""
+        overlap, group, tile = params.tile_overlap, params.frames_per_group, params.tile
+        sample = sample_ladder(params.segment_length, h, w, overlap)
+        decode = decode_ladder(group, h, w, group, overlap)
+        if tile and tile < max(h, w):
+            sample = from_tile(sample, tile, overlap)
+            decode = from_tile(decode, tile, overlap)
+        return cls(sample, decode, flow_ladder(h, w))
+
+    def resume(self, records: Iterable[Fallback]) -> None:
+        """Go on where earlier runs of the job had stepped down to."""
+        for record in records:
+            for name, setting in record.setting.items():
+                self.named()[name].resume(Setting.from_json(dict(setting)))
+
+    def named(self) -> dict[str, Ladder]:
+        """By the names that a record of the job uses."""
+        return {"sample": self.sample, "decode": self.decode, "flow": self.flow}
+
+    def to_json(self) -> dict[str, object]:
+        """The present settings, as a record of the job."""
+        return {name: ladder.setting.to_json() for name, ladder in self.named().items()}
+
+
+def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:
+    """The same ladder, begun with tiles of ``side`` instead of whole frames."""
+    whole = [replace(s, tile=side, overlap=overlap) for s in ladder.settings if s.tile is None]
+    smaller = [s for s in ladder.settings if s.tile is not None and s.tile < side]
+    return Ladder(ladder.stage, [*whole, *smaller])
 
 
 def is_out_of_memory(

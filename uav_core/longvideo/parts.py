@@ -16,9 +16,8 @@ from ..sampling.stream import DamagedStateError, StreamState, load_state, save_s
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
 from .engine import Engine
-from .fallback import StepDown
+from .fallback import Ladders, StepDown
 from .forecast import Forecast
-from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene

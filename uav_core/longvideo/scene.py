@@ -17,9 +17,8 @@ from ..sampling.stream import LatentStream, StreamState
 from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
 from .engine import Engine, Predict
-from .fallback import Ladder, Setting, run_with_fallback
+from .fallback import Ladder, Ladders, Setting, run_with_fallback
 from .forecast import DECODING, FLOW, SAMPLING
-from .ladders import Ladders
 from .params import LongVideoParams
 from .source.window import Window
 

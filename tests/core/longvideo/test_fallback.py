@@ -113,22 +113,23 @@ def test_every_rung(make, caplog):
             result = run_with_fallback(work, rungs, released.one, steps.append)
         assert result == rungs.settings[fits] == rungs.setting
         assert work.tried == list(rungs.settings[: fits + 1])
-        assert released.count == len(steps) == len(rungs.report()) == fits
+        assert released.count == len(steps) == fits
         assert [s.before for s in steps] == work.tried[:-1]
         assert [s.after for s in steps] == work.tried[1:]
-        assert [r.getMessage() for r in caplog.records] == rungs.report()
-        assert all("Tried to allocate 2.00 GiB" in line for line in rungs.report())
+        said = [str(step) for step in steps]
+        assert [r.getMessage() for r in caplog.records] == said
+        assert all("Tried to allocate 2.00 GiB" in line for line in said)
 
 
 def test_the_level_is_kept_for_the_rest_of_the_job():
-    rungs = ladder()
+    rungs, steps = ladder(), []
     work = Work(rungs, 2)
     for _ in range(3):
-        run_with_fallback(work, rungs)
+        run_with_fallback(work, rungs, on_step=steps.append)
     assert [s.frames for s in work.tried] == [3, 2, 1, 1, 1]
-    assert len(rungs.report()) == 2
-    assert "frames of 480x270 with 3 frames at once" in rungs.report()[0]
-    assert "went on with 2 frames at once" in rungs.report()[0]
+    assert len(steps) == 2
+    assert "frames of 480x270 with 3 frames at once" in str(steps[0])
+    assert "went on with 2 frames at once" in str(steps[0])
 
 
 def test_the_end_of_the_ladder_says_what_was_tried():
@@ -185,7 +186,7 @@ def test_cancel_and_other_errors_pass(error):
         run_with_fallback(work, rungs, lambda: pytest.fail("released"))
     assert caught.value is stopped
     assert len(work.tried) == 1
-    assert rungs.report() == []
+    assert rungs.setting == rungs.settings[0]
 
 
 def test_the_hosts_own_errors_count_if_it_says_so():
@@ -201,7 +202,7 @@ def test_the_hosts_own_errors_count_if_it_says_so():
 def test_nested():
     """A stage at its end makes the stage around it step down, and starts where it ended."""
     outer, inner = sample_ladder(8, 100, 300), flow_ladder(300, 600)
-    tried = []
+    tried, steps = [], []
 
     def inside(setting):
         tried.append((outer.setting.tile, setting.longest_side))
@@ -209,25 +210,22 @@ def test_nested():
             raise no_memory()
         return "done"
 
-    assert run_with_fallback(lambda _: run_with_fallback(inside, inner), outer) == "done"
+    def around(_):
+        return run_with_fallback(inside, inner, on_step=lambda step: steps.append("inner"))
+
+    assert run_with_fallback(around, outer, on_step=steps.append) == "done"
     assert tried == [(None, None), (None, 512), (None, 384), (None, 256), (256, 256), (192, 256)]
-    assert len(outer.report()) == 2
-    assert len(inner.report()) == 3
-    assert "smallest setting" in outer.report()[0]
+    assert steps[:3] == ["inner"] * 3 and len(steps) == 5
+    assert "smallest setting" in str(steps[3])
 
 
-def test_settings_and_steps_survive_a_manifest():
+def test_settings_survive_a_manifest():
     rungs = ladder()
     run_with_fallback(Work(rungs, 4), rungs)
-    data = json.loads(json.dumps([step.to_json() for step in rungs.steps]))
-    assert data[3] == {
-        "stage": "decoding frames of 480x270",
-        "before": {"frames": 1, "tile": 256, "overlap": 16},
-        "after": {"frames": 1, "tile": 192, "overlap": 16},
-        "reason": CUDA,
-    }
+    data = json.loads(json.dumps(rungs.setting.to_json()))
+    assert data == {"frames": 1, "tile": 192, "overlap": 16}
     later = ladder()
-    later.resume(Setting.from_json(data[3]["after"]))
+    later.resume(Setting.from_json(data))
     assert run_with_fallback(lambda setting: setting, later) == rungs.setting
     with pytest.raises(InputError, match="began with"):
         later.resume(Setting(frames=7))
