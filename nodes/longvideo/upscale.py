@@ -178,8 +178,9 @@ class LongVideoOptions(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="Old television and tapes show every other line at a time. auto: "
-                    "makes whole pictures of those that the video marks so; always: of all, for a "
-                    "file that lost the mark; never: for film that is only marked so.",
+                    "looks at some pictures, makes whole ones and brings telecined film back; "
+                    "always: all are made whole; never: none; top, bottom: all, the upper or lower "
+                    "lines first; film: four of every five pictures.",
                 ),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],

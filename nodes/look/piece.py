@@ -11,7 +11,7 @@ from torch import Tensor
 from ...uav_core.errors import InputError
 from ...uav_core.longvideo.source.span import frames_of_span
 from ...uav_core.sampling.noise import frame_noise
-from ...uav_core.video import VideoReader, frame_times, probe
+from ...uav_core.video import Footage
 from ..base.inputs import MIN_SIDE, checked_frames
 from ..base.runtime import check_cancelled
 from ..longvideo.video_file import video_file
@@ -89,18 +89,11 @@ def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
         piece = Piece.of((t, h, w), *choice)
         return clip[piece.times.start : piece.times.stop, piece.rows, piece.columns], piece
     with video_file(clip) as (path, span):
-        times = frame_times(path, check_cancelled=check_cancelled)
-        info = probe(path)
-        meant = frames_of_span(span, times, info.time_base)
+        footage = Footage.open(path, check_cancelled=check_cancelled)
+        meant = frames_of_span(span, footage.times, footage.times.time_base)
+        info = footage.info
         piece = Piece.of((len(meant), info.height, info.width), *choice)
         chosen = meant[piece.times.start : piece.times.stop]
-        with VideoReader(
-            path,
-            chosen.start,
-            chosen.stop,
-            times=times,
-            info=info,
-            check_cancelled=check_cancelled,
-        ) as reader:
+        with footage.reader(chosen, check_cancelled=check_cancelled) as reader:
             frames = [frame[:, piece.rows, piece.columns].clone() for frame in reader]
     return torch.stack(frames).movedim(1, -1).add(1).div(2), piece

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...uav_core.longvideo.source.span import frames_of_span, seconds_of
 from ...uav_core.metrics import scene_list, thumbnail
-from ...uav_core.video import VideoReader, frame_times, probe
+from ...uav_core.video import Footage
 from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
 from ..base.inputs import checked_frames
 from ..base.runtime import check_cancelled, progress_bar
@@ -127,26 +127,19 @@ def frames_of(clip: Any) -> Iterator[Frames]:
         yield Frames(len(clip), lambda: (at(i) for i in range(len(clip))), at)
         return
     with video_file(clip) as (path, span):
-        times = frame_times(path, check_cancelled=check_cancelled)
-        info = probe(path)
-        meant = frames_of_span(span, times, info.time_base)
+        footage = Footage.open(path, check_cancelled=check_cancelled)
+        times = footage.times
+        meant = frames_of_span(span, times, times.time_base)
 
         def every() -> Iterator[Tensor]:
-            with VideoReader(
-                path,
-                meant.start,
-                meant.stop,
-                times=times,
-                info=info,
-                check_cancelled=check_cancelled,
-            ) as reader:
+            with footage.reader(meant, check_cancelled=check_cancelled) as reader:
                 yield from reader
 
         def one(i: int) -> Tensor:
-            with VideoReader(path, meant[i], meant[i] + 1, times=times, info=info) as reader:
+            with footage.reader(meant[i : i + 1]) as reader:
                 return next(iter(reader)).clone()
 
-        yield Frames(len(meant), every, one, seconds_of(meant, times, info.time_base))
+        yield Frames(len(meant), every, one, seconds_of(meant, times, times.time_base))
 
 
 def counted(

@@ -27,7 +27,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
     p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
-    p.add_argument("--sub-folders", action="store_true", help="of the input folder as well")
+    p.add_argument("--sub-folders", action="store_true", help="those of the folder as well")
     p.add_argument("--steps", type=int, default=included.STEPS)
     p.add_argument("--guidance", type=float, default=included.GUIDANCE)
     p.add_argument("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
@@ -49,7 +49,8 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--deinterlace",
         choices=get_args(Deinterlace),
         default="auto",
-        help="auto: what the video marks as interlaced; always: all of it",
+        help="auto: what the pictures show, else what the video says; always, top, bottom: all of "
+        "it, in the order found, upper or lower lines first; film: telecined film; never",
     )
     p.add_argument("--codec", choices=tuple(CODECS), default="h264")
     p.add_argument("--crf", type=int, help="quality; lower is better and larger")

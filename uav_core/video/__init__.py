@@ -15,7 +15,8 @@ from .errors import (
     VideoError,
 )
 from .fingerprint import Fingerprint, check_unchanged, fingerprint
-from .reading.deinterlace import Deinterlace, check_deinterlace, deinterlaces
+from .reading.deinterlace import Deinterlace, check_deinterlace
+from .reading.footage import Footage
 from .reading.probe import AudioInfo, VideoInfo, probe
 from .reading.reader import VideoReader
 from .reading.times import FrameTimes, count_frames, frame_times
@@ -35,6 +36,7 @@ __all__ = [
     "EncodeParams",
     "EncodeParamsError",
     "Fingerprint",
+    "Footage",
     "FrameTimes",
     "Holding",
     "InputChangedError",
@@ -50,7 +52,6 @@ __all__ = [
     "check_unchanged",
     "contents",
     "count_frames",
-    "deinterlaces",
     "encode_part",
     "fingerprint",
     "frame_times",

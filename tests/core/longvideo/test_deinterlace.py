@@ -1,22 +1,21 @@
 """Interlaced video is read as whole pictures."""
 
 from dataclasses import replace
-from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 import torch
-from av.filter import Graph
+from made_fields import marked
 from test_longvideo_size import PARAMS, run
 from video_files import RATE, picture, write_clip
 
 from uav_core.callbacks import ignore
 from uav_core.errors import InputError
 from uav_core.longvideo import Span
-from uav_core.longvideo.source.video import DEINTERLACED, Source
-from uav_core.video import VideoReader, probe
-from uav_core.video.reading.deinterlace import deinterlaced
+from uav_core.longvideo.source.video import Source
+from uav_core.video import Footage, probe
+from uav_core.video.reading.deinterlace import Mending, deinterlaced
 
 FEW = 4
 COUNT, SIZE = 10, (64, 48)
@@ -38,29 +37,12 @@ def woven(i: int) -> np.ndarray:
     return frame
 
 
-def top_field_first(frame):
-    """The frame with the mark, which the encoder goes by."""
-    graph = Graph()
-    graph.link_nodes(
-        graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format.name,
-            time_base=Fraction(1, RATE),
-        ),
-        graph.add("setfield", "mode=tff"),
-        graph.add("buffersink"),
-    ).configure()
-    graph.push(frame)
-    return graph.pull()
-
-
 def write(path, interlaced, make=woven, **options):
     frames = [av.VideoFrame.from_ndarray(make(i), format="rgb24") for i in range(COUNT)]
     params = f"{LOSSLESS}:tff=1" if interlaced else LOSSLESS
     pictures = [frame.reformat(format="yuv420p") for frame in frames]
     if interlaced:
-        pictures = [top_field_first(frame) for frame in pictures]
+        pictures = [marked(frame, "tff") for frame in pictures]
     made = {"size": SIZE, "options": {"x264-params": params}, "pictures": pictures, **options}
     return write_clip(path, COUNT, **made)
 
@@ -70,8 +52,9 @@ def clip(tmp_path_factory):
     return write(tmp_path_factory.mktemp("fields") / "fields.mp4", True)
 
 
-def read(path, *span, **options) -> torch.Tensor:
-    with VideoReader(path, *span, **options) as reader:
+def read(path, start=0, stop=None, deinterlace="auto") -> torch.Tensor:
+    footage = Footage.open(path, deinterlace)
+    with footage.reader(range(start, stop or len(footage.times))) as reader:
         return torch.stack([frame.clone() for frame in reader])
 
 
@@ -108,17 +91,19 @@ def test_a_range_behind_a_keyframe_looks_at_the_picture_before_it(tmp_path, star
     assert torch.equal(read(path, start), read(path)[start:])
 
 
-def test_a_file_that_lost_the_mark(clip, tmp_path):
+@pytest.mark.parametrize("choice", ["auto", "always", "top"])
+def test_a_file_that_lost_the_mark(clip, tmp_path, choice):
     lost = write(tmp_path / "lost.mp4", False)
-    assert torch.equal(read(lost), read(clip, deinterlace="never"))
     # bwdif looks at the same pictures in both.
-    torch.testing.assert_close(read(lost, deinterlace="always"), read(clip))
+    torch.testing.assert_close(read(lost, deinterlace=choice), read(clip))
+    torch.testing.assert_close(
+        read(lost, deinterlace="never"), read(clip, deinterlace="never"), rtol=0, atol=0
+    )
 
 
 def test_progressive_video_stays_as_it_is(tmp_path):
     path = write(tmp_path / "plain.mp4", False, make=moment)
-    with VideoReader(path) as reader:
-        assert not reader.deinterlaces
+    assert Footage.open(path).mending == Mending()
     assert torch.equal(read(path), read(path, deinterlace="never"))
 
 
@@ -128,14 +113,14 @@ def test_every_picture_keeps_its_time_when_sizes_change():
         for i, size in enumerate([(48, 32)] * 3 + [(64, 32)] * 2)
     ]
     times = [0, 3, 4, 10, 11]
-    out = list(deinterlaced(iter(zip(times, frames, strict=True)), every=True))
+    out = list(deinterlaced(iter(zip(times, frames, strict=True)), Mending("all")))
     assert [time for time, _ in out] == times
     assert [(f.width, f.height) for _, f in out] == [(f.width, f.height) for f in frames]
 
 
 def test_another_word_is_refused(clip):
     with pytest.raises(InputError, match=r"'sometimes': expected one of .*'never'"):
-        VideoReader(clip, deinterlace="sometimes")  # type: ignore[arg-type]
+        Footage.open(clip, "sometimes")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("choice", ["auto", "never"])
@@ -144,7 +129,7 @@ def test_a_long_video_is_made_of_whole_pictures(clip, tmp_path, choice):
     span = Span(duration=FEW / RATE)
     report, engine = run(clip, tmp_path, params, span=span)
     assert torch.equal(torch.stack(engine.given), read(clip, 0, FEW, deinterlace=choice))
-    assert (DEINTERLACED in report.to_text()) == (choice == "auto")
+    assert ("The video is interlaced:" in report.to_text()) == (choice == "auto")
 
 
 def test_it_belongs_to_the_job_where_it_changes_something(clip, tmp_path):
@@ -155,5 +140,17 @@ def test_it_belongs_to_the_job_where_it_changes_something(clip, tmp_path):
         assert "deinterlace" not in params.settings()
         return Source.open(path, params, None, ignore).settings()
 
-    assert settings(clip, "auto") != settings(clip, "never") == settings(plain, "never")
-    assert settings(plain, "auto") == settings(plain, "never") != settings(plain, "always")
+    assert settings(clip, "never") == settings(plain, "never") == settings(plain, "auto")
+    # As before anything was looked for, so that jobs begun then go on.
+    lost = write(tmp_path / "lost.mp4", False)
+    for path, choice, kept in (
+        (clip, "auto", "auto"),
+        (clip, "always", "always"),
+        (lost, "always", "always"),
+        (plain, "always", "always"),
+    ):
+        assert settings(path, choice) == {**settings(path, "never"), "deinterlace": kept}
+    # What was not done before makes another job.
+    assert settings(lost, "auto")["deinterlace"] == "always"
+    for order in ("top", "bottom"):
+        assert settings(lost, order)["deinterlace"] == {"kind": "all", "order": order}

@@ -277,3 +277,13 @@ def test_bits_that_are_lost_are_named(tmp_path):
     path = write_clip(tmp_path / "a.mkv", 3, codec="ffv1", pixel_format="yuv420p12le")
     assert rows(path) == ["Converted: 12 bits per channel: they become 10."]
     assert torch.stack(list(VideoReader(path))).isfinite().all()
+
+
+def test_a_damaged_first_picture_hides_nothing(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", options={"g": "1"}, rotation=90)
+    with av.open(str(path)) as container:
+        first = bytes(next(p for p in container.demux(video=0) if p.size))
+    path.write_bytes(path.read_bytes().replace(first, b"\x7f" * len(first)))
+    info = probe(path)
+    found = contents(path, info, EncodeParams().for_source(info))
+    assert any("turn" in row.what for row in found)

@@ -9,17 +9,15 @@ from typing import Any
 
 from ...errors import InputError
 from ...video import (
-    Deinterlace,
     EncodeParams,
     Fingerprint,
+    Footage,
     FrameTimes,
     VideoInfo,
     VideoReader,
     check_unchanged,
     contents,
-    deinterlaces,
     fingerprint,
-    frame_times,
     probe,
 )
 from ..params import LongVideoParams
@@ -28,7 +26,6 @@ from .span import Span, frames_of_span, seconds_of
 from .window import Window
 
 SMALLEST_SIDE = 16
-DEINTERLACED = "The video is interlaced: every two fields were made one whole picture."
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,11 @@ class Source:
     """
 
     path: Path
-    info: VideoInfo
+    footage: Footage
     resizing: Resizing
     fingerprint: Fingerprint
-    times: FrameTimes
-    """Of all frames of the file, in ticks of its clock."""
     frames: range
     """Those to upscale, counted from the file's first."""
-    deinterlace: Deinterlace
     check_cancelled: Callable[[], None]
 
     @classmethod
@@ -69,14 +63,19 @@ class Source:
                 "each side."
             )
         resizing, known = Resizing.of(params, info), fingerprint(path)
-        times = frame_times(path, check_cancelled=check_cancelled)
-        frames = frames_of_span(span, times, info.time_base)
-        return cls(path, info, resizing, known, times, frames, params.deinterlace, check_cancelled)
+        footage = Footage.open(path, params.deinterlace, info=info, check_cancelled=check_cancelled)
+        frames = frames_of_span(span, footage.times, footage.times.time_base)
+        return cls(path, footage, resizing, known, frames, check_cancelled)
 
     @property
-    def deinterlaces(self) -> bool:
-        """Whether pictures are made of fields."""
-        return deinterlaces(self.deinterlace, self.info.interlaced)
+    def info(self) -> VideoInfo:
+        """What the file is."""
+        return self.footage.info
+
+    @property
+    def times(self) -> FrameTimes:
+        """Of all frames of the file."""
+        return self.footage.times
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,20 +87,20 @@ class Source:
         whole = self.frames.start == 0
         rows = contents(self.path, self.info, encode, whole=whole)
         notes = [row.to_text() for row in rows if row.fate != "kept"]
-        return notes + ([DEINTERLACED] if self.deinterlaces else [])
+        return notes + self.footage.notes()
 
     def settings(self) -> dict[str, Any]:
         """What decides the frames besides the file and the run's own settings, as plain values.
 
         Options that change nothing are left out, so that jobs from before they existed match.
         """
-        fields = {"deinterlace": self.deinterlace} if self.deinterlaces else {}
         frames = [self.frames.start, self.frames.stop]
-        return {"frames": frames, **self.resizing.settings(), **fields}
+        mending = self.footage.mending.settings()
+        return {"frames": frames, **self.resizing.settings(), **mending}
 
     def seconds(self) -> list[float]:
         """When the frames are shown, as ``seconds_of`` gives it."""
-        return seconds_of(self.frames, self.times, self.info.time_base)
+        return seconds_of(self.frames, self.times, self.times.time_base)
 
     def reader(self) -> VideoReader:
         """All the frames, as they are in the file."""
@@ -113,15 +112,7 @@ class Source:
         return Window(self._reader(own[first:]), first, self.resizing.before)
 
     def _reader(self, frames: range) -> VideoReader:
-        return VideoReader(
-            self.path,
-            frames.start,
-            frames.stop,
-            times=self.times,
-            info=self.info,
-            check_cancelled=self.check_cancelled,
-            deinterlace=self.deinterlace,
-        )
+        return self.footage.reader(frames, check_cancelled=self.check_cancelled)
 
     def check_unchanged(self) -> None:
         """Raise InputChangedError if the file is another than it was."""

@@ -1,21 +1,28 @@
-"""Interlaced video: whole pictures made of pictures that are two fields, by FFmpeg's bwdif."""
+"""Pictures that are two fields: whole pictures made of them, by FFmpeg's filters."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import av
-from av.filter import Graph
+from av.filter import Graph, filters_available
 
 from ...errors import InputError
 
-Deinterlace = Literal["auto", "always", "never"]
-"""Pictures that say they are fields; all of them, for a file that lost the mark; none."""
+Deinterlace = Literal["auto", "always", "never", "top", "bottom", "film"]
+"""What the file says, unless its pictures show otherwise; all pictures are two fields, in the
+order that is found; none is; all are, the upper or the lower lines first; telecined film."""
+
+Order = Literal["", "top", "bottom"]
+"""Which lines of a picture were taken first; "": as it says itself, the upper if it is silent."""
 
 Pictures = Iterator[tuple[int, av.VideoFrame]]
+
+_PARITY = {"": "auto", "top": "tff", "bottom": "bff"}
 
 
 def check_deinterlace(choice: str) -> None:
@@ -24,27 +31,61 @@ def check_deinterlace(choice: str) -> None:
         raise InputError(f"Deinterlacing '{choice}': expected one of {get_args(Deinterlace)}.")
 
 
-def deinterlaces(choice: Deinterlace, marked: bool) -> bool:
-    """Whether anything is done to a file; ``marked``: it says that it is interlaced."""
-    return choice == "always" or (choice == "auto" and marked)
+@dataclass(frozen=True)
+class Mending:
+    """What is done to the pictures of a file."""
+
+    kind: Literal["none", "marked", "all", "film"] = "none"
+    """Nothing; those marked as two fields are made whole, or all; the film is brought back."""
+    order: Order = ""
+
+    def settings(self) -> dict[str, Any]:
+        """What of it decides the frames, as plain values.
+
+        In the words of before anything was looked for, where those say it, so that jobs begun then
+        go on.
+        """
+        if self.kind == "none":
+            return {}
+        if not self.order and self.kind != "film":
+            return {"deinterlace": "auto" if self.kind == "marked" else "always"}
+        return {"deinterlace": {"kind": self.kind, "order": self.order}}
+
+    def filters(self) -> tuple[tuple[str, str], ...]:
+        """FFmpeg's filters and their options, each of which gives one picture for one."""
+        which = "all" if self.kind == "all" else "interlaced"
+        whole = ("bwdif", f"mode=send_frame:parity={_PARITY[self.order]}:deint={which}")
+        if self.kind != "film":
+            return (whole,)
+        # What is no film after all is still combed then, and made whole.
+        return (("fieldmatch", f"order={_PARITY[self.order]}"), whole)
 
 
-def deinterlaced(pictures: Pictures, every: bool) -> Pictures:
+AS_THEY_ARE = Mending()
+
+
+def can_bring_film_back() -> bool:
+    """Whether this build of PyAV has what it takes."""
+    return "fieldmatch" in filters_available
+
+
+def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
     """The same number of pictures at the same times, those of two fields made whole.
 
     One picture for two fields: the first stays, and the lines of the second are made anew from
     those around them and from the pictures before and after, which are therefore read as well.
+    Of film each field finds the one that was the same picture.
 
     Args:
         pictures: in order; (time, picture).
-        every: whether all are two fields, whatever they say of themselves.
+        mending: any but "none".
     """
     graph, shape, times = None, None, deque[int]()
     for time, picture in pictures:
         if graph is None or shape != _shape(picture):
             if graph is not None:
                 yield from _rest(graph, times)
-            graph, shape = _graph(picture, every), _shape(picture)
+            graph, shape = chain_of(picture, mending.filters()), _shape(picture)
         times.append(time)
         graph.push(picture)
         yield from _ready(graph, times)
@@ -56,25 +97,24 @@ def _shape(picture: av.VideoFrame) -> tuple[int, int, str]:
     return picture.width, picture.height, picture.format.name
 
 
-def _graph(picture: av.VideoFrame, every: bool) -> Graph:
+def chain_of(picture: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
+    """Filters one after the other, for pictures like this one."""
     graph = Graph()
-    source = graph.add_buffer(
-        width=picture.width,
-        height=picture.height,
-        format=picture.format,
-        time_base=Fraction(1, 1000),
-    )
-    which = "all" if every else "interlaced"
-    filters = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={which}")
-    sink = graph.add("buffersink")
-    source.link_to(filters)
-    filters.link_to(sink)
-    graph.configure()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            time_base=Fraction(1, 1000),
+        ),
+        *(graph.add(name, options) for name, options in filters),
+        graph.add("buffersink"),
+    ).configure()
     return graph
 
 
 def _ready(graph: Graph, times: deque[int]) -> Pictures:
-    """What the filter can give so far. It gives one for one, in order, a picture late."""
+    """What the filters can give so far. They give one for one, in order, some pictures late."""
     while True:
         try:
             made = graph.pull()
@@ -85,6 +125,6 @@ def _ready(graph: Graph, times: deque[int]) -> Pictures:
 
 
 def _rest(graph: Graph, times: deque[int]) -> Pictures:
-    """What it has kept, now that nothing follows."""
+    """What they have kept, now that nothing follows."""
     graph.push(None)
     yield from _ready(graph, times)

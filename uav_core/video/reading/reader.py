@@ -20,7 +20,8 @@ from ...callbacks import ignore
 from ...errors import InputError
 from ..color import ToRGB
 from ..errors import UnreadableVideoError
-from .deinterlace import Deinterlace, Pictures, check_deinterlace, deinterlaced, deinterlaces
+from .deinterlace import AS_THEY_ARE, Mending, Pictures, deinterlaced
+from .film import FilmTimes, film, pictures_needed
 from .packets import Damaged, Decoder, packets
 from .probe import Path, VideoInfo, open_video, probe
 from .times import Entry, FrameTimes, frame_times, mark_of
@@ -39,22 +40,22 @@ class VideoReader:
     in, not by the file's times. There is one frame for every entry of ``times``: where a picture
     is lost the one before is repeated, with a warning unless ``times`` knew of it, and noted there.
 
-    Interlaced pictures are made whole, one for two fields, with the pictures before and after,
-    which are read for that even where they lie outside the range.
+    Pictures of two fields are made whole with the pictures before and after, which are read for
+    that even where they lie outside the range.
 
     Args:
         path: the video.
         start: first frame, counted from 0.
         stop: end of the range, exclusive; None for all.
-        times: what ``frame_times(path)`` gave, if it is known: saves reading the file once.
+        times: what ``frame_times(path)`` gave, if it is known: saves reading the file once. For
+            film its ``FilmTimes``.
         info: what ``probe(path)`` gave, likewise.
         check_cancelled: called before every decoded frame; may raise.
-        deinterlace: which pictures are two fields; "auto": those that say so, if one of the
-            file's first does.
+        mending: what is done to pictures of two fields; see ``Footage``.
 
     Raises:
         UnreadableVideoError: as ``probe`` does.
-        InputError: the range is not inside the video, or another word for ``deinterlace``.
+        InputError: the range is not inside the video.
     """
 
     def __init__(
@@ -66,27 +67,29 @@ class VideoReader:
         times: FrameTimes | None = None,
         info: VideoInfo | None = None,
         check_cancelled: Callable[[], None] = ignore,
-        deinterlace: Deinterlace = "auto",
+        mending: Mending = AS_THEY_ARE,
     ) -> None:
-        check_deinterlace(deinterlace)
-        self.path = os.fspath(path)
+        self.path, self.mending = os.fspath(path), mending
         self.info = info or probe(path)
         if times is None:
             times = frame_times(path, check_cancelled=check_cancelled)
+            times = FilmTimes(times) if mending.kind == "film" else times
         stop = len(times) if stop is None else stop
         if not 0 <= start < stop <= len(times):
             raise InputError(
                 f"Frames {start} to {stop} of '{self.path}': expected a range inside its "
                 f"{len(times)} frames."
             )
-        self._times, self._start, self._stop = times, start, stop
+        self._range, self._times = range(start, stop), times.pictures
+        needed = self._range
+        if mending.kind == "film":
+            needed = pictures_needed(self._range, len(self._times))
+        self._start, self._stop = needed.start, needed.stop
         self._check_cancelled = check_cancelled
-        self._every = deinterlace == "always"
-        self.deinterlaces = deinterlaces(deinterlace, self.info.interlaced)
         self._open: Iterator[Tensor] | None = None
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return len(self._range)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -114,15 +117,19 @@ class VideoReader:
     def _frames(self) -> Iterator[Tensor]:
         to_rgb = ToRGB(self.info.color, self.info.coded_size)
         turn = self.info.orientation.apply
-        for number, picture in enumerate(self._paced(), start=self._start):
-            yield turn(to_rgb(picture, number))
+        pictures = enumerate(self._paced(), start=self._start)
+        if self.mending.kind == "film":
+            pictures = film(deinterlaced(pictures, self.mending), len(self._times))
+        for number, picture in pictures:
+            if number in self._range:
+                yield turn(to_rgb(picture, number))
 
     def _paced(self) -> Iterator[av.VideoFrame]:
-        """One picture for every frame of the range."""
+        """One picture for every one that is needed."""
         want, shown, repeated, self._wrong = self._start, None, 0, False
-        pictures = self._pictures()
-        if self.deinterlaces:
-            pictures = deinterlaced(pictures, self._every)
+        pictures = self.pictures()
+        if self._makes_whole:
+            pictures = deinterlaced(pictures, self.mending)
         for frame, picture in chain(pictures, ((self._stop, None),)):
             while want < min(frame, self._stop) and shown is not None:
                 repeated += self._repeat(want)
@@ -149,10 +156,14 @@ class VideoReader:
         self._times.found_lost.add(frame)
         return True
 
-    def _pictures(self) -> Pictures:
-        """(frame, picture), decoded from at or before the first that is needed."""
+    @property
+    def _makes_whole(self) -> bool:
+        return self.mending.kind in ("marked", "all")
+
+    def pictures(self) -> Pictures:
+        """(number, picture) as they are decoded, from at or before the first that is needed."""
         # Of fields, the picture before is looked at too.
-        need = max(self._start - 1, 0) if self.deinterlaces else self._start
+        need = max(self._start - 1, 0) if self._makes_whole else self._start
         given = -1
         try:
             if not self._times.damaged:

@@ -101,7 +101,14 @@ class FrameTimes(list[int]):
         """Frames that readers could not decode, without those that ``lost`` knows."""
         self.found_wrong: set[int] = set()
         """Frames that came out with errors, without those of ``wrong``."""
-        self._base, self._segments, self._shifts = time_base, list(segments), shifts or {}
+        self.time_base = time_base
+        """Seconds per unit."""
+        self.segments, self.shifts = list(segments), shifts or {}
+
+    @property
+    def pictures(self) -> FrameTimes:
+        """Those of the pictures as the file holds them, of which the frames are made."""
+        return self
 
     @cached_property
     def _frame_of(self) -> dict[int, int]:
@@ -150,7 +157,7 @@ class FrameTimes(list[int]):
                 yield packet
 
     def _shift(self, index: int, number: int) -> Shift | None:
-        shifts = self._shifts.get(index)
+        shifts = self.shifts.get(index)
         if not shifts:
             return None
         return shifts[max(0, bisect_right(shifts, number, key=lambda s: s.first) - 1)]
@@ -162,11 +169,11 @@ class FrameTimes(list[int]):
 
     def on_clock(self, seconds: Fraction) -> Fraction:
         """A time of the file, such as a chapter's, on the clock of the frames; in seconds."""
-        if len(self._segments) < 2:
+        if len(self.segments) < 2:
             return seconds
-        i = min(range(len(self._segments)), key=lambda i: self._segments[i].misfit(float(seconds)))
-        moved = seconds + self._segments[i].shift
-        after = self._segments[i + 1].begin if i + 1 < len(self._segments) else None
+        i = min(range(len(self.segments)), key=lambda i: self.segments[i].misfit(float(seconds)))
+        moved = seconds + self.segments[i].shift
+        after = self.segments[i + 1].begin if i + 1 < len(self.segments) else None
         return moved if after is None else min(moved, after)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import av.stream
@@ -12,6 +13,7 @@ from av.video.stream import VideoStream
 
 from ..color import depth
 from ..reading.orientation import is_slanted
+from ..reading.packets import Decoder, packets
 from ..reading.probe import Path, VideoInfo, open_video
 from ..reading.side_data import light_options
 from .captions import attachments_of, caption_codec, fate_of_captions, keeps_attachments
@@ -66,7 +68,7 @@ def contents(
     with open_video(path) as (container, stream):
         rows = [
             *_tracks(container, stream, params.container),
-            *_timecode(container, params, whole),
+            *_timecode(container, stream, params, whole),
             *_picture(info, params),
             *_side_data(container, stream, info, params),
         ]
@@ -107,9 +109,11 @@ def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Itera
             yield Holding(what, "left out", f"{ending} has no attachments; .mkv may")
 
 
-def _timecode(container: InputContainer, params: EncodeParams, whole: bool) -> Iterator[Holding]:
+def _timecode(
+    container: InputContainer, stream: VideoStream, params: EncodeParams, whole: bool
+) -> Iterator[Holding]:
     code = timecode_of(container)
-    if code and whole and keeps_timecode(params.rate):
+    if code and whole and keeps_timecode(params.rate, stream):
         yield Holding(f"the timecode {code}", "kept")
     elif code:
         why = "the rate of frames is none it can count" if whole else "the video begins later"
@@ -146,9 +150,12 @@ def _side_data(
             else:
                 why = f"{params.codec} cannot say it; h264, h265 and av1 can"
                 yield Holding(what[name], "left out", why)
-    picture: Any = next(container.decode(stream), None)
-    if picture is None:
-        return
+    decoder = Decoder(stream, single=True)
+    for _, picture in islice(decoder.pictures(packets(container, [stream])), 1):
+        yield from _of_picture(picture)
+
+
+def _of_picture(picture: Any) -> Iterator[Holding]:
     if is_slanted(picture):
         yield Holding(
             f"the mark to turn the picture by {picture.rotation} degrees",

@@ -131,7 +131,7 @@ def join(
     Args:
         parts: in order, encoded with ``params``.
         target: the file; its extension is that of ``params.container``. Appears once complete.
-        times: of all frames of the source, from ``frame_times``.
+        times: of all frames of the source, from ``frame_times`` or ``Footage``.
         source: the video the frames come from.
         params: from ``EncodeParams.for_source``.
         first: which frame of the source the first part begins with.
@@ -161,7 +161,7 @@ def join(
             open_video(source) as (again, _),
             replacing(target) as file,
         ):
-            base = Fraction(stream.time_base or 1)
+            base = times.time_base
             starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
             # Whole units, so that the frames' times stay exact.
             origin = min(starts) // base * base
@@ -192,7 +192,7 @@ def join(
                 captions = Captions(again, output, params.container, times, **cut)
                 copy_chapters(container, output, times, **cut)
                 copy_attachments(container, output, params.container)
-                copy_timecode(container, output, params.rate, first)
+                copy_timecode(container, stream, output, params.rate, first)
                 writer.write((sound, captions), origin, progress, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
