@@ -71,6 +71,16 @@ def plan_folder(
     return FolderPlan(tuple(videos), tuple(left_out))
 
 
+def job_folders(target: Path, *, sub_folders: bool = False) -> list[Path]:
+    """Where jobs with results in a folder lie; ``sub_folders``: and in those of its sub-folders."""
+    found = [target / FOLDER]
+    for folder, names, _ in os.walk(target) if sub_folders else ():
+        if FOLDER in names:
+            names.remove(FOLDER)
+            found.append(Path(folder, FOLDER))
+    return list(dict.fromkeys(found))
+
+
 def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
     """What lies in a folder in order, and why it is left out; "" for files to be looked at."""
     with named_errors(folder, "reading"):

@@ -15,7 +15,7 @@ runs the same on a ComfyUI that has this pack: the video is sent there, or read 
 that is ComfyUI's input folder, and the result is fetched.
 
     python -m uav_core.cli --jobs folder_out             # what is kept there
-    python -m uav_core.cli --clean folder_out --keep-days 7
+    python -m uav_core.cli --clean folder_out --keep-days 7      # --sub-folders: of all below
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ from ..sampling.pipeline import load_unet, load_vae
 from ..video import CODECS, EncodeParams, probe
 from ..weights import included
 from ..weights.text import load_quality_text
-from .folders import plan_folder
+from .folders import job_folders, plan_folder
 from .options import encode_params, parser, run_params
 from .remote import MissingPackError, ServerUnreachableError, WeightNames
 from .remote.graph import long_video_graph
@@ -58,7 +59,7 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
     o = parser(__doc__ or "").parse_args(words)
     try:
         if o.jobs or o.clean:
-            return show_jobs(o.jobs) if o.jobs else clean_jobs(o)
+            return show_jobs(o) if o.jobs else clean_jobs(o)
         if o.input is None or o.output is None:
             raise InputError("Expected an input and an output: two files, or two folders.")
         if o.server is not None:
@@ -280,14 +281,15 @@ class Bar:
             self.bar.close()
 
 
-def show_jobs(folder: Path) -> int:
+def show_jobs(o: argparse.Namespace) -> int:
     """List what is kept in an output folder."""
-    for job in list_jobs(folder / FOLDER):
+    base = Path(os.path.realpath(o.jobs))
+    for job in list_jobs(*job_folders(o.jobs, sub_folders=o.sub_folders)):
         log.info(
             "%s  %-10s %s  %d of %d frames, %s",
             job.id[:8],
             job.status,
-            job.name,
+            job.folder.parents[1].relative_to(base) / job.name,
             job.frames_done,
             job.frames,
             human_bytes(job.bytes),
@@ -300,7 +302,7 @@ def clean_jobs(o: argparse.Namespace) -> int:
     if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
         raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
     gone = clean(
-        o.clean / FOLDER,
+        *job_folders(o.clean, sub_folders=o.sub_folders),
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,
         max_bytes=None if o.max_gb is None else round(o.max_gb * 2**30),
         finished_only=o.finished_only,

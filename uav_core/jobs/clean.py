@@ -46,21 +46,27 @@ class JobSummary:
     inputs: JobInputs | None = None
 
 
-def list_jobs(root: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
-    """The jobs under ``root``, the longest untouched first; none if it is not there.
+def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
+    """The jobs under some folders, the longest untouched first; none under one not there.
 
-    Folders that do not have a job's name, and links, are passed over. JobFolderError if ``root``
-    cannot be read.
+    Folders that do not have a job's name, and links, are passed over. JobFolderError if one of
+    ``roots`` cannot be read.
     """
-    base = Path(os.path.realpath(root))
+    jobs = [job for root in roots for job in _jobs_in(Path(os.path.realpath(root)))]
+    return tuple(sorted(jobs, key=lambda job: (-job.age, job.id)))
+
+
+def _jobs_in(root: Path) -> Iterator[JobSummary]:
     try:
-        names = os.listdir(base)
+        names = os.listdir(root)
     except FileNotFoundError:
-        return ()
+        return
     except OSError as error:
-        raise name_error(error, base, "listing") from error
-    found = [_summary(base / name) for name in sorted(names) if is_job_id(name)]
-    return tuple(sorted((job for job in found if job), key=lambda job: (-job.age, job.id)))
+        raise name_error(error, root, "listing") from error
+    for name in sorted(names):
+        job = _summary(root / name) if is_job_id(name) else None
+        if job is not None:
+            yield job
 
 
 def with_other_weights(
@@ -85,14 +91,13 @@ def with_other_weights(
 
 
 def clean(
-    root: str | os.PathLike[str],
-    *,
+    *roots: str | os.PathLike[str],
     keep_days: float | None = None,
     max_bytes: int | None = None,
     finished_only: bool = False,
     dry_run: bool = False,
 ) -> tuple[JobSummary, ...]:
-    """Remove jobs under ``root`` and return them, or those it would remove (``dry_run``).
+    """Remove jobs under some folders and return them, or those it would remove (``dry_run``).
 
     Removed are jobs untouched for ``keep_days`` days; then, while all jobs together have
     more than ``max_bytes``, the oldest finished and after them the oldest of the others. A bound
@@ -104,7 +109,7 @@ def clean(
     """
     if not (keep_days or 0) >= 0 or (max_bytes or 0) < 0:
         raise InputError(f"Keep {keep_days} days and {max_bytes} bytes: expected none below 0.")
-    jobs = list_jobs(root)
+    jobs = list_jobs(*roots)
     free = [job for job in jobs if not job.busy and (job.status == FINISHED or not finished_only)]
     total = sum(job.bytes for job in jobs)
     removed: list[JobSummary] = []

@@ -260,6 +260,27 @@ def test_all_of_a_folder_and_its_sub_folders_is_upscaled(clip, tmp_path, caplog)
     made = {path.relative_to(out).as_posix() for path in out.rglob("*.m??")}
     assert {n for n in made if "part" not in n} == {"clip.mkv", "clip.mp4", "deep/CLIP.mp4"}
     assert probe(out / "deep" / "CLIP.mp4").width == 96
+    listed = {}
+    for words in ([], ["--sub-folders"]):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert cli.main(["--jobs", str(out), *words]) == 0
+        listed[len(words)] = sorted(record.message.split()[2] for record in caplog.records)
+    assert listed == {
+        0: ["clip.gif", "clip.mkv"],
+        1: ["clip.gif", "clip.mkv", str(Path("deep", "CLIP.MTS"))],
+    }
+    # The bound is for all of them together.
+    roots = [out / FOLDER, out / "deep" / FOLDER]
+    total = sum(job.bytes for job in list_jobs(*roots)) / 2**30
+    for share, left in ((1.01, 3), (0.99, 2)):
+        words = ["--clean", str(out), "--sub-folders", "--max-gb", str(total * share)]
+        assert cli.main(words) == 0
+        assert len(list_jobs(*roots)) == left
+    assert cli.main(["--clean", str(out)]) == 0
+    assert len(list_jobs(out / FOLDER)) == 0
+    assert cli.main(["--clean", str(out), "--sub-folders"]) == 0
+    assert list_jobs(*roots) == () and probe(out / "deep" / "CLIP.mp4").width == 96
 
 
 def unwritable(tmp_path) -> list[Path]:
