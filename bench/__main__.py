@@ -37,11 +37,13 @@ from bench.studies.long_video import (  # noqa: E402
     long_table,
     measure_long,
 )
+from bench.studies.moved import measure_moved  # noqa: E402
 from bench.studies.precision import measure_precision  # noqa: E402
 from bench.studies.real_sizes import measure_real_sizes  # noqa: E402
 from bench.studies.report import (  # noqa: E402
     as_json,
     as_markdown,
+    moved_table,
     precision_table,
     real_sizes_table,
     scaling_tables,
@@ -90,6 +92,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--real-sizes",
         action="store_true",
         help="memory at usual sizes; needs no GPU, computes none",
+    )
+    parser.add_argument(
+        "--moved", action="store_true", help="kernels and bytes on a GPU; needs none, counts them"
     )
     parser.add_argument("--scaling", action="store_true", help="growth with frames and pixels")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
@@ -149,6 +154,8 @@ def main() -> int:
         text += f"\n{long_table(runs)}\n"
     if options.precision:
         text += "\n" + precision_table(measure_precision(setup, options.repeat)) + "\n"
+    if options.moved:
+        text += "\n" + moved_table(measure_moved(options.quick)) + "\n"
     if options.real_sizes:
         text += "\n" + real_sizes_table(measure_real_sizes(options.quick)) + "\n"
     if options.scaling:

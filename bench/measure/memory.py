@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .meta import as_on_a_card
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations create inside the ``with`` block.
@@ -41,7 +43,7 @@ class LiveBytes(TorchDispatchMode):
         if out is not NotImplemented:
             return out
         given = {_identity(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        out = func(*args, **kwargs)
+        out = as_on_a_card(func, args, func(*args, **kwargs))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and _identity(tensor) not in given:
                 self._add(tensor.untyped_storage())

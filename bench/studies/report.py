@@ -10,6 +10,7 @@ from uav_core.sampling.segments import DECODE_GROUP, SEGMENT_LENGTH
 from ..cases.case import Setup
 from ..measure.compare import Result, Side
 from ..measure.machine import Limits
+from .moved import Way
 from .precision import Precision
 from .real_sizes import Held
 from .scaling import Point, exponent
@@ -217,3 +218,12 @@ def gib(count: int) -> str:
 def gflops(speed: float) -> str:
     """Speed in GFLOP/s."""
     return f"{speed / 1e9:,.0f}"
+
+
+def moved_table(ways: list[Way]) -> str:
+    """Kernels and bytes of a pass and a decode; see ``bench.studies.moved``."""
+    lines = ["| Counted | | Kernels | GB moved |", "| --- | --- | ---: | ---: |"]
+    for way in ways:
+        for work, moved in way.work.items():
+            lines.append(f"| {work} | {way.title} | {moved.kernels:,} | {moved.bytes / 1e9:.0f} |")
+    return "\n".join(lines)

@@ -15,6 +15,11 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
+from ...uav_core.devices import memory
+
+# Layers run whole as long as they fit into what ComfyUI, which knows of all models, calls free.
+memory.free = mm.get_free_memory
+
 
 def new_patcher(
     model: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ways import as_on_a_gpu
 
 from bench.cases.case import TINY_UNET, TINY_VAE, generated, unet_inputs
 from bench.measure.memory import measure_peak
@@ -14,8 +15,9 @@ CPU = torch.device("cpu")
 
 
 @torch.inference_mode()
-def test_a_pass_takes_on_a_cpu_what_was_computed():
-    """Of a network that a CPU runs as a GPU does: small, and with few channels."""
+def test_a_pass_takes_on_a_cpu_what_was_computed(monkeypatch):
+    """Of a network that the CPU runs as a GPU does."""
+    as_on_a_gpu(monkeypatch)
     network = generated(TemporalUNet(TINY_UNET, device="meta"), CPU)
     inputs = [x[:1] for x in unet_inputs(TINY_UNET, 16, CPU)]
     measured = measure_peak(lambda: network(*inputs), CPU).live

@@ -2,7 +2,8 @@
 
 import pytest
 
-from uav_core.devices import linear, stripes, winograd
+from uav_core.devices import attention, linear, norms, stripes, ways, winograd
+from uav_core.devices.gpu import GPU
 
 
 def fewest_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -11,3 +12,11 @@ def fewest_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "LEAST_POSITIONS", 1)
     monkeypatch.setattr(stripes, "LEAST_POSITIONS", 1)
     monkeypatch.setattr(linear, "LEAST_PRODUCTS", 0)
+
+
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU without Triton computes, heads of every width multiplied out in several blocks."""
+    monkeypatch.setattr(ways, "of", lambda _: GPU)
+    monkeypatch.setattr(norms, "keeps_layout", lambda _: False)
+    monkeypatch.setattr(attention, "WIDEST_FLASH", 0)
+    monkeypatch.setattr(attention, "BLOCK", 2**14)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,13 +62,3 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """``input`` (.. in_features) -> (.. out_features)."""
         return linear(input, self.weight, self.bias)
-
-
-@functools.cache
-def linear_layer(operations: Any) -> Any:
-    """The linear class of ``operations`` that computes so where it leaves that to ``nn.Linear``.
-
-    ComfyUI's, which cast, stream or patch weights, do where there is none of that to do.
-    """
-    layer = operations.Linear
-    return Linear if layer is nn.Linear else type("Linear", (layer, Linear), {})

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from . import abilities as devices
 from . import winograd
+from .layers import GroupNorm, Lending
+from .layout import per_frame
 
 ROWS = 3
 """The axis of b c t h w that is cut."""
@@ -25,55 +27,18 @@ PIECE = 512
 """Positions whose mean is summed in fp32: as exact as a whole layer's."""
 LEAST_ROWS = 4
 LEAST_POSITIONS = 3072
-"""Positions (b t h w) of a stripe in which fewer multiplications are worth their sums."""
-WHOLE_UP_TO = {"cpu": 16 * 2**20}
-"""Bytes, in fp32, of a tensor that is not worth cutting, by kind of device..."""
-WHOLE_ELSEWHERE = 512 * 2**20
-"""... and on all others, where many small calls cost more than on a CPU."""
-WHOLE_OF_FEWER = 7 * 2**20
-"""The same where there are fewer multiplications: their input is copied into a border anyway."""
-
-Work = Callable[[Tensor, Tensor | None], Tensor]
+"""Positions (b t h w) of a stripe in which Winograd's convolution is worth its sums."""
 Fill = Callable[[Tensor, int, int], None]
 """fill(target, first, stop): put so many rows of a layer's input into ``target``."""
 
 
-class LendsWeights:
-    """Mixed into a convolution: lends the weights it would compute with to a function.
-
-    They come through the layer's own class, which may cast, stream or patch them.
-    """
-
-    out_channels: int
-    _work: Work | None = None
-
-    def lend(self, work: Work, like: Tensor) -> Tensor:
-        """``work(weight, bias)`` with the weights for an input such as ``like``."""
-        self._work = work
-        try:
-            return self(like)  # type: ignore[operator]
-        finally:
-            self._work = None
-
-    def _conv_forward(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        if self._work is not None:
-            return self._work(weight, bias)
-        return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
-
-
-def is_striped(x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
-    """Whether stripes serve for ``x`` (b c t h w), or for one so many times as large."""
-    whole = WHOLE_UP_TO.get(x.device.type, WHOLE_ELSEWHERE)
-    if winograd.serves(x, out_channels):
-        whole = min(whole, WHOLE_OF_FEWER)
+def are_possible(x: Tensor) -> bool:
+    """Whether ``x`` (b c t h w) can be cut, and only its layer's result is wanted of it."""
     return (
         x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
-        and enlarged * 4 * x.numel() > whole
     )
 
 
@@ -91,8 +56,8 @@ def stripes(height: int, least: int = 0, tile: int = 1) -> Iterator[tuple[int, i
         yield first, min(first + rows, height)
 
 
-def activation(norm: Any, x: Tensor) -> Fill:
-    """SiLU(norm(x)) by rows; ``norm`` is a GroupNorm with weights and ``x`` (b c t h w).
+def activation(norm: GroupNorm, x: Tensor) -> Fill:
+    """SiLU(norm(x)) by rows of ``x`` (b c t h w).
 
     The statistics are those of ``x`` now, whatever is written into it later.
     """
@@ -170,7 +135,7 @@ def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
     return count
 
 
-def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
     """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1) fp32."""
     groups, c = norm.num_groups, x.shape[1]
     # Parts joined (Chan, Golub & LeVeque 1979), in twice the precision where the device has it.
@@ -184,13 +149,8 @@ def scale_and_shift(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     centre = by_group((mean * count).sum(0)) / n
     spread = mean - centre.expand(-1, -1, c // groups).flatten(-2)
     variance = by_group((inner + count * spread.square()).sum(0)) / n
-    # The layer's own weights, asked for by what it makes of -1 and 1, whose variance is 1.
-    eps = norm.eps
-    ends = torch.linspace(-1, 1, 2, dtype=x.dtype, device=x.device)
-    probe = norm(ends.expand(1, c, 2)).to(count.dtype)[0]
-    weight = (probe[:, 1] - probe[:, 0]) / 2 * (1 + eps) ** 0.5
-    bias = (probe[:, 1] + probe[:, 0]) / 2
-    rate = (variance + eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)
+    weight, bias = (values.to(count.dtype) for values in norm.weights_for(x))
+    rate = (variance + norm.eps).rsqrt().expand(-1, -1, c // groups).flatten(-2)
     scale = weight * rate
     shift = bias - centre.expand(-1, -1, c // groups).flatten(-2) * scale
     return scale.float()[..., None, None, None], shift.float()[..., None, None, None]
@@ -230,8 +190,8 @@ class Plain:
             out[:, :, :-1] += frames(1, t, self.taps[2])
 
 
-class Fewer:
-    """The same with fewer multiplications, of frames."""
+class Winograd:
+    """The same of frames as Winograd's convolution."""
 
     border = 1
     tile = winograd.OUTPUTS
@@ -255,7 +215,7 @@ class Fewer:
 
 
 def convolve(
-    conv: LendsWeights,
+    conv: Lending,
     fill: Fill,
     out: Tensor,
     channels: int,
@@ -271,8 +231,10 @@ def convolve(
     b, _, t, height, width = out.shape
 
     def work(weight: Tensor, bias: Tensor | None) -> Tensor:
-        fewer = weight.ndim == 4 and not onto and winograd.serves(out, channels)
-        kernel = Fewer(weight, bias, b * t * width) if fewer else Plain(weight, bias, onto)
+        if weight.ndim == 4 and not onto and winograd.serves(out, channels):
+            kernel = Winograd(weight, bias, b * t * width)
+        else:
+            kernel = Plain(weight, bias, onto)
         spans = list(stripes(height, kernel.least_rows, kernel.tile))
         tall, wide = kernel.padded(spans[0][1], width)
         whole = blank(out, b, channels, t, tall, wide)
@@ -298,3 +260,31 @@ def convolve(
         return out
 
     return conv.lend(work, out)
+
+
+def resnet(layer: Any, x: Tensor, shift: Tensor | None) -> Tensor:
+    """A ``Resnet`` of 3x3 convolutions with one tensor of the result's size beside its input.
+
+    ``shift`` (b, c) is added between its convolutions.
+    """
+    b, cin, t, height, width = x.shape
+    cout = layer.conv1.out_channels
+    out = blank(x, b, cout, t, height, width)
+
+    def shortcut(first: int, stop: int) -> Tensor:
+        rows = x[:, :, :, first:stop]
+        return rows if layer.conv_shortcut is None else per_frame(layer.conv_shortcut, rows)
+
+    convolve(layer.conv1, activation(layer.norm1, x), out, cin)
+    if shift is not None:
+        out += shift[:, :, None, None, None]
+    convolve(layer.conv2, activation(layer.norm2, out), out, cout, rest=shortcut)
+    if layer.conv_3d is not None:
+        convolve(layer.conv_3d, activation(layer.norm_3d, out), out, cout, onto=True)
+    return out
+
+
+def enlarged(conv: Lending, x: Tensor) -> Tensor:
+    """A 3x3 convolution of ``x`` (b c t h w) enlarged to twice its sides."""
+    b, c, t, h, w = x.shape
+    return convolve(conv, doubled(x), blank(x, b, c, t, 2 * h, 2 * w), c)

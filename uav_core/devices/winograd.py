@@ -1,4 +1,4 @@
-"""3x3 convolutions on a CPU with a quarter of the multiplications.
+"""Winograd's 3x3 convolutions, for CPUs: a quarter of the multiplications.
 
 A row of outputs is a product of polynomials, so it can be had from their values at six points
 (Toom 1963, Cook 1966; in two dimensions Winograd 1980, Lavin & Gray 2016, F(4x4, 3x3)): along both

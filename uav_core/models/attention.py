@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from ..devices import abilities as devices
+from ..devices import ways
+from ..devices.attention import by_products
 
 MAX_SCORES = 64 * 2**20
 """Bytes of attention scores held at once where no fused kernel serves."""
@@ -48,6 +50,8 @@ def scaled_dot_product(
         ]
         return torch.cat(parts)
     q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    if ways.of(q.device).multiplies_scores(q):
+        return rearrange(by_products(q, k, v, mask), "b h n d -> b n (h d)")
     # Kernels without fusion compute half precision in fp32, so every score counts 4 bytes.
     row = 4 * q.shape[0] * heads * k.shape[2]
     if row * q.shape[2] > MAX_SCORES and not _is_fused(q, k, v, mask):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..devices.linear import linear_layer
+from ..devices.layers import PLAIN
 from .attention import Attention
-from .layers import Downsample, Resnet, Upsample, added, from_tokens, per_frame, to_tokens
-from .temporal import FeedForward, TemporalAttention
+from .layers import Downsample, Resnet, Upsample, added, from_tokens, normed, per_frame, to_tokens
+from .temporal import FeedForward, Moments, TemporalAttention
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Conditions:
     text: Tensor
     """(b, tokens, context_dim)."""
     attend: Attention
-    buckets: Tensor
-    """Temporal distances (t, t) of the frames, for the relative bias."""
+    moments: Moments
+    """What the attention along time knows of the frames' places in time."""
 
 
 class TextOrSelfAttention(nn.Module):
@@ -39,17 +40,17 @@ class TextOrSelfAttention(nn.Module):
         heads: int,
         context_dim: int | None,
         *,
-        operations: Any = nn,
+        operations: Any = PLAIN,
         **factory: Any,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.over_text = context_dim is not None
         source = channels if context_dim is None else context_dim
-        self.to_q = linear_layer(operations)(channels, channels, bias=False, **factory)
-        self.to_k = linear_layer(operations)(source, channels, bias=False, **factory)
-        self.to_v = linear_layer(operations)(source, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([linear_layer(operations)(channels, channels, **factory)])
+        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_k = operations.Linear(source, channels, bias=False, **factory)
+        self.to_v = operations.Linear(source, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
 
     def forward(self, x: Tensor, text: Tensor, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
@@ -72,7 +73,7 @@ class TransformerBlock(nn.Module):
         context_dim: int,
         text_only: bool,
         *,
-        operations: Any = nn,
+        operations: Any = PLAIN,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class TransformerBlock(nn.Module):
         """``x`` (b t n c), which is overwritten unless gradients are asked for."""
         x = added(x, self.attn1(self.norm1(x), cond.text, cond.attend))
         x = added(x, self.attn2(self.norm2(x), cond.text, cond.attend))
-        x = added(x, self.attn_temporal(self.norm_temporal(x), cond.buckets, cond.attend))
+        x = added(x, self.attn_temporal(self.norm_temporal(x), cond.moments, cond.attend))
         return added(x, self.ff(self.norm3(x)))
 
 
@@ -105,7 +106,7 @@ class Transformer(nn.Module):
         context_dim: int,
         text_only: bool,
         *,
-        operations: Any = nn,
+        operations: Any = PLAIN,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -114,15 +115,15 @@ class Transformer(nn.Module):
             channels, channels, eps=1e-6, temporal_kernels=(3, 3), **made
         )
         self.norm = operations.GroupNorm(32, channels, eps=1e-6, **factory)
-        self.proj_in = linear_layer(operations)(channels, channels, **factory)
+        self.proj_in = operations.Linear(channels, channels, **factory)
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(channels, heads, context_dim, text_only, **made)]
         )
-        self.proj_out = linear_layer(operations)(channels, channels, **factory)
+        self.proj_out = operations.Linear(channels, channels, **factory)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         x = self.resblock_temporal(x)
-        tokens = self.proj_in(to_tokens(per_frame(self.norm, x)))
+        tokens = self.proj_in(to_tokens(per_frame(partial(normed, self.norm), x)))
         for block in self.transformer_blocks:
             tokens = block(tokens, cond)
         return added(from_tokens(self.proj_out(tokens), *x.shape[-2:]), x)
@@ -208,11 +209,11 @@ class MidStage(nn.Module):
 class TimeEmbedding(nn.Module):
     """Sinusoid (cosines first, then sines) through two linear layers."""
 
-    def __init__(self, sinusoid: int, dim: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, sinusoid: int, dim: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
         self.sinusoid = sinusoid
-        self.linear_1 = linear_layer(operations)(sinusoid, dim, **factory)
-        self.linear_2 = linear_layer(operations)(dim, dim, **factory)
+        self.linear_1 = operations.Linear(sinusoid, dim, **factory)
+        self.linear_2 = operations.Linear(dim, dim, **factory)
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.sinusoid // 2

@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..devices.linear import linear_layer
+from ..devices import ways
+from ..devices.layers import PLAIN
 from .attention import Attention
 from .layers import Resnet, added, per_frame
 
 ROTARY_DIMS = 32
 BUCKETS = 32
 MAX_DISTANCE = 32
-FEW_TOKENS = 512
-"""Tokens of a clip that take no memory worth saving, and too little time to be split."""
 
 
 def rotary_frequencies(dims: int = ROTARY_DIMS, theta: float = 10000.0) -> Tensor:
@@ -27,20 +26,24 @@ def rotary_frequencies(dims: int = ROTARY_DIMS, theta: float = 10000.0) -> Tenso
 
 
 def rotation(length: int, freqs: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (length, len(freqs)) of ``position * freqs``, as ``like``."""
+    """Cosine and signed sine, each (length, 1, 1, len(freqs), 2), of ``position * freqs``."""
     angle = torch.outer(torch.arange(length, device=like.device), freqs.to(like.device).float())
-    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+    cos, sin = angle.cos(), angle.sin()
+    tables = torch.stack((cos, cos), dim=-1), torch.stack((-sin, sin), dim=-1)
+    return tuple(table[:, None, None].to(like.dtype) for table in tables)  # type: ignore[return-value]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of the leading dims of ``x`` (..., tokens, dim), two for each cosine.
+    """Rotary embedding of the leading dims of every head of ``x`` (..., tokens, n, heads, dim).
 
-    Interleaved pairs (2i, 2i + 1) turn; the other dims pass through.
+    Interleaved pairs (2i, 2i + 1) turn, in place unless gradients are asked for; the other dims
+    pass through.
     """
-    dims = 2 * cos.shape[-1]
-    even, odd = x[..., 0:dims:2], x[..., 1:dims:2]
-    turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
-    return torch.cat((turned, x[..., dims:]), dim=-1)
+    x = x.clone() if torch.is_grad_enabled() else x
+    pairs = x[..., : cos[0].numel()].unflatten(-1, cos.shape[-2:])
+    turned = pairs.flip(-1)
+    pairs.mul_(cos).addcmul_(turned, sin)
+    return x
 
 
 def relative_buckets(length: int, device: torch.device | None = None) -> Tensor:
@@ -56,6 +59,21 @@ def relative_buckets(length: int, device: torch.device | None = None) -> Tensor:
     return (relative > 0).long() * half + torch.where(distance < exact, distance, far)
 
 
+class Moments:
+    """The frames' places in time, and what follows from them, made once a pass."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self.length = length
+        self.buckets = relative_buckets(length, device)
+        self._turns: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def turn(self, freqs: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """``rotation`` by ``freqs``, which are the same wherever they are as many."""
+        if len(freqs) not in self._turns:
+            self._turns[len(freqs)] = rotation(self.length, freqs, like)
+        return self._turns[len(freqs)]
+
+
 class RotaryTable(nn.Module):
     """Holder of the stored frequency table, under the key the checkpoints use."""
 
@@ -69,50 +87,48 @@ class RotaryTable(nn.Module):
 class RelativePositionBias(nn.Module):
     """A learned bias per head and bucket of temporal distance."""
 
-    def __init__(self, heads: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, heads: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
         self.relative_attention_bias = operations.Embedding(BUCKETS, heads, **factory)
 
     def forward(self, buckets: Tensor, like: Tensor) -> Tensor:
         """(1, heads, length, length), in the dtype of ``like``; see ``relative_buckets``."""
         bias = self.relative_attention_bias(buckets)
-        return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype)
+        # In one piece: kernels that take a mask take no other.
+        return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype).contiguous()
 
 
 class TemporalAttention(nn.Module):
     """Self-attention along time at every position, with rotary embedding and relative bias."""
 
-    def __init__(self, channels: int, heads: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(
+        self, channels: int, heads: int, *, operations: Any = PLAIN, **factory: Any
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = linear_layer(operations)(channels, channels, bias=False, **factory)
-        self.to_k = linear_layer(operations)(channels, channels, bias=False, **factory)
-        self.to_v = linear_layer(operations)(channels, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([linear_layer(operations)(channels, channels, **factory)])
+        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_k = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_v = operations.Linear(channels, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
         self.time_rel_pos_bias = RelativePositionBias(heads, operations=operations, **factory)
         # Heads narrower than the table turn in full.
         self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), factory.get("device"))
 
-    def forward(self, x: Tensor, buckets: Tensor, attend: Attention) -> Tensor:
+    def forward(self, x: Tensor, moments: Moments, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape; tokens attend to their own position n only.
 
-        ``buckets`` are those of t frames.
+        ``moments`` are those of t frames.
         """
-        batch = x.shape[0]
-        q, k, v = (
-            rearrange(proj(x), "b t n c -> (b n) t c") for proj in (self.to_q, self.to_k, self.to_v)
-        )
-        turn = rotation(x.shape[1], self.rotary_emb.freqs, q)
-        q, k = (
-            rearrange(
-                rotate(rearrange(y, "s t (h d) -> s h t d", h=self.heads), *turn),
-                "s h t d -> s t (h d)",
-            )
-            for y in (q, k)
-        )
-        out = attend(q, k, v, self.heads, mask=self.time_rel_pos_bias(buckets, q))
-        # In one piece: of a view, a linear layer makes a batch with as many copies of its weights.
-        return self.to_out[0](rearrange(out, "(b n) t c -> b t n c", b=batch).contiguous())
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        turn = moments.turn(self.rotary_emb.freqs, q)
+        q, k = (rotate(y.unflatten(-1, (self.heads, -1)), *turn).flatten(-2) for y in (q, k))
+        bias = self.time_rel_pos_bias(moments.buckets, q)
+        # Clip by clip: their positions are sequences of one view, those of a batch are not.
+        outs = [
+            attend(q, k, v, self.heads, mask=bias).transpose(0, 1)
+            for q, k, v in zip(*(y.transpose(1, 2) for y in (q, k, v)), strict=True)
+        ]
+        return self.to_out[0](torch.stack(outs))
 
 
 class StageModule(nn.Module):
@@ -124,7 +140,7 @@ class StageModule(nn.Module):
         time_channels: int | None,
         kernel: int,
         *,
-        operations: Any = nn,
+        operations: Any = PLAIN,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -144,22 +160,21 @@ class StageModule(nn.Module):
 class FeedForward(nn.Module):
     """GEGLU feed-forward with four times the channels inside."""
 
-    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
         # Indices 0 and 2 are the checkpoints' own; 1 is the dropout of training.
         self.net = nn.ModuleList(
             [
                 GatedLinear(channels, channels * 4, operations=operations, **factory),
                 nn.Identity(),
-                linear_layer(operations)(channels * 4, channels, **factory),
+                operations.Linear(channels * 4, channels, **factory),
             ]
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
-        if torch.is_grad_enabled() or x.shape[1] == 1 or x[0, ..., 0].numel() <= FEW_TOKENS:
+        if torch.is_grad_enabled() or x.shape[1] == 1 or not ways.of(x.device).halves_tokens(x):
             return self._run(x)
-        # The widest tensor of the network would set its peak: half the frames at a time.
         return torch.cat([self._run(half) for half in x.chunk(2, dim=1)], dim=1)
 
     def _run(self, x: Tensor) -> Tensor:
@@ -171,9 +186,9 @@ class FeedForward(nn.Module):
 class GatedLinear(nn.Module):
     """Linear to twice the width; the second half gates the first through an exact GELU."""
 
-    def __init__(self, cin: int, cout: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, cin: int, cout: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
-        self.proj = linear_layer(operations)(cin, cout * 2, **factory)
+        self.proj = operations.Linear(cin, cout * 2, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, dim=-1)

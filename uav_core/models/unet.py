@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..devices import ways
+from ..devices.layers import fitted
 from ..errors import CheckpointMismatchError
 from .attention import Attention, scaled_dot_product
 from .blocks import Conditions, DownStage, MidStage, TimeEmbedding, UpStage
 from .layers import activated, per_frame
-from .temporal import ROTARY_DIMS, RotaryTable, StageModule, relative_buckets
-
-ALONE_FROM = 8 * 32 * 32
-"""Positions (t h w) of a clip from which a CPU runs it alone. With fewer the weights, read once for
-every clip, would take longer than the arithmetic, and there is little memory to save."""
+from .temporal import ROTARY_DIMS, Moments, RotaryTable, StageModule
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,7 @@ class TemporalUNet(nn.Module):
     ) -> None:
         """``operations`` supplies the parametrised layers (``torch.nn`` or ComfyUI's)."""
         super().__init__()
+        operations = fitted(operations)
         p, factory = params, {"dtype": dtype, "device": device}
         made = {"operations": operations, **factory}
         self.params = p
@@ -188,10 +187,9 @@ class TemporalUNet(nn.Module):
         Returns:
             v, (b, 4, t, h, w).
         """
-        together = latent.device.type != "cpu" or latent[0, 0].numel() < ALONE_FROM
-        if len(latent) == 1 or together or torch.is_grad_enabled():
+        apart = len(latent) > 1 and ways.of(latent.device).runs_clips_apart(latent)
+        if not apart or torch.is_grad_enabled():
             return self._run(latent, timestep, low_res, context, noise_level, attend)
-        # Clips of a batch do not see each other: one after the other takes half the memory.
         outs = [
             self._run(latent[i], timestep[i], low_res[i], context[i], noise_level[i], attend)
             for i in (slice(i, i + 1) for i in range(len(latent)))
@@ -213,8 +211,7 @@ class TemporalUNet(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         emb = self.time_embedding(timestep, x.dtype)
         emb = emb + self.class_embedding(noise_level.long()).to(emb.dtype)
-        buckets = relative_buckets(latent.shape[2], latent.device)
-        cond = Conditions(F.silu(emb), context, attend, buckets)
+        cond = Conditions(F.silu(emb), context, attend, Moments(latent.shape[2], latent.device))
 
         x = per_frame(self.conv_in, x)
         held = [x]

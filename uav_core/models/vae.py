@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..devices.linear import linear_layer
+from ..devices.layers import PLAIN, fitted
 from ..errors import CheckpointMismatchError, InputError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, activated, added, per_frame
+from .layers import Downsample, Resnet, Upsample, activated, added, normed, per_frame
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -71,17 +72,19 @@ class VAEParams:
 class SpatialAttention(nn.Module):
     """One head over the positions of a frame, under the old diffusers names."""
 
-    def __init__(self, channels: int, *, operations: Any = nn, **factory: Any) -> None:
+    def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
         self.group_norm = operations.GroupNorm(32, channels, eps=EPS, **factory)
-        self.query = linear_layer(operations)(channels, channels, **factory)
-        self.key = linear_layer(operations)(channels, channels, **factory)
-        self.value = linear_layer(operations)(channels, channels, **factory)
-        self.proj_attn = linear_layer(operations)(channels, channels, **factory)
+        self.query = operations.Linear(channels, channels, **factory)
+        self.key = operations.Linear(channels, channels, **factory)
+        self.value = operations.Linear(channels, channels, **factory)
+        self.proj_attn = operations.Linear(channels, channels, **factory)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         b, _, t, h, w = x.shape
-        tokens = rearrange(per_frame(self.group_norm, x), "b c t h w -> (b t) (h w) c")
+        tokens = rearrange(
+            per_frame(partial(normed, self.group_norm), x), "b c t h w -> (b t) (h w) c"
+        )
         out = attend(self.query(tokens), self.key(tokens), self.value(tokens), 1)
         out = self.proj_attn(out)
         return added(rearrange(out, "(b t) (h w) c -> b c t h w", b=b, t=t, h=h, w=w), x)
@@ -248,6 +251,7 @@ class TemporalVAE(nn.Module):
         attend: Attention = scaled_dot_product,
     ) -> None:
         super().__init__()
+        operations = fitted(operations)
         p, factory = params, {"dtype": dtype, "device": device}
         made = {"operations": operations, **factory}
         self.params = p

@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 from bench.studies.real_sizes import META, unet_inputs, vae_inputs
 from uav_core.callbacks import ignore
 from uav_core.devices import abilities as devices
-from uav_core.devices import stripes
+from uav_core.devices import cpu, gpu, stripes
+from uav_core.devices.layers import PLAIN
 from uav_core.frames import color
 from uav_core.models import attention
 from uav_core.models.unet import TemporalUNet
@@ -57,7 +58,7 @@ def lacking(monkeypatch):
 @pytest.fixture(autouse=True)
 def as_if_large(monkeypatch):
     """Everything goes in stripes and in parts, whatever its size."""
-    monkeypatch.setattr(stripes, "WHOLE_ELSEWHERE", 0)
+    monkeypatch.setattr(gpu, "WHOLE_UP_TO", 0)
     monkeypatch.setattr(stripes, "MOST_STRIPES", 2)
     monkeypatch.setattr(attention, "MAX_SCORES", 2**16)
 
@@ -128,7 +129,7 @@ def test_statistics_in_fp32_are_as_exact_as_the_whole_layer(monkeypatch, moments
     monkeypatch.setattr(devices, "COMPLETE", frozenset())
     monkeypatch.setattr(stripes, "moments", moments)
     x = det("devices/norm", (2, 64, 3, 40, 40)) + mean
-    norm = nn.GroupNorm(32, 64, eps=1e-6)
+    norm = PLAIN.GroupNorm(32, 64, eps=1e-6)
     with torch.inference_mode():
         scale, shift = stripes.scale_and_shift(norm, x)
         assert scale.dtype == shift.dtype == torch.float32
@@ -139,7 +140,7 @@ def test_statistics_in_fp32_are_as_exact_as_the_whole_layer(monkeypatch, moments
 
 
 def test_a_network_in_fp32_throughout_is_the_same(monkeypatch):
-    monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
+    monkeypatch.setattr(cpu, "WHOLE_UP_TO", 0)
     monkeypatch.setattr(attention, "MAX_SCORES", 4096)
     z, low_res = det("devices/z", (1, 4, 3, 9, 11)), det("devices/frames", (1, 3, 3, 9, 11))
     vae = tiny.vae("vae_video")

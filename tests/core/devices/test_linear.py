@@ -12,7 +12,8 @@ from generated import det
 from torch import nn
 
 from uav_core.devices import linear as module
-from uav_core.devices.linear import linear, linear_layer
+from uav_core.devices.layers import PLAIN, fitted
+from uav_core.devices.linear import linear
 
 
 @pytest.fixture
@@ -33,8 +34,7 @@ def every_size(monkeypatch):
 
 
 def made() -> Any:
-    operations: Any = nn
-    return linear_layer(operations)(24, 16)
+    return PLAIN.Linear(24, 16)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -94,7 +94,7 @@ def test_layers_that_change_their_weights_keep_doing_so(every_size):
     class Operations:
         Linear = Casting
 
-    layer = linear_layer(Operations)(24, 16, bias=False)
+    layer = fitted(Operations).Linear(24, 16, bias=False)
     assert isinstance(layer, Casting)
     with torch.inference_mode():
         once = layer(torch.ones(3, 24))

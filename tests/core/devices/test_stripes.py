@@ -1,7 +1,6 @@
 """Layers run in stripes of rows give what they give whole, in less memory."""
 
 import copy
-from typing import Any
 
 import pytest
 import tiny
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 from ways import fewest_products
 
 from bench.measure.memory import measure_peak
-from uav_core.devices import stripes
-from uav_core.models import unet
-from uav_core.models.layers import Resnet, conv_along_time
+from uav_core.devices import cpu, stripes
+from uav_core.devices.layers import PLAIN, fitted
+from uav_core.models.layers import Resnet
 from uav_core.models.vae import TemporalVAE, VAEParams
 
 CPU = torch.device("cpu")
@@ -34,7 +33,7 @@ def striped(monkeypatch):
         """``fewer`` multiplications wherever they are possible, in stripes of a tile or so."""
         if fewer:
             fewest_products(monkeypatch)
-        monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
+        monkeypatch.setattr(cpu, "WHOLE_UP_TO", 0)
         monkeypatch.setattr(stripes, "MOST_STRIPES", most)
         monkeypatch.setattr(stripes, "LEAST_ROWS", least)
 
@@ -117,14 +116,14 @@ def test_clips_of_a_batch_one_after_the_other(monkeypatch):
     )
     together = tiny.unet()(*inputs)
     peak = measure_peak(lambda: tiny.unet()(*inputs), CPU).live
-    monkeypatch.setattr(unet, "ALONE_FROM", 0)
+    monkeypatch.setattr(cpu, "ALONE_FROM", 0)
     close(tiny.unet()(*inputs), together)
     assert measure_peak(lambda: tiny.unet()(*inputs), CPU).live < 0.6 * peak
 
 
 def test_a_mean_far_from_zero_is_not_lost(striped):
     x = 1000 + det("stripes/x", (2, 64, 3, 11, 8))
-    norm = nn.GroupNorm(32, 64)
+    norm = PLAIN.GroupNorm(32, 64)
     nn.init.normal_(norm.weight)
     striped()
     rows = torch.empty(2, 64, 3, 11, 8)
@@ -153,7 +152,7 @@ def test_weights_come_through_the_layer(striped, fewer):
         Conv2d, Conv3d, Linear, GroupNorm = Doubling, nn.Conv3d, nn.Linear, nn.GroupNorm
 
     x = det("stripes/resnet", (1, 32, 2, 12, 8))
-    resnet = Resnet(32, 64, eps=1e-6, operations=Operations)
+    resnet = Resnet(32, 64, eps=1e-6, operations=fitted(Operations))
     whole = resnet(x)
     striped(fewer=fewer)
     close(resnet(x), whole)
@@ -162,9 +161,7 @@ def test_weights_come_through_the_layer(striped, fewer):
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_convolution_along_time_is_a_3d_one(kernel):
     shape = (kernel, 1, 1)
-    operations: Any = nn
-    made: Any = conv_along_time(operations)
-    conv = made(8, 12, shape, padding=(kernel // 2, 0, 0))
+    conv = PLAIN.ConvAlongTime(8, 12, shape, padding=(kernel // 2, 0, 0))
     x = det("stripes/time", (2, 8, 5, 4, 6))
     expected = F.conv3d(x, conv.weight, conv.bias, padding=(kernel // 2, 0, 0))
     close(conv(x), expected)

@@ -1,4 +1,4 @@
-"""3x3 convolutions with fewer multiplications give what the plain ones give."""
+"""Winograd's convolutions give what the plain ones give."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from generated import det
-from torch import Tensor, nn
+from torch import Tensor
 
 from uav_core.devices import winograd
-from uav_core.models.layers import convolve_frames, lending
+from uav_core.devices.cpu import CPU
+from uav_core.devices.layers import PLAIN
 
 
 @pytest.fixture(autouse=True)
@@ -61,19 +62,21 @@ def test_a_convolution_of_the_network_uses_it_where_it_pays(monkeypatch):
         return real(x, weight, bias)
 
     monkeypatch.setattr(winograd, "convolve_frames", watched)
-    layer = lending(nn.Conv2d)(192, 200, 3, padding=1).requires_grad_(False)
+    layer = PLAIN.Conv2d(192, 200, 3, padding=1).requires_grad_(False)
     large = frames(4, 192, 20, 20)
-    torch.testing.assert_close(convolve_frames(layer, large), layer(large), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        CPU.convolve_frames(layer, large), layer(large), atol=1e-5, rtol=1e-5
+    )
     assert seen == [(4, 192, 20, 20)]
-    convolve_frames(layer, large[:1])
-    convolve_frames(lending(nn.Conv2d)(64, 200, 3, padding=1), frames(4, 64, 20, 20))
-    convolve_frames(layer.bfloat16(), large.bfloat16())
+    CPU.convolve_frames(layer, large[:1])
+    CPU.convolve_frames(PLAIN.Conv2d(64, 200, 3, padding=1), frames(4, 64, 20, 20))
+    CPU.convolve_frames(layer.bfloat16(), large.bfloat16())
     assert len(seen) == 1, "few positions, few channels and half precision are left alone"
 
 
 def test_with_gradients_the_plain_convolution_is_used(monkeypatch):
     monkeypatch.setattr(winograd, "convolve_frames", lambda *_: pytest.fail("has no gradient"))
     with torch.inference_mode(False), torch.enable_grad():
-        layer = lending(nn.Conv2d)(192, 192, 3, padding=1)
-        convolve_frames(layer, torch.ones(4, 192, 20, 20)).sum().backward()
+        layer = PLAIN.Conv2d(192, 192, 3, padding=1)
+        CPU.convolve_frames(layer, torch.ones(4, 192, 20, 20)).sum().backward()
     assert layer.weight.grad is not None

@@ -87,8 +87,7 @@ def watch(pack, unet, monkeypatch) -> Watch:
 @pytest.fixture(params=[False, True], ids=["whole", "stripes"])
 def striped(pack, monkeypatch, request):
     if request.param:
-        stripes = pack.uav_core.devices.stripes
-        monkeypatch.setattr(stripes, "WHOLE_UP_TO", {"cpu": 0})
+        monkeypatch.setattr(pack.uav_core.devices.cpu, "WHOLE_UP_TO", 0)
 
 
 def cached(unet: Any, name: str) -> Any:

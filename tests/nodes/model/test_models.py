@@ -222,7 +222,7 @@ def test_vae_attention_of_comfyui_is_the_cores(pack):
 
     q, k, v = (det(name, (2, 48, 64)) for name in "qkv")
     own = pack.uav_core.models.attention.scaled_dot_product(q, k, v, 1)
-    attend = pack.nodes.model.vae.attention(torch.device("cuda"))
+    attend = pack.nodes.model.vae.attention(torch.device("xpu"))
     torch.testing.assert_close(attend(q, k, v, 1), own, rtol=1e-5, atol=1e-5)
     for kernel in (comfy_vae.normal_attention, comfy_vae.pytorch_attention):
         out = pack.nodes.model.vae.by_channels(kernel)(q, k, v, 1)

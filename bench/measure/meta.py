@@ -1,0 +1,22 @@
+"""What PyTorch's meta device, whose tensors have a size but no values, does not know of a card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def as_on_a_card(func: Any, args: tuple[Any, ...], out: Any) -> Any:
+    """``out`` of ``func``: of a convolution, in the layout that a card's library gives it.
+
+    That is the input's; the meta device gives every convolution's result with the channels first.
+    """
+    if not str(func).startswith("aten.convolution") or out.device.type != "meta":
+        return out
+    x: Tensor = args[0]
+    layout = LAYOUTS[x.ndim]
+    return out.contiguous(memory_format=layout) if x.is_contiguous(memory_format=layout) else out

@@ -1,0 +1,70 @@
+"""Kernels and bytes of a pass and of a decode at the released size, counted on any machine.
+
+The networks run on PyTorch's meta device in the way they go on a GPU with memory to spare. The
+kernels of attention are left out: how often they read their operands is their own affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from uav_core.devices import memory, norms
+from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.vae import TemporalVAE, VAEParams
+
+from ..cases.case import TINY_UNET, TINY_VAE
+from ..measure.kernels import Moved, count_moved
+from .real_sizes import META, fused, unet_inputs, vae_inputs
+
+SIZE, QUICK_SIZE = (180, 320), (16, 16)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What was counted for one way of the norms."""
+
+    title: str
+    work: dict[str, Moved]
+    """By what ran."""
+
+
+def measure_moved(quick: bool = False) -> list[Way]:
+    """A pass over 2 x 8 frames in fp16 and a decode of 3 in fp32: plain norms, then fused ones."""
+    h, w = QUICK_SIZE if quick else SIZE
+    unet = TemporalUNet(TINY_UNET if quick else UNetParams(), dtype=torch.float16, device=META)
+    vae = TemporalVAE(TINY_VAE if quick else VAEParams(), device=META, attend=fused)
+
+    def counted() -> dict[str, Moved]:
+        return {
+            "U-Net pass, fp16": count_moved(lambda: unet(*unet_inputs(unet, 2, h, w), fused)),
+            "decode, fp32": count_moved(lambda: vae.decode(*vae_inputs(vae, h, w))),
+        }
+
+    with mock.patch.object(memory, "free", lambda _: 2**50):
+        plain = Way("plain norms", counted())
+        with fused_norms():
+            return [plain, Way("fused norms", counted())]
+
+
+@contextlib.contextmanager
+def fused_norms() -> Iterator[None]:
+    """Norms as if Triton were there: three kernels, which read the input twice and write once."""
+
+    def normed(x: Tensor, *_: Any) -> Tensor:
+        sums = x.sum((0, *range(2, x.ndim)))
+        scale = sums.clone()
+        return x.mul(scale.view(1, -1, *[1] * (x.ndim - 2)))
+
+    with (
+        mock.patch.object(norms, "has_kernels", lambda _: True),
+        mock.patch.object(norms, "_kernels", lambda: SimpleNamespace(normed=normed)),
+    ):
+        yield

@@ -1,0 +1,171 @@
+"""The way of a GPU, run on a CPU: norms that keep the layout, wide heads, what is cut and when.
+
+The golden cases run this way as well (the fixture ``ways``).
+"""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from generated import det
+from torch import Tensor, nn
+
+from uav_core.devices import attention, gpu, memory, norms
+from uav_core.devices.gpu import GPU
+from uav_core.devices.layers import PLAIN, fitted
+from uav_core.devices.layout import channels_last
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def plain_norms(monkeypatch):
+    """As with a PyTorch whose own norm copies to another layout."""
+    monkeypatch.setattr(norms, "keeps_layout", lambda _: False)
+
+
+def norm_of(channels: int, groups: int, operations: Any = nn) -> Any:
+    norm = fitted(operations).GroupNorm(groups, channels, eps=1e-6)
+    norm.weight.copy_(det("gpu/weight", (channels,)))
+    norm.bias.copy_(3 * det("gpu/bias", (channels,)))
+    return norm
+
+
+class Computing(nn.GroupNorm):
+    """As ComfyUI's where weights stream: asks nobody below it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class Streaming:
+    """Operations with such a norm."""
+
+    GroupNorm = Computing
+
+
+@pytest.mark.parametrize("operations", [nn, Streaming])
+@pytest.mark.parametrize("shape", [(2, 64, 3, 5, 7), (3, 96, 6, 4), (1, 3, 2, 9, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_keep_the_layout_and_the_numbers(plain_norms, operations, shape, dtype):
+    channels = shape[1]
+    norm = norm_of(channels, min(32, channels), operations).to(dtype)
+    x = channels_last(det("gpu/x", shape) + 2).to(dtype)
+    shift = det("gpu/shift", shape[:2]).to(dtype)
+    exact = nn.GroupNorm(norm.num_groups, channels, 1e-6).double()
+    exact.weight.copy_(norm.weight)
+    exact.bias.copy_(norm.bias)
+    tolerance = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}[dtype]
+    for given in (None, shift):
+        wide = x.double()
+        if given is not None:
+            wide = (x + given[(...,) + (None,) * (x.ndim - 2)]).double()
+        result = GPU.activated(norm, x.clone(), given)
+        assert result.dtype == dtype and result.stride() == x.stride()
+        torch.testing.assert_close(
+            result.double(), F.silu(exact(wide)), rtol=tolerance, atol=tolerance
+        )
+    result = GPU.normed(norm, x)
+    torch.testing.assert_close(
+        result.double(), exact(x.double()), rtol=tolerance, atol=2 * tolerance
+    )
+
+
+def test_a_norm_that_computes_itself_tells_its_weights():
+    norm = norm_of(64, 32, Streaming)
+    weight, bias = norm.weights_for(torch.empty(1))
+    torch.testing.assert_close(weight, norm.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(bias, norm.bias, rtol=1e-5, atol=1e-5)
+    assert norm_of(64, 32).weights_for(torch.empty(1))[0].shape == (64,)
+
+
+def test_pytorchs_own_norm_is_taken_where_it_keeps_the_layout(monkeypatch):
+    assert norms.keeps_layout(CPU), "a CPU's does"
+    monkeypatch.setattr(norms, "plain", None)
+    norm, x = norm_of(64, 32), channels_last(det("gpu/x", (2, 64, 3, 5, 7)))
+    torch.testing.assert_close(GPU.activated(norm, x), F.silu(norm(x)))
+
+
+def test_kernels_that_fail_are_given_up_for_good(monkeypatch, caplog, plain_norms):
+    calls = []
+
+    def normed(*_):
+        calls.append(1)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(norms, "_without", set())
+    monkeypatch.setattr(norms, "has_kernels", lambda device: str(device) not in norms._without)
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
+    norm, x = norm_of(64, 32), channels_last(det("gpu/x", (1, 64, 2, 5, 7)))
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            torch.testing.assert_close(GPU.activated(norm, x), F.silu(norm(x)))
+    assert calls == [1] and caplog.text.count("no compiler") == 1
+
+
+def test_without_triton_there_are_no_kernels(monkeypatch, caplog):
+    def missing():
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(norms, "_kernels", missing)
+    monkeypatch.setattr(norms, "_without", set())
+    norms._are_right.cache_clear()
+    device = torch.device("cuda:7")
+    with caplog.at_level(logging.INFO):
+        assert not norms.has_kernels(device) and not norms.has_kernels(device)
+    assert caplog.text.count("triton") == 1
+    assert not norms.has_kernels(CPU)
+    norms._are_right.cache_clear()
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_wide_heads_in_blocks(monkeypatch, with_mask):
+    q, k, v = (det(f"gpu/{name}", (2, 3, 40, 320)) for name in "qkv")
+    mask = det("gpu/mask", (1, 3, 40, 40)) if with_mask else None
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert attention.serves(q) and not attention.serves(q[..., :256])
+    # 7 queries of 2 x 3 heads.
+    monkeypatch.setattr(attention, "BLOCK", 7 * 4 * 6 * 40)
+    torch.testing.assert_close(attention.by_products(q, k, v, mask), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_is_left_alone_where_scores_would_be_rounded():
+    q = torch.ones(1, 1, 4, 512, dtype=torch.bfloat16)
+    try:
+        torch.bmm(q[0], q[0].mT, out_dtype=torch.float32)
+    except (TypeError, RuntimeError, NotImplementedError):
+        assert not attention.serves(q)
+
+
+def test_layers_are_cut_only_where_whole_ones_do_not_fit(monkeypatch):
+    x = torch.empty(1, 64, 8, 520, 512, device="meta", dtype=torch.float16)
+    tokens = torch.empty(1, 8, 520 * 512, 64, device="meta", dtype=torch.float16)
+    free = {}
+    monkeypatch.setattr(memory, "free", lambda device: free[device.type])
+    # Its normalised input, the result before and after the second convolution.
+    needed = 3 * 2 * x.numel() + memory.SPARE
+    free["meta"] = needed
+    assert not GPU.cuts(x, 64)
+    assert GPU.halves_tokens(tokens) and not GPU.halves_tokens(tokens[:, :, :4000])
+    free["meta"] = needed - 1
+    assert GPU.cuts(x, 64)
+    free["meta"] = 13 * 2 * tokens.numel() + memory.SPARE
+    assert not GPU.halves_tokens(tokens)
+    free["meta"] = None
+    assert GPU.cuts(x, 64), "nothing is known, so large ones are cut"
+    assert not GPU.cuts(x[..., :100], 64), "small ones never are"
+    monkeypatch.setattr(gpu, "WHOLE_UP_TO", 0)
+    assert GPU.cuts(x[..., :100], 64)
+    assert not GPU.runs_clips_apart(x)
+    assert PLAIN.GroupNorm is type(norm_of(32, 32))

@@ -1,0 +1,59 @@
+"""Attention of very wide heads as plain products of matrices, for some queries at a time.
+
+PyTorch's fast kernels end at heads of 256; what it has for wider ones (one of 512 in the VAEs)
+runs at a tenth of a card's speed.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+WIDEST_FLASH = 256
+BLOCK = 256 * 2**20
+"""Bytes of scores held at once."""
+
+
+def serves(q: Tensor) -> bool:
+    """Whether heads as wide as those of ``q`` (b h n d) are computed here."""
+    return (
+        q.shape[-1] > WIDEST_FLASH
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and (q.dtype == torch.float32 or _multiplies_into_fp32(q.device, q.dtype))
+    )
+
+
+def by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + mask) v, all (b h n d); scores are in fp32."""
+    b, heads, count, d = q.shape
+    q, k, v = (x.reshape(b * heads, -1, d) for x in (q, k, v))
+    out = torch.empty_like(q)
+    queries = max(1, BLOCK // (4 * len(k) * k.shape[1]))
+    turned = k.transpose(1, 2)
+    for start in range(0, count, queries):
+        rows = slice(start, start + queries)
+        scores = _scores(q[:, rows] * d**-0.5, turned)
+        if mask is not None:
+            wide = mask.expand(b, heads, count, k.shape[1])[:, :, rows]
+            scores += wide.reshape(scores.shape)
+        torch.bmm(scores.softmax(-1).to(v.dtype), v, out=out[:, rows])
+    return out.view(b, heads, count, d)
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    if q.dtype == torch.float32:
+        return torch.bmm(q, k)
+    return torch.bmm(q, k, out_dtype=torch.float32)
+
+
+@functools.cache
+def _multiplies_into_fp32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this PyTorch gives the product of two half precision matrices in fp32."""
+    x = torch.ones(1, 8, 8, device=device, dtype=dtype)
+    try:
+        return torch.bmm(x, x, out_dtype=torch.float32).dtype == torch.float32
+    except (TypeError, RuntimeError, NotImplementedError):
+        return False

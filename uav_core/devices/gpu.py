@@ -1,0 +1,60 @@
+"""The way of a GPU, and of all devices but CPUs: few kernels, each over as little as can be.
+
+Channels stay last from end to end. Whole layers run as long as they fit into what is free.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import attention, memory, norms, stripes
+from .way import Way
+
+WHOLE_UP_TO = 512 * 2**20
+"""Bytes, in fp32, of a tensor that runs whole whatever is free: many small calls cost more."""
+UNDIVIDED_UP_TO = 32 * 2**20
+"""The same of tokens, whose two halves cost little."""
+GATED = 8 + 4 + 1
+"""The widest tensors of the feed-forward layer, in multiples of its input."""
+
+
+class GPUWay(Way):
+    """See the module."""
+
+    def runs_clips_apart(self, clips: Tensor) -> bool:
+        """One clip does not fill a card."""
+        return False
+
+    def halves_tokens(self, tokens: Tensor) -> bool:
+        """Only where the whole layer would not fit."""
+        return (
+            4 * tokens.numel() > UNDIVIDED_UP_TO
+            and not torch.compiler.is_compiling()
+            and not memory.has_room(tokens.device, GATED * tokens.numel() * tokens.element_size())
+        )
+
+    def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
+        """Only where the whole layer, its normalised input and its result, would not fit."""
+        if not stripes.are_possible(x) or enlarged * 4 * x.numel() <= WHOLE_UP_TO:
+            return False
+        channels = x.shape[1] + 2 * out_channels
+        held = enlarged * x.numel() // x.shape[1] * channels * x.element_size()
+        return not memory.has_room(x.device, held)
+
+    def multiplies_scores(self, q: Tensor) -> bool:
+        """PyTorch's kernel for heads that flash attention does not take is slow."""
+        return attention.serves(q)
+
+    def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """In one pass that keeps the layout."""
+        return norms.normed(norm, x) if norms.serves(norm, x) else super().normed(norm, x)
+
+    def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """In one pass that keeps the layout."""
+        if norms.serves(norm, x):
+            return norms.normed(norm, x, shift, activate=True)
+        return super().activated(norm, x, shift)
+
+
+GPU = GPUWay()

@@ -1,0 +1,103 @@
+"""GroupNorm and SiLU with the channels last, where PyTorch's own copies to another layout.
+
+The fastest that the device has: Triton's kernels, PyTorch's own norm where it keeps the layout, or
+five plain operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import GroupNorm
+from .layout import channels_last
+
+log = logging.getLogger(__name__)
+
+
+def serves(norm: nn.Module, x: Tensor) -> bool:
+    """Whether ``normed`` may be used; gradients and compilers have better ways."""
+    return (
+        isinstance(norm, GroupNorm)
+        and x.ndim in (4, 5)
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = False) -> Tensor:
+    """x + ``shift`` (b, c) normalised, or its SiLU. With a ``shift``, ``x`` may be overwritten."""
+    x = channels_last(x)
+    if has_kernels(x.device):
+        weight, bias = norm.weights_for(x)
+        try:
+            return _kernels().normed(x, shift, weight, bias, norm.num_groups, norm.eps, activate)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler and a driver that are not ours
+            _give_up(x.device, error)
+    if shift is not None:
+        x.add_(shift[(...,) + (None,) * (x.ndim - 2)])
+    out = norm(x) if keeps_layout(x.device) else plain(x, norm)
+    return F.silu(out, inplace=True) if activate else out
+
+
+def plain(x: Tensor, norm: GroupNorm) -> Tensor:
+    """``x`` (b c ...), the channels last, normalised by operations that every device has."""
+    weight, bias = norm.weights_for(x)
+    b, c, groups = x.shape[0], x.shape[1], norm.num_groups
+    # A view: (b, positions, groups, channels of a group).
+    grouped = x.movedim(1, -1).view(b, -1, groups, c // groups)
+    variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
+    scale = weight.view(groups, -1) * (variance.float() + norm.eps).rsqrt_()
+    offset = torch.addcmul(bias.view(groups, -1), mean, scale, value=-1)
+    out = torch.empty_like(grouped)
+    # In fp32 up to the result, whose precision is that of `x`.
+    torch.addcmul(offset, grouped, scale, out=out)
+    return out.view(b, *x.shape[2:], c).movedim(-1, 1)
+
+
+@functools.cache
+def keeps_layout(device: torch.device) -> bool:
+    """Whether this PyTorch's own norm gives the channels last where it gets them so."""
+    x = channels_last(torch.ones(1, 8, 2, 2, 2, device=device))
+    return F.group_norm(x, 4).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+_without: set[str] = set()
+"""Devices for which the kernels have been given up."""
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether Triton's kernels run on ``device`` and are right; tried once."""
+    if device.type != "cuda" or str(device) in _without:
+        return False
+    return _are_right(device)
+
+
+@functools.cache
+def _are_right(device: torch.device) -> bool:
+    try:
+        _kernels().check(device)
+    except Exception as error:  # a compiler and a driver that are not ours
+        _give_up(device, error)
+        return False
+    return True
+
+
+def _give_up(device: torch.device, error: Exception) -> None:
+    _without.add(str(device))
+    log.info("No fused norms on %s, which run as plain operations instead: %s", device, error)
+
+
+def _kernels():
+    """The module of Triton's kernels. Raises ImportError without Triton."""
+    from . import triton_norm
+
+    return triton_norm

@@ -1,0 +1,52 @@
+"""What a kind of device may do in its own way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layout import per_frame
+
+
+class Way(ABC):
+    """One kind of device. All give the same numbers to rounding."""
+
+    @abstractmethod
+    def runs_clips_apart(self, clips: Tensor) -> bool:
+        """Whether the clips of a batch (b c t h w) go through the U-Net one after the other."""
+
+    @abstractmethod
+    def halves_tokens(self, tokens: Tensor) -> bool:
+        """Whether the feed-forward layer takes ``tokens`` (b t n c) in two halves of the frames."""
+
+    @abstractmethod
+    def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
+        """Whether a layer on ``x`` (b c t h w), or one so many times as large, runs in stripes."""
+
+    def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """``conv`` of ``x`` (b c t h w), of every frame on its own where it is a 2-D one."""
+        if isinstance(conv, nn.Conv2d):
+            return per_frame(lambda frames: self.convolve_frames(conv, frames), x)
+        return conv(x)
+
+    def convolve_frames(self, conv: nn.Module, frames: Tensor) -> Tensor:
+        """A 3x3 convolution of frames (n c h w), the channels last."""
+        return conv(frames)
+
+    @abstractmethod
+    def multiplies_scores(self, q: Tensor) -> bool:
+        """Whether attention of so wide heads (b h n d) is faster as plain products of matrices."""
+
+    def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """``x`` (b c ...) normalised in groups of channels."""
+        return norm(x)
+
+    def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """SiLU of the normalised x + shift; with a ``shift`` (b, c), ``x`` may be overwritten."""
+        if shift is not None:
+            shift = shift[(...,) + (None,) * (x.ndim - 2)]
+            x = x + shift if torch.is_grad_enabled() else x.add_(shift)
+        return F.silu(norm(x), inplace=not torch.is_grad_enabled())
