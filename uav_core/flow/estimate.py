@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..devices import memory
 from ..errors import InputError, MissingPackageError
 from ..weights.checkpoints import Kind, load_checkpoint, strict_load
 from ..weights.raft import raft_to_torchvision
@@ -29,6 +30,9 @@ SMALLEST_SIDE = 16
 # leave the last level one cell wide, where sampling divides by zero.
 _STRIDE = 8
 _NETWORK_SIDE = 128
+# Of a pair, where several are estimated together; and how many at the most.
+_BYTES_PER_PIXEL = 1500
+_MOST_PAIRS = 16
 # How far the long side of a small, very oblong image may grow to keep the aspect.
 _LONGEST_ENLARGED = 1024
 
@@ -134,8 +138,9 @@ def estimate_flows(
 
     frames (1,3,t,h,w) in [-1, 1]. forward[i] leads from frame i to i+1, backward[i] from i+1 to
     i; both on the frames' device, in pixels. One frame gives two empty flows. Memory grows with
-    (h w)^2: the network correlates all with all at 1/8 scale. `check_cancelled()` is called
-    before every flow and may raise; `progress(done, total)` after it. Raises InputError.
+    (h w)^2: the network correlates all with all at 1/8 scale. A GPU takes as many pairs at once as
+    fit. `check_cancelled()` is called before the flows of either direction and may raise;
+    `progress(done, total)` after them. Raises InputError.
     """
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < 1:
         raise InputError(f"flow needs frames as (1, 3, t, h, w), but got {tuple(frames.shape)}.")
@@ -143,16 +148,31 @@ def estimate_flows(
     pairs, (h, w) = len(sequence) - 1, sequence.shape[-2:]
     flows = frames.new_empty((2, pairs, 2, h, w), dtype=torch.float32)
     neighbours = NeighbourFlow(model, iterations)
-    for i in range(pairs):
-        ways = neighbours.both_ways(sequence[i], sequence[i + 1])
+    sequence = sequence.flatten(0, 1)
+    most = pairs_at_once(next(model.parameters()).device, h, w)
+    for first in range(0, pairs, most):
+        last = min(first + most, pairs)
+        ways = neighbours.both_ways(sequence[first:last], sequence[first + 1 : last + 1])
         for direction in range(2):
             if check_cancelled is not None:
                 check_cancelled()
-            flows[direction, i] = next(ways)[0]
+            flows[direction, first:last] = next(ways)
             if progress is not None:
-                progress(2 * i + direction + 1, 2 * pairs)
+                progress(2 * first + (direction + 1) * (last - first), 2 * pairs)
     forward, backward = rearrange(flows, "d t c h w -> d 1 c t h w")
     return forward, backward
+
+
+def pairs_at_once(device: torch.device, h: int, w: int) -> int:
+    """Pairs of frames (h, w) that are estimated together: on a CPU, or where memory is short, one.
+
+    Small kernels do not fill a card, and wait for the CPU that launches them.
+    """
+    free = None if device.type == "cpu" else memory.free(device)
+    h, w = _network_size(h, w)
+    # RAFT's correlations and their pyramid, twice; features, or the built-in flow's derivatives.
+    needed = 2 * 4 * 4 // 3 * (h * w // _STRIDE**2) ** 2 + _BYTES_PER_PIXEL * h * w
+    return 1 if free is None else max(1, min(_MOST_PAIRS, free // 2 // needed))
 
 
 def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:

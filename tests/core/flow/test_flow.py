@@ -6,7 +6,10 @@ import torch
 from generated import det, generate, golden, key_shapes
 from torch import nn
 
+from uav_core.devices import memory
 from uav_core.errors import CheckpointMismatchError, InputError, WrongCheckpointError
+from uav_core.flow import estimate
+from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flow, estimate_flows, load_flow_model, resize_flow
 from uav_core.weights.raft import raft_to_torchvision
 
@@ -118,6 +121,32 @@ def test_clip_flows_are_those_of_its_pairs(model):
         a, b = frames[:, :, i], frames[:, :, i + 1]
         assert torch.equal(forward[:, :, i], estimate_flow(model, a, b, iterations=1))
         assert torch.equal(backward[:, :, i], estimate_flow(model, b, a, iterations=1))
+
+
+def test_several_pairs_at_once_give_the_same(model, monkeypatch):
+    """As on a GPU; the last of three batches is a short one."""
+    frames = det("flow/clip", (1, 3, 6, 128, 136)).clamp(-1, 1)
+    done: list[tuple[int, int]] = []
+    for network in (model, BuiltinFlow()):
+        alone = estimate_flows(network, frames, iterations=2)
+        with monkeypatch.context() as patched:
+            patched.setattr(estimate, "pairs_at_once", lambda *_: 2)
+            together = estimate_flows(network, frames, 2, lambda *at: done.append(at))
+        for a, b in zip(alone, together, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+        assert done[-6:] == [(2, 10), (4, 10), (6, 10), (8, 10), (9, 10), (10, 10)]
+
+
+def test_pairs_at_once(monkeypatch):
+    cuda, free = torch.device("cuda"), {"now": 0}
+    monkeypatch.setattr(memory, "free", lambda _: free["now"])
+    assert estimate.pairs_at_once(cuda, 180, 320) == 1
+    free["now"] = 8 * 2**30
+    assert estimate.pairs_at_once(cuda, 180, 320) == 16
+    assert estimate.pairs_at_once(cuda, 1080, 1920) == 1
+    assert estimate.pairs_at_once(torch.device("cpu"), 180, 320) == 1
+    free["now"] = None
+    assert estimate.pairs_at_once(cuda, 180, 320) == 1
 
 
 def test_every_frame_is_encoded_once(model):
