@@ -23,8 +23,6 @@ sys.path += [str(ROOT / "tests" / name) for name in ("server", "support")]
 
 from scripts.env.layout import SetupError, comfyui_path, default_version  # noqa: E402
 
-BUDGET = 300.0
-
 
 def main() -> int:
     """Run the check, or be one of its processes."""
@@ -32,7 +30,7 @@ def main() -> int:
         from scripts.gpu_checks import worker
 
         return worker.main()
-    from scripts.gpu_checks.supervise import PHASES, Check
+    from scripts.gpu_checks.supervise import BUDGET, PHASES, Check
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = [phase.name for phase in PHASES]

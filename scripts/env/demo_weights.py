@@ -90,9 +90,9 @@ def flow_weights() -> dict[str, Tensor]:
     return raft_large(weights=None).state_dict()
 
 
-def text_encoder_weights(width: int = TEXT_WIDTH) -> dict[str, Tensor]:
+def text_encoder_weights(width: int = TEXT_WIDTH, device: str = "cpu") -> dict[str, Tensor]:
     """A random text encoder in the Hugging Face layout, tiny but for its vocabulary."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator(device).manual_seed(2)
     stem = "text_model"
     shapes: dict[str, tuple[int, ...]] = {
         f"{stem}.embeddings.token_embedding.weight": (VOCABULARY, width),
@@ -108,7 +108,7 @@ def text_encoder_weights(width: int = TEXT_WIDTH) -> dict[str, Tensor]:
             shapes[f"{layer}.{name}.weight"] = shape
             shapes[f"{layer}.{name}.bias"] = shape[:1]
     weights = {
-        key: torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+        key: torch.randn(shape, generator=generator, device=device) * shape[-1] ** -0.5
         for key, shape in shapes.items()
     }
     for norm in norms:

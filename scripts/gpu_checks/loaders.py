@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,38 +40,42 @@ Get = Callable[[], Path]
 
 
 def items(place: Place) -> Iterator[Item]:
-    """The included weights first, then the generated ones, converted and as released."""
-    yield Item("DynamicVRAM", state)
+    """Included weights, converted ones, those as released in one precision, then in the others."""
+    yield Item("DynamicVRAM", state, 0.1)
     load = place.pack.nodes.loaders.load
     marked = {name: name + included.MARK for name in (included.UNET, *VAES, included.TEXT)}
 
-    def unet(title: str, name: str, file: Get, seconds: float) -> Iterator[Item]:
-        for precision in load.WEIGHT_DTYPES:
+    def unet(title: str, name: str, file: Get, first: float, more: float) -> Iterator[Item]:
+        """Seconds of the first, which may make the file and its exact result, and of each more."""
+        for i, precision in enumerate(load.WEIGHT_DTYPES):
             run = partial(check_unet, place, name, file, precision)
-            yield Item(f"U-Net, {title}, {precision}", run, seconds)
+            yield Item(f"U-Net, {title}, {precision}", run, more if i else first)
 
-    def vae(title: str, name: str, file: Get, seconds: float) -> Iterator[Item]:
-        for precision in load.VAE_PRECISIONS:
+    def vae(title: str, name: str, file: Get, first: float, more: float) -> Iterator[Item]:
+        for i, precision in enumerate(load.VAE_PRECISIONS):
             run = partial(check_vae, place, name, file, precision)
-            yield Item(f"VAE, {title}, {precision}", run, seconds)
+            yield Item(f"VAE, {title}, {precision}", run, more if i else first)
 
     def made(name: str) -> tuple[str, Get]:
         # Listed by its path below the folder of its kind.
         return FILES[name].partition("/")[2], partial(place.weights.path, name)
 
-    yield from unet("included", marked[included.UNET], partial(included.path_of, included.UNET), 2)
+    path = included.path_of
+    yield from unet("included", marked[included.UNET], partial(path, included.UNET), 4, 0.7)
     for kind in VAES:
-        yield from vae(f"included {kind}", marked[kind], partial(included.path_of, kind), 2)
-    yield Item("text encoder, included", partial(check_text, place, marked[included.TEXT]), 2)
-    yield Item("flow, built-in", partial(check_flow, place, BUILTIN_FLOW, None), 2)
-    for name in ("unet", "unet.bin"):
-        yield from unet(FILES[name], *made(name), 6)
-    for name in ("vae", "vae.bin", "vae_3d.bin"):
-        yield from vae(FILES[name], *made(name), 4)
+        yield from vae(f"included {kind}", marked[kind], partial(path, kind), 1, 0.7)
+    yield Item("text encoder, included", partial(check_text, place, marked[included.TEXT]), 1)
+    yield Item("flow, built-in", partial(check_flow, place, BUILTIN_FLOW, None), 1)
+    yield from unet(FILES["unet"], *made("unet"), 5, 1.5)
+    yield from vae(FILES["vae"], *made("vae"), 2.5, 1)
     text = partial(check_text, place, *made("text_encoder"))
-    yield Item(f"text encoder, {FILES['text_encoder']}", text, 10)
+    yield Item(f"text encoder, {FILES['text_encoder']}", text, 6)
     for name in ("flow", "flow.pth"):
-        yield Item(f"flow, {FILES[name]}", partial(check_flow, place, *made(name)), 3)
+        yield Item(f"flow, {FILES[name]}", partial(check_flow, place, *made(name)), 1.5)
+    released = [unet(FILES["unet.bin"], *made("unet.bin"), 7, 2.5)]
+    released += [vae(FILES[name], *made(name), 2.5, 1) for name in ("vae.bin", "vae_3d.bin")]
+    yield from (next(way) for way in released)
+    yield from chain(*released)
 
 
 VAES = (included.VAE_VIDEO, included.VAE_3D)

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch.utils._triton import has_triton
 
 from bench.measure.machine import describe
 from scripts.env.layout import ROOT
@@ -37,6 +38,7 @@ def describe_machine(place: Place) -> dict[str, Any]:
     found["comfyui"] = "unknown"
     if version.is_file():
         found["comfyui"] = runpy.run_path(str(version)).get("__version__", "unknown")
+    found["triton"] = has_triton()
     found["pack"] = said("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown"
     return found
 

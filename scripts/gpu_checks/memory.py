@@ -20,7 +20,7 @@ from .place import Place
 from .served import check_size, large_clip, result_of
 
 LEFT = (8, 12, 6, 16)
-"""GiB that are free when the run begins."""
+"""GiB that are free when the run begins; of cards that people have, the most common first."""
 FRAMES = 9
 """One whole group and more, and two segments."""
 TIMEOUT = 600
@@ -29,11 +29,11 @@ STEPPED_DOWN = "Memory ran out while"
 
 
 def items(place: Place) -> Iterator[Item]:
-    """The smaller ones first, with the included weights and those of the released size."""
+    """Those of the released size first: they take more."""
     for left in (0,) if place.tiny else LEFT:
         room = f"{left} GiB left" if left else "no card to fill"
-        for name, authors in (("included", False), ("released size", True)):
-            yield Item(f"{name} weights, {room}", partial(run, place, left, authors), 15)
+        for name, authors, estimate in (("released size", True, 9), ("included", False, 6)):
+            yield Item(f"{name} weights, {room}", partial(run, place, left, authors), estimate)
 
 
 def run(place: Place, left: int, authors: bool) -> Values:

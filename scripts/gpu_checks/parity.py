@@ -60,25 +60,27 @@ DIFFERENCE = "difference"
 def items(place: Place) -> Iterator[Item]:
     """The golden data first, then the included weights, then those of the released size."""
     for p in PRECISIONS:
-        yield Item(f"U-Net, golden data, {p.name}", partial(golden_unet, place, p))
-        yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p))
+        yield Item(f"U-Net, golden data, {p.name}", partial(golden_unet, place, p), 0.7)
+        yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p), 0.7)
     for p in PRECISIONS[:2]:
-        yield Item(f"whole runs, golden data, {p.name}", partial(golden_runs, place, p))
-        yield Item(f"RAFT, golden data, {p.name}", partial(golden_raft, place, p))
-    yield Item("propagation, golden data", partial(golden_propagation, place))
+        yield Item(f"whole runs, golden data, {p.name}", partial(golden_runs, place, p), 3)
+        yield Item(f"RAFT, golden data, {p.name}", partial(golden_raft, place, p), 0.7)
+    yield Item("propagation, golden data", partial(golden_propagation, place), 0.5)
     kinds = {
         "included weights": (
             partial(included.path_of, included.UNET),
             partial(included.path_of, included.VAE_VIDEO),
-            3,
+            1.5,
+            0.7,
         ),
-        "released size": (*(partial(place.weights.path, n) for n in ("unet", "vae")), 8),
+        "released size": (*(partial(place.weights.path, n) for n in ("unet", "vae")), 4, 1.2),
     }
-    for title, (unet, vae, seconds) in kinds.items():
+    for title, (unet, vae, first, more) in kinds.items():
         for p in PRECISIONS:
             name = f"{title}, to a CPU, {p.name}"
-            yield Item(f"U-Net, {name}", partial(pass_to_cpu, place, p, unet), seconds)
-            yield Item(f"VAE, {name}", partial(decode_to_cpu, place, p, vae), seconds)
+            estimate = first if p is FP32 else more  # the first computes on the CPU as well
+            yield Item(f"U-Net, {name}", partial(pass_to_cpu, place, p, unet), estimate)
+            yield Item(f"VAE, {name}", partial(decode_to_cpu, place, p, vae), estimate)
 
 
 def check_can(place: Place, precision: Precision) -> None:

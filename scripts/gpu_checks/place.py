@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -55,7 +54,7 @@ class Place:
     @property
     def small_size(self) -> tuple[int, int, int]:
         """Frames, height and width of a clip for one network; some CPUs are slow in bf16."""
-        return (2, 4, 4) if self.tiny else (3, 32, 40)
+        return (2, 4, 4) if self.tiny else (3, 24, 32)
 
     @property
     def pack(self) -> Any:
@@ -73,9 +72,9 @@ class Place:
     def server(self, *options: str) -> ComfyServer:
         """A running server that was started with these options, and all else by default.
 
-        It sees the models made here. One runs at a time.
+        It sees the models made here. One runs at a time; where it died, another takes its place.
         """
-        if self._server is not None and self._server.extra_args != options:
+        if self._server is not None and (self._server.extra_args != options or self._is_dead()):
             self.stop_server()
         if self._server is None:
             base = self.work / "server"
@@ -94,13 +93,18 @@ class Place:
         has_it = (self.comfyui / "comfy" / "memory_management.py").is_file()
         return self.tiny and has_it and not options
 
+    def _is_dead(self) -> bool:
+        assert self._server and self._server.process
+        return self._server.process.poll() is not None
+
     def stop_server(self) -> None:
-        """End the server, if one runs, and keep its log."""
+        """End the server, if one runs, and keep its log, after those of earlier ones."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
             name = "".join(server.extra_args).replace("--", "-")
-            shutil.copy(server.log_file, self.out / f"server{name}.log")
+            with (self.out / f"server{name}.log").open("a", encoding="utf-8") as log:
+                log.write(server.log_text())
 
     def tidy(self) -> None:
         """After an item: no models and no tensors stay on the device."""

@@ -17,8 +17,12 @@ from .items import CheckFailedError, NotPossibleError
 from .place import Place
 
 TINY_SIZE, TINY_FRAMES = (48, 32), 3
+SMALL_SIZE, SMALL_FRAMES = (96, 64), 12
+"""Two segments; and of the size of the sample clip."""
 SIZE = (320, 180)
 """Of a clip that becomes 1280x720."""
+PART = 4
+"""Frames of a part of a long video: there are several."""
 SAVING = ("SaveVideo", "SaveImage", "UpscaleAVideoLongVideo")
 DISTANCE = 12.0
 """Mean difference of a picture and its enlargement, shrunk again, in levels of 255."""
@@ -34,10 +38,10 @@ def server_of(place: Place, options: Sequence[str]) -> ComfyServer:
 
 
 def small_clip(place: Place) -> Path:
-    """The sample clip: one second of 96x64; on a CPU three frames of half the size."""
-    if not place.tiny:
-        return SAMPLE
-    return shrink_clip(SAMPLE, place.clips / "tiny.mp4", TINY_FRAMES, TINY_SIZE)
+    """The beginning of the sample clip; on a CPU three frames of half the size."""
+    if place.tiny:
+        return shrink_clip(SAMPLE, place.clips / "tiny.mp4", TINY_FRAMES, TINY_SIZE)
+    return shrink_clip(SAMPLE, place.clips / "small.mp4", SMALL_FRAMES, SMALL_SIZE)
 
 
 def large_clip(place: Place, frames: int) -> Path:
@@ -50,9 +54,8 @@ def large_clip(place: Place, frames: int) -> Path:
 def workflow(place: Place, server: ComfyServer, name: str, clip: Path) -> Graph:
     """A shipped workflow on this clip, as shipped; on a CPU cut short."""
     if name == "long_video":
-        short = long_video(server, clip)  # of three parts at least, like a long one
-        graph = short if place.tiny else Graph(name, server)
-        graph.set("UpscaleAVideoLongVideoOptions", part_length=TINY_FRAMES if place.tiny else 9)
+        graph = long_video(server, clip) if place.tiny else Graph(name, server)
+        graph.set("UpscaleAVideoLongVideoOptions", part_length=TINY_FRAMES if place.tiny else PART)
     else:
         graph = shortened(name, server) if place.tiny else Graph(name, server)
     if name == "single_image":

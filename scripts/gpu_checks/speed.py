@@ -14,41 +14,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases.case import TINY_UNET, TINY_VAE, generated, unet_inputs, vae_inputs
+from bench.cases.case import TINY_VAE, generated, unet_inputs, vae_inputs
 from bench.cases.flow import drifting_clip
-from bench.measure.compare import seconds, synchronize
+from bench.measure.compare import relative_difference, seconds, synchronize
 from scripts.workflows import presets
 from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import ITERATIONS, estimate_flows, load_flow_model
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.sampling import presets as quality_presets
+from uav_core.sampling.segments import plan_groups, plan_segments
+from uav_core.weights import included
 
-from .items import CheckFailedError, Item, Values
+from .items import CheckFailedError, Item, NotPossibleError, Values
 from .place import Place
+from .weights import FEW as FEW_LAYERS
 
 SIZE, FRAMES = (180, 320), 33
 TINY_SIZE, TINY_FRAMES = (16, 24), 3
-TIMES = 3
+TIMES = 2
 SEED = 5
 GIB = 2**30
 TEXTS = ("best quality, extremely detailed", "blur, worst quality")
 FEW = 2
 """Steps of the run of the released size that fits into a short check."""
+FASTEST = "fastest s"
 
 
 def items(place: Place) -> Iterator[Item]:
-    """The parts, then the whole runs, the longest last."""
-    yield Item("U-Net pass, 2 x 8 frames, fp16", partial(unet_pass, place), 6)
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        yield Item(f"decode, 3 frames, {name}", partial(vae_decode, place, dtype), 7)
-    yield Item("whole run, included weights", partial(whole_run, place, False, None), 20)
-    yield Item(f"whole run, released size, {FEW} steps", partial(whole_run, place, True, FEW), 40)
-    yield Item("flow, RAFT", partial(raft_flow, place), 10)
-    yield Item("flow, built-in", partial(builtin_flow, place), 12)
+    """The parts and the included weights; what of the rest there is time for, the longest last."""
+    parts: dict[str, Values] = {}
+
+    def part(name: str, run: Callable[[], Values], estimate: float) -> Item:
+        """An item whose result is kept for what is put together from several."""
+
+        def kept() -> Values:
+            parts[name] = run()
+            return parts[name]
+
+        return Item(name, kept, estimate)
+
+    yield part(PASS, partial(unet_pass, place), 5)
+    yield part(DECODE, partial(vae_decode, place), 6)
+    yield part(RAFT, partial(raft_flow, place), 5)
+    yield Item("whole run, included weights", partial(whole_run, place, False, None), 17)
+    yield Item("whole run, released size, put together", partial(put_together, place, parts), 0.1)
+    yield Item("flow, built-in", partial(builtin_flow, place), 11)
+    yield Item(f"whole run, released size, {FEW} steps", partial(whole_run, place, True, FEW), 35)
     if not place.tiny:  # the same again for longer
         whole = partial(whole_run, place, True, None)
-        yield Item("whole run, released size, all steps", whole, 190)
+        yield Item("whole run, released size, all steps", whole, 175)
+
+
+PASS, DECODE = "U-Net pass, 2 x 8 frames, fp16", "decode, 3 frames, default precision"
+RAFT = "flow, RAFT"
 
 
 def network_size(place: Place) -> tuple[int, int]:
@@ -78,7 +97,7 @@ def timed(place: Place, call: Callable[[], object], times: int = TIMES) -> Value
     if place.tiny:
         times = min(times, 1)
     fastest = min([first, *(seconds(call, place.device) for _ in range(times))])
-    return {"fastest s": fastest, "first s": first, **peaks}
+    return {FASTEST: fastest, "first s": first, **peaks}
 
 
 def check_finite(result: Tensor) -> None:
@@ -91,7 +110,7 @@ def check_finite(result: Tensor) -> None:
 def unet_pass(place: Place) -> Values:
     """The core network with both halves of guidance; on a CPU in fp32."""
     dtype = torch.float32 if place.tiny else torch.float16
-    params = TINY_UNET if place.tiny else UNetParams()
+    params = FEW_LAYERS if place.tiny else UNetParams()
     network = generated(TemporalUNet(params, dtype=dtype, device="meta"), place.device)
     inputs = [
         x.to(dtype) if x.is_floating_point() else x
@@ -103,13 +122,24 @@ def unet_pass(place: Place) -> Values:
 
 
 @torch.inference_mode()
-def vae_decode(place: Place, dtype: torch.dtype) -> Values:
-    """The core network, a group of the reference's length."""
+def vae_decode(place: Place) -> Values:
+    """The core network, a group of the reference's length: as the loader chooses, and in fp32."""
+    name = included.VAE_VIDEO + included.MARK
+    dtype = place.pack.nodes.loaders.load.LoadVAE.execute(name).result[0].vae_dtype
     params = TINY_VAE if place.tiny else VAEParams()
-    network = generated(TemporalVAE(params, dtype=dtype, device="meta"), place.device)
+    network = generated(TemporalVAE(params, device="meta"), place.device)
     inputs = vae_inputs(params, network_size(place), place.device)
-    check_finite(network.decode(*inputs))
-    return timed(place, lambda: network.decode(*inputs))
+    exact = network.decode(*inputs).cpu()
+    check_finite(exact)
+    fp32 = timed(place, lambda: network.decode(*inputs))
+    network = network.to(dtype)
+    got = network.decode(*inputs).float().cpu()
+    return {
+        **timed(place, lambda: network.decode(*inputs)),
+        "precision": str(dtype).removeprefix("torch."),
+        "difference to fp32": relative_difference(got, exact),
+        **{f"fp32: {name}": value for name, value in fp32.items()},
+    }
 
 
 @torch.inference_mode()
@@ -138,6 +168,28 @@ def flow(place: Place, model: torch.nn.Module) -> Values:
     values = timed(place, call, times=0)
     check_finite(result["flows"])
     return values
+
+
+def put_together(place: Place, parts: dict[str, Values]) -> Values:
+    """What a run in the steps of the workflow takes at least: no more than its parts do."""
+    missing = [name for name in (PASS, DECODE, RAFT) if name not in parts]
+    if missing:
+        raise NotPossibleError(f"not measured: {', '.join(missing)}")
+    settings = quality_presets.settings(quality_presets.AUTHORS)
+    frames = TINY_FRAMES if place.tiny else FRAMES
+    passes = len(plan_segments(frames)) * settings["steps"]
+    groups = len(plan_groups(frames))
+    taken = {
+        "flow s": parts[RAFT][FASTEST],
+        "sampling s": passes * parts[PASS][FASTEST],
+        "decoding s": groups * parts[DECODE][FASTEST],
+    }
+    return {
+        "steps": settings["steps"],
+        "all s": sum(taken.values()),
+        **taken,
+        "how": f"{passes} passes, {groups} groups, the flow",
+    }
 
 
 @torch.inference_mode()

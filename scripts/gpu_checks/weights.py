@@ -1,7 +1,7 @@
 """Weight files of the released sizes and layouts, with generated numbers.
 
 Made in a models folder the first time one is asked for: nothing is downloaded. On a machine without
-a GPU the same files hold tiny networks.
+a GPU the same files hold tiny networks. Numbers are drawn on the device, which is fastest.
 """
 
 from __future__ import annotations
@@ -26,11 +26,22 @@ from .items import NotPossibleError
 # By the names that `path` takes: those of the converted release, then those of the release itself.
 FILES = {
     **demo_weights.FILES,
+    "unet.few": "diffusion_models/few_layers.safetensors",
     "unet.bin": "upscale_a_video/unet_video.bin",
     "vae.bin": "upscale_a_video/vae_video.bin",
     "vae_3d.bin": "upscale_a_video/vae_3d.bin",
     "flow.pth": "upscale_a_video/raft-things.pth",
 }
+FEW = UNetParams(
+    channels=(32, 64),
+    resnets=1,
+    attention=(False, True),
+    text_only=(True, False),
+    context_dim=demo_weights.TEXT_WIDTH,
+    heads=2,
+    time_dim=64,
+)
+"""Every kind of layer, few of each: what compiling takes grows with their number."""
 OPENCLIP_H = 1024
 """Width of the released text encoder."""
 ALL_BYTES = 8 * 2**30
@@ -80,10 +91,11 @@ class WeightFiles:
         return {
             "unet": lambda: self._unet(torch.float16),  # as the release is converted
             "unet.bin": lambda: self._unet(torch.float32),
+            "unet.few": few_layers,
             "vae": lambda: self._vae(VAEParams()),
             "vae.bin": lambda: self._vae(VAEParams()),
             "vae_3d.bin": lambda: self._vae(vae_3d),
-            "text_encoder": lambda: halved(demo_weights.text_encoder_weights(OPENCLIP_H)),
+            "text_encoder": self._text_encoder,
             "flow": demo_weights.flow_weights,
             "flow.pth": raft_things,
         }
@@ -95,12 +107,17 @@ class WeightFiles:
     def _vae(self, params: VAEParams) -> StateDict:
         return generated(TemporalVAE(params, device="meta"), self.device).state_dict()
 
+    def _text_encoder(self) -> StateDict:
+        weights = demo_weights.text_encoder_weights(OPENCLIP_H, str(self.device))
+        return {key: value.half() for key, value in weights.items()}
+
     @staticmethod
     def _tiny() -> dict[str, Callable[[], StateDict]]:
         vae_3d = TemporalVAE(replace(demo_weights.VAE, temporal=False))
         return {
-            "unet": demo_weights.unet_weights,
-            "unet.bin": demo_weights.unet_weights,
+            "unet": few_layers,
+            "unet.bin": few_layers,
+            "unet.few": few_layers,
             "vae": demo_weights.vae_weights,
             "vae.bin": demo_weights.vae_weights,
             "vae_3d.bin": lambda: demo_weights.random_weights(vae_3d, torch.Generator()),
@@ -110,9 +127,12 @@ class WeightFiles:
         }
 
 
-def halved(weights: StateDict) -> StateDict:
-    """The same in fp16."""
-    return {key: value.half() for key, value in weights.items()}
+def few_layers() -> StateDict:
+    """The smallest U-Net that has all that others have, with an embedding of the empty text."""
+    generator = torch.Generator().manual_seed(0)
+    weights = demo_weights.random_weights(TemporalUNet(FEW), generator)
+    shape = (demo_weights.TEXT_TOKENS, FEW.context_dim)
+    return {**weights, "null_text_embedding": torch.randn(shape, generator=generator)}
 
 
 def raft_things() -> StateDict:

@@ -13,17 +13,18 @@ from .items import CheckFailedError, Item, Values, check_at_most
 from .place import Place
 from .served import DISTANCE, check_size, distance, result_of, server_of, small_clip, workflow
 
-NAMES = ("upscale_video", "long_video", "low_vram", "single_image")
+NAMES = {"upscale_video": 4, "long_video": 4, "low_vram": 4, "single_image": 2}
+"""And about the seconds that each takes on a card."""
 TIMEOUT = 600
 SAID = "DynamicVRAM support detected and enabled"
 
 
 def items(place: Place, *options: str) -> Iterator[Item]:
     """With the included weights, then with those that stand for the authors'."""
-    yield Item("the server starts", partial(start, place, options), 25)
-    for name in NAMES:
-        yield Item(name, partial(run, place, options, name), 8)
-    yield Item("upscale_video, generated weights", partial(run_files, place, options), 25)
+    yield Item("the server starts", partial(start, place, options), 15)
+    for name, estimate in NAMES.items():
+        yield Item(name, partial(run, place, options, name), estimate)
+    yield Item("upscale_video, generated weights", partial(run_files, place, options), 7)
 
 
 def start(place: Place, options: tuple[str, ...]) -> Values:
