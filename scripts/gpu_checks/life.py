@@ -7,21 +7,17 @@ from collections.abc import Iterator
 from functools import partial
 
 import psutil
-from clips import shrink_clip
 from graphs import Graph
 
-from scripts.demo import SAMPLE
 from scripts.server.comfy_server import ComfyServer, PromptInterrupted
 
 from .items import CheckFailedError, Item, Values, check_at_most
 from .place import Place
-from .served import small_clip, workflow
+from .served import least_clip, small_clip, workflow
 
 SAMPLER = "UpscaleAVideoSegmentSampler"
 TIMEOUT = 600
 RUNS = 5
-LEAST = 2, (24, 16)
-"""Frames and size of the clip on a CPU: there are twelve runs."""
 GPU_GROWTH, HOST_GROWTH = 128.0, 64.0
 """MiB that may stay: libraries load kernels late, and an allocator does not fit exactly."""
 LOADED = "Requested to load UpscaleAVideoModel"
@@ -37,9 +33,7 @@ def items(place: Place) -> Iterator[Item]:
 
 def graph_of(place: Place, server: ComfyServer) -> Graph:
     """The shipped workflow with little to do."""
-    clip = small_clip(place)
-    if place.tiny:
-        clip = shrink_clip(SAMPLE, place.clips / "least.mp4", *LEAST)
+    clip = least_clip(place) if place.tiny else small_clip(place)
     graph = workflow(place, server, "upscale_video", clip)
     graph.set("UpscaleAVideoSettings", speed="custom", steps=2, propagation_steps="last 1")
     return graph.set("UpscaleAVideoPropagation", flow_iterations=2)
