@@ -11,6 +11,8 @@ import functools
 import torch
 from torch import Tensor
 
+from .abilities import is_complete
+
 WIDEST_FLASH = 256
 BLOCK = 256 * 2**20
 """Bytes of scores held at once."""
@@ -20,6 +22,7 @@ def serves(q: Tensor) -> bool:
     """Whether heads as wide as those of ``q`` (b h n d) are computed here."""
     return (
         q.shape[-1] > WIDEST_FLASH
+        and is_complete(q.device)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and (q.dtype == torch.float32 or _multiplies_into_fp32(q.device, q.dtype))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .abilities import is_complete
 from .layers import GroupNorm
 from .layout import channels_last
 
@@ -21,9 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def serves(norm: nn.Module, x: Tensor) -> bool:
-    """Whether ``normed`` may be used; gradients and compilers have better ways."""
+    """Whether ``normed`` may be used; gradients and compilers have better ways.
+
+    Not on devices that may not compute in mixed precision.
+    """
     return (
         isinstance(norm, GroupNorm)
+        and is_complete(x.device)
         and x.ndim in (4, 5)
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from generated import det
 from torch import Tensor, nn
 
-from uav_core.devices import attention, gpu, memory, norms
+from uav_core.devices import abilities, attention, gpu, memory, norms
 from uav_core.devices.gpu import GPU
 from uav_core.devices.layers import PLAIN, fitted
 from uav_core.devices.layout import channels_last
@@ -169,3 +169,13 @@ def test_layers_are_cut_only_where_whole_ones_do_not_fit(monkeypatch):
     assert GPU.cuts(x[..., :100], 64)
     assert not GPU.runs_clips_apart(x)
     assert PLAIN.GroupNorm is type(norm_of(32, 32))
+
+
+def test_other_devices_keep_their_own_norm_and_attention(monkeypatch):
+    monkeypatch.setattr(abilities, "COMPLETE", frozenset())
+    norm, x = norm_of(64, 32), channels_last(det("gpu/x", (2, 64, 3, 5, 7)))
+    assert not norms.serves(norm, x) and not attention.serves(torch.ones(1, 1, 4, 512))
+    shift = det("gpu/shift", (2, 64))
+    expected = F.silu(norm(x + shift[:, :, None, None, None]))
+    torch.testing.assert_close(GPU.activated(norm, x.clone(), shift), expected)
+    torch.testing.assert_close(GPU.normed(norm, x), norm(x))
