@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
-from ...uav_core.jobs import weights_hash
 from ...uav_core.longvideo import LongVideoParams
 from ...uav_core.longvideo.engine import HELD_SHARE, Predict, decoded
 from ...uav_core.longvideo.fallback import Setting
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
+from ...uav_core.weights.hashes import weights_hash
 from ..base.runtime import check_cancelled, load_models
 from ..model.vae import check_vae
 from ..sampling.caches import without_caches

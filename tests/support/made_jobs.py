@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from uav_core.jobs import Job, JobInputs, JobPlan, Manifest
-from uav_core.jobs.manifest_file import read_manifest
+from uav_core.jobs.manifest import read_manifest
 
 PLAN = JobPlan(20, 3, (range(0, 8), range(8, 20)))
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..jobs import FOLDER, UnsafePathError, output_name
+from ..jobs import FOLDER, MOST_OUTPUT_BYTES, UnsafePathError, output_name
 from ..jobs.files import named_errors
-from ..jobs.paths import MOST_OUTPUT_BYTES
 from ..video import UnreadableVideoError
 from ..video.reading.probe import open_video
 

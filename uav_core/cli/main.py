@@ -34,11 +34,12 @@ import torch
 from ..errors import InputError, MissingPackageError, UpscaleAVideoError
 from ..flow.builtin import BuiltinFlow
 from ..flow.estimate import load_flow_model
-from ..jobs import FOLDER, check_target, clean, human_bytes, list_jobs, weights_hash
+from ..jobs import FOLDER, check_target, clean, human_bytes, list_jobs
 from ..longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from ..sampling.pipeline import load_unet, load_vae
 from ..video import CODECS, EncodeParams, probe
 from ..weights import included
+from ..weights.hashes import weights_hash
 from ..weights.text import load_quality_text
 from .folders import job_folders, plan_folder
 from .options import encode_params, parser, run_params

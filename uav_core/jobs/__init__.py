@@ -1,7 +1,6 @@
 """Long video jobs on disk: identity, manifest, folder, space, cleaning. Standard library only."""
 
 from .clean import JobSummary, clean, list_jobs, remove_job, with_other_weights
-from .disk import check_space, disk_needed, human_bytes
 from .errors import (
     DamagedManifestError,
     DiskFullError,
@@ -10,16 +9,16 @@ from .errors import (
     JobFolderError,
     UnsafePathError,
 )
-from .files import check_target
-from .folder import Job
-from .identity import JobInputs, job_id, known_hash, weights_hash
+from .files import check_space, check_target, disk_needed, human_bytes
+from .identity import JobInputs, job_id
+from .job import Job
 from .manifest import Fallback, Manifest, OutputRecord, PartRecord, StateRecord
-from .names import FOLDER
-from .paths import inside, output_name, plain_name
+from .names import FOLDER, MOST_OUTPUT_BYTES, inside, output_name, plain_name
 from .plan import JobPlan
 
 __all__ = [
     "FOLDER",
+    "MOST_OUTPUT_BYTES",
     "DamagedManifestError",
     "DiskFullError",
     "Fallback",
@@ -42,11 +41,9 @@ __all__ = [
     "human_bytes",
     "inside",
     "job_id",
-    "known_hash",
     "list_jobs",
     "output_name",
     "plain_name",
     "remove_job",
-    "weights_hash",
     "with_other_weights",
 ]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
-from .errors import DamagedManifestError, JobBusyError, JobError
+from .errors import DamagedManifestError, JobError
 from .files import is_plain, name_error
-from .identity import JobInputs, is_job_id
-from .lock import JobLock, is_locked, runs_in
-from .manifest import FINISHED, now
-from .manifest_file import read_manifest
+from .identity import JobInputs, is_job_id, job_id
+from .lock import LockedFile, is_locked, runs_in
+from .manifest import FINISHED, now, read_manifest
 from .names import BACKUP, LOCK, MANIFEST, TMP, is_lock, is_ours
 
 DAMAGED, EMPTY = "damaged", "empty"
@@ -32,18 +31,22 @@ class JobSummary:
     that stopped before it began); it is as recorded, files are not read. ``busy``: a run holds it.
     """
 
-    id: str
     folder: Path
-    name: str
-    frames_done: int
-    frames: int
-    bytes: int
-    age: int
     status: str
     busy: bool
+    age: int = 0
+    bytes: int = 0
+    name: str = ""
+    frames_done: int = 0
+    frames: int = 0
     problem: str = ""
     output: str | None = None
     inputs: JobInputs | None = None
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.folder.name
 
 
 def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
@@ -78,14 +81,10 @@ def with_other_weights(
     choice, and passed over. Raises as ``list_jobs``.
     """
     for job in list_jobs(root):
-        known = job.inputs
-        if known is None or (known.fingerprint, known.settings) != (
-            inputs.fingerprint,
-            inputs.settings,
-        ):
+        if job.inputs is None or job.id != job_id(replace(inputs, weights=job.inputs.weights)):
             continue
-        both = {*known.weights, *inputs.weights}
-        changed = {name for name in both if known.weights.get(name) != inputs.weights.get(name)}
+        old, new = job.inputs.weights, inputs.weights
+        changed = {name for name in {*old, *new} if old.get(name) != new.get(name)}
         if changed and changed <= {*files}:
             yield job, tuple(sorted(changed))
 
@@ -111,18 +110,21 @@ def clean(
         raise InputError(f"Keep {keep_days} days and {max_bytes} bytes: expected none below 0.")
     jobs = list_jobs(*roots)
     free = [job for job in jobs if not job.busy and (job.status == FINISHED or not finished_only)]
+    free.sort(key=lambda job: job.status != FINISHED)
     total = sum(job.bytes for job in jobs)
     removed: list[JobSummary] = []
-    for job in sorted(free, key=lambda job: job.status != FINISHED):
-        too_old = keep_days is not None and job.age >= keep_days * _DAY
-        if too_old and remove_job(job, dry_run=dry_run):
-            removed.append(job)
-            total -= job.bytes
-    if max_bytes is not None:
-        for job in sorted(free, key=lambda job: job.status != FINISHED):
-            if total > max_bytes and job not in removed and remove_job(job, dry_run=dry_run):
+
+    def remove(unwanted: Callable[[JobSummary], bool]) -> None:
+        nonlocal total
+        for job in free:
+            if job not in removed and unwanted(job) and remove_job(job, dry_run=dry_run):
                 removed.append(job)
                 total -= job.bytes
+
+    if keep_days is not None:
+        remove(lambda job: job.age >= keep_days * _DAY)
+    if max_bytes is not None:
+        remove(lambda _: total > max_bytes)
     return tuple(removed)
 
 
@@ -133,33 +135,29 @@ def _summary(folder: Path) -> JobSummary | None:
         if not stat.S_ISDIR(found.st_mode):
             return None
         # What runs hold is left out: it is a line each, and comes and goes.
-        there = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
-        sizes = {entry.name: _size(entry) for entry in there}
+        entries = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
+        size = sum(_size(entry) for entry in entries)
     except FileNotFoundError:
         return None
     except OSError as error:
-        problem = str(name_error(error, folder, "listing"))
-        return JobSummary(folder.name, folder, "", 0, 0, 0, 0, DAMAGED, True, problem)
-    age = max(0, now() - int(found.st_mtime))
-    job = JobSummary(
-        folder.name, folder, "", 0, 0, sum(sizes.values()), age, EMPTY, is_locked(folder)
-    )
+        return JobSummary(folder, DAMAGED, True, problem=str(name_error(error, folder, "listing")))
+    job = JobSummary(folder, EMPTY, is_locked(folder), max(0, now() - int(found.st_mtime)), size)
     try:
         read = read_manifest(folder)
     except DamagedManifestError as error:
         return replace(job, status=DAMAGED, problem=str(error))
     if read is None:
-        if all(name.endswith(TMP) for name in sizes):
+        if all(entry.name.endswith(TMP) for entry in entries):
             return job
         return replace(job, status=DAMAGED, problem=f"{folder} has no {MANIFEST}.")
     manifest = read[0]
     return replace(
         job,
+        status=manifest.status,
+        age=max(0, now() - manifest.updated),
         name=manifest.inputs.name,
         frames_done=manifest.frames_done,
         frames=manifest.plan.frames,
-        age=max(0, now() - manifest.updated),
-        status=manifest.status,
         output=manifest.output and manifest.output.name,
         inputs=manifest.inputs,
     )
@@ -178,9 +176,13 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
     What ``clean`` never removes stays, and so does a job that went on since it was listed.
     """
     try:
+        lock = LockedFile.take(job.folder / LOCK)
+        if lock is None:
+            return False
         # What a listing saw may have changed: all is looked at again under the lock.
-        with JobLock.acquire(job.folder, wait=0, make=False):
-            if runs_in(job.folder) or _changed(job):
+        with lock:
+            again = None if runs_in(job.folder) else _summary(job.folder)
+            if again is None or replace(again, busy=False, age=job.age) != job:
                 return False
             names = _removable(job)
             if dry_run or names is None:
@@ -193,35 +195,22 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
         if os.name == "nt":
             os.unlink(job.folder / LOCK)
         os.rmdir(job.folder)
-    except JobBusyError:
-        return False
-    except JobError as error:
+    except (JobError, OSError) as error:
+        if isinstance(error, OSError):
+            error = name_error(error, job.folder, "removing")
         log.warning("Job %s is not removed: %s", job.id, error)
-        return False
-    except OSError as error:
-        log.warning("Job %s: %s", job.id, name_error(error, job.folder, "removing"))
         return False
     log.info("Removed job %s (%s)", job.id, job.status)
     return True
 
 
-def _changed(job: JobSummary) -> bool:
-    """Whether a run has worked on it since it was listed."""
-    again = _summary(job.folder)
-    return again is None or replace(again, busy=False, age=job.age) != job
-
-
 def _removable(job: JobSummary) -> list[str] | None:
     """The files to remove but the lock, the manifests last; None if it is not ours alone."""
     names = sorted(os.listdir(job.folder))
-    strange = [
-        name
-        for name in names
-        if not (is_ours(name) or name == job.output) or not is_plain(job.folder / name)
-    ]
-    if strange:
-        log.warning("Job %s is not removed: %r is no file of a job", job.id, strange[0])
-        return None
+    for name in names:
+        if not (is_ours(name) or name == job.output) or not is_plain(job.folder / name):
+            log.warning("Job %s is not removed: %r is no file of a job", job.id, name)
+            return None
     manifests = [name for name in (BACKUP, MANIFEST) if name in names]
     if not manifests and job.status != EMPTY:
         log.warning("Job %s is not removed: it has no manifest", job.id)

@@ -1,49 +1,39 @@
-"""Files of a job: read without following links, written whole or not at all."""
+"""Files of a job: read without following links, written whole or not at all, with room on disk."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..callbacks import ignore
+from ..errors import InputError
 from ..files import BINARY, PLAIN, arriving, sync_file, sync_folder
-from .disk import free_bytes, human_bytes
 from .errors import DiskFullError, JobError, JobFolderError
-from .names import TMP
-from .paths import output_name
+from .names import TMP, output_name
+from .plain import DIGEST_BYTES
+from .plan import JobPlan
 
-DIGEST_BYTES = 32
 _BLOCK = 1 << 20
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-
-@dataclass(frozen=True)
-class FileDigest:
-    """Size and BLAKE2b (hex) of a file's content."""
-
-    bytes: int
-    blake2b: str
+# A part's record in the manifest, which is there twice and a third time while it is written.
+_BYTES_PER_PART = 3 * 256
+# Two states are kept while the next is written.
+_STATES = 3
 
 
-class ByteCount:
-    """Adds up counts of bytes for ``progress(done, total)``."""
-
-    def __init__(self, progress: Callable[[int, int], None], total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, count: int) -> None:
-        self._done = min(self._done + count, self._total)
-        self._progress(self._done, self._total)
+# --- named errors ---------------------------------------------------------------------------
 
 
 def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> JobError:
@@ -75,6 +65,9 @@ def named_errors(path: Path, doing: str, need: int = 0) -> Iterator[None]:
         raise name_error(error, path, doing, need) from error
 
 
+# --- reading --------------------------------------------------------------------------------
+
+
 def is_plain(path: Path) -> bool:
     """Whether ``path`` is a regular file, not a link to one."""
     try:
@@ -99,54 +92,38 @@ def read_plain(path: Path, most: int) -> bytes:
     return data
 
 
-def hash_file(
-    path: Path,
-    *,
-    advance: Callable[[int], None] = ignore,
-    check_cancelled: Callable[[], None] = ignore,
-) -> FileDigest:
-    """Size and checksum of a regular file; JobFolderError if it cannot be read.
+def blocks(path: Path) -> Iterator[bytes]:
+    """The content of a regular file in pieces of 1 MiB; JobFolderError if it cannot be read."""
+    with named_errors(path, "reading"), open_plain(path) as file:
+        while block := file.read(_BLOCK):
+            yield block
 
-    ``advance(bytes)`` and ``check_cancelled()`` are called for every block of 1 MiB.
-    """
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    size = feed(path, digest, advance=advance, check_cancelled=check_cancelled)
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size and BLAKE2b (hex) of a file's content."""
+
+    bytes: int
+    blake2b: str
+
+
+def hash_file(path: Path, check_cancelled: Callable[[], None] = ignore) -> FileDigest:
+    """Size and checksum of a regular file; JobFolderError if it cannot be read."""
+    digest, size = hashlib.blake2b(digest_size=DIGEST_BYTES), 0
+    for block in blocks(path):
+        check_cancelled()
+        digest.update(block)
+        size += len(block)
     return FileDigest(size, digest.hexdigest())
 
 
-def feed(
-    path: Path,
-    digest: Any,
-    *,
-    advance: Callable[[int], None] = ignore,
-    check_cancelled: Callable[[], None] = ignore,
-) -> int:
-    """Put a regular file through one of hashlib's digests, as ``hash_file`` does; its bytes."""
-    size = 0
-    # The callbacks stay outside: an OSError of theirs says nothing about this file.
-    with named_errors(path, "reading"):
-        file = open_plain(path)
-    with file:
-        while True:
-            check_cancelled()
-            with named_errors(path, "reading"):
-                block = file.read(_BLOCK)
-            if not block:
-                return size
-            digest.update(block)
-            size += len(block)
-            advance(len(block))
+# --- writing --------------------------------------------------------------------------------
 
 
-def settle(
-    path: Path,
-    *,
-    progress: Callable[[int, int], None] = ignore,
-    check_cancelled: Callable[[], None] = ignore,
-) -> FileDigest:
+def settle(path: Path, check_cancelled: Callable[[], None] = ignore) -> FileDigest:
     """Wait until a file and its name are on the disk, and take its checksum.
 
-    ``progress(done, total)`` counts bytes. JobFolderError if it is not a regular file with content.
+    JobFolderError if it is not a regular file with content.
     """
     with named_errors(path, "reading"):
         found = os.lstat(path)
@@ -155,22 +132,7 @@ def settle(
     with named_errors(path, "writing"):
         sync_file(path)
         sync_folder(path.parent)
-    count = ByteCount(progress, found.st_size)
-    return hash_file(path, advance=count, check_cancelled=check_cancelled)
-
-
-def check_target(folder: Path, name: str) -> None:
-    """Make ``folder``, and see that a file ``name`` may be written into it.
-
-    Raises UnsafePathError for a name that is none on some system, JobFolderError or DiskFullError.
-    """
-    output_name(name)
-    with named_errors(folder, "making"):
-        os.makedirs(folder, exist_ok=True)
-    with named_errors(folder, "writing into"):
-        handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)
-        os.close(handle)
-        os.unlink(path)
+    return hash_file(path, check_cancelled)
 
 
 def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
@@ -178,16 +140,11 @@ def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] =
 
     Raises DiskFullError or JobFolderError; nothing is left then.
     """
-    tmp = target.with_name(target.name + TMP)
     with named_errors(source, "reading"):
-        file, size = open_plain(source), os.lstat(source).st_size
-    with (
-        file,
-        named_errors(target, "writing", size),
-        arriving(target, tmp),
-        open(tmp, "wb") as copy,
-    ):
-        while block := file.read(_BLOCK):
+        size = os.lstat(source).st_size
+    tmp = target.with_name(target.name + TMP)
+    with named_errors(target, "writing", size), arriving(target, tmp), open(tmp, "wb") as copy:
+        for block in blocks(source):
             check_cancelled()
             copy.write(block)
 
@@ -204,3 +161,71 @@ def write_whole(path: Path, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY
         with arriving(path, tmp), os.fdopen(os.open(tmp, flags, 0o666), "wb") as file:
             file.write(data)
+
+
+# --- room on the disk -----------------------------------------------------------------------
+
+
+def human_bytes(count: float) -> str:
+    """ "1.5 GiB", "12 KiB", "7 bytes"."""
+    unit = "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if count < 1024:
+            break
+        count, unit = count / 1024, larger
+    return f"{count:.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
+
+
+def disk_needed(
+    plan: JobPlan, bytes_per_frame: float, *, frames_done: int = 0, state_bytes: int = 0
+) -> int:
+    """Bytes that a job still takes at its peak: parts, states, and the output joined from parts.
+
+    ``bytes_per_frame`` is of the encoded video; ``frames_done`` are already in parts on the disk;
+    ``state_bytes`` is the size of one sampler state. InputError for numbers out of range.
+    """
+    if bytes_per_frame < 0 or state_bytes < 0 or not 0 <= frames_done <= plan.frames:
+        raise InputError(
+            f"{bytes_per_frame} bytes a frame, {state_bytes} a state, {frames_done} of "
+            f"{plan.frames} frames done: expected none below 0 and not more frames than there are."
+        )
+    video = (2 * plan.frames - frames_done) * bytes_per_frame
+    return int(video) + 1 + _STATES * state_bytes + _BYTES_PER_PART * plan.parts
+
+
+def free_bytes(folder: str | os.PathLike[str]) -> int:
+    """Bytes that may be written to the disk of ``folder``, which need not exist yet.
+
+    Raises JobFolderError if the system does not say.
+    """
+    path = Path(os.path.abspath(folder))
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError as error:
+        raise JobFolderError(f"The free space of {path} is unknown: {error.strerror}.") from error
+
+
+def check_space(folder: str | os.PathLike[str], need: int) -> None:
+    """Raises DiskFullError unless the disk of ``folder`` has ``need`` bytes free."""
+    free = free_bytes(folder)
+    if free < need:
+        raise DiskFullError(
+            f"{folder} needs {human_bytes(need)} but its disk has {human_bytes(free)} free. "
+            f"Free {human_bytes(need - free)}, or choose a folder on another disk."
+        )
+
+
+def check_target(folder: Path, name: str) -> None:
+    """Make ``folder``, and see that a file ``name`` may be written into it.
+
+    Raises UnsafePathError for a name that is none on some system, JobFolderError or DiskFullError.
+    """
+    output_name(name)
+    with named_errors(folder, "making"):
+        os.makedirs(folder, exist_ok=True)
+    with named_errors(folder, "writing into"):
+        handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)
+        os.close(handle)
+        os.unlink(path)

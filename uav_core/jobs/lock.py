@@ -1,101 +1,146 @@
-"""Locked files of a job. The system lets go of them when a process dies."""
+"""Locked files of a job. The system lets go of them when a process dies, however it dies.
+
+Not by the package filelock, whose releases before 4.0 empty a file when they look whether it is
+locked: what a run says there that it works on would be lost.
+"""
 
 from __future__ import annotations
 
 import errno
-import math
 import os
+import re
 import stat
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..callbacks import ignore
 from .errors import JobBusyError, JobFolderError
-from .files import PLAIN, named_errors
-from .names import LOCK, is_run
+from .files import PLAIN, named_errors, read_plain
+from .names import LOCK, is_run, run_name
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MOST_RUNS = 256
+"""That may work on one job at the same time."""
+
+# What a run works on instead of a scene.
+JOINING, NOTHING = -1, -2
+
+_MOST_BYTES = 64
 _RETRY_SECONDS = 0.02
 # Windows keeps others from reading locked bytes: the lock lies behind the content.
 _LOCKED_BYTE = 1 << 20
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
-class JobLock:
-    """A locked file in a job folder; a context manager. ``release`` may be called again."""
+class LockedFile:
+    """A file that is held locked; a context manager. ``release`` may be called again."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self.path = file, path
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
 
     @classmethod
-    def acquire(
-        cls,
-        folder: Path,
-        wait: float = math.inf,
-        *,
-        name: str = LOCK,
-        make: bool = True,
-        check_cancelled: Callable[[], None] = ignore,
-    ) -> JobLock:
-        """Lock the file ``name`` of ``folder``, which is made (``make``) if it is not there.
+    def take(cls, path: Path) -> Self | None:
+        """Lock a file, made if it is not there; None if another holds it, or its folder is gone.
 
-        Raises JobBusyError if another run holds it for ``wait`` seconds, JobFolderError if the
-        folder or the lock's file cannot be used. ``check_cancelled`` is called while it waits.
+        Raises JobFolderError if the file cannot be used.
         """
-        path, deadline = folder / name, time.monotonic() + wait
-        while True:
-            if make:
-                with named_errors(folder, "making"):
-                    folder.mkdir(exist_ok=True)
-            file = _open(path)
-            try:
-                if file and _try(file, path) and _is_at(file, path):
-                    lock, file = cls(file, path), None
-                    return lock
-            finally:
-                if file:
-                    file.close()
-            if not file and not make:
-                raise JobFolderError(f"{folder} is gone.")
-            if time.monotonic() >= deadline:
-                raise JobBusyError(
-                    f"Job {folder.name} is being worked on. Wait until it is done, or stop that "
-                    "run first."
-                )
-            check_cancelled()
-            time.sleep(_RETRY_SECONDS)
+        file = _open(path, os.O_CREAT)
+        if file is None:
+            return None
+        try:
+            # Cleaning may have removed it before it was locked.
+            if _lock(file, path) and _is_at(file, path):
+                return cls(path, file)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
 
     @property
     def held(self) -> bool:
         """Whether it has not been released."""
         return not self._file.closed
 
-    def write(self, text: str) -> None:
-        """Replace the file's content; not waited for until it is on the disk."""
-        data = text.encode("ascii")
+    def release(self) -> None:
+        """Let go of the lock; its file stays."""
+        if self.held:
+            _unlock(self._file)
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def lock_job(
+    folder: Path, check_cancelled: Callable[[], None] = ignore, *, make: bool = False
+) -> LockedFile:
+    """The lock under which a job's manifest is read and written, as soon as it is free.
+
+    ``make`` makes the folder. Raises JobFolderError if it cannot be used, or is not there.
+    """
+    while True:
+        if make:
+            with named_errors(folder, "making"):
+                folder.mkdir(exist_ok=True)
+        elif not folder.is_dir():
+            raise JobFolderError(f"{folder} is gone.")
+        lock = LockedFile.take(folder / LOCK)
+        if lock is not None:
+            return lock
+        check_cancelled()
+        time.sleep(_RETRY_SECONDS)
+
+
+class Run(LockedFile):
+    """One run's place in a job: a file it holds locked, which names its process and its scene.
+
+    A run that dies lets go of its file, and so of its scene. All but ``release`` is called while
+    the job's lock is held, so that nobody reads what is half written.
+    """
+
+    @classmethod
+    def enter(cls, folder: Path) -> Self:
+        """Take the first free place. Raises JobBusyError if all are taken, JobFolderError."""
+        for number in range(MOST_RUNS):
+            run = cls.take(folder / run_name(number))
+            if run is not None:
+                return run
+        raise JobBusyError(
+            f"{MOST_RUNS} runs work on job {folder.name} already: expected fewer. Stop some."
+        )
+
+    def work_on(self, what: int) -> None:
+        """Say that this run now works on a scene, JOINING or NOTHING."""
+        data = f"process {os.getpid()}\nworks on {what}\n".encode("ascii")
         with named_errors(self.path, "writing", len(data)):
             self._file.truncate(0)
             self._file.seek(0)
             self._file.write(data)
 
-    def release(self) -> None:
-        """Let go of the lock; its file stays."""
-        if not self._file.closed:
-            _unlock(self._file)
-            self._file.close()
+    def others(self) -> tuple[int, ...]:
+        """What every other live run works on."""
+        folder = self.path.parent
+        paths = [folder / name for name in sorted(os.listdir(folder)) if is_run(name)]
+        return tuple(_works_on(path) for path in paths if path != self.path and is_held(path))
 
-    def __enter__(self) -> JobLock:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+def _works_on(path: Path) -> int:
+    found = re.search(rb"^works on (-?[0-9]{1,9})$", read_plain(path, _MOST_BYTES), re.MULTILINE)
+    return int(found[1]) if found else NOTHING
 
 
 def is_locked(folder: Path) -> bool:
@@ -114,29 +159,29 @@ def runs_in(folder: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether the file is locked; also if that cannot be found out."""
     try:
-        file = _open(path, create=False)
-        if not file:
+        file = _open(path)
+        if file is None:
             return False
         with file:
-            if not _try(file, path):
-                return True
-            _unlock(file)
-            return False
+            free = _lock(file, path)
+            if free:
+                _unlock(file)
+        return not free
     except JobFolderError:
         return True
 
 
-def _open(path: Path, create: bool = True) -> BinaryIO | None:
-    """The lock's file, or None if it (or with ``create`` its folder) is not there."""
-    flags = os.O_RDWR | PLAIN | (os.O_CREAT if create else 0)
+def _open(path: Path, flags: int = 0) -> BinaryIO | None:
+    """The lock's file; None if it, or with O_CREAT its folder, is not there."""
     if os.path.islink(path):
         raise JobFolderError(f"{path} is a link. Delete it.")
     with named_errors(path, "opening"):
         try:
-            file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+            number = os.open(path, os.O_RDWR | PLAIN | flags, 0o666)
         except FileNotFoundError:
             return None
-        found = os.fstat(file.fileno())
+        file = os.fdopen(number, "r+b", buffering=0)
+        found = os.fstat(number)
     # A second name would be another file that our process id is written into.
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         file.close()
@@ -144,7 +189,16 @@ def _open(path: Path, create: bool = True) -> BinaryIO | None:
     return file
 
 
-def _try(file: BinaryIO, path: Path) -> bool:
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether ``path`` is still this file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _lock(file: BinaryIO, path: Path) -> bool:
+    """Whether it was free, and is now locked."""
     try:
         if sys.platform == "win32":
             file.seek(_LOCKED_BYTE)
@@ -166,11 +220,3 @@ def _unlock(file: BinaryIO) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
     else:
         fcntl.flock(file.fileno(), fcntl.LOCK_UN)
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether ``path`` is still this file: cleaning may have removed it before it was locked."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
-    except OSError:
-        return False

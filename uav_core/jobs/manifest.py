@@ -1,42 +1,76 @@
-"""The manifest of a job: what is finished, as data."""
+"""The manifest of a job: what is finished, as data, as text, and as a file and the one before it.
+
+The text is JSON with a checksum over all of it, so that damage is found wherever it falls. It is
+read strictly: names are plain, numbers are in range, and nothing in it is ever run.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from .identity import JobInputs, job_id
+from ..errors import InputError
+from .errors import DamagedManifestError, JobError
+from .files import read_plain, write_whole
+from .identity import FORMAT_VERSION, JobInputs, job_id
+from .names import BACKUP, MANIFEST
+from .plain import (
+    DIGEST_BYTES,
+    MOST_NAME,
+    Digest,
+    FileName,
+    Folder,
+    Frame,
+    Plain,
+    Seconds,
+    Size,
+    StateName,
+    canonical,
+    from_plain,
+    to_plain,
+)
 from .plan import JobPlan
 
 MOST_STATES = 1000
 MOST_FALLBACKS = 10_000
-MOST_NAME = 255
+MOST_TEXT = 64 << 20
+"""Bytes of a manifest's text."""
 
 UNFINISHED, FINISHED = "unfinished", "finished"
+
+log = logging.getLogger(__name__)
+
+
+# --- as data --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PartRecord:
     """A finished encoded part: frames ``start`` to ``stop`` (exclusive), size and checksum."""
 
-    index: int
-    start: int
-    stop: int
-    bytes: int
-    blake2b: str
+    index: Frame
+    start: Frame
+    stop: Frame
+    bytes: Size
+    blake2b: Digest
 
 
 @dataclass(frozen=True)
 class StateRecord:
     """A sampler state: of which scene, and up to which frame (exclusive, absolute) it is done."""
 
-    file: str
-    bytes: int
-    blake2b: str
-    scene: int
-    frames_done: int
+    file: StateName
+    bytes: Size
+    blake2b: Digest
+    scene: Frame
+    frames_done: Frame
 
 
 @dataclass(frozen=True)
@@ -47,33 +81,49 @@ class OutputRecord:
     older versions have it and where it lies elsewhere, for the one that the caller names.
     """
 
-    name: str
-    bytes: int
-    blake2b: str
-    folder: str | None = None
+    name: FileName
+    bytes: Size
+    blake2b: Digest
+    folder: Folder | None = None
 
 
 @dataclass(frozen=True)
 class Fallback:
     """A setting changed in the run, as plain values, and the frame from which it holds."""
 
-    frame: int
-    setting: Mapping[str, Any]
+    frame: Frame
+    setting: Plain
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All that is known of a job. Times are seconds since 1970; parts are in order."""
 
-    id: str
     inputs: JobInputs
     plan: JobPlan
-    created: int
-    updated: int
-    parts: tuple[PartRecord, ...] = ()
-    states: tuple[StateRecord, ...] = ()
-    fallbacks: tuple[Fallback, ...] = ()
-    output: OutputRecord | None = None
+    created: Seconds
+    updated: Seconds
+    parts: tuple[PartRecord, ...]
+    states: tuple[StateRecord, ...]
+    fallbacks: tuple[Fallback, ...]
+    output: OutputRecord | None
+
+    @cached_property
+    def id(self) -> str:
+        """The job's id, and the name of its folder."""
+        return job_id(self.inputs)
+
+    @cached_property
+    def text(self) -> bytes:
+        """What its file holds; InputError if its values are not plain, or over 64 MiB."""
+        head = {"version": FORMAT_VERSION, "id": self.id, "status": self.status}
+        body = canonical({**head, **to_plain(self)}, "manifest")
+        if len(body) > MOST_TEXT - 200:
+            raise InputError(
+                f"The manifest would have {len(body)} bytes, more than {MOST_TEXT}. Give less in "
+                "the settings and the fingerprint."
+            )
+        return b'{"checksum":"%s","job":%s}\n' % (_checksum(body).encode(), body)
 
     @property
     def status(self) -> str:
@@ -87,10 +137,6 @@ class Manifest:
             return self.plan.frames
         return sum(part.stop - part.start for part in self.parts)
 
-    def changed(self, **fields: Any) -> Manifest:
-        """A copy with other fields and the present time as ``updated``."""
-        return replace(self, updated=now(), **fields)
-
 
 def now() -> int:
     """The present time in whole seconds since 1970."""
@@ -101,4 +147,122 @@ def new_manifest(inputs: JobInputs, plan: JobPlan) -> Manifest:
     """The manifest of a job of which nothing is done. Raises InputError for unusable inputs."""
     printable = "".join(c if c.isprintable() else "?" for c in inputs.name)[:MOST_NAME]
     at = now()
-    return Manifest(job_id(inputs), replace(inputs, name=printable), plan, at, at)
+    return Manifest(replace(inputs, name=printable), plan, at, at, (), (), (), None)
+
+
+# --- as text --------------------------------------------------------------------------------
+
+
+def parse_manifest(data: bytes, source: str) -> Manifest:
+    """The manifest whose ``text`` this is. ``source`` names it in errors.
+
+    Raises DamagedManifestError for all that is not exactly such a text.
+    """
+    try:
+        whole = json.loads(data.decode("ascii"), object_pairs_hook=_no_repeats)
+        whole = from_plain(_Whole, whole, "the file")
+        job = dict(whole.job)
+        version, *head = (job.pop(name, None) for name in ("version", "id", "status"))
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format {version!r:.60} and this version reads {FORMAT_VERSION}: continue "
+                "the job with the version that began it"
+            )
+        if _checksum(canonical(whole.job)) != whole.checksum:
+            raise ValueError("its checksum does not fit its content")
+        manifest = from_plain(Manifest, job, "job")
+        if head != [manifest.id, manifest.status]:
+            raise ValueError(f"it says {head!r:.80}, and is {manifest.id}, {manifest.status}")
+        _check(manifest)
+        return manifest
+    except (ValueError, RecursionError) as error:
+        raise DamagedManifestError(
+            f"{source} cannot be used: {str(error).rstrip('.') or 'not a manifest'}. Delete its "
+            "folder to start the job anew."
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Whole:
+    checksum: Digest
+    job: Plain
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _checksum(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _check(manifest: Manifest) -> None:
+    """Raises ValueError for records that do not fit the job's plan, or each other."""
+    plan, last = manifest.plan, -1
+    for part in manifest.parts:
+        if not last < part.index or range(part.start, part.stop) != plan.part(part.index):
+            raise ValueError(f"{part} comes after part {last}, or is not the plan's")
+        last = part.index
+    for state in manifest.states:
+        plan.check_state(state.scene, state.frames_done)
+    if len({state.file for state in manifest.states}) != len(manifest.states):
+        raise ValueError("two states share one file")
+    if any(fallback.frame > plan.frames for fallback in manifest.fallbacks):
+        raise ValueError(f"a fallback is at a frame after {plan.frames}")
+    states, fallbacks = len(manifest.states), len(manifest.fallbacks)
+    if states > MOST_STATES or fallbacks > MOST_FALLBACKS:
+        raise ValueError(f"{states} states and {fallbacks} fallbacks are more than there can be")
+
+
+# --- as a file ------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
+    """The manifest of a job folder and whether it is the newest; None if there is none.
+
+    The one before is used, with a warning, where the newest is missing or cannot be used. Raises
+    DamagedManifestError if neither can, or if it belongs to another folder.
+    """
+    problems: list[JobError] = []
+    for name in (MANIFEST, BACKUP):
+        path = folder / name
+        try:
+            manifest = parse_manifest(read_plain(path, MOST_TEXT), str(path))
+            if manifest.id != folder.name:
+                raise DamagedManifestError(
+                    f"{path} belongs to job {manifest.id}. Move it back to a folder of that name, "
+                    "or delete this one."
+                )
+        except JobError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                problems.append(error)
+            continue
+        if name == BACKUP:
+            why = problems[0] if problems else f"{MANIFEST} is missing"
+            log.warning("Job %s continues from the manifest before the last: %s", folder.name, why)
+        return manifest, name == MANIFEST
+    if problems:
+        raise DamagedManifestError(str(problems[0])) from problems[0]
+    return None
+
+
+def write_manifest(folder: Path, manifest: Manifest, previous: Manifest | None) -> None:
+    """Write the manifest and keep ``previous``, the last good one, beside it.
+
+    Raises DiskFullError or JobFolderError; a good manifest is in the folder all the same.
+    """
+    if previous is not None:
+        write_whole(folder / BACKUP, previous.text)
+    write_whole(folder / MANIFEST, manifest.text)
+
+
+def manifest_stamp(folder: Path) -> tuple[int, ...]:
+    """Another value whenever another manifest was written."""
+    try:
+        found = os.lstat(folder / MANIFEST)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -8,10 +8,9 @@ from functools import cached_property
 from itertools import accumulate
 
 from ..errors import InputError
+from .plain import MOST_FRAMES, Frame
 
-MOST_FRAMES = 2**31 - 1
-MOST_PARTS = 100_000
-MOST_SCENES = 100_000
+MOST_PARTS = MOST_SCENES = 100_000
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,11 @@ class JobPlan:
     Raises InputError for numbers that fit no video.
     """
 
-    frames: int
-    part_length: int
+    frames: Frame
+    part_length: Frame
     scenes: tuple[range, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scenes", tuple(self.scenes))
         if not 1 <= self.frames <= MOST_FRAMES or self.part_length < 1:
             raise InputError(
                 f"A plan of {self.frames} frames in parts of {self.part_length}: expected "
@@ -43,15 +41,13 @@ class JobPlan:
             )
         at = 0
         for scene in self.scenes:
-            if scene.start != at or scene.step != 1 or len(scene) < 1:
-                at = -1
-                break
+            if not scene or scene != range(at, scene.stop):
+                raise InputError(
+                    f"A scene is {scene} after frame {at}: expected ranges that follow each other."
+                )
             at = scene.stop
-        if not self.scenes or at != self.frames or self.scenes[-1].stop != at:
-            raise InputError(
-                f"The scenes end at frame {at}: expected ranges that follow each other from 0 to "
-                f"{self.frames}, none of them empty."
-            )
+        if at != self.frames:
+            raise InputError(f"The scenes end at frame {at}: expected {self.frames}.")
         if self.parts > MOST_PARTS:
             raise InputError(
                 f"A plan of {self.parts} parts: expected at most {MOST_PARTS}. Use longer parts."
@@ -86,3 +82,14 @@ class JobPlan:
         if not 0 <= frame < self.frames:
             raise InputError(f"Frame {frame}: the plan has frames 0 to {self.frames - 1}.")
         return bisect_right(self.scenes, frame, key=lambda scene: scene.start) - 1
+
+    def check_state(self, scene: int, frames_done: int) -> None:
+        """Raises InputError unless a scene of this number can be done up to ``frames_done``."""
+        if not 0 <= scene < len(self.scenes):
+            raise InputError(f"Scene {scene}: the plan has 0 to {len(self.scenes) - 1}.")
+        start, stop = self.scenes[scene].start, self.scenes[scene].stop
+        if not start <= frames_done <= stop:
+            raise InputError(
+                f"A state at frame {frames_done} of scene {scene}, which has frames {start} to "
+                f"{stop}."
+            )

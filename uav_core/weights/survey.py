@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ..callbacks import ignore
 from ..errors import CheckpointError
-from ..jobs import known_hash, weights_hash
 from . import included
 from .checkpoints import Kind
 from .convert import PARTS, Part, sha256_of
 from .files import read_state_dict
+from .hashes import known_hash, weights_hash
 from .headers import WeightHeader, fits, read_header
 
 OWN = "upscale_a_video"

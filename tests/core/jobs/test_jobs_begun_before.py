@@ -16,7 +16,7 @@ STATES = {"state_000001.bin": 6, "state_000004.bin": 8, "state_000005.bin": 14}
 MANIFESTS = ("manifest.json", "manifest.json.bak")
 
 
-def open_job(root, plan=PLAN) -> Job:
+def open_job(root, plan=lambda: PLAN) -> Job:
     wanted = inputs("cl\u00efp.mp4", tile=None, sizes=[256, 0.5], cuts={"on": True})
     return Job.open(root / "jobs", wanted, plan, output_folder=root / "videos")
 

@@ -19,7 +19,7 @@ from uav_core.jobs import (
     list_jobs,
 )
 from uav_core.jobs.clean import remove_job
-from uav_core.jobs.manifest_file import write_manifest
+from uav_core.jobs.manifest import write_manifest
 
 DAY = 24 * 3600
 
@@ -32,7 +32,7 @@ def tmp_path(tmp_path):
 
 def make(root, steps, days_old, parts=1, done=False):
     """A job of the given age; returns its id."""
-    with Job.open(root, inputs(f"{steps}.mp4", steps=steps), SHORT) as job:
+    with Job.open(root, inputs(f"{steps}.mp4", steps=steps), lambda: SHORT) as job:
         for index in range(3 if done else parts):
             add_part(job, index)
         if done:
@@ -108,7 +108,7 @@ def test_clean_by_size_takes_the_oldest_finished_first(tmp_path):
 
 def test_clean_spares_what_is_in_use_or_not_ours(tmp_path):
     make(tmp_path, 1, 9)
-    with Job.open(tmp_path, inputs("1.mp4", steps=1), SHORT) as job:
+    with Job.open(tmp_path, inputs("1.mp4", steps=1), lambda: SHORT) as job:
         assert clean(tmp_path, keep_days=0, max_bytes=0) == ()
         add_part(job, 1)
     (job.folder / "notes.txt").write_text("mine")
@@ -130,7 +130,7 @@ def test_clean_spares_what_is_in_use_or_not_ours(tmp_path):
 def test_clean_spares_a_job_that_went_on_since_it_was_listed(tmp_path):
     make(tmp_path, 1, 9)
     (listed,) = list_jobs(tmp_path)
-    with Job.open(tmp_path, inputs("1.mp4", steps=1), SHORT) as job:
+    with Job.open(tmp_path, inputs("1.mp4", steps=1), lambda: SHORT) as job:
         add_part(job, 1)
     assert not remove_job(listed, dry_run=False)
     (listed,) = list_jobs(tmp_path)
@@ -164,7 +164,7 @@ def test_clean_follows_no_link(tmp_path):
 def test_an_output_in_its_own_place_survives(tmp_path):
     out = tmp_path / "videos"
     out.mkdir()
-    with Job.open(tmp_path / "jobs", inputs(), PLAN, output_folder=out) as job:
+    with Job.open(tmp_path / "jobs", inputs(), lambda: PLAN, output_folder=out) as job:
         for index in job.missing_parts():
             add_part(job, index)
         add_state(job, 0)

@@ -406,9 +406,9 @@ def test_what_it_will_take_is_told_early(clips, tmp_path):
 
 
 def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
-    import uav_core.jobs.disk as disk
+    import uav_core.jobs.files as files
 
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
 
     def never(stage: str, setting: Setting) -> None:
         raise AssertionError("work began")

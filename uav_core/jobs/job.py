@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 from ..callbacks import ignore
 from ..errors import InputError
 from ..files import sync_folder
-from .errors import JobFolderError, UnsafePathError
+from .errors import DamagedManifestError, JobFolderError, UnsafePathError
 from .files import copy_whole, hash_file, is_plain, named_errors, settle
 from .identity import JobInputs, job_id
-from .lock import JobLock
+from .lock import JOINING, NOTHING, Run, lock_job
 from .manifest import (
     FINISHED,
     MOST_FALLBACKS,
@@ -26,16 +27,18 @@ from .manifest import (
     OutputRecord,
     PartRecord,
     StateRecord,
+    manifest_stamp,
     new_manifest,
+    now,
+    read_manifest,
+    write_manifest,
 )
-from .manifest_file import read_manifest, write_manifest
-from .names import STATES_OF_A_SCENE, is_data, is_ours, next_state_name, part_name
-from .paths import inside, plain_name
+from .names import inside, is_data, is_ours, part_name, plain_name, state_name
 from .plain import check_plain
 from .plan import JobPlan
-from .runs import JOINING, NOTHING, Run
-from .shared import SharedManifest
-from .verify import Verified, verify
+
+STATES_OF_A_SCENE = 2
+"""That are kept; the older one serves if the newer is damaged."""
 
 log = logging.getLogger(__name__)
 
@@ -53,21 +56,30 @@ class Job:
     opens the job alone. Made by ``Job.open``; its methods may be called from several threads.
     """
 
-    def __init__(self, folder: Path, output_folder: Path, shared: SharedManifest) -> None:
-        self.folder = folder
-        self.output_folder = output_folder
-        self._shared = shared
+    def __init__(
+        self,
+        folder: Path,
+        output_folder: Path,
+        run: Run,
+        manifest: Manifest,
+        check_cancelled: Callable[[], None],
+    ) -> None:
+        self.folder, self.output_folder = folder, output_folder
+        self.manifest = manifest
+        """As this run last saw it; ``refresh`` looks again."""
+        self._run, self._check_cancelled = run, check_cancelled
+        self._stamp = manifest_stamp(folder)
+        self._guard = threading.RLock()
 
     @classmethod
     def open(
         cls,
         root: str | os.PathLike[str],
         inputs: JobInputs,
-        plan: JobPlan | Callable[[], JobPlan],
+        plan: Callable[[], JobPlan],
         *,
         output_folder: str | os.PathLike[str] | None = None,
         output_name: str = "",
-        progress: Callable[[int, int], None] = ignore,
         check_cancelled: Callable[[], None] = ignore,
     ) -> Job:
         """Begin the job of ``inputs`` in ``root``, continue it, or join the runs at work on it.
@@ -75,56 +87,41 @@ class Job:
         Args:
             root: the folder of all jobs; made if it is not there.
             inputs: what the job's id is made from.
-            plan: of a new job, or a function that gives it and is called only for a new job. A job
-                that is continued keeps the plan it began with: see ``job.plan``.
+            plan: gives the plan, and is called only for a new job. A job that is continued keeps
+                the plan it began with: see ``job.plan``.
             output_folder: where the finished video is wanted; the job's own folder where left out.
             output_name: how it is to be called, if that is known: a finished video is looked for
                 under that name as well.
-            progress: called with (bytes, bytes in all) while finished files are verified.
             check_cancelled: called often, now and while the job is open; may raise.
 
         A part, state or output that is missing or damaged is logged and counts as not done; this
         is looked at by the run that comes first.
 
         Raises:
-            InputError: inputs that are not plain values, or a plan of another number of frames.
+            InputError: inputs that are not plain values.
             JobBusyError: too many runs work on it.
             DamagedManifestError: neither the manifest nor the one before can be used.
             JobFolderError, DiskFullError, UnsafePathError: the folder cannot be used.
         """
         folder = _job_folder(root, job_id(inputs))
-        output = Path(output_folder or folder)
-        with JobLock.acquire(folder, check_cancelled=check_cancelled), ExitStack() as stack:
+        with lock_job(folder, check_cancelled, make=True), ExitStack() as stack:
             with named_errors(folder.parent, "writing"):
                 sync_folder(folder.parent)
             run = Run.enter(folder)
-            stack.callback(run.leave)
+            stack.callback(run.release)
+            run.work_on(NOTHING)
             alone, found = not run.others(), read_manifest(folder)
             if found is None:
-                manifest = new_manifest(inputs, plan if isinstance(plan, JobPlan) else plan())
+                manifest, newest = new_manifest(inputs, plan()), True
                 write_manifest(folder, manifest, None)
-                job = cls(folder, output, SharedManifest(folder, run, manifest, check_cancelled))
             else:
-                job = cls(folder, output, SharedManifest(folder, run, found[0], check_cancelled))
-                _check_plan(job, plan)
-                if alone:
-                    verified = verify(
-                        job.manifest,
-                        folder,
-                        job._outputs(output_name),
-                        progress=progress,
-                        check_cancelled=check_cancelled,
-                    )
-                    job._restart_from(verified, newest=found[1])
+                manifest, newest = found
+            job = cls(folder, Path(output_folder or folder), run, manifest, check_cancelled)
             if alone:
+                job._restart(newest, output_name)
                 job._remove_leftovers()
             stack.pop_all()
         return job
-
-    @property
-    def manifest(self) -> Manifest:
-        """As this run last saw it; ``refresh`` looks again."""
-        return self._shared.manifest
 
     @property
     def id(self) -> str:
@@ -155,29 +152,29 @@ class Job:
         None if there is none: all is done, or others are at work on what is left. What was taken
         on before is given free.
         """
-        with self._shared.locked():
-            taken = self._shared.run.others()
+        with self._locked():
+            taken = self._run.others()
             scene = next((scene for scene in self._open_scenes() if scene not in taken), None)
-            self._shared.run.take(NOTHING if scene is None else scene)
+            self._run.work_on(NOTHING if scene is None else scene)
             return scene
 
     def claim_joining(self) -> bool:
         """Take on joining the parts; whether that is to be done and no other run does it."""
-        with self._shared.locked():
-            free = JOINING not in self._shared.run.others()
+        with self._locked():
+            free = JOINING not in self._run.others()
             ready = free and not self.finished and not self.missing_parts()
             if ready:
-                self._shared.run.take(JOINING)
+                self._run.work_on(JOINING)
             return ready
 
     def alone(self) -> bool:
         """Whether no other run works on the job."""
-        with self._shared.locked():
-            return not self._shared.run.others()
+        with self._locked():
+            return not self._run.others()
 
     def refresh(self) -> Manifest:
         """Look at what other runs have finished."""
-        with self._shared.locked():
+        with self._locked():
             return self.manifest
 
     # --- parts -----------------------------------------------------------------------------
@@ -205,21 +202,26 @@ class Job:
         there, DiskFullError if the manifest does not fit; the job is then as it was.
         """
         path, frames = self.part_path(index), self.plan.part(index)
-        with self._shared.locked():
+        with self._locked():
             if index not in self.missing_parts():
                 raise InputError(f"Part {index} of job {self.id} is finished already.")
             found = settle(path)
             part = PartRecord(index, frames.start, frames.stop, found.bytes, found.blake2b)
             parts = sorted((*self.manifest.parts, part), key=lambda part: part.index)
-            self._shared.write(parts=tuple(parts))
+            self._write(parts=tuple(parts))
             self._drop_states()
         return part
 
     # --- sampler states --------------------------------------------------------------------
 
     def new_state_path(self, scene: int) -> Path:
-        """Where the next sampler state of a scene is to be written."""
-        return self.folder / next_state_name(scene, [s.file for s in self.manifest.states])
+        """Where the next sampler state of a scene is to be written.
+
+        Runs that work on different scenes never choose the same file.
+        """
+        first, taken = scene * (STATES_OF_A_SCENE + 1) + 1, {s.file for s in self.manifest.states}
+        names = (state_name(first + i) for i in range(STATES_OF_A_SCENE + 1))
+        return self.folder / next(name for name in names if name not in taken)
 
     def set_state(self, scene: int, frames_done: int) -> StateRecord:
         """Record the file at ``new_state_path(scene)`` as the newest state of the scene.
@@ -227,22 +229,15 @@ class Job:
         ``frames_done`` is the absolute frame up to which (exclusive) its frames were given out.
         The scene's state before is kept, older ones are removed. Raises as ``add_part`` does.
         """
-        if not 0 <= scene < len(self.plan.scenes):
-            raise InputError(f"Scene {scene}: the plan has 0 to {len(self.plan.scenes) - 1}.")
-        frames = self.plan.scenes[scene]
-        if not frames.start <= frames_done <= frames.stop:
-            raise InputError(
-                f"A state at frame {frames_done} of scene {scene}, which has frames "
-                f"{frames.start} to {frames.stop}."
-            )
-        with self._shared.locked():
+        self.plan.check_state(scene, frames_done)
+        with self._locked():
             path = self.new_state_path(scene)
             found = settle(path)
             state = StateRecord(path.name, found.bytes, found.blake2b, scene, frames_done)
             old = [s for s in self.manifest.states if s.scene == scene]
             gone = old[: 1 - STATES_OF_A_SCENE]
             kept = tuple(s for s in self.manifest.states if s not in gone)
-            self._shared.write(states=(*kept, state)[-MOST_STATES:])
+            self._write(states=(*kept, state)[-MOST_STATES:])
             self._remove(s.file for s in gone)
         return state
 
@@ -268,46 +263,45 @@ class Job:
         check_plain(setting, "setting")
         if not 0 <= frame <= self.plan.frames:
             raise InputError(f"A fallback at frame {frame} of {self.plan.frames}.")
-        with self._shared.locked():
+        with self._locked():
             old, new = self.manifest.fallbacks, Fallback(frame, dict(setting))
             if len(old) >= MOST_FALLBACKS:
                 raise InputError(f"Job {self.id} has {len(old)} fallbacks: expected no more.")
             if old[-1:] != (new,):
-                self._shared.write(fallbacks=(*old, new))
+                self._write(fallbacks=(*old, new))
 
     def finish(
         self,
         name: str,
         *,
         keep_parts: bool = True,
-        progress: Callable[[int, int], None] = ignore,
         check_cancelled: Callable[[], None] = ignore,
     ) -> OutputRecord:
         """Record the video joined from all parts, ``name`` in the output folder, as the result.
 
         ``keep_parts=False`` then removes parts and states, so that the video is not on the disk
-        twice; should the output be lost, all is to be done anew. ``progress(done, total)`` counts
-        bytes. Raises InputError while parts are missing or for a name that a job's own file has,
-        UnsafePathError for one that ``plain_name`` refuses, and otherwise as ``add_part`` does.
+        twice; should the output be lost, all is to be done anew. Raises InputError while parts are
+        missing or for a name that a job's own file has, UnsafePathError for one that
+        ``plain_name`` refuses, and otherwise as ``add_part`` does.
         """
         if is_ours(plain_name(name)):
             raise InputError(
                 f"The output's name is {name}, as of a job's own file: choose another."
             )
         path = self.output_folder / name
-        with self._shared.locked():
+        with self._locked():
             missing = self.missing_parts()
             if missing:
                 raise InputError(
                     f"Job {self.id} is not done: {len(missing)} of {self.plan.parts} parts are "
                     f"missing, the first is {missing[0]}."
                 )
-            found = settle(path, progress=progress, check_cancelled=check_cancelled)
+            found = settle(path, check_cancelled)
             record = OutputRecord(name, found.bytes, found.blake2b, self._relative)
-            self._shared.write(output=record)
+            self._write(output=record)
             if not keep_parts:
                 # Only now: the backup must know of the output before the parts go.
-                self._shared.write(parts=(), states=())
+                self._write(parts=(), states=())
                 self._remove_leftovers()
         return record
 
@@ -320,14 +314,14 @@ class Job:
         done, target = self.output_path, self.output_folder / plain_name(name)
         if done is None or is_ours(name):
             raise InputError(f"Job {self.id} has no video to be called {name}.")
-        with self._shared.locked():
+        with self._locked():
             record = self.manifest.output
             assert record is not None
             if os.path.lexists(target):
                 if os.path.realpath(done) == os.path.realpath(target) or (
                     is_plain(target)
                     and os.lstat(target).st_size == record.bytes
-                    and hash_file(target, check_cancelled=check_cancelled).blake2b == record.blake2b
+                    and hash_file(target, check_cancelled).blake2b == record.blake2b
                 ):
                     return False
                 raise InputError(
@@ -339,13 +333,49 @@ class Job:
 
     def close(self) -> None:
         """Leave the job. It can be opened again; this object cannot be used any more."""
-        self._shared.leave()
+        with self._guard:
+            self._run.release()
 
     def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    # --- the manifest, which other runs write too ------------------------------------------
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other run reads or writes the manifest meanwhile, and ours is the newest.
+
+        Raises InputError for a job that was closed, JobFolderError if the folder is gone.
+        """
+        with self._guard:
+            if not self._run.held:
+                raise InputError(f"Job {self.id} is closed. Open it again with Job.open.")
+            with lock_job(self.folder, self._check_cancelled):
+                if manifest_stamp(self.folder) != self._stamp:
+                    self._read()
+                yield
+
+    def _read(self) -> None:
+        problem = "it is gone"
+        try:
+            found = read_manifest(self.folder)
+        except DamagedManifestError as error:
+            found, problem = None, str(error)
+        if found is not None and found[1]:
+            self.manifest, self._stamp = found[0], manifest_stamp(self.folder)
+        else:
+            # Damaged behind our back: what we know is the newest there is.
+            log.warning("Job %s: its manifest is written anew (%s)", self.id, problem)
+
+    def _write(self, *, previous_is_good: bool = True, **fields: Any) -> None:
+        """Change fields, and keep the manifest before beside it if that one is good."""
+        previous = self.manifest if previous_is_good else None
+        manifest = replace(self.manifest, updated=now(), **fields)
+        write_manifest(self.folder, manifest, previous)
+        self.manifest, self._stamp = manifest, manifest_stamp(self.folder)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -388,21 +418,37 @@ class Job:
         open_scenes = self._open_scenes()
         gone = [s for s in self.manifest.states if s.scene not in open_scenes]
         if gone:
-            self._shared.write(states=tuple(s for s in self.manifest.states if s not in gone))
+            self._write(states=tuple(s for s in self.manifest.states if s not in gone))
             self._remove(s.file for s in gone)
 
-    def _restart_from(self, verified: Verified, newest: bool) -> None:
-        """Forget what is not whole."""
-        manifest = self.manifest
-        if verified.same_as(manifest) and newest:
-            return
-        self._shared.write(
+    def _restart(self, newest: bool, output_name: str) -> None:
+        """Read every recorded file, and forget what is not whole."""
+        old, folder, outputs = self.manifest, self.folder, self._outputs(output_name)
+        whole = {
+            "parts": tuple(p for p in old.parts if self._holds(folder / part_name(p.index), p)),
+            "states": tuple(s for s in old.states if self._holds(folder / s.file, s)),
+            "output": next((o for path, o in outputs if self._holds(path, o)), None),
+        }
+        if replace(old, **whole) != old or not newest:
             # Not yet a good one to keep beside it: the backup itself may be all there is.
-            previous_is_good=newest,
-            parts=verified.parts,
-            states=verified.states,
-            output=verified.output,
-        )
+            self._write(previous_is_good=newest, **whole)
+
+    def _holds(self, path: Path, record: PartRecord | StateRecord | OutputRecord) -> bool:
+        """Whether a recorded file is there as it was finished; what is wrong with it is logged."""
+        self._check_cancelled()
+        try:
+            with named_errors(path, "reading"):
+                size = os.lstat(path).st_size
+            if size != record.bytes:
+                problem = f"has {size} bytes instead of {record.bytes}"
+            elif hash_file(path, self._check_cancelled).blake2b != record.blake2b:
+                problem = "has another checksum than when it was finished"
+            else:
+                return True
+        except JobFolderError as error:
+            problem = f"cannot be read ({error})"
+        log.warning("Job %s: %s %s; it is done again", self.id, path.name, problem)
+        return False
 
     def _remove_leftovers(self) -> None:
         """Delete what a crash left: half-written files, and whole ones that are not recorded."""
@@ -431,14 +477,3 @@ def _job_folder(root: str | os.PathLike[str], name: str) -> Path:
     if folder.name != name or folder.parent != Path(os.path.realpath(root)):
         raise UnsafePathError(f"The job folder {name} in {root} is a link to {folder}. Delete it.")
     return folder
-
-
-def _check_plan(job: Job, plan: JobPlan | Callable[[], JobPlan]) -> None:
-    if not isinstance(plan, JobPlan) or plan == job.plan:
-        return
-    if plan.frames != job.plan.frames:
-        raise InputError(
-            f"Job {job.id} began with {job.plan.frames} frames and is now given {plan.frames}. "
-            "Delete its folder to start anew."
-        )
-    log.warning("Job %s keeps the parts and scenes it began with, not those now given", job.id)
