@@ -19,8 +19,16 @@ class MissingPackageError(UpscaleAVideoError, ImportError):
     """An optional package that was asked for is not installed."""
 
 
-class DiskFullError(UpscaleAVideoError):
-    """Less space on the disk than is needed."""
+class FileError(UpscaleAVideoError):
+    """A file or folder that cannot be read, written or used."""
+
+
+class DiskFullError(FileError):
+    """Less space on the disk than is needed; the message has both numbers."""
+
+
+class UnsafePathError(FileError, ValueError):
+    """A path that leads out of its folder, or is no plain file name on some system."""
 
 
 class CheckpointError(UpscaleAVideoError, ValueError):

@@ -1,15 +1,24 @@
-"""What every module that writes files needs: they appear whole, and stay after a crash."""
+"""Files: read without following links, written whole or not at all, with room on the disk."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import secrets
+import shutil
+import stat
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from .callbacks import ignore
+from .errors import DiskFullError, FileError
+from .paths import TMP, output_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +27,97 @@ BINARY = getattr(os, "O_BINARY", 0)
 # Without O_NONBLOCK, opening a pipe waits for its other end.
 PLAIN = BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Flags to open a regular file, and nothing else, with."""
+
+Algorithm = Literal["blake2b", "sha256"]
+BLOCK = 1 << 20
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+# --- named errors ---------------------------------------------------------------------------
+
+
+def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> FileError:
+    """The named error for what the system said while ``doing`` something with ``path``."""
+    if error.errno in _FULL:
+        free = "unknown"
+        with suppress(FileError):
+            free = human_bytes(free_bytes(path.parent))
+        return DiskFullError(
+            f"The disk is full while {doing} {path}: needed {human_bytes(need)}, free {free}. "
+            "Free some space and run the same again: it continues where it was."
+        )
+    if error.errno in _REFUSED:
+        return FileError(
+            f"The system refuses {doing} {path} ({error.strerror}). Choose a folder that you may "
+            "write to, or change its permissions."
+        )
+    return FileError(f"Failed {doing} {path}: {error.strerror or error}. Choose another folder.")
+
+
+@contextmanager
+def named_errors(path: Path, doing: str, need: int = 0) -> Iterator[None]:
+    """Turns an OSError inside into a FileError or DiskFullError."""
+    try:
+        yield
+    except OSError as error:
+        raise name_error(error, path, doing, need) from error
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def is_plain(path: Path) -> bool:
+    """Whether ``path`` is a regular file, not a link to one."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file for reading; OSError where it is a link, a folder or a pipe."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "Not a plain file", str(path))
+    return os.fdopen(os.open(path, os.O_RDONLY | PLAIN), "rb")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """Content of a regular file of at most ``most`` bytes; FileError otherwise."""
+    with named_errors(path, "reading"), open_plain(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise FileError(f"{path} has over {human_bytes(most)}: expected a smaller file.")
+    return data
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The content of a regular file in pieces of 1 MiB; FileError if it cannot be read."""
+    with named_errors(path, "reading"), open_plain(path) as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def hash_file(
+    path: str | os.PathLike[str],
+    check_cancelled: Callable[[], None] = ignore,
+    *,
+    algorithm: Algorithm = "blake2b",
+    advance: Callable[[int], None] = ignore,
+) -> str:
+    """BLAKE2b or SHA-256 (64 hex digits) of a regular file; FileError if it cannot be read.
+
+    ``advance(bytes)`` and ``check_cancelled()`` are called for every block of 1 MiB.
+    """
+    digest = hashlib.blake2b(digest_size=32) if algorithm == "blake2b" else hashlib.sha256()
+    for block in blocks(Path(path)):
+        check_cancelled()
+        digest.update(block)
+        advance(len(block))
+    return digest.hexdigest()
+
+
+# --- writing --------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -80,3 +180,82 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
+    """Copy a file; ``target`` appears once it is complete.
+
+    Raises DiskFullError or FileError; nothing is left then.
+    """
+    with named_errors(source, "reading"):
+        size = os.lstat(source).st_size
+    tmp = target.with_name(target.name + TMP)
+    with named_errors(target, "writing", size), arriving(target, tmp), open(tmp, "wb") as copy:
+        for block in blocks(source):
+            check_cancelled()
+            copy.write(block)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash at any point it has its old content or the new.
+
+    Raises DiskFullError or FileError; the old content is then still there.
+    """
+    tmp = path.with_name(path.name + TMP)
+    with named_errors(path, "writing", len(data)):
+        with suppress(FileNotFoundError):
+            os.unlink(tmp)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY
+        with arriving(path, tmp), os.fdopen(os.open(tmp, flags, 0o666), "wb") as file:
+            file.write(data)
+
+
+# --- room on the disk -----------------------------------------------------------------------
+
+
+def human_bytes(count: float) -> str:
+    """ "1.5 GiB", "12 KiB", "7 bytes"."""
+    unit = "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if count < 1024:
+            break
+        count, unit = count / 1024, larger
+    return f"{count:.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
+
+
+def free_bytes(folder: str | os.PathLike[str]) -> int:
+    """Bytes that may be written to the disk of ``folder``, which need not exist yet.
+
+    Raises FileError if the system does not say.
+    """
+    path = Path(os.path.abspath(folder))
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError as error:
+        raise FileError(f"The free space of {path} is unknown: {error.strerror}.") from error
+
+
+def check_space(folder: str | os.PathLike[str], need: int) -> None:
+    """Raises DiskFullError unless the disk of ``folder`` has ``need`` bytes free."""
+    free = free_bytes(folder)
+    if free < need:
+        raise DiskFullError(
+            f"{folder} needs {human_bytes(need)} but its disk has {human_bytes(free)} free. "
+            f"Free {human_bytes(need - free)}, or choose a folder on another disk."
+        )
+
+
+def check_target(folder: Path, name: str) -> None:
+    """Make ``folder``, and see that a file ``name`` may be written into it.
+
+    Raises UnsafePathError for a name that is none on some system, FileError or DiskFullError.
+    """
+    output_name(name)
+    with named_errors(folder, "making"):
+        os.makedirs(folder, exist_ok=True)
+    with named_errors(folder, "writing into"):
+        handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)
+        os.close(handle)
+        os.unlink(path)

@@ -8,7 +8,7 @@ import time
 import comfy.model_management as mm
 import torch
 
-from ...uav_core.jobs import human_bytes
+from ...uav_core.files import human_bytes
 from ...uav_core.longvideo.estimate import duration
 
 

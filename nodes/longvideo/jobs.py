@@ -10,7 +10,8 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ...uav_core.errors import InputError
-from ...uav_core.jobs import FOLDER, JobSummary, clean, human_bytes, list_jobs
+from ...uav_core.files import human_bytes
+from ...uav_core.jobs import FOLDER, JobSummary, clean, list_jobs
 from ..base.runtime import show_status
 from ..base.schema import LONG_VIDEO, schema
 

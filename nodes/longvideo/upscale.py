@@ -16,9 +16,10 @@ from comfy_api.latest import io, ui
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.frames.output_size import Aspect, OutputSize, Target
-from ...uav_core.jobs import FOLDER, inside
+from ...uav_core.jobs import FOLDER
 from ...uav_core.longvideo import LongVideo, LongVideoParams, Resizing
 from ...uav_core.longvideo.params import PART_LENGTH
+from ...uav_core.paths import inside
 from ...uav_core.sampling.guidance import GuidanceRange
 from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.video import CODECS, Deinterlace, EncodeParams, probe

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from ..jobs import FOLDER, MOST_OUTPUT_BYTES, UnsafePathError, output_name
-from ..jobs.files import named_errors
+from ..errors import InputError, UnsafePathError
+from ..files import named_errors
+from ..jobs import FOLDER
+from ..paths import MOST_OUTPUT_BYTES, output_name
 from ..video import UnreadableVideoError
 from ..video.reading.probe import open_video
 
@@ -51,7 +52,7 @@ def plan_folder(
 
     Raises:
         InputError: the results would lie among the videos.
-        JobFolderError: ``source`` cannot be read.
+        FileError: ``source`` cannot be read.
     """
     if os.path.realpath(source) == os.path.realpath(target):
         raise InputError(

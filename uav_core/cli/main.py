@@ -32,9 +32,10 @@ from typing import Any
 import torch
 
 from ..errors import InputError, MissingPackageError, UpscaleAVideoError
+from ..files import check_target, human_bytes
 from ..flow.builtin import BuiltinFlow
 from ..flow.estimate import load_flow_model
-from ..jobs import FOLDER, check_target, clean, human_bytes, list_jobs
+from ..jobs import FOLDER, clean, list_jobs
 from ..longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from ..sampling.pipeline import load_unet, load_vae
 from ..video import CODECS, EncodeParams, probe

@@ -9,13 +9,20 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import InputError
-from .errors import DamagedManifestError, JobError
-from .files import is_plain, name_error
-from .identity import JobInputs, is_job_id, job_id
+from ..errors import FileError, InputError
+from ..files import is_plain, name_error
+from ..paths import TMP
 from .lock import LockedFile, is_locked, runs_in
-from .manifest import FINISHED, now, read_manifest
-from .names import BACKUP, LOCK, MANIFEST, TMP, is_lock, is_ours
+from .manifest import (
+    FINISHED,
+    DamagedManifestError,
+    JobInputs,
+    is_job_id,
+    job_id,
+    now,
+    read_manifest,
+)
+from .names import BACKUP, LOCK, MANIFEST, is_lock, is_ours
 
 DAMAGED, EMPTY = "damaged", "empty"
 _DAY = 24 * 3600
@@ -52,7 +59,7 @@ class JobSummary:
 def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
     """The jobs under some folders, the longest untouched first; none under one not there.
 
-    Folders that do not have a job's name, and links, are passed over. JobFolderError if one of
+    Folders that do not have a job's name, and links, are passed over. FileError if one of
     ``roots`` cannot be read.
     """
     jobs = [job for root in roots for job in _jobs_in(Path(os.path.realpath(root)))]
@@ -195,7 +202,7 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
         if os.name == "nt":
             os.unlink(job.folder / LOCK)
         os.rmdir(job.folder)
-    except (JobError, OSError) as error:
+    except (FileError, OSError) as error:
         if isinstance(error, OSError):
             error = name_error(error, job.folder, "removing")
         log.warning("Job %s is not removed: %s", job.id, error)

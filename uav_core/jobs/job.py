@@ -12,28 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from ..callbacks import ignore
-from ..errors import InputError
-from ..files import sync_folder
-from .errors import DamagedManifestError, JobFolderError, UnsafePathError
-from .files import copy_whole, hash_file, is_plain, named_errors, settle
-from .identity import JobInputs, job_id
+from ..errors import FileError, InputError, UnsafePathError
+from ..files import copy_whole, hash_file, is_plain, named_errors, sync_file, sync_folder
+from ..paths import inside, plain_name
 from .lock import JOINING, NOTHING, Run, lock_job
 from .manifest import (
     FINISHED,
     MOST_FALLBACKS,
     MOST_STATES,
+    DamagedManifestError,
     Fallback,
+    JobInputs,
     Manifest,
     OutputRecord,
     PartRecord,
     StateRecord,
+    job_id,
     manifest_stamp,
     new_manifest,
     now,
     read_manifest,
     write_manifest,
 )
-from .names import inside, is_data, is_ours, part_name, plain_name, state_name
+from .names import is_data, is_ours, part_name, state_name
 from .plain import check_plain
 from .plan import JobPlan
 
@@ -101,7 +102,7 @@ class Job:
             InputError: inputs that are not plain values.
             JobBusyError: too many runs work on it.
             DamagedManifestError: neither the manifest nor the one before can be used.
-            JobFolderError, DiskFullError, UnsafePathError: the folder cannot be used.
+            FileError, DiskFullError, UnsafePathError: the folder cannot be used.
         """
         folder = _job_folder(root, job_id(inputs))
         with lock_job(folder, check_cancelled, make=True), ExitStack() as stack:
@@ -153,8 +154,9 @@ class Job:
         on before is given free.
         """
         with self._locked():
-            taken = self._run.others()
-            scene = next((scene for scene in self._open_scenes() if scene not in taken), None)
+            taken, plan = self._run.others(), self.plan
+            scenes = (plan.scene_at(plan.part(i).start) for i in self.missing_parts())
+            scene = next((scene for scene in scenes if scene not in taken), None)
             self._run.work_on(NOTHING if scene is None else scene)
             return scene
 
@@ -198,18 +200,19 @@ class Job:
     def add_part(self, index: int) -> PartRecord:
         """Record the file at ``part_path(index)`` as finished, once it is safe on the disk.
 
-        Raises InputError for a part that is finished already, JobFolderError if the file is not
+        Raises InputError for a part that is finished already, FileError if the file is not
         there, DiskFullError if the manifest does not fit; the job is then as it was.
         """
         path, frames = self.part_path(index), self.plan.part(index)
         with self._locked():
             if index not in self.missing_parts():
                 raise InputError(f"Part {index} of job {self.id} is finished already.")
-            found = settle(path)
-            part = PartRecord(index, frames.start, frames.stop, found.bytes, found.blake2b)
+            part = PartRecord(index, frames.start, frames.stop, *_settled(path))
             parts = sorted((*self.manifest.parts, part), key=lambda part: part.index)
-            self._write(parts=tuple(parts))
-            self._drop_states()
+            states, scene = self.manifest.states, self.plan.scene_at(frames.start)
+            if self.missing_parts(scene) == (index,):
+                states = tuple(s for s in states if s.scene != scene)
+            self._write(parts=tuple(parts), states=states)
         return part
 
     # --- sampler states --------------------------------------------------------------------
@@ -232,13 +235,11 @@ class Job:
         self.plan.check_state(scene, frames_done)
         with self._locked():
             path = self.new_state_path(scene)
-            found = settle(path)
-            state = StateRecord(path.name, found.bytes, found.blake2b, scene, frames_done)
+            state = StateRecord(path.name, *_settled(path), scene, frames_done)
             old = [s for s in self.manifest.states if s.scene == scene]
             gone = old[: 1 - STATES_OF_A_SCENE]
-            kept = tuple(s for s in self.manifest.states if s not in gone)
+            kept = (s for s in self.manifest.states if s not in gone)
             self._write(states=(*kept, state)[-MOST_STATES:])
-            self._remove(s.file for s in gone)
         return state
 
     def state_for(self, frame: int) -> tuple[Path, StateRecord] | None:
@@ -250,7 +251,8 @@ class Job:
         fit = [s for s in self.manifest.states if s.scene == scene and s.frames_done <= frame]
         if not fit:
             return None
-        best = max(fit, key=lambda state: (state.frames_done, self.manifest.states.index(state)))
+        # The later of two that are equal.
+        best = max(reversed(fit), key=lambda state: state.frames_done)
         return self.folder / best.file, best
 
     # --- the run as a whole ----------------------------------------------------------------
@@ -270,13 +272,7 @@ class Job:
             if old[-1:] != (new,):
                 self._write(fallbacks=(*old, new))
 
-    def finish(
-        self,
-        name: str,
-        *,
-        keep_parts: bool = True,
-        check_cancelled: Callable[[], None] = ignore,
-    ) -> OutputRecord:
+    def finish(self, name: str, *, keep_parts: bool = True) -> OutputRecord:
         """Record the video joined from all parts, ``name`` in the output folder, as the result.
 
         ``keep_parts=False`` then removes parts and states, so that the video is not on the disk
@@ -296,8 +292,8 @@ class Job:
                     f"Job {self.id} is not done: {len(missing)} of {self.plan.parts} parts are "
                     f"missing, the first is {missing[0]}."
                 )
-            found = settle(path, check_cancelled)
-            record = OutputRecord(name, found.bytes, found.blake2b, self._relative)
+            size, digest = _settled(path, self._check_cancelled)
+            record = OutputRecord(name, size, digest, self._relative)
             self._write(output=record)
             if not keep_parts:
                 # Only now: the backup must know of the output before the parts go.
@@ -309,7 +305,7 @@ class Job:
         """Have the finished video as ``name`` in the output folder; whether it was copied there.
 
         A file of that name that is not this video is not replaced. Raises InputError for that, and
-        for a job that is not finished; UnsafePathError, DiskFullError, JobFolderError.
+        for a job that is not finished; UnsafePathError, DiskFullError, FileError.
         """
         done, target = self.output_path, self.output_folder / plain_name(name)
         if done is None or is_ours(name):
@@ -321,7 +317,7 @@ class Job:
                 if os.path.realpath(done) == os.path.realpath(target) or (
                     is_plain(target)
                     and os.lstat(target).st_size == record.bytes
-                    and hash_file(target, check_cancelled).blake2b == record.blake2b
+                    and hash_file(target, check_cancelled) == record.blake2b
                 ):
                     return False
                 raise InputError(
@@ -348,7 +344,7 @@ class Job:
     def _locked(self) -> Iterator[None]:
         """No other run reads or writes the manifest meanwhile, and ours is the newest.
 
-        Raises InputError for a job that was closed, JobFolderError if the folder is gone.
+        Raises InputError for a job that was closed, FileError if the folder is gone.
         """
         with self._guard:
             if not self._run.held:
@@ -371,11 +367,14 @@ class Job:
             log.warning("Job %s: its manifest is written anew (%s)", self.id, problem)
 
     def _write(self, *, previous_is_good: bool = True, **fields: Any) -> None:
-        """Change fields, and keep the manifest before beside it if that one is good."""
-        previous = self.manifest if previous_is_good else None
-        manifest = replace(self.manifest, updated=now(), **fields)
-        write_manifest(self.folder, manifest, previous)
-        self.manifest, self._stamp = manifest, manifest_stamp(self.folder)
+        """Change fields, and keep the manifest before beside it if that one is good.
+
+        States that are no longer recorded are removed.
+        """
+        old, new = self.manifest, replace(self.manifest, updated=now(), **fields)
+        write_manifest(self.folder, new, old if previous_is_good else None)
+        self.manifest, self._stamp = new, manifest_stamp(self.folder)
+        self._remove(s.file for s in old.states if s not in new.states)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -408,19 +407,6 @@ class Job:
                 places.setdefault(self.output_folder / other, moved)
         return list(places.items())
 
-    def _open_scenes(self) -> list[int]:
-        """The scenes that have parts missing, in order."""
-        missing = self.missing_parts()
-        return list(dict.fromkeys(self.plan.scene_at(self.plan.part(i).start) for i in missing))
-
-    def _drop_states(self) -> None:
-        """Remove the states of scenes that are done."""
-        open_scenes = self._open_scenes()
-        gone = [s for s in self.manifest.states if s.scene not in open_scenes]
-        if gone:
-            self._write(states=tuple(s for s in self.manifest.states if s not in gone))
-            self._remove(s.file for s in gone)
-
     def _restart(self, newest: bool, output_name: str) -> None:
         """Read every recorded file, and forget what is not whole."""
         old, folder, outputs = self.manifest, self.folder, self._outputs(output_name)
@@ -441,11 +427,11 @@ class Job:
                 size = os.lstat(path).st_size
             if size != record.bytes:
                 problem = f"has {size} bytes instead of {record.bytes}"
-            elif hash_file(path, self._check_cancelled).blake2b != record.blake2b:
+            elif hash_file(path, self._check_cancelled) != record.blake2b:
                 problem = "has another checksum than when it was finished"
             else:
                 return True
-        except JobFolderError as error:
+        except FileError as error:
             problem = f"cannot be read ({error})"
         log.warning("Job %s: %s %s; it is done again", self.id, path.name, problem)
         return False
@@ -464,7 +450,7 @@ class Job:
         for name in names:
             path = self.folder / name
             if os.path.isdir(path) and not os.path.islink(path):
-                raise JobFolderError(f"{path} is a folder where a file belongs. Delete it.")
+                raise FileError(f"{path} is a folder where a file belongs. Delete it.")
             log.info("Job %s: removing %s", self.id, name)
             with named_errors(path, "removing"):
                 path.unlink(missing_ok=True)
@@ -477,3 +463,18 @@ def _job_folder(root: str | os.PathLike[str], name: str) -> Path:
     if folder.name != name or folder.parent != Path(os.path.realpath(root)):
         raise UnsafePathError(f"The job folder {name} in {root} is a link to {folder}. Delete it.")
     return folder
+
+
+def _settled(path: Path, check_cancelled: Callable[[], None] = ignore) -> tuple[int, str]:
+    """Size and checksum of a file, once it and its name are on the disk.
+
+    FileError if it is not a regular file with content.
+    """
+    with named_errors(path, "reading"):
+        size = os.lstat(path).st_size
+    if not is_plain(path) or size == 0:
+        raise FileError(f"{path} is not a plain file with content. Write it first.")
+    with named_errors(path, "writing"):
+        sync_file(path)
+        sync_folder(path.parent)
+    return size, hash_file(path, check_cancelled)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..callbacks import ignore
-from .errors import JobBusyError, JobFolderError
-from .files import PLAIN, named_errors, read_plain
+from ..errors import FileError, UpscaleAVideoError
+from ..files import PLAIN, named_errors, read_plain
 from .names import LOCK, is_run, run_name
 
 if sys.platform == "win32":
@@ -42,6 +42,10 @@ _LOCKED_BYTE = 1 << 20
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
+class JobBusyError(UpscaleAVideoError):
+    """As many runs as there can be work on a job already."""
+
+
 class LockedFile:
     """A file that is held locked; a context manager. ``release`` may be called again."""
 
@@ -52,7 +56,7 @@ class LockedFile:
     def take(cls, path: Path) -> Self | None:
         """Lock a file, made if it is not there; None if another holds it, or its folder is gone.
 
-        Raises JobFolderError if the file cannot be used.
+        Raises FileError if the file cannot be used.
         """
         file = _open(path, os.O_CREAT)
         if file is None:
@@ -90,14 +94,14 @@ def lock_job(
 ) -> LockedFile:
     """The lock under which a job's manifest is read and written, as soon as it is free.
 
-    ``make`` makes the folder. Raises JobFolderError if it cannot be used, or is not there.
+    ``make`` makes the folder. Raises FileError if it cannot be used, or is not there.
     """
     while True:
         if make:
             with named_errors(folder, "making"):
                 folder.mkdir(exist_ok=True)
         elif not folder.is_dir():
-            raise JobFolderError(f"{folder} is gone.")
+            raise FileError(f"{folder} is gone.")
         lock = LockedFile.take(folder / LOCK)
         if lock is not None:
             return lock
@@ -114,7 +118,7 @@ class Run(LockedFile):
 
     @classmethod
     def enter(cls, folder: Path) -> Self:
-        """Take the first free place. Raises JobBusyError if all are taken, JobFolderError."""
+        """Take the first free place. Raises JobBusyError if all are taken, FileError."""
         for number in range(MOST_RUNS):
             run = cls.take(folder / run_name(number))
             if run is not None:
@@ -167,14 +171,14 @@ def is_held(path: Path) -> bool:
             if free:
                 _unlock(file)
         return not free
-    except JobFolderError:
+    except FileError:
         return True
 
 
 def _open(path: Path, flags: int = 0) -> BinaryIO | None:
     """The lock's file; None if it, or with O_CREAT its folder, is not there."""
     if os.path.islink(path):
-        raise JobFolderError(f"{path} is a link. Delete it.")
+        raise FileError(f"{path} is a link. Delete it.")
     with named_errors(path, "opening"):
         try:
             number = os.open(path, os.O_RDWR | PLAIN | flags, 0o666)
@@ -185,7 +189,7 @@ def _open(path: Path, flags: int = 0) -> BinaryIO | None:
     # A second name would be another file that our process id is written into.
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         file.close()
-        raise JobFolderError(f"{path} is no plain file of its own. Delete it.")
+        raise FileError(f"{path} is no plain file of its own. Delete it.")
     return file
 
 
@@ -208,7 +212,7 @@ def _lock(file: BinaryIO, path: Path) -> bool:
     except OSError as error:
         if error.errno in _HELD:
             return False
-        raise JobFolderError(
+        raise FileError(
             f"{path} cannot be locked ({error.strerror}). Choose a folder on a local disk."
         ) from error
     return True

@@ -10,16 +10,15 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .errors import DamagedManifestError, JobError
-from .files import read_plain, write_whole
-from .identity import FORMAT_VERSION, JobInputs, job_id
+from ..errors import FileError, InputError
+from ..files import read_plain, write_whole
 from .names import BACKUP, MANIFEST
 from .plain import (
     DIGEST_BYTES,
@@ -30,6 +29,7 @@ from .plain import (
     Frame,
     Plain,
     Seconds,
+    Shown,
     Size,
     StateName,
     canonical,
@@ -38,17 +38,40 @@ from .plain import (
 )
 from .plan import JobPlan
 
+FORMAT_VERSION = 2
+"""Of the manifest and of all that a job folder holds."""
+
 MOST_STATES = 1000
 MOST_FALLBACKS = 10_000
 MOST_TEXT = 64 << 20
 """Bytes of a manifest's text."""
+
+_ID_BYTES = 16
 
 UNFINISHED, FINISHED = "unfinished", "finished"
 
 log = logging.getLogger(__name__)
 
 
+class DamagedManifestError(FileError, ValueError):
+    """A manifest that is not whole, not ours, or says what cannot be."""
+
+
 # --- as data --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobInputs:
+    """All that decides a job's result, as plain values.
+
+    ``fingerprint`` of the input file; ``settings`` of the run; ``weights``: name -> hash in hex.
+    ``name`` of the input is shown in lists and changes nothing: a renamed file is the same job.
+    """
+
+    fingerprint: Plain
+    settings: Plain
+    weights: Plain
+    name: Shown = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +159,28 @@ class Manifest:
         if self.output is not None:
             return self.plan.frames
         return sum(part.stop - part.start for part in self.parts)
+
+
+def job_id(inputs: JobInputs) -> str:
+    """32 hex digits: equal for equal inputs, another for any change.
+
+    Raises InputError, naming the place, for values that are not plain.
+    """
+    for name, value in inputs.weights.items():
+        if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{16,128}", value):
+            raise InputError(f"The hash of weights {name!r:.80} is {value!r:.80}: expected hex.")
+    body = {
+        "fingerprint": inputs.fingerprint,
+        "settings": inputs.settings,
+        "weights": inputs.weights,
+        "version": FORMAT_VERSION,
+    }
+    return hashlib.blake2b(canonical(body, "inputs"), digest_size=_ID_BYTES).hexdigest()
+
+
+def is_job_id(name: str) -> bool:
+    """Whether ``name`` has the form of a job's id, and so of its folder's name."""
+    return re.fullmatch(f"[0-9a-f]{{{2 * _ID_BYTES}}}", name) is not None
 
 
 def now() -> int:
@@ -226,7 +271,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
     The one before is used, with a warning, where the newest is missing or cannot be used. Raises
     DamagedManifestError if neither can, or if it belongs to another folder.
     """
-    problems: list[JobError] = []
+    problems: list[FileError] = []
     for name in (MANIFEST, BACKUP):
         path = folder / name
         try:
@@ -236,7 +281,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
                     f"{path} belongs to job {manifest.id}. Move it back to a folder of that name, "
                     "or delete this one."
                 )
-        except JobError as error:
+        except FileError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 problems.append(error)
             continue
@@ -252,7 +297,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
 def write_manifest(folder: Path, manifest: Manifest, previous: Manifest | None) -> None:
     """Write the manifest and keep ``previous``, the last good one, beside it.
 
-    Raises DiskFullError or JobFolderError; a good manifest is in the folder all the same.
+    Raises DiskFullError or FileError; a good manifest is in the folder all the same.
     """
     if previous is not None:
         write_whole(folder / BACKUP, previous.text)

@@ -15,7 +15,8 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
-from .names import STATE, plain_name
+from ..paths import plain_name
+from .names import STATE
 
 DIGEST_BYTES = 32
 MOST_FRAMES = 2**31 - 1

@@ -12,6 +12,11 @@ from .plain import MOST_FRAMES, Frame
 
 MOST_PARTS = MOST_SCENES = 100_000
 
+# A part's record in the manifest, which is there twice and a third time while it is written.
+_BYTES_PER_PART = 3 * 256
+# Two states are kept while the next is written.
+_STATES = 3
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -93,3 +98,20 @@ class JobPlan:
                 f"A state at frame {frames_done} of scene {scene}, which has frames {start} to "
                 f"{stop}."
             )
+
+
+def disk_needed(
+    plan: JobPlan, bytes_per_frame: float, *, frames_done: int = 0, state_bytes: int = 0
+) -> int:
+    """Bytes that a job still takes at its peak: parts, states, and the output joined from parts.
+
+    ``bytes_per_frame`` is of the encoded video; ``frames_done`` are already in parts on the disk;
+    ``state_bytes`` is the size of one sampler state. InputError for numbers out of range.
+    """
+    if bytes_per_frame < 0 or state_bytes < 0 or not 0 <= frames_done <= plan.frames:
+        raise InputError(
+            f"{bytes_per_frame} bytes a frame, {state_bytes} a state, {frames_done} of "
+            f"{plan.frames} frames done: expected none below 0 and not more frames than there are."
+        )
+    video = (2 * plan.frames - frames_done) * bytes_per_frame
+    return int(video) + 1 + _STATES * state_bytes + _BYTES_PER_PART * plan.parts

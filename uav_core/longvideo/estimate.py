@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import InputError
-from ..jobs import human_bytes
+from ..files import human_bytes
 from ..models.vae import UPSCALE
 from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_groups, plan_segments
 

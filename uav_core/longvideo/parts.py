@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..callbacks import Progress
 from ..errors import InputError
-from ..jobs import Job, check_space, disk_needed, human_bytes
+from ..files import check_space, human_bytes
+from ..jobs import Job, disk_needed
 from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind

@@ -15,16 +15,16 @@ import torch
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
+from ..files import check_target
 from ..jobs import (
     Job,
     JobInputs,
     JobPlan,
     JobSummary,
-    check_target,
     job_id,
-    output_name,
     with_other_weights,
 )
+from ..paths import output_name
 from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_info
 from ..video.scenes import find_cuts, parse_cuts, plan_scenes
 from .engine import Engine
@@ -99,7 +99,7 @@ class LongVideo:
             UnreadableVideoError, InputChangedError: of the source.
             InputError: settings that do not fit the source or each other, such as a size out of
                 reach.
-            DiskFullError, JobFolderError, UnwritableError: of the folders.
+            DiskFullError, FileError, UnwritableError: of the folders.
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..files import arriving
+from ..files import BLOCK, arriving, free_bytes
 from .errors import DiskFullError, UnwritableError
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
-BLOCK = 1 << 20
-
-
-def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes that can still be written beside ``path``."""
-    return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
 
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
     """Raise DiskFullError unless ``needed`` bytes can be written beside ``path``."""
     folder = os.path.dirname(os.path.abspath(path))
     _check_folder(folder)
-    free = free_bytes(path)
+    free = free_bytes(folder)
     if free < needed:
         raise DiskFullError(
             f"The disk of '{folder}' is too full: {needed} bytes are needed, {free} are free. Make "
@@ -71,18 +63,10 @@ def _named(error: OSError, name: str, written: int) -> UnwritableError:
         reached = " (or a limit on the size of files is reached)" * (error.errno != errno.ENOSPC)
         return DiskFullError(
             f"The disk is full{reached}: '{name}' needs more than the {written} bytes written so "
-            f"far, {free_bytes(name)} are free. Nothing is left of it; make room and run again."
+            f"far, {free_bytes(Path(name).parent)} are free. Nothing is left of it; make room and "
+            "run again."
         )
     return UnwritableError(
         f"'{name}' cannot be written ({error.strerror or error}): expected a folder that may be "
         "written to. Choose another folder, or change its permissions."
     )
-
-
-def file_hash(path: str | os.PathLike[str]) -> str:
-    """BLAKE2b (hex, 32 bytes) of a whole file."""
-    digest = hashlib.blake2b(digest_size=32)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

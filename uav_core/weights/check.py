@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError, UpscaleAVideoError
-from ..jobs import human_bytes
+from ..files import human_bytes
 from .checkpoints import Kind
 from .convert import LICENSE, Part, convert_release
 from .included import REPAIR

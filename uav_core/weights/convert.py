@@ -9,7 +9,6 @@ simply started again: what is there and current is skipped.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import sys
@@ -22,8 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, InputError
-from ..files import save_tensors
+from ..errors import CheckpointError, FileError, InputError
+from ..files import hash_file, save_tensors
 from .checkpoints import Kind, load_checkpoint
 from .raft import raft_to_torchvision
 
@@ -121,7 +120,7 @@ def _attempt(part: Part, release: Path, out: Path, dtype: DType) -> Outcome:
         return Outcome(part, "missing", f"no {part.sources[0]} in {release}")
     try:
         return _convert(part, source, target, "fp32" if part.always_fp32 else dtype)
-    except (CheckpointError, OSError, SafetensorError) as error:
+    except (CheckpointError, FileError, OSError, SafetensorError) as error:
         detail = " ".join(str(error).split())
         if isinstance(error, SafetensorError):  # a full disk arrives as one of these, with no path
             detail = f"{target} could not be written ({detail})"
@@ -138,7 +137,7 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
     metadata = {
         "format": "pt",
         "uav.kind": part.target_kind.value,
-        "uav.source": f"sha256:{sha256_of(source)}",
+        "uav.source": f"sha256:{hash_file(source.resolve(), algorithm='sha256')}",
         "uav.dtype": dtype,
         "uav.version": LAYOUT_VERSION,
         "license": LICENSE,
@@ -161,15 +160,6 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
     _write_whole(_storable(state_dict, dtype), target, metadata)
     log.info("converted %s (%.0f MB)", target, target.stat().st_size / 1e6)
     return Outcome(part, "converted")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _metadata(path: Path) -> dict[str, str] | None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..callbacks import ignore
-from ..jobs.errors import JobError
-from ..jobs.files import blocks, named_errors, read_plain, write_whole
+from ..errors import FileError
+from ..files import Algorithm, hash_file, named_errors, read_plain, write_whole
 
-Algorithm = Literal["blake2b", "sha256"]
 CACHES: dict[Algorithm, str] = {"blake2b": "weights.json", "sha256": ".weights-sha256.json"}
 """File names; the first lies in the folder of jobs."""
 
@@ -36,22 +34,23 @@ def weights_hash(
     """BLAKE2b or SHA-256 (64 hex digits) of a weight file, read once and then kept in ``root``.
 
     It is read again when its size or time of change differs. ``progress(done, total)`` counts
-    bytes. Raises JobFolderError if the file cannot be read.
+    bytes. Raises FileError if the file cannot be read.
     """
     known = known_hash(path, root, algorithm)
     if known is not None:
         return known
-    real = Path(os.path.realpath(path))
-    before, done = _size_and_time(real), 0
-    digest = hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b(digest_size=32)
-    for block in blocks(real):
-        check_cancelled()
-        digest.update(block)
-        done += len(block)
-        progress(min(done, before[0]), before[0])
-    if _size_and_time(real) == before and done == before[0]:
-        _remember(Path(root) / CACHES[algorithm], str(real), [*before, digest.hexdigest()])
-    return digest.hexdigest()
+    real, done = Path(os.path.realpath(path)), 0
+    before = _size_and_time(real)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done = min(done + count, before[0])
+        progress(done, before[0])
+
+    found = hash_file(real, check_cancelled, algorithm=algorithm, advance=advance)
+    if _size_and_time(real) == before:
+        _remember(Path(root) / CACHES[algorithm], str(real), [*before, found])
+    return found
 
 
 def known_hash(
@@ -75,7 +74,7 @@ def _read_cache(file: Path) -> dict[str, list[Any]]:
         return {}
     try:
         found = json.loads(read_plain(file, _MOST_CACHE_BYTES))
-    except (JobError, ValueError, RecursionError) as error:
+    except (FileError, ValueError, RecursionError) as error:
         log.warning("%s is not readable; weights are hashed again (%s)", file, error)
         return {}
     if not isinstance(found, dict):
@@ -100,6 +99,6 @@ def _remember(file: Path, key: str, entry: list[Any]) -> None:
         with named_errors(file.parent, "making"):
             file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(newest, indent=1).encode("ascii"))
-    except JobError as error:
+    except FileError as error:
         # Only time is lost: the hash itself is known.
         log.warning("%s", error)

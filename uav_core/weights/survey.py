@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..callbacks import ignore
 from ..errors import CheckpointError
+from ..files import hash_file
 from . import included
 from .checkpoints import Kind
-from .convert import PARTS, Part, sha256_of
+from .convert import PARTS, Part
 from .files import read_state_dict
 from .hashes import known_hash, weights_hash
 from .headers import WeightHeader, fits, read_header
@@ -195,7 +196,7 @@ def _included() -> tuple[WeightFile, ...]:
         if not path.is_file():
             files.append(WeightFile(path, header, 0, "it is missing"))
             continue
-        digest = sha256_of(path)
+        digest = hash_file(os.path.realpath(path), algorithm="sha256")
         known = sums.get(path.name, digest)
         fault = header.fault or ("" if digest == known else "it is not as it came (checksum)")
         files.append(WeightFile(path, header, path.stat().st_size, fault, digest))

@@ -19,15 +19,11 @@ from made_jobs import (
     write,
 )
 
-from uav_core import InputError
+from uav_core.errors import DiskFullError, FileError, InputError, UnsafePathError
 from uav_core.jobs import (
     DamagedManifestError,
-    DiskFullError,
     Job,
-    JobError,
-    JobFolderError,
     JobPlan,
-    UnsafePathError,
     clean,
     job_id,
     list_jobs,
@@ -164,10 +160,10 @@ def test_misuse_is_named_and_changes_nothing(tmp_path):
         ):
             with pytest.raises(InputError):
                 misuse()
-        with pytest.raises(JobFolderError, match="No such file"):
+        with pytest.raises(FileError, match="No such file"):
             job.add_part(1)
         job.part_path(1).write_bytes(b"")
-        with pytest.raises(JobFolderError, match="with content"):
+        with pytest.raises(FileError, match="with content"):
             job.add_part(1)
         for index in ALL[1:]:
             add_part(job, index)
@@ -177,7 +173,7 @@ def test_misuse_is_named_and_changes_nothing(tmp_path):
         for name in ("../out.mp4", "nul", "a/b"):
             with pytest.raises(UnsafePathError):
                 job.finish(name)
-        with pytest.raises(JobFolderError):
+        with pytest.raises(FileError):
             job.finish("not-there.mp4")
         assert not job.finished and before.parts == job.manifest.parts[:1]
     with pytest.raises(InputError, match="closed"):
@@ -291,7 +287,7 @@ def test_links_are_not_followed(tmp_path):
     for link in (lock.symlink_to, lock.hardlink_to):
         lock.unlink()
         link(secret)
-        with pytest.raises(JobFolderError, match="Delete it"):
+        with pytest.raises(FileError, match="Delete it"):
             Job.open(root, inputs(), lambda: PLAN)
         assert secret.read_bytes() == data
     shutil.rmtree(job.folder)
@@ -356,7 +352,7 @@ def test_a_disk_that_cannot_be_written(tmp_path):
             add_part(job, 0)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for other in (inputs(), inputs(steps=20)):
-            with pytest.raises(JobFolderError, match="Choose a folder that you may write to"):
+            with pytest.raises(FileError, match="Choose a folder that you may write to"):
                 Job.open(disk, other, lambda: PLAN)
         assert [(s.status, s.frames_done) for s in list_jobs(disk)] == [("unfinished", 3)]
         assert clean(disk, keep_days=0) == ()
@@ -367,7 +363,7 @@ def test_a_folder_without_permission(tmp_path):
     root.mkdir(mode=0o500)
     if os.access(root, os.W_OK):
         pytest.skip("this user may write everywhere")
-    with pytest.raises(JobFolderError, match="Choose a folder that you may write to"):
+    with pytest.raises(FileError, match="Choose a folder that you may write to"):
         Job.open(root, inputs(), lambda: PLAN)
 
 
@@ -375,7 +371,7 @@ def test_a_file_where_a_folder_belongs(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / job_id(inputs())).write_text("x")
     for root in (tmp_path, tmp_path / "file", tmp_path / "file" / "in"):
-        with pytest.raises(JobFolderError):
+        with pytest.raises(FileError):
             Job.open(root, inputs(), lambda: PLAN)
 
 
@@ -449,7 +445,7 @@ def run_damages(tmp_path, finished):
                 for index in job.missing_parts()[:1]:
                     add_part(job, index)
                 opened += 1
-        except JobError:
+        except FileError:
             refused += 1
         assert summary.status in ("damaged", "unfinished", "finished")
         if clean(root, keep_days=0):

@@ -6,18 +6,9 @@ from dataclasses import replace
 import pytest
 from made_jobs import PLAN, SHORT, add_part, add_state, content, finish, in_memory, inputs
 
-from uav_core import InputError
-from uav_core.jobs import (
-    DiskFullError,
-    Job,
-    JobPlan,
-    check_space,
-    clean,
-    disk_needed,
-    human_bytes,
-    job_id,
-    list_jobs,
-)
+from uav_core.errors import DiskFullError, InputError
+from uav_core.files import check_space, human_bytes
+from uav_core.jobs import Job, JobPlan, clean, disk_needed, job_id, list_jobs
 from uav_core.jobs.clean import remove_job
 from uav_core.jobs.manifest import write_manifest
 

@@ -17,11 +17,10 @@ import tiny
 import torch
 from generated import det
 
-from uav_core.errors import InputError
+from uav_core.errors import DiskFullError, InputError
 from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
-from uav_core.jobs import DiskFullError
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
 from uav_core.longvideo import run as long_run
 from uav_core.longvideo.fallback import OutOfMemoryError, Setting
@@ -406,7 +405,7 @@ def test_what_it_will_take_is_told_early(clips, tmp_path):
 
 
 def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
-    import uav_core.jobs.files as files
+    import uav_core.files as files
 
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
 

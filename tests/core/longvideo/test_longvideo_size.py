@@ -13,7 +13,7 @@ from video_files import HEIGHT, WIDTH, write_clip
 
 from uav_core.errors import InputError
 from uav_core.frames.output_size import OutputSize, after, before, plan_size, plan_video
-from uav_core.jobs.identity import JobInputs, job_id
+from uav_core.jobs import JobInputs, job_id
 from uav_core.longvideo import LongVideo, LongVideoParams
 from uav_core.video import CODECS, EncodeParams, EncodeParamsError, VideoReader, probe
 

@@ -13,11 +13,11 @@ from uuid import uuid4
 
 from ...callbacks import Progress
 from ...errors import InputError
+from ...files import hash_file, is_plain, read_plain, write_whole
 from ...jobs import FOLDER
-from ...jobs.files import read_plain, write_whole
 from ...jobs.plain import canonical
 from ...video import fingerprint, probe
-from ...video.files import file_hash, replacing
+from ...video.files import replacing
 from .errors import ServerJobError
 from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
 from .server import Server, plain_stem
@@ -104,9 +104,9 @@ def _asked(contents: str, graph: Graph) -> str:
 def _is_ours(target: Path, asked: str, downloads: Path) -> bool:
     """Whether the file is the result of the same question, whole and unchanged."""
     entry = _read(downloads).get(target.name)
-    if not isinstance(entry, dict) or entry.get("asked") != asked or not target.is_file():
+    if not isinstance(entry, dict) or entry.get("asked") != asked or not is_plain(target):
         return False
-    return entry.get("blake2b") == file_hash(target)
+    return entry.get("blake2b") == hash_file(target)
 
 
 def _read(downloads: Path) -> dict[str, Any]:

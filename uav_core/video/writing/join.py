@@ -17,8 +17,9 @@ from av.video.stream import VideoStream
 
 from ...callbacks import Progress, ignore
 from ...errors import InputError
+from ...files import BLOCK
 from ..errors import BadPartError, EncodeError, EncodeParamsError
-from ..files import BLOCK, check_room, replacing
+from ..files import check_room, replacing
 from ..reading.probe import Path, open_video, readable
 from ..reading.times import FrameTimes
 from .captions import Captions, copy_attachments, copy_chapters

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ...callbacks import ignore
 from ...errors import InputError
+from ...files import BLOCK, hash_file
 from ..color import FromRGB
 from ..errors import BadPartError, EncodeError
-from ..files import BLOCK, file_hash, replacing
+from ..files import replacing
 from ..reading.probe import Path
 from .choices import CODECS, EncodeParams, check_available, open_encoder
 from .priority import usual_priority
@@ -75,7 +76,7 @@ def encode_part(
             f"{error.strerror}. Try another pixel format or codec."
         ) from error
     name = os.fspath(path)
-    return PartInfo(name, count, os.path.getsize(name), file_hash(name), reorder)
+    return PartInfo(name, count, os.path.getsize(name), hash_file(name), reorder)
 
 
 def _encode(
@@ -135,7 +136,7 @@ def check_part(part: PartInfo) -> None:
             f"The part '{part.path}' has {size} bytes, {part.bytes} were written: delete it and "
             "encode its frames again."
         )
-    if file_hash(part.path) != part.blake2b:
+    if hash_file(part.path) != part.blake2b:
         raise BadPartError(
             f"The part '{part.path}' was changed since it was written: delete it and encode its "
             "frames again."

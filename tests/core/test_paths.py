@@ -2,9 +2,8 @@ import os
 
 import pytest
 
-from uav_core import InputError
-from uav_core.errors import UpscaleAVideoError
-from uav_core.jobs import UnsafePathError, inside, plain_name
+from uav_core.errors import InputError, UnsafePathError, UpscaleAVideoError
+from uav_core.paths import inside, plain_name
 
 REFUSED = [
     "",
