@@ -109,8 +109,13 @@ def _look_for(address: str) -> None:
 
 def _local(cpus: float, gpus: float) -> dict[str, Any]:
     """What a Ray of our own is told of this machine."""
-    # As many as were asked for, be there fewer cores or not: else some would wait for others.
-    options: dict[str, Any] = {"num_cpus": math.ceil(cpus), "include_dashboard": False}
+    # "local" joins no cluster of others that runs here. As many cores as were asked for, be there
+    # fewer or not: else some would wait for others.
+    options: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": math.ceil(cpus),
+        "include_dashboard": False,
+    }
     if gpus:
         options["num_gpus"] = math.ceil(gpus)
     return options

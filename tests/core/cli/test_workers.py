@@ -84,6 +84,14 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
+def test_a_cluster_of_others_is_not_joined(monkeypatch):
+    """Which Ray would do by itself where it knows of one."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # it would starve on a busy machine
+    assert run_workers(lambda words, share: len(words) + share[1], ["one", "two"], 1) == 3
+
+
 def test_wrong_numbers_and_addresses_are_refused():
     with pytest.raises(InputError, match="expected 1 or more"):
         run_workers(cli.main, [], 0)
