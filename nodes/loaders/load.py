@@ -323,7 +323,7 @@ class LoadAll(io.ComfyNode):
             LoadTextEncoder.execute(text),
             LoadFlowModel.execute(flow),
         )
-        return io.NodeOutput(*(node.result[0] for node in loaded))
+        return io.NodeOutput(*(node[0] for node in loaded))
 
 
 def names_of(weights: str) -> tuple[str, str, str, str]:

@@ -25,7 +25,7 @@ QUALITY_TEXT, FLAWS_TEXT = "best quality, extremely detailed", "blur, worst qual
 
 def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
     """All widgets of a node: those of ``values`` that it has, and its own defaults."""
-    inputs = {entry.id: entry for entry in node.define_schema().inputs or ()}
+    inputs: dict[str, Any] = {entry.id: entry for entry in node.define_schema().inputs or ()}
     own = {
         name: entry.default
         for name, entry in inputs.items()
