@@ -84,7 +84,6 @@ class UpscaleVideo(io.ComfyNode):
                 io.String.Input(
                     "text",
                     default=QUALITY_TEXT,
-                    multiline=True,
                     **ADVANCED,
                     tooltip="What the video shows, for the authors' weights. The included ones do "
                     "not read it.",

@@ -56,9 +56,9 @@ def simple() -> Graph:
     """A file into a file, by one node."""
     g = Stages()
     video = g.add("LoadVideo", (0, 60), (300, 420), file=SAMPLE)
-    g.add("UpscaleAVideoUpscale", (360, 60), (380, 560), video=Out(video, 0))
+    g.add("UpscaleAVideoUpscale", (360, 60), (380, 480), video=Out(video, 0))
     g.group("1  Your video", (-20, -20, 340, 520), variants.SOURCE)
-    g.group("2  Upscale", (340, -20, 420, 660), variants.SAMPLING)
+    g.group("2  Upscale", (340, -20, 420, 580), variants.SAMPLING)
     g.note((790, 10), (340, 400), notes.SIMPLE)
     return g
 

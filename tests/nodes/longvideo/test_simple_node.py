@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 OWN, LINK = "UpscaleAVideo", ["7", 0]
 
@@ -87,25 +85,23 @@ def test_included_weights_by_one_choice(pack):
     assert model.model and clip.patcher and flow.model
 
 
-def test_authors_weights_are_found_by_what_they_are(pack, models, monkeypatch):
-    """Of several files of a kind: the VAE that sees time; the text encoder's folder; RAFT."""
-    import folder_paths
-
-    load, files = pack.nodes.loaders.load, pack.nodes.base.files
+def test_authors_weights_are_found_by_what_they_are(pack, monkeypatch):
+    """Of several files of a kind: none that is included, and the VAE that sees time."""
+    load = pack.nodes.loaders.load
+    listed = {
+        "diffusion_models": ["uav_small_unet (included)", "uav_unet.safetensors"],
+        "vae": ["uav_small_vae_video (included)", "uav_vae_3d.pt", "uav_vae_video.pt"],
+        "text_encoders": ["uav_small_text (included)"],
+        "optical_flow": [],
+    }
+    monkeypatch.setattr(load, "choices", listed.__getitem__)
     with pytest.raises(pack.uav_core.InputError, match=r"none for text_encoders.*Put the release"):
         load.names_of("authors'")
-    folder = models / files.OWN / "text_encoder"
-    folder.mkdir()
-    try:
-        key = "text_model.encoder.layers.0.self_attn.q_proj.weight"
-        save_file({key: torch.zeros(1)}, folder / "model.safetensors")
-        folder_paths.filename_list_cache.clear()
-        unet, vae, text, flow = load.names_of("authors'")
-    finally:
-        (folder / "model.safetensors").unlink()
-        folder.rmdir()
-    assert (vae, text) == ("vae_video.safetensors", "text_encoder/")
-    assert unet.startswith("unet") and flow == pack.uav_core.flow.builtin.BUILTIN_FLOW
+    listed["text_encoders"].append("text_encoder/")
+    found = ("uav_unet.safetensors", "uav_vae_video.pt", "text_encoder/")
+    assert load.names_of("authors'") == (*found, pack.uav_core.flow.builtin.BUILTIN_FLOW)
+    listed["optical_flow"].append("raft.pth")
+    assert load.names_of("authors'") == (*found, "raft.pth")
 
 
 def test_no_kind_of_weights(pack):

@@ -127,7 +127,7 @@ comfy_api.latest.io.Sampler.Output(tooltip)
 comfy_api.latest.io.Schema(display_name, node_id, **)
 comfy_api.latest.io.Sigmas.Output(tooltip)
 comfy_api.latest.io.String
-comfy_api.latest.io.String.Input(_, default, multiline, tooltip, **)
+comfy_api.latest.io.String.Input(_, default, tooltip, **)
 comfy_api.latest.io.String.Output(display_name, tooltip)
 comfy_api.latest.io.Vae.Input(_, tooltip)
 comfy_api.latest.io.Vae.Output(tooltip)
