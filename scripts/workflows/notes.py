@@ -21,8 +21,8 @@ sound. Nothing has to be downloaded.
 **Any length**: memory does not grow with it. After a crash or *Cancel*, queue the same again and it
 goes on.
 
-Further down in the node, or folded away there: the authors' weights, the seed, the file's name. The workflow
-*upscale_video* has every stage as a node of its own."""
+Further down in the node, or folded away there: the authors' weights, the seed, the file's name.
+The workflow *upscale_video* has every stage as a node of its own."""
 
 LONG = f"""\
 ## Upscale a long video 4x

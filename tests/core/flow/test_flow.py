@@ -141,7 +141,8 @@ def test_several_pairs_at_once_give_the_same(model, monkeypatch):
 
 
 def test_pairs_at_once(monkeypatch):
-    cuda, free = torch.device("cuda"), {"now": 0}
+    cuda = torch.device("cuda")
+    free: dict[str, int | None] = {"now": 0}
     monkeypatch.setattr(memory, "free", lambda _: free["now"])
     assert estimate.pairs_at_once(cuda, 180, 320) == 1
     free["now"] = 8 * 2**30

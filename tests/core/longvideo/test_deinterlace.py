@@ -14,7 +14,7 @@ from uav_core.callbacks import ignore
 from uav_core.errors import InputError
 from uav_core.longvideo import Span
 from uav_core.longvideo.source.video import Source
-from uav_core.video import Footage, probe
+from uav_core.video import Deinterlace, Footage, probe
 from uav_core.video.reading.deinterlace import Mending, deinterlaced
 
 FEW = 4
@@ -52,7 +52,7 @@ def clip(tmp_path_factory):
     return write(tmp_path_factory.mktemp("fields") / "fields.mp4", True)
 
 
-def read(path, start=0, stop=None, deinterlace="auto") -> torch.Tensor:
+def read(path, start=0, stop=None, deinterlace: Deinterlace = "auto") -> torch.Tensor:
     footage = Footage.open(path, deinterlace)
     with footage.reader(range(start, stop or len(footage.times))) as reader:
         return torch.stack([frame.clone() for frame in reader])
