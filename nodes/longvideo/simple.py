@@ -20,7 +20,6 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 """Choices of ``size``, as inputs of 'Long Video Options'."""
-QUALITY_TEXT, FLAWS_TEXT = "best quality, extremely detailed", "blur, worst quality"
 
 
 def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +82,7 @@ class UpscaleVideo(io.ComfyNode):
                 weights_input(**ADVANCED),
                 io.String.Input(
                     "text",
-                    default=QUALITY_TEXT,
+                    default=presets.QUALITY,
                     **ADVANCED,
                     tooltip="What the video shows, for the authors' weights. The included ones do "
                     "not read it.",
@@ -123,7 +122,7 @@ class UpscaleVideo(io.ComfyNode):
         unet, vae, clip, flow = (models.out(slot) for slot in range(4))
         positive, negative = (
             graph.node("CLIPTextEncode", text=words, clip=clip).out(0)
-            for words in (text, FLAWS_TEXT)
+            for words in (text, presets.FLAWS)
         )
         options = graph.node(
             LongVideoOptions.define_schema().node_id, **set_up(LongVideoOptions, values)

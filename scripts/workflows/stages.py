@@ -8,10 +8,9 @@ from typing import Any
 
 from scripts.workflows.forms import Graph, Out
 from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
+from uav_core.sampling.presets import FLAWS, QUALITY
 
 SAMPLE = "upscale_a_video_sample.mp4"
-QUALITY = "best quality, extremely detailed"
-FLAWS = "blur, worst quality"
 SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")
 """What the node Settings gives, in its order."""
 SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"

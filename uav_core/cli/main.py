@@ -38,6 +38,7 @@ from ..flow.estimate import load_flow_model
 from ..jobs import FOLDER, clean, list_jobs
 from ..longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from ..sampling.pipeline import load_unet, load_vae
+from ..sampling.presets import FLAWS
 from ..video import CODECS, EncodeParams, probe
 from ..weights import included
 from ..weights.hashes import weights_hash
@@ -235,7 +236,7 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
     return CoreEngine(
         load_unet(unet_path, dtype=dtype, device=device),
         load_vae(vae_path, device=device),
-        torch.stack((texts.embed("blur, worst quality"), texts.embed(""))),
+        torch.stack((texts.embed(FLAWS), texts.embed(""))),
         flow.to(device),
         params,
         hashes,

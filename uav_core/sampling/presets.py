@@ -18,6 +18,8 @@ INCLUDED, AUTHORS = "included", "authors'"
 """Kinds of weights."""
 BALANCED, CUSTOM = "balanced", "custom"
 """What the workflows are set to, and the choice of no preset."""
+QUALITY, FLAWS = "best quality, extremely detailed", "blur, worst quality"
+"""The reference's texts: positive, after what the video shows; negative."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 from ...flow.builtin import BUILTIN_FLOW
 from ...frames.output_size import WHEN
 from ...longvideo.params import LongVideoParams
+from ...sampling.presets import FLAWS, QUALITY
 from ...video import EncodeParams
 from ...weights import included
 from .errors import MissingPackError, ServerJobError
 
 Graph = dict[str, dict[str, Any]]
 
-POSITIVE, NEGATIVE = "best quality, extremely detailed", "blur, worst quality"
 UPSCALE = "upscale"
 """The id of the node that makes the video."""
 _VIDEO = "video"
@@ -74,8 +74,8 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "vae": _node("UpscaleAVideoVAELoader", vae_name=weights.vae),
         "flow": _node("UpscaleAVideoFlowLoader", flow_name=weights.flow),
         "texts": _node("UpscaleAVideoTextEncoderLoader", text_encoder_name=weights.texts),
-        "positive": _node("CLIPTextEncode", clip=["texts", 0], text=POSITIVE),
-        "negative": _node("CLIPTextEncode", clip=["texts", 0], text=NEGATIVE),
+        "positive": _node("CLIPTextEncode", clip=["texts", 0], text=QUALITY),
+        "negative": _node("CLIPTextEncode", clip=["texts", 0], text=FLAWS),
         "options": _node("UpscaleAVideoLongVideoOptions", **options),
         UPSCALE: _node("UpscaleAVideoLongVideo", **upscale),
     }
