@@ -31,14 +31,15 @@ def test_the_template_opens_complete(page, name):
     assert page.complaints == []
 
 
-def test_the_template_runs_from_the_page(page, page_server, sample_clip):
+def test_the_template_runs_from_the_page(page, page_server):
     page.open_template(TEMPLATE)
-    page.set_widget("LoadVideo", "file", sample_clip.name)
+    page.set_widget("LoadVideo", "file", "small.mp4")
     page.set_widget("UpscaleAVideoSettings", "steps", 2)
     page.set_widget("UpscaleAVideoSettings", "propagation_steps", "1")
     entry = page.run()
     page.picture("template-run")
-    source, result = read_clip(sample_clip), read_clip(page_server.output_path(entry))
+    source = read_clip(page_server.base / "input" / "small.mp4")
+    result = read_clip(page_server.output_path(entry))
     assert result.size == (source.size[0] * 4, source.size[1] * 4)
     assert (result.frames, result.fps) == (source.frames, source.fps)
     assert page.complaints == []

@@ -18,7 +18,7 @@ from scripts.env.layout import default_version
 from scripts.server.comfy_server import ComfyServer, PromptFailed, PromptInterrupted
 
 NODE, SIMPLE = "UpscaleAVideoLongVideo", "UpscaleAVideoUpscale"
-KILLS = 20
+KILLS = 5
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +32,10 @@ def finished(server: ComfyServer, entry) -> Path:
     return path
 
 
-def test_a_video_goes_through_with_sound(comfy_server, sample_clip):
-    graph = long_video(comfy_server, sample_clip)
+def test_a_video_goes_through_with_sound(comfy_server, small_clip):
+    graph = long_video(comfy_server, small_clip)
     entry = comfy_server.run(graph.prompt)
-    source, result = read_clip(sample_clip), read_clip(finished(comfy_server, entry))
+    source, result = read_clip(small_clip), read_clip(finished(comfy_server, entry))
     assert result.size == (source.size[0] * 4, source.size[1] * 4)
     assert (result.frames, result.fps) == (source.frames, source.fps)
     assert result.seconds_of_sound == pytest.approx(source.seconds_of_sound, abs=0.1)
@@ -45,7 +45,7 @@ def test_a_video_goes_through_with_sound(comfy_server, sample_clip):
     ]
     assert max(mean) < 25, "every frame is as bright as its source"
     (text,) = entry["outputs"][graph.id(NODE)]["text"]
-    assert f"{source.frames} frames of 384x256" in text
+    assert f"{source.frames} frames of 192x128" in text
 
 
 def test_the_same_again_is_finished_at_once(comfy_server, small_clip):
@@ -61,7 +61,7 @@ def test_cancel_keeps_what_is_finished(comfy_server, small_clip):
     graph = long_video(comfy_server, small_clip).set(NODE, seed=77)
     prompt = comfy_server.queue(graph.prompt)
     jobs = comfy_server.base / "output" / "upscale_a_video_jobs"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(jobs.glob("*/part_*.mkv")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -161,7 +161,7 @@ def test_two_servers_share_a_job_and_one_may_be_killed(small_clip, tmp_path, art
             same = long_video(two, small_clip).set(options, cuts="3, 6, 9")
             prompt = one.queue(graph.prompt)
             two.queue(same.prompt)
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while len({line for line in at_work(one) if not line.endswith("-2")}) < 2:
                 assert time.monotonic() < deadline, "they never worked at the same time"
                 time.sleep(0.02)

@@ -59,16 +59,23 @@ def read_sound(path: Path) -> tuple[np.ndarray | None, int | None]:
 
 
 def shrink_clip(source: Path, target: Path, frames: int, size: tuple[int, int]) -> Path:
-    """A short, small copy of a video without its sound, for tests that repeat a run."""
+    """A short, small copy of a video with its sound, for tests that repeat a run."""
     clip = read_clip(source)
-    with av.open(str(target), "w") as container:
+    with av.open(str(source)) as given, av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=round(clip.fps))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
+        sound = [(s, container.add_stream_from_template(s)) for s in given.streams.audio]
         for pixels in clip.pixels[:frames]:
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(frame.reformat(*size)))
         container.mux(stream.encode())
+        for heard, copy in sound:
+            given.seek(0)
+            for packet in given.demux(heard):
+                if packet.pts is not None and packet.pts * packet.time_base < frames / clip.fps:
+                    packet.stream = copy
+                    container.mux(packet)
     return target
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,8 @@ from uav_core.cli import main as cli
 from uav_core.jobs import FOLDER, list_jobs
 from uav_core.video import EncodeParams, VideoReader, encode_part, probe
 
+KILLS = 10
+WAIT = 600
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "2"]
 PARAMS = EncodeParams("ffv1", ".mkv", rate=Fraction(10))
 
@@ -155,10 +159,12 @@ def test_sizes_that_cannot_be_are_refused(words, says, where, clip, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_killed_and_run_again_it_gives_the_same_bits(tmp_path):
+def test_killed_again_and_again_it_gives_the_same_bits(tmp_path):
+    """Kill -9 at random points; every time the same command again."""
     frames = det("killed", (18, 3, 32, 48)).mul(0.3).clamp(-1, 1)
     encode_part(tmp_path / "clip.mkv", frames, PARAMS, (48, 32))
     words = [*FAST, "--short-side", "64", "--resize", "before"]
+    chance = random.Random(5)
 
     def command(target: Path) -> subprocess.Popen[str]:
         target.parent.mkdir(exist_ok=True)
@@ -171,9 +177,24 @@ def test_killed_and_run_again_it_gives_the_same_bits(tmp_path):
 
     whole, killed = tmp_path / "whole" / "out.mp4", tmp_path / "killed" / "out.mp4"
     with command(whole) as process:
-        assert process.communicate(timeout=120) and process.returncode == 0
+        assert process.stderr is not None and process.stderr.read(1), "it has begun"
+        started = time.monotonic()
+        assert process.communicate(timeout=WAIT) and process.returncode == 0
+    seconds, completed = time.monotonic() - started, 0
+    for _ in range(KILLS):
+        with command(killed) as process:
+            assert process.stderr is not None and process.stderr.read(1)
+            time.sleep(chance.uniform(0, 0.5 * seconds))
+            process.kill()
+            process.communicate()
+        if killed.exists():
+            assert killed.read_bytes() == whole.read_bytes()
+            completed += 1
+            shutil.rmtree(killed.parent)
+    assert completed < KILLS, "it was never interrupted"
+    shutil.rmtree(killed.parent, ignore_errors=True)
     with command(killed) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + WAIT
         # The second: by then the first is written down, not only there.
         while len(list(killed.parent.glob(f"{FOLDER}/*/part_*.mkv"))) < 2:
             assert time.monotonic() < deadline and process.poll() is None
@@ -182,7 +203,7 @@ def test_killed_and_run_again_it_gives_the_same_bits(tmp_path):
         process.communicate()
     assert not killed.exists()
     with command(killed) as process:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=WAIT)
     assert process.returncode == 0 and "were there from an earlier run" in said
     assert "96x64, resized before from 48x32 to 24x16" in said
     assert killed.read_bytes() == whole.read_bytes()
