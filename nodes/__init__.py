@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .base import files
-from .frames import alpha, output_size
+from .frames import alpha, detail, output_size
 from .loaders import load, weights
 from .longvideo import jobs, simple, upscale
 from .longvideo import video_file as video_file  # for programs that write a VIDEO
@@ -28,6 +28,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     sample.Sampler,
     sample.Segments,
     tiles.Tiles,
+    detail.Detail,
     alpha.UpscaleAlpha,
     output_size.SetOutputSize,
     output_size.FinishOutputSize,

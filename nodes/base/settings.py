@@ -10,6 +10,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ...uav_core.frames.color import ColorMode
+from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
@@ -84,6 +85,21 @@ def color_fix_input(tooltip: str) -> Any:
     """What becomes of the colours."""
     return io.Combo.Input(
         "color_fix", options=list(get_args(ColorMode)), default="none", tooltip=tooltip
+    )
+
+
+def detail_input(tooltip: str) -> Any:
+    """How much of the upscaled frames is kept. Optional: workflows from before it go on."""
+    return io.Float.Input(
+        "detail",
+        default=FULL,
+        min=0.0,
+        max=FULL,
+        step=0.05,
+        optional=True,
+        display_mode=io.NumberDisplay.slider,
+        tooltip=f"{tooltip} 0: a plain enlargement (bicubic). 0.5: what is finer than the input "
+        "can hold is added, and nothing that it shows is changed. 1: all of the result.",
     )
 
 

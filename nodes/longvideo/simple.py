@@ -7,8 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import presets
 from ..base.schema import ADVANCED, MAIN_SEARCH, schema, seed_input
+from ..base.settings import detail_input
 from ..loaders.load import LoadAll, weights_input
 from .upscale import LongVideoOptions, UpscaleLongVideo, prefix_input
 
@@ -89,6 +91,7 @@ class UpscaleVideo(io.ComfyNode):
                 ),
                 seed_input("Seed of all noise.", **ADVANCED),
                 prefix_input(**ADVANCED),
+                detail_input("How much of the result is kept."),
             ],
             outputs=[
                 io.Video.Output(tooltip="The finished file."),
@@ -107,6 +110,7 @@ class UpscaleVideo(io.ComfyNode):
         text: str,
         seed: int,
         filename_prefix: str,
+        detail: float = FULL,
     ) -> io.NodeOutput:
         values = {
             **presets.settings(weights, look, quality),
@@ -114,6 +118,7 @@ class UpscaleVideo(io.ComfyNode):
             **SIZES[size],
             "seed": seed,
             "filename_prefix": filename_prefix,
+            "detail": detail,
         }
         graph = GraphBuilder()
         models = graph.node(

@@ -15,6 +15,7 @@ from comfy_api.latest import io, ui
 
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.frames.color import ColorMode
+from ...uav_core.frames.detail import FULL
 from ...uav_core.frames.output_size import Aspect, OutputSize, Target
 from ...uav_core.jobs import FOLDER
 from ...uav_core.longvideo import LongVideo, LongVideoParams, Resizing
@@ -34,6 +35,7 @@ from ..base.schema import (
 )
 from ..base.settings import (
     color_fix_input,
+    detail_input,
     frames_per_group_input,
     guidance_input,
     lr_guidance_input,
@@ -277,6 +279,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 color_fix_input("As in 'Temporal VAE Decode'."),
                 seed_input("Seed of all noise, tied to the frames of each scene."),
                 prefix_input(),
+                detail_input("How much of the result is kept. Another value is another job."),
             ],
             outputs=[
                 io.Video.Output(tooltip="The finished file."),
@@ -301,10 +304,17 @@ class UpscaleLongVideo(io.ComfyNode):
         negative: Conditioning | None = None,
         flow_model: Any = None,
         options: VideoOptions | None = None,
+        detail: float = FULL,
     ) -> io.NodeOutput:
         options = options or VideoOptions()
         params = run_params(
-            options.run, noise_level, steps, guidance, propagation_steps, color_fix, seed
+            {**options.run, "detail": detail},
+            noise_level,
+            steps,
+            guidance,
+            propagation_steps,
+            color_fix,
+            seed,
         )
         unfit = told_unfit(cls, model, steps, guidance)
         if flow_model is None:

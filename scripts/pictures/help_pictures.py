@@ -301,6 +301,16 @@ def color_fix() -> torch.Tensor:
     )
 
 
+def detail_values() -> torch.Tensor:
+    """The dial of the node Detail."""
+    values = (0.0, 0.5, 1.0)
+    dial = nodes().frames.detail.Detail
+    return row(
+        [detail(run(dial, upscaled(), clip(), value)) for value in values],
+        [f"detail {value:g}" for value in values],
+    )
+
+
 def tiles() -> torch.Tensor:
     """Tiles against the whole frame."""
     versions = {
@@ -432,6 +442,7 @@ PICTURES: dict[str, Callable[[], torch.Tensor]] = {
         propagation,
         both_vaes,
         color_fix,
+        detail_values,
         tiles,
         flow,
         difference,

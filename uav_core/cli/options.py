@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..errors import InputError
+from ..frames.detail import FULL
 from ..frames.output_size import Aspect, OutputSize, When
 from ..longvideo import LongVideoParams
 from ..longvideo.params import PART_LENGTH
@@ -35,6 +36,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
     p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
     p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
+    p.add_argument(
+        "--detail",
+        type=float,
+        default=FULL,
+        help="how much of the result is kept: 0 a plain enlargement, 0.5 only what is finer than "
+        "the input, 1 all of it",
+    )
     p.add_argument(
         "--frames-per-group",
         type=int,
@@ -115,6 +123,7 @@ def run_params(o: argparse.Namespace) -> LongVideoParams:
         size=output_size(o),
         resize=o.resize or "after",
         deinterlace=o.deinterlace,
+        detail=o.detail,
     )
 
 

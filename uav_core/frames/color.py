@@ -53,25 +53,34 @@ def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
         return frames
     if mode not in ("adain", "wavelet"):
         raise InputError(f'colour fix "{mode}" is unknown: use "none", "adain" or "wavelet".')
+    return with_enlarged(frames, low_res, _adain if mode == "adain" else _wavelet, "colour fix")
+
+
+def with_enlarged(
+    frames: Tensor, low_res: Tensor, work: Callable[[Tensor, Tensor], Tensor], name: str
+) -> Tensor:
+    """``work(frame, enlarged)`` of every frame and its bicubic enlargement, (1, 3, 4h, 4w), fp32.
+
+    Shapes, and what is kept of them, as in ``color_fix``; ``name`` stands in messages.
+    """
     if frames.ndim != 5 or low_res.ndim != 5:
         raise InputError(
-            "colour fix needs frames and low_res as (1, 3, t, h, w), but got "
+            f"{name} needs frames and low_res as (1, 3, t, h, w), but got "
             f"{tuple(frames.shape)} and {tuple(low_res.shape)}."
         )
     expected = (*low_res.shape[:3], SCALE * low_res.shape[3], SCALE * low_res.shape[4])
     if tuple(frames.shape) != expected:
         raise InputError(
-            f"colour fix got frames of shape {tuple(frames.shape)} for a low-resolution clip of "
+            f"{name} got frames of shape {tuple(frames.shape)} for a low-resolution clip of "
             f"shape {tuple(low_res.shape)}: expected {expected}. Pass the clip that was upscaled."
         )
-    fix = _adain if mode == "adain" else _wavelet
-    fixed = torch.empty_like(frames)
+    result = torch.empty_like(frames)
     for i in range(frames.shape[2]):
         frame = frames[:, :, i].float()
         source = low_res[:, :, i].to(frame)
-        style = F.interpolate(source, scale_factor=SCALE, mode="bicubic", align_corners=False)
-        fixed[:, :, i] = fix(frame, style)
-    return fixed
+        enlarged = F.interpolate(source, scale_factor=SCALE, mode="bicubic", align_corners=False)
+        result[:, :, i] = work(frame, enlarged)
+    return result
 
 
 def _framewise(
@@ -104,16 +113,16 @@ def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
 def _wavelet(content: Tensor, style: Tensor) -> Tensor:
     # content - low(content) + low(style); the blurs are linear, so one pass over the
     # difference does for both.
-    return content + _lowest_frequencies(style - content)
+    return content + low_frequencies(style - content, WAVELET_LEVELS)
 
 
-def _lowest_frequencies(x: Tensor) -> Tensor:
-    """What is left of (n,c,h,w) after five ever wider binomial blurs (dilation 1 to 16)."""
+def low_frequencies(x: Tensor, levels: int) -> Tensor:
+    """What is left of (n,c,h,w) after ever wider binomial blurs (dilation 1, 2, 4, ...)."""
     channels = x.shape[1]
     binomial = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
     across = binomial.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
     down = binomial.view(1, 1, 3, 1).repeat(channels, 1, 1, 1)
-    for level in range(WAVELET_LEVELS):
+    for level in range(levels):
         dilation = 2**level
         x = F.pad(x, (dilation,) * 4, mode="replicate")
         x = F.conv2d(x, across, dilation=dilation, groups=channels)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..callbacks import ignore
 from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
+from ..frames.detail import with_detail
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling.pipeline import decode_group, velocity
@@ -177,6 +178,6 @@ def decoded(
     """``Engine.decode`` by a VAE that is ready, on the device of ``latents``; pixels on the CPU."""
     z = latents.float() / LATENT_SCALE
     tiles = tiles_of(z, setting.tile, setting.overlap)
-    return decode_group(
-        vae, z, frames.to(z), params.lr_guidance, params.color, tiles, check_cancelled
-    ).cpu()
+    low_res = frames.to(z)
+    pixels = decode_group(vae, z, low_res, params.lr_guidance, params.color, tiles, check_cancelled)
+    return with_detail(pixels, low_res, params.detail).cpu()

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from ..errors import InputError
 from ..flow.estimate import ITERATIONS
 from ..frames.color import ColorMode
+from ..frames.detail import FULL, check_detail
 from ..frames.output_size import OutputSize, When
 from ..models.vae import UPSCALE
 from ..sampling import schedule
@@ -60,6 +61,8 @@ class LongVideoParams:
     every upscaled one resized "after" (best)."""
     deinterlace: Deinterlace = "auto"
     """Which pictures of the video are two fields, to be made whole before anything else."""
+    detail: float = FULL
+    """How much of the upscaled frames is kept, as in ``with_detail``."""
 
     def __post_init__(self) -> None:
         schedule.timesteps(self.steps)
@@ -74,6 +77,7 @@ class LongVideoParams:
         if self.resize not in get_args(When):
             raise InputError(f"Resizing '{self.resize}': expected one of {get_args(When)}.")
         check_deinterlace(self.deinterlace)
+        check_detail(self.detail)
         square_tiles(self.tile, self.tile, self.tile, self.tile_overlap)
         for name, value in (
             ("frames per group", self.frames_per_group),
@@ -94,9 +98,11 @@ class LongVideoParams:
         What those come to depends on the video: see ``LongVideo``.
         """
         left_out = {"size", "resize", "deinterlace"}
+        # Jobs from before these options existed must match.
         if self.guided.is_whole:
-            # Jobs from before this option existed must match.
             left_out.add("guided")
+        if self.detail == FULL:
+            left_out.add("detail")
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:

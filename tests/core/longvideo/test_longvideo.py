@@ -26,7 +26,7 @@ from uav_core.longvideo import run as long_run
 from uav_core.longvideo.fallback import OutOfMemoryError, Setting
 from uav_core.sampling.guidance import GuidanceRange
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise
-from uav_core.sampling.pipeline import decode, sample
+from uav_core.sampling.pipeline import bicubic, decode, sample
 from uav_core.video import EncodeError, EncodeParams, InputChangedError, VideoReader, frame_times
 from uav_core.video.scenes import SceneParams
 from uav_core.video.writing.sound import usual_layout
@@ -157,6 +157,13 @@ def test_guidance_in_a_part_of_the_run(clips, whole, tmp_path):
     params = replace(PARAMS, cuts="0", guided=GuidanceRange(0.5, 1))
     got = pixels(run(clips["one"], tmp_path, params).output)
     assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
+    assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
+
+
+def test_no_detail_is_the_bicubic_enlargement(clips, whole, tmp_path):
+    got = pixels(run(clips["one"], tmp_path, replace(PARAMS, cuts="0", detail=0.0)).output)
+    enlarged = bicubic(pixels(clips["one"]).transpose(0, 1)[None])[0].transpose(0, 1).clamp(-1, 1)
+    assert (got - enlarged).abs().max() <= 1.01 / 255
     assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
 
 
@@ -487,8 +494,8 @@ def test_settings_are_plain_and_complete():
     settings = PARAMS.settings()
     assert json.loads(json.dumps(settings)) == settings
     of_the_video = {"size", "resize", "deinterlace"}  # see Source
-    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided"}
-    some = replace(PARAMS, guided=GuidanceRange(0, 0.5)).settings()
+    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided", "detail"}
+    some = replace(PARAMS, guided=GuidanceRange(0, 0.5), detail=0.5).settings()
     assert set(some) == set(vars(PARAMS)) - of_the_video
     assert json.loads(json.dumps(some)) == some
 
@@ -507,6 +514,7 @@ def test_settings_are_plain_and_complete():
         ("part_length", 0),
         ("cuts", "soon"),
         ("deinterlace", "sometimes"),
+        ("detail", 1.5),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):

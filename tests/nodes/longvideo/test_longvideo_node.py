@@ -378,11 +378,17 @@ def test_the_command_knows_the_nodes(pack):
         resize="before",
         guided=core.sampling.guidance.GuidanceRange(0.25, 0.75),
         deinterlace="always",
+        detail=0.5,
     )
-    plain, sized = (
-        parts.long_video_graph(p, encode, weights)["options"]["inputs"]
+    graphs = [
+        parts.long_video_graph(p, encode, weights)
         for p in (core.longvideo.LongVideoParams(), params)
-    )
+    ]
+    plain, sized = (made["options"]["inputs"] for made in graphs)
+    runs = [made[parts.UPSCALE]["inputs"] for made in graphs]
+    inputs = pack.nodes.longvideo.upscale.UpscaleLongVideo.define_schema().inputs
+    assert set(runs[1]) == {entry.id for entry in inputs} and runs[1]["detail"] == 0.5
+    assert "detail" not in runs[0]
     known = {i.id: i for i in pack.nodes.longvideo.upscale.LongVideoOptions.define_schema().inputs}
     assert set(sized) == set(known)
     for name, value in sized.items():

@@ -72,7 +72,8 @@ def test_a_size_is_told_to_the_options(simple):
 def test_the_video_is_handed_on_as_it_was_linked(simple):
     node = inside(simple)[f"{OWN}LongVideo"]
     assert node["video"] == LINK
-    assert (node["seed"], node["filename_prefix"]) == (3, "here/fox")
+    assert (node["seed"], node["filename_prefix"], node["detail"]) == (3, "here/fox", 1.0)
+    assert inside(simple, detail=0.4)[f"{OWN}LongVideo"]["detail"] == 0.4
 
 
 def test_included_weights_by_one_choice(pack):

@@ -31,6 +31,7 @@ HEADINGS = {
     "Outputs": "输出",
     "Settings": "设置",
     "What becomes of the input": "输入中各项的去向",
+    "What the values mean": "各数值的含义",
     "What is inside": "内部是什么",
     "Two common mistakes": "两个常见错误",
 }

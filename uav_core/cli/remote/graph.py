@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...flow.builtin import BUILTIN_FLOW
+from ...frames.detail import FULL
 from ...frames.output_size import WHEN
 from ...longvideo.params import LongVideoParams
 from ...sampling.presets import FLAWS, QUALITY
@@ -67,6 +68,7 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "color_fix": params.color,
         "seed": params.seed,
         "filename_prefix": "",
+        **_detailed(params),
     }
     return {
         _VIDEO: _node("LoadVideo", file=""),
@@ -91,6 +93,11 @@ def _guided(params: LongVideoParams) -> dict[str, Any]:
 def _deinterlaced(params: LongVideoParams) -> dict[str, Any]:
     """Likewise of deinterlacing that is not left to the video."""
     return {} if params.deinterlace == "auto" else {"deinterlace": params.deinterlace}
+
+
+def _detailed(params: LongVideoParams) -> dict[str, Any]:
+    """Likewise of results of which not all is kept."""
+    return {} if params.detail == FULL else {"detail": params.detail}
 
 
 def _size(params: LongVideoParams) -> dict[str, Any]:
