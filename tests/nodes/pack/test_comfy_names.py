@@ -106,7 +106,7 @@ comfy_api.latest.io.Custom(_)
 comfy_api.latest.io.Custom.Input(_, optional, tooltip)
 comfy_api.latest.io.Custom.Output(display_name, tooltip)
 comfy_api.latest.io.Float
-comfy_api.latest.io.Float.Input(_, default, max, min, optional, round, step, tooltip, **)
+comfy_api.latest.io.Float.Input(_, default, display_mode, max, min, optional, round, step, tooltip, **)
 comfy_api.latest.io.FolderType.output
 comfy_api.latest.io.Hidden.dynprompt
 comfy_api.latest.io.Hidden.unique_id
@@ -123,6 +123,7 @@ comfy_api.latest.io.Model.Input(_, tooltip)
 comfy_api.latest.io.Model.Output(tooltip)
 comfy_api.latest.io.MultiType.Input(_, _, tooltip)
 comfy_api.latest.io.NodeOutput(_, _, _, _, expand, ui, *)
+comfy_api.latest.io.NumberDisplay.slider
 comfy_api.latest.io.Sampler.Output(tooltip)
 comfy_api.latest.io.Schema(display_name, node_id, **)
 comfy_api.latest.io.Sigmas.Output(tooltip)
