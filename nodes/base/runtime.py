@@ -37,6 +37,11 @@ def check_cancelled() -> None:
 def show_status(node: type[io.ComfyNode], text: str) -> None:
     """Write on the running node, where this ComfyUI can, and into the log."""
     log.info("%s", text)
+    show_text(node, text)
+
+
+def show_text(node: type[io.ComfyNode], text: str) -> None:
+    """Write on the running node, where this ComfyUI can."""
     hidden = getattr(node, "hidden", None)
     number = getattr(hidden, "unique_id", None)
     prompt = getattr(hidden, "dynprompt", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,13 @@ from ...uav_core.frames.output_size import Aspect, OutputSize, Target
 from ...uav_core.jobs import FOLDER
 from ...uav_core.longvideo import LongVideo, LongVideoParams, Resizing
 from ...uav_core.longvideo.params import PART_LENGTH
+from ...uav_core.longvideo.parts import PROGRESS
 from ...uav_core.paths import inside
 from ...uav_core.sampling.guidance import GuidanceRange
 from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.video import CODECS, Deinterlace, EncodeParams, probe
 from ...uav_core.video.scenes import METHODS, SceneParams
-from ..base.runtime import check_cancelled, progress_bar, show_status
+from ..base.runtime import check_cancelled, progress_bar, show_status, show_text
 from ..base.schema import (
     ADVANCED,
     LONG_VIDEO,
@@ -57,6 +59,8 @@ from .prefix import resolved
 from .video_file import video_file
 
 Options = io.Custom("UAV_VIDEO_OPTIONS")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -321,13 +325,7 @@ class UpscaleLongVideo(io.ComfyNode):
             flow_model = flow_patcher(BuiltinFlow())
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         output = folder_paths.get_output_directory()
-        bar: list[Any] = []
-
-        def progress(done: int, total: int) -> None:
-            if not bar:
-                bar.append(progress_bar(total))
-            bar[0](done, total)
-
+        shown = Shown(cls)
         output_place(output, filename_prefix)  # before a clip is written, and its size is known
         with video_file(video) as (path, span):
             size = Resizing.of(params, probe(path)).plan.size
@@ -341,8 +339,9 @@ class UpscaleLongVideo(io.ComfyNode):
                 name=target.name,
                 span=span,
                 jobs=os.path.join(output, FOLDER),
-                progress=progress,
-                status=lambda text: show_status(cls, text),
+                progress=progress_bar(PROGRESS),
+                status=shown.status,
+                stage=shown.stage,
                 check_cancelled=check_cancelled,
             ).run()
         text = "\n".join(filter(None, (report.to_text(), unfit)))
@@ -354,6 +353,28 @@ class UpscaleLongVideo(io.ComfyNode):
         )
         shown = ui.PreviewVideo([saved]).as_dict()
         return io.NodeOutput(VideoFromFile(str(finished)), text, ui={**shown, "text": (text,)})
+
+
+class Shown:
+    """What a node says during a run: the stage under way on the first line, then what happened."""
+
+    def __init__(self, node: type[io.ComfyNode]) -> None:
+        self.node, self._stage, self._status = node, "", ""
+
+    def stage(self, text: str) -> None:
+        """Often, so not into the log."""
+        self._stage = text
+        show_text(self.node, self._text)
+
+    def status(self, text: str) -> None:
+        """Something new, also into the log."""
+        self._status = text
+        log.info("%s", text)
+        show_text(self.node, self._text)
+
+    @property
+    def _text(self) -> str:
+        return "\n".join(filter(None, (self._stage, self._status)))
 
 
 def run_params(

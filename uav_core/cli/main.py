@@ -159,7 +159,7 @@ def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -
     check_file(params, encode, source)  # what cannot be done is not sent
     check_target(target.parent, target.name)
     graph = long_video_graph(params, encode, weights)
-    return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.say))
+    return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.beside))
 
 
 def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
@@ -178,6 +178,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
         jobs=jobs,
         progress=bar,
         status=bar.say,
+        stage=bar.beside,
     )
     return run.run().to_text()
 
@@ -258,7 +259,7 @@ def without(words: list[str], *names: str) -> list[str]:
 
 
 class Bar:
-    """tqdm's bar, made once the number of passes is known."""
+    """tqdm's bar over the whole of a video."""
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -268,15 +269,24 @@ class Bar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.name, unit="pass", file=sys.stderr)
+            form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+            self.bar = tqdm(total=total, desc=self.name, bar_format=form, file=sys.stderr)
         self.bar.update(done - self.bar.n)
 
     def say(self, text: str) -> None:
-        """What is being done, beside the bar."""
+        """What happens, on lines of its own."""
         if self.bar is None:
             log.info("%s: %s", self.name, text)
         else:
-            self.bar.set_postfix_str(text)
+            with self.bar.external_write_mode(file=sys.stderr):
+                log.info("%s: %s", self.name, text)
+
+    def beside(self, text: str) -> None:
+        """What is under way, beside the bar: the first line of it."""
+        if self.bar is None:
+            self.say(text)
+        else:
+            self.bar.set_postfix_str(text.partition("\n")[0])
 
     def close(self) -> None:
         """Leave the bar as it is."""

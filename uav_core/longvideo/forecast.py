@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 
 from ..models.vae import UPSCALE
+from .course import DECODING, FLOW, SAMPLING, Course
 from .engine import Engine
 from .estimate import Estimate, Measured, Work, estimate
 from .params import LongVideoParams
-
-SAMPLING, DECODING, FLOW = "sampling", "decoding", "flow"
 
 # The first pass loads and warms up, so it is not counted.
 WARM_UP = 1
@@ -51,33 +49,34 @@ class Forecast:
         """As the one who checks the disk last found; in the text."""
         self.estimate: Estimate | None = None
         """Of the whole video, once there is one."""
-        self._count: dict[str, int] = defaultdict(int)
-        self._frames: dict[str, int] = defaultdict(int)
-        self._seconds: dict[str, float] = defaultdict(float)
+        self.course = Course(
+            {
+                SAMPLING: params.steps * sum(self.work.segments),
+                DECODING: self.work.frames,
+                FLOW: self.work.pairs,
+            }
+        )
+        """How far the run is."""
+        self._passes = 0
         self._said: set[str] = set()
-
-    @property
-    def passes(self) -> int:
-        """Passes of the U-Net of the whole video."""
-        return self.work.passes
 
     @contextmanager
     def timed(self, stage: str, frames: int) -> Iterator[None]:
         """Around one piece of work on so many frames (of a flow: one pair)."""
         started = perf_counter()
         yield
-        self._count[stage] += 1
-        if stage != SAMPLING or self._count[stage] > WARM_UP:
-            self._frames[stage] += frames
-            self._seconds[stage] += perf_counter() - started
+        seconds = perf_counter() - started
+        self._passes += stage == SAMPLING
+        warm = stage != SAMPLING or self._passes > WARM_UP
+        self.course.did(stage, frames, seconds if warm else None)
         if stage == DECODING:
             self._say(DECODING)
-        elif self._count[SAMPLING] == WARM_UP + PASSES:
+        elif self._passes == WARM_UP + PASSES:
             self._say(SAMPLING)
 
     def _say(self, what: str) -> None:
         # A resumed run may decode before it has sampled enough.
-        if what in self._said or DECODING in self._said or not self._frames[SAMPLING]:
+        if what in self._said or DECODING in self._said or not self.course.measured(SAMPLING):
             return
         self._said.add(what)
         self.estimate = self._estimated()
@@ -96,13 +95,16 @@ class Forecast:
             frames_per_group=n,
             propagates=False,
         )
-        rate = {stage: self._seconds[stage] / max(self._frames[stage], 1) for stage in self._count}
+        rate = {
+            stage: self.course.rate(stage) if self.course.measured(stage) else 0.0
+            for stage in (SAMPLING, DECODING, FLOW)
+        }
         group = max(self.work.groups)
         pass_bytes, group_bytes = self.engine.memory(n, group, h, w)
         held = self.state_bytes + self.resizing_bytes + 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
         return estimate(
             self.work,
-            Measured(piece, rate[SAMPLING] * n, rate.get(DECODING, 0.0) * n, rate.get(FLOW, 0.0)),
+            Measured(piece, rate[SAMPLING] * n, rate[DECODING] * n, rate[FLOW]),
             pass_bytes=pass_bytes,
             group_bytes=group_bytes,
             held_bytes=held,

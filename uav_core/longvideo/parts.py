@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,13 +17,21 @@ from ..jobs import Job, disk_needed
 from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
+from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine
+from .estimate import duration
 from .fallback import Ladders, StepDown
 from .forecast import Forecast
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
 from .source.video import Source
+
+PROGRESS = 1000
+"""What progress is counted to: the work is not known in pieces of one kind."""
+# How often the stage under way and the time left are told, in seconds.
+TELL_SECONDS = 1.0
+DOING = {SAMPLING: "Sampling", DECODING: "Decoding", FLOW: "Following the motion"}
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +59,14 @@ class Parts:
         *,
         progress: Progress,
         status: Callable[[str], None],
+        stage: Callable[[str], None],
         check_cancelled: Callable[[], None],
     ) -> None:
         """The callbacks are those of ``LongVideo``; the task's report is added to."""
         self.job, self.engine, self.params = job, engine, params
         self.source, self.encode, self.report = task.source, task.encode, task.report
         self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
+        self._tell_stage, self._stage, self._told = stage, "", 0.0
         self.made = 0
         """Parts made so far."""
         self._ladders = Ladders.of(params, *self.source.size)
@@ -67,7 +78,8 @@ class Parts:
         self._scene: tuple[int, Scene] | None = None
         self._at = 0
         """First frame of the part under way."""
-        self._passes_done, self._started = 0, time.monotonic()
+        self._elsewhere = 0
+        """Frames of other runs that are counted."""
         self.count_frames()
 
     def close(self) -> None:
@@ -82,7 +94,7 @@ class Parts:
         self._check_space()
         frames = plan.part(index)
         self._at = frames.start
-        self._status(f"part {index + 1} of {plan.parts}")
+        self._status(f"part {index + 1} of {plan.parts}{self._time_left()}")
         path, size = self.job.part_path(index), self.report.size
         # Encoded on another thread: the networks need not wait for it.
         used_behind(
@@ -93,19 +105,39 @@ class Parts:
         self.job.add_part(index)
         self.made += 1
         self.report.frames_made += len(frames)
-        self._say_what_is_left()
 
     def count_frames(self) -> None:
         """Count what other runs have finished."""
-        share = self.job.manifest.frames_done / self.job.plan.frames
-        self._show(max(self._passes_done, round(self._forecast.passes * share)))
+        others = self.job.manifest.frames_done - self.report.frames_made
+        new, self._elsewhere = others - self._elsewhere, others
+        self._forecast.course.did_elsewhere(max(0, new) / self.job.plan.frames)
+        self._show()
 
-    def _count_pass(self) -> None:
-        self._show(min(self._passes_done + 1, self._forecast.passes))
+    @contextmanager
+    def _timed(self, stage: str, frames: int) -> Iterator[None]:
+        """``Forecast.timed``, shown."""
+        if stage != self._stage:
+            self._stage = stage
+            self._tell()
+        with self._forecast.timed(stage, frames):
+            yield
+        self._show()
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._tell()
 
-    def _show(self, done: int) -> None:
-        self._passes_done = done
-        self._progress(done, self._forecast.passes)
+    def _show(self) -> None:
+        """From the first on, and never all of it, while there is work."""
+        done = int(self._forecast.course.share * PROGRESS)
+        self._progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        share = f"{self._forecast.course.share:.0%}"
+        self._tell_stage(f"{DOING[self._stage]}: {share}{self._time_left()}")
+
+    def _time_left(self) -> str:
+        left = self._forecast.course.seconds_left
+        return "" if left is None else f", about {duration(left)} left"
 
     def _check_space(self) -> None:
         job, parts = self.job, self.job.manifest.parts
@@ -122,14 +154,6 @@ class Parts:
         if not parts:
             self._status(f"about {human_bytes(need)} of disk are needed")
         check_space(job.folder, need)
-
-    def _say_what_is_left(self) -> None:
-        """The time left if the rest goes as what this run and others made since it began."""
-        left = self.job.plan.frames - self.job.manifest.frames_done
-        made = self.job.manifest.frames_done - self.report.frames_before
-        if left > 0 and made > 0:
-            seconds = (time.monotonic() - self._started) * left / made
-            self._status(f"about {int(seconds // 3600)}:{int(seconds % 3600 // 60):02} h left")
 
     def _stepped_down(self, step: StepDown) -> None:
         """Record it: what is made from here on depends on it."""
@@ -174,10 +198,12 @@ class Parts:
     def _begin(self, number: int, frame: int) -> Scene:
         frames = self.job.plan.scenes[number]
         found = self.job.state_for(frames.start + frame)
+        first = found[1].frames_done - frames.start if found is not None else 0
+        self._forecast.course.again(max(0, frame - first) / self.job.plan.frames)
         if found is not None:
             try:
                 state = load_state(found[0])
-                return self._new_scene(frames, found[1].frames_done - frames.start, state)
+                return self._new_scene(frames, first, state)
             except (DamagedStateError, InputError) as error:
                 log.warning("Scene %d begins anew: %s", number, error)
         return self._new_scene(frames, 0, None)
@@ -193,8 +219,7 @@ class Parts:
                 self.params,
                 self._ladders,
                 on_step=self._stepped_down,
-                on_pass=self._count_pass,
-                timed=self._forecast.timed,
+                timed=self._timed,
                 check_cancelled=self._check_cancelled,
                 state=state,
             )

@@ -29,7 +29,7 @@ from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_
 from ..video.scenes import find_cuts, parse_cuts, plan_scenes
 from .engine import Engine
 from .params import LongVideoParams
-from .parts import Parts, Task
+from .parts import PROGRESS, Parts, Task
 from .report import Report
 from .source.span import Span
 from .source.video import Source
@@ -67,6 +67,7 @@ class LongVideo:
         jobs: str | os.PathLike[str] | None = None,
         progress: Progress = ignore,
         status: Callable[[str], None] = ignore,
+        stage: Callable[[str], None] = ignore,
         check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         """Nothing is read before ``run``.
@@ -81,8 +82,10 @@ class LongVideo:
                 result is not replaced.
             span: the part of the video to upscale; all of it where left out.
             jobs: the folder of all jobs; ``folder``/jobs where left out.
-            progress: called with (passes done, passes in all), of the whole video.
-            status: called with what is being done, and with estimates.
+            progress: called with (done, all) of the whole video, by what the stages cost.
+            status: called with what happens, and with estimates.
+            stage: called about every second with what is under way, how far it is and the time
+                left; with nothing when that is over.
             check_cancelled: called before every pass, group and frame; may raise, and what is
                 finished is kept.
         """
@@ -90,7 +93,8 @@ class LongVideo:
         self.engine, self.params, self.encode = engine, params, encode
         self.name, self.file_name, self.span = name, file_name, span
         self.jobs = Path(jobs) if jobs is not None else self.folder / "jobs"
-        self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
+        self._progress, self._status, self._stage = progress, status, stage
+        self._check_cancelled = check_cancelled
 
     def run(self) -> Report:
         """Do what is left of the job.
@@ -103,6 +107,7 @@ class LongVideo:
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
+        self._progress(1, PROGRESS)
         output_name(self._result_name(self.name or self.path.stem, "0" * 8))
         self._status("reading the video")
         task = self._task()
@@ -113,6 +118,7 @@ class LongVideo:
             if job.deliver(name, self._check_cancelled):
                 task.report.notes.append(f"Copied from '{job.output_path}'.")
             task.report.output = str(job.output_folder / name)
+        self._progress(PROGRESS, PROGRESS)
         task.report.seconds = time.monotonic() - started
         return task.report
 
@@ -194,6 +200,7 @@ class LongVideo:
             self.params,
             progress=self._progress,
             status=self._status,
+            stage=self._stage,
             check_cancelled=self._check_cancelled,
         )
         with closing(parts):
@@ -219,6 +226,7 @@ class LongVideo:
 
     def _wait(self, job: Job) -> None:
         """Until another run has finished something, or died."""
+        self._stage("")
         self._status("waiting for the scenes that other runs work on")
         done = job.manifest.frames_done
         for _ in range(round(WAIT_SECONDS / LOOK_SECONDS)):
@@ -236,6 +244,7 @@ class LongVideo:
     def _join(self, task: Task, job: Job) -> None:
         name = self._result_name(task.begin, job.id)
         self._check_name(name)
+        self._stage("")
         self._status("joining the parts")
         try:
             self._join_into(self.folder / name, part_infos(job, task.encode), task)

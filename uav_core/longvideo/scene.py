@@ -16,9 +16,9 @@ from ..sampling.noise import LATENT, LOW_RES, frame_noise
 from ..sampling.stream import LatentStream, StreamState
 from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
+from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Predict
 from .fallback import Ladder, Ladders, Setting, run_with_fallback
-from .forecast import DECODING, FLOW, SAMPLING
 from .params import LongVideoParams
 from .source.window import Window
 
@@ -45,7 +45,6 @@ class Scene:
         ladders: Ladders,
         *,
         on_step: Callable[[Any], None],
-        on_pass: Callable[[], None],
         timed: Callable[[str, int], AbstractContextManager[None]],
         check_cancelled: Callable[[], None],
         state: StreamState | None = None,
@@ -70,7 +69,6 @@ class Scene:
             self._flow if stream.propagates else None,
             ddim=engine.ddim,
             device=engine.place(stream.state_bytes),
-            progress=lambda *_: on_pass(),
             check_cancelled=check_cancelled,
         )
         if state is not None:

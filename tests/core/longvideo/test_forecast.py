@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from uav_core.longvideo import LongVideoParams, forecast
-from uav_core.longvideo.forecast import DECODING, FLOW, SAMPLING, Forecast
+from uav_core.longvideo.course import DECODING, FLOW, SAMPLING
+from uav_core.longvideo.forecast import Forecast
 
 PARAMS = LongVideoParams(steps=10, guidance=6.0, propagation_steps="last 2", frames_per_group=3)
 # Segments of 8 with an overlap of 2: 3 of the 20 frames, 1 of the 8.
@@ -39,7 +40,6 @@ def work(guess: Forecast, clock, stage: str, frames: int, seconds: float) -> Non
 def test_time_and_memory_follow_from_the_first_pieces(clock):
     told: list[str] = []
     guess = Forecast(PARAMS, SCENES, (16, 24), Engine(), told.append)  # pyright: ignore[reportArgumentType]
-    assert guess.passes == 10 * SEGMENTS
     guess.disk_bytes = 1 << 20
     work(guess, clock, SAMPLING, 8, 100.0)  # loads the model: not counted
     for _ in range(3):
@@ -47,7 +47,7 @@ def test_time_and_memory_follow_from_the_first_pieces(clock):
         work(guess, clock, SAMPLING, 8, 2.0)
     assert len(told) == 1 and told[0].endswith("Decoding is not timed yet.")
     assert guess.estimate is not None
-    assert guess.estimate.sampling_seconds == pytest.approx(2.0 * guess.passes)
+    assert guess.estimate.sampling_seconds == pytest.approx(2.0 * 10 * SEGMENTS)
     work(guess, clock, FLOW, 1, 0.5)
     work(guess, clock, DECODING, 3, 1.5)
     for _ in range(5):

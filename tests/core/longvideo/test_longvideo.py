@@ -411,6 +411,33 @@ def test_what_it_will_take_is_told_early(clips, tmp_path):
     assert f"2 scenes, cut at frame {CUT} (0:01.1)" in told
 
 
+def told_by(clip: Path, folder: Path) -> tuple[list[int], list[str]]:
+    """What a run says of its progress, and of its stages."""
+    done, stages = [], []
+    run(clip, folder, progress=lambda *at: done.append(at), stage=stages.append)
+    assert {all_ for _, all_ in done} == {1000}
+    return [at for at, _ in done], stages
+
+
+def test_progress_goes_on_through_all_stages_and_ends_with_the_work(clips, tmp_path):
+    done, stages = told_by(clips["both"], tmp_path)
+    assert done == sorted(done)
+    assert done[0] == 1 and done[-1] == 1000 and done.count(1000) == 1
+    assert len(set(done)) > 20, "by pieces of all stages"
+    names = {stage.partition(":")[0] for stage in stages}
+    assert names == {"Sampling", "Following the motion", "Decoding", ""}
+    assert stages[-1] == "", "nothing is under way any more"
+    assert any(stage.endswith(" left") for stage in stages)
+
+
+def test_progress_of_a_resumed_run_begins_where_it_stopped(clips, tmp_path):
+    interrupted(clips, tmp_path, 3)
+    done, _ = told_by(clips["both"], tmp_path)
+    assert done == sorted(done) and done[-1] == 1000
+    assert 400 < done[1] < 800, "of 21 frames more than half are there"
+    assert told_by(clips["both"], tmp_path)[0] == [1, 1000], "finished before"
+
+
 def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
     import uav_core.files as files
 
