@@ -8,7 +8,6 @@ from einops import rearrange
 from torch import Tensor
 
 from ...uav_core.errors import InputError
-from ...uav_core.models.vae import UPSCALE
 from ...uav_core.values import check_finite, in_range
 
 MIN_SIDE = 16
@@ -87,8 +86,3 @@ def _size(thw: tuple[int, ...]) -> str:
 def to_images(pixels: Tensor) -> Tensor:
     """(1, 3, t, 4h, 4w) in [-1, 1] as ComfyUI's IMAGE (t, 4h, 4w, 3) in [0, 1]."""
     return rearrange(pixels, "1 c t h w -> t h w c").add(1).div_(2).clamp_(0, 1)
-
-
-def image_size(latent_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the frames that a latent of (h, w) decodes to."""
-    return latent_size[0] * UPSCALE, latent_size[1] * UPSCALE

@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...uav_core.longvideo.source.span import frames_of_span, seconds_of
-from ...uav_core.metrics import scene_list, thumbnail
+from ...uav_core.metrics import thumbnail
 from ...uav_core.video import Footage
 from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes
 from ..base.inputs import checked_frames
@@ -111,7 +111,8 @@ class SceneStrip(io.ComfyNode):
             pictures = [thumbnail(frames.at(scene.start), height) for scene in scenes]
         labels = [label(i, scene, frames.seconds) for i, scene in enumerate(scenes, start=1)]
         strip = in_rows(pictures, labels)
-        text = scene_list(cuts)
+        # In the form that 'cuts' of the long video takes; "0" for none.
+        text = ", ".join(map(str, cuts)) or "0"
         return io.NodeOutput(strip, text, ui={**ui.PreviewImage(strip).as_dict(), "text": (text,)})
 
 

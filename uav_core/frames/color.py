@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
@@ -23,22 +22,6 @@ SCALE = 4
 WAVELET_LEVELS = 5
 # Keeps the division finite on a flat channel (a black frame); the released code's value.
 VARIANCE_EPS = 1e-5
-
-
-def adain(content: Tensor, style: Tensor) -> Tensor:
-    """`content` with the per-frame, per-channel mean and unbiased std of `style`.
-
-    (n,3,h,w) or (b,3,t,h,w), any range; `style` may differ in h and w. Returns content's shape.
-    """
-    return _framewise(_adain, content, style, same_size=False)
-
-
-def wavelet(content: Tensor, style: Tensor) -> Tensor:
-    """High frequencies of `content` on the lowest frequencies of `style`.
-
-    (n,3,h,w) or (b,3,t,h,w), any range, both of one shape; returns that shape.
-    """
-    return _framewise(_wavelet, content, style, same_size=True)
 
 
 def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
@@ -53,7 +36,7 @@ def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
         return frames
     if mode not in ("adain", "wavelet"):
         raise InputError(f'colour fix "{mode}" is unknown: use "none", "adain" or "wavelet".')
-    return with_enlarged(frames, low_res, _adain if mode == "adain" else _wavelet, "colour fix")
+    return with_enlarged(frames, low_res, adain if mode == "adain" else wavelet, "colour fix")
 
 
 def with_enlarged(
@@ -83,23 +66,11 @@ def with_enlarged(
     return result
 
 
-def _framewise(
-    fix: Callable[[Tensor, Tensor], Tensor], content: Tensor, style: Tensor, *, same_size: bool
-) -> Tensor:
-    """Run a (n,3,h,w) fix on 4-D or 5-D tensors after checking that the two fit together."""
-    shape = content.shape if same_size else content.shape[:-2]
-    if content.ndim not in (4, 5) or shape != (style.shape if same_size else style.shape[:-2]):
-        raise InputError(
-            "colour fix needs two tensors (n, c, h, w) or (b, c, t, h, w) that belong together, "
-            f"but got {tuple(content.shape)} and {tuple(style.shape)}."
-        )
-    if content.ndim == 4:
-        return fix(content, style)
-    flat = [rearrange(x, "b c t h w -> (b t) c h w") for x in (content, style)]
-    return rearrange(fix(*flat), "(b t) c h w -> b c t h w", b=content.shape[0])
+def adain(content: Tensor, style: Tensor) -> Tensor:
+    """`content` (n,3,h,w) with the mean and unbiased std that each channel of `style` has.
 
-
-def _adain(content: Tensor, style: Tensor) -> Tensor:
+    Frame by frame, any range; `style` may differ in h and w.
+    """
     content_mean, content_std = _mean_std(content)
     style_mean, style_std = _mean_std(style)
     return (content - content_mean) * (style_std / content_std) + style_mean
@@ -110,7 +81,8 @@ def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + VARIANCE_EPS).sqrt()
 
 
-def _wavelet(content: Tensor, style: Tensor) -> Tensor:
+def wavelet(content: Tensor, style: Tensor) -> Tensor:
+    """High frequencies of `content` on the lowest frequencies of `style`, both (n,3,h,w)."""
     # content - low(content) + low(style); the blurs are linear, so one pass over the
     # difference does for both.
     return content + low_frequencies(style - content, WAVELET_LEVELS)

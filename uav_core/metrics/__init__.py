@@ -4,8 +4,8 @@ Clips are (1,3,t,h,w) in [-1, 1] as everywhere in the core; differences are take
 """
 
 from .compare import Comparison, compare
-from .fidelity import FIDELITY, fidelity, gmsd, haarpsi, psnr, ssim
-from .joints import group_borders, joint_borders, segment_borders, spatial_jump, temporal_jump
+from .fidelity import fidelity, psnr
+from .joints import joint_borders, spatial_jump, temporal_jump
 from .motion import Motion, estimate_motion, visible, warping_error
 from .pictures import detail, temporal_profile
 from .views import (
@@ -13,13 +13,11 @@ from .views import (
     divided,
     flow_picture,
     longest_motion,
-    scene_list,
     thumbnail,
     validity,
 )
 
 __all__ = [
-    "FIDELITY",
     "Comparison",
     "Motion",
     "compare",
@@ -29,16 +27,10 @@ __all__ = [
     "estimate_motion",
     "fidelity",
     "flow_picture",
-    "gmsd",
-    "group_borders",
-    "haarpsi",
     "joint_borders",
     "longest_motion",
     "psnr",
-    "scene_list",
-    "segment_borders",
     "spatial_jump",
-    "ssim",
     "temporal_jump",
     "temporal_profile",
     "thumbnail",

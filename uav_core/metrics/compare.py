@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..callbacks import Progress, ignore
 from ..errors import InputError, MissingPackageError
 from ..flow.builtin import BuiltinFlow
-from ..flow.estimate import ITERATIONS
 from .clips import check_alike, check_clip
-from .fidelity import FIDELITY, fidelity
-from .joints import spatial_jump, temporal_jump
+from .fidelity import fidelity
+from .joints import temporal_jump
 from .motion import estimate_motion, warping_error
 from .pictures import detail
 
@@ -33,7 +33,6 @@ MEASURES = {
     "warping_error": Measure("E*warp", "lower", 3),
     "detail": Measure("detail", "", 2),
     "temporal_jump": Measure("time joints", "near 1", 2),
-    "spatial_jump": Measure("tile joints", "near 1", 2),
     "psnr": Measure("PSNR dB", "higher", 2),
     "ssim": Measure("SSIM", "higher", 4),
     "haarpsi": Measure("HaarPSI", "higher", 4),
@@ -100,22 +99,19 @@ def compare(
     reference: Tensor | None = None,
     flow_model: nn.Module | None = None,
     *,
-    iterations: int = ITERATIONS,
     longest_side: int | None = None,
     borders: Collection[int] = (),
-    columns: Collection[int] = (),
-    rows: Collection[int] = (),
-    progress: Callable[[int, int], None] | None = None,
-    check_cancelled: Callable[[], None] | None = None,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Comparison:
     """Measure clips by name, all (1,3,t,h,w) in [-1, 1] of one length and size.
 
     The warping error (clips of two frames or more) assumes the motion of the reference, or without
     one that of the FIRST clip for all of them, so that the numbers can be compared: give the input
     first. The flow comes from `flow_model`, by default the built-in one, estimated as
-    `estimate_motion` says. `borders` adds the temporal jump at those frames, `columns` and `rows`
-    the spatial one; a reference adds the measures of likeness. Without the package piq those that
-    need it are left out and the notes say so.
+    `estimate_motion` says. `borders` adds the temporal jump at those frames, a reference the
+    measures of likeness. Without the package piq those that need it are left out and the notes
+    say so.
 
     `progress(done, total)` counts flow pairs, both directions, and clips; `check_cancelled()` is
     called in between and may raise. Raises InputError for clips that differ, or no clip.
@@ -135,9 +131,8 @@ def compare(
         motion = estimate_motion(
             BuiltinFlow() if flow_model is None else flow_model,
             clips[names[0]] if reference is None else reference,
-            iterations,
             longest_side,
-            progress=None if progress is None else lambda done, _: progress(done, total),
+            progress=lambda done, _: progress(done, total),
             check_cancelled=check_cancelled,
         )
         share = float(motion.visible.float().mean())
@@ -145,35 +140,21 @@ def compare(
 
     table: dict[str, dict[str, float]] = {}
     for count, (name, clip) in enumerate(clips.items(), start=1):
-        if check_cancelled is not None:
-            check_cancelled()
+        check_cancelled()
         row = table[name] = {}
         if motion is not None:
             row["warping_error"] = 1000 * warping_error(clip, motion, check_cancelled)
         row["detail"] = 1000 * detail(clip)
         if borders:
             row["temporal_jump"] = temporal_jump(clip, borders)
-        if columns or rows:
-            row["spatial_jump"] = spatial_jump(clip, columns, rows)
         if reference is not None:
-            row.update(_likeness(clip, reference, notes, check_cancelled))
-        if progress is not None:
-            progress(pairs + count, total)
+            try:
+                row |= fidelity(clip, reference, check_cancelled=check_cancelled)
+            except MissingPackageError as error:
+                notes.append(str(error))
+                row |= fidelity(clip, reference, ("psnr",), check_cancelled)
+        progress(pairs + count, total)
     return Comparison(table, motion_of, tuple(dict.fromkeys(notes)))
-
-
-def _likeness(
-    clip: Tensor,
-    reference: Tensor,
-    notes: list[str],
-    check_cancelled: Callable[[], None] | None,
-) -> dict[str, float]:
-    """All measures of likeness, or PSNR alone and a note."""
-    try:
-        return fidelity(clip, reference, tuple(FIDELITY), check_cancelled)
-    except MissingPackageError as error:
-        notes.append(str(error))
-        return fidelity(clip, reference, ("psnr",), check_cancelled)
 
 
 def _number(value: float | None, digits: int) -> str:

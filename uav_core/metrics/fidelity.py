@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..callbacks import ignore
 from ..errors import InputError, MissingPackageError
 from .clips import check_alike, frame
 
@@ -50,7 +51,7 @@ def fidelity(
     frames: Tensor,
     reference: Tensor,
     measures: Collection[str] = tuple(FIDELITY),
-    check_cancelled: Callable[[], None] | None = None,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> dict[str, float]:
     """Means over the frames of a clip against a reference, both (1,3,t,h,w) in [-1, 1].
 
@@ -67,8 +68,7 @@ def fidelity(
         _piq()
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     for i in range(frames.shape[2]):
-        if check_cancelled is not None:
-            check_cancelled()
+        check_cancelled()
         x, y = frame(frames, i), frame(reference, i).to(frames.device)
         for name in measures:
             values[name].append(FIDELITY[name](x, y))
@@ -78,18 +78,3 @@ def fidelity(
 def psnr(frames: Tensor, reference: Tensor) -> float:
     """Peak signal-to-noise ratio in dB, 100 where equal; see `fidelity`."""
     return fidelity(frames, reference, ("psnr",))["psnr"]
-
-
-def ssim(frames: Tensor, reference: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004), 1 where equal; see `fidelity`."""
-    return fidelity(frames, reference, ("ssim",))["ssim"]
-
-
-def haarpsi(frames: Tensor, reference: Tensor) -> float:
-    """Haar wavelet similarity (Reisenhofer et al. 2018), 1 where equal; see `fidelity`."""
-    return fidelity(frames, reference, ("haarpsi",))["haarpsi"]
-
-
-def gmsd(frames: Tensor, reference: Tensor) -> float:
-    """Gradient magnitude similarity deviation (Xue et al. 2014), 0 where equal; see `fidelity`."""
-    return fidelity(frames, reference, ("gmsd",))["gmsd"]

@@ -16,23 +16,6 @@ from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_grou
 from .clips import check_clip, frame
 
 
-def segment_borders(
-    frames: int, length: int = SEGMENT_LENGTH, overlap: int = OVERLAP
-) -> tuple[int, ...]:
-    """The frames at which the share of segments in the result changes.
-
-    Where a segment begins, and where the one before ends: between them the two are blended.
-    """
-    plan = plan_segments(frames, length, overlap)
-    starts = {segment.start for segment in plan[1:]}
-    return tuple(sorted(starts | {segment.stop for segment in plan[:-1]}))
-
-
-def group_borders(frames: int, size: int = DECODE_GROUP) -> tuple[int, ...]:
-    """The first frames of all decode groups but the first."""
-    return tuple(group.start for group in plan_groups(frames, size)[1:])
-
-
 def joint_borders(
     frames: int,
     length: int = SEGMENT_LENGTH,
@@ -41,12 +24,17 @@ def joint_borders(
 ) -> tuple[int, ...]:
     """The frames at which segments or decode groups meet; a length or group of 0 leaves them out.
 
-    None where the clip has no other frames to compare them with.
+    Segments meet where one begins and where the one before it ends: between the two they are
+    blended. Empty where the clip has no other frames to compare these with.
     """
-    segments = segment_borders(frames, length, overlap) if length and frames else ()
-    groups = group_borders(frames, group) if group and frames else ()
-    borders = sorted({*segments, *groups})
-    return tuple(borders) if len(borders) < frames - 1 else ()
+    borders: set[int] = set()
+    if length and frames:
+        segments = plan_segments(frames, length, overlap)
+        borders |= {segment.start for segment in segments[1:]}
+        borders |= {segment.stop for segment in segments[:-1]}
+    if group and frames:
+        borders |= {part.start for part in plan_groups(frames, group)[1:]}
+    return tuple(sorted(borders)) if len(borders) < frames - 1 else ()
 
 
 def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..flow.bounded import estimate_flows_bounded
-from ..flow.estimate import ITERATIONS
 from ..flow.warp import inside, warp
 from .clips import check_clip, frame
 
@@ -49,10 +49,9 @@ class Motion:
 def estimate_motion(
     model: nn.Module,
     reference: Tensor,
-    iterations: int = ITERATIONS,
     longest_side: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    check_cancelled: Callable[[], None] | None = None,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Motion:
     """The motion in a reference clip (1,3,t,h,w) in [-1, 1], of two frames or more.
 
@@ -65,8 +64,7 @@ def estimate_motion(
     forward, backward = estimate_flows_bounded(
         model,
         reference,
-        iterations,
-        longest_side,
+        longest_side=longest_side,
         progress=progress,
         check_cancelled=check_cancelled,
     )
@@ -95,7 +93,7 @@ def visible(flow: Tensor, back: Tensor) -> Tensor:
 
 
 def warping_error(
-    frames: Tensor, motion: Motion, check_cancelled: Callable[[], None] | None = None
+    frames: Tensor, motion: Motion, check_cancelled: Callable[[], None] = ignore
 ) -> float:
     """E_warp of a clip (1,3,t,h,w) in [-1, 1]; see the top of this file. NaN if nothing is visible.
 
@@ -111,8 +109,7 @@ def warping_error(
         )
     errors = []
     for i in range(frames.shape[2] - 1):
-        if check_cancelled is not None:
-            check_cancelled()
+        check_cancelled()
         seen = motion.visible[:, :, i].to(frames.device)
         if not seen.any():
             continue

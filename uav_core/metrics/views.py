@@ -5,8 +5,6 @@ Clips are (1, 3, t, h, w) in [-1, 1], as everywhere in the core, and so are the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,11 +96,6 @@ def divided(before: Tensor, after: Tensor, position: float = 0.5, line: int = 2)
     left = min(max(0, edge - line // 2), w - line)
     result[..., left : left + line] = 1
     return result
-
-
-def scene_list(cuts: Sequence[int]) -> str:
-    """Cuts as text, in the form that ``parse_cuts`` takes: "48, 120"; "0" for none."""
-    return ", ".join(map(str, cuts)) if cuts else "0"
 
 
 def thumbnail(picture: Tensor, height: int) -> Tensor:

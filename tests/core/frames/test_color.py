@@ -17,15 +17,6 @@ def test_golden(fix):
     torch.testing.assert_close(fix(CONTENT, STYLE), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("fix", [adain, wavelet])
-def test_video_is_fixed_frame_by_frame(fix):
-    def as_video(x):
-        return x.transpose(0, 1)[None]
-
-    video = fix(as_video(CONTENT), as_video(STYLE))
-    torch.testing.assert_close(video, as_video(fix(CONTENT, STYLE)))
-
-
 def test_adain_takes_mean_and_spread():
     fixed = adain(CONTENT, STYLE)
     torch.testing.assert_close(fixed.mean((2, 3)), STYLE.mean((2, 3)), rtol=0, atol=1e-5)
@@ -71,10 +62,3 @@ def test_color_fix_keeps_dtype_and_none_does_nothing():
 def test_color_fix_names_what_is_wrong(frames, low_res, mode, says):
     with pytest.raises(InputError, match=says):
         color_fix(torch.zeros(frames), torch.zeros(low_res), mode)
-
-
-def test_shapes_that_do_not_belong_together():
-    with pytest.raises(InputError):
-        wavelet(CONTENT, STYLE[..., :-1])
-    with pytest.raises(InputError):
-        adain(CONTENT, STYLE[:2])

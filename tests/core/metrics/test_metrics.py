@@ -16,13 +16,9 @@ from uav_core.metrics import (
     detail,
     estimate_motion,
     fidelity,
-    gmsd,
-    group_borders,
-    haarpsi,
+    joint_borders,
     psnr,
-    segment_borders,
     spatial_jump,
-    ssim,
     temporal_jump,
     temporal_profile,
     visible,
@@ -172,12 +168,14 @@ def test_spatial_jump():
 
 
 def test_borders_of_plans():
-    assert segment_borders(14, length=8, overlap=2) == (6, 8)
-    assert segment_borders(16, length=8, overlap=2) == (6, 8, 14)
-    assert segment_borders(16, length=8, overlap=0) == (8,)
-    assert segment_borders(8) == ()
-    assert group_borders(8, 3) == (3, 6)
-    assert group_borders(3, 3) == ()
+    assert joint_borders(14, length=8, overlap=2, group=0) == (6, 8)
+    assert joint_borders(16, length=8, overlap=2, group=0) == (6, 8, 14)
+    assert joint_borders(16, length=8, overlap=0, group=0) == (8,)
+    assert joint_borders(8, group=0) == ()
+    assert joint_borders(8, length=0, group=3) == (3, 6)
+    assert joint_borders(3, length=0, group=3) == ()
+    assert joint_borders(16, length=8, overlap=2, group=3) == (3, 6, 8, 9, 12, 14, 15)
+    assert joint_borders(2, length=1, overlap=0, group=1) == (), "nothing to compare with"
 
 
 @pytest.mark.parametrize("borders", [(), (0,), (4,), (1, 2, 3)])
@@ -206,9 +204,10 @@ def test_psnr_of_a_known_offset():
 
 def test_equal_clips_are_alike():
     frames = clip(smooth(), smooth())
-    assert ssim(frames, frames) == pytest.approx(1, abs=1e-5)
-    assert haarpsi(frames, frames) == pytest.approx(1, abs=1e-5)
-    assert gmsd(frames, frames) == pytest.approx(0, abs=1e-4)
+    found = fidelity(frames, frames)
+    assert found["ssim"] == pytest.approx(1, abs=1e-5)
+    assert found["haarpsi"] == pytest.approx(1, abs=1e-5)
+    assert found["gmsd"] == pytest.approx(0, abs=1e-4)
 
 
 def test_more_noise_is_less_alike():
@@ -223,8 +222,9 @@ def test_ssim_is_of_the_full_size():
     """Fine noise at 512 px would be averaged away by shrinking first."""
     plain = torch.full((1, 3, 1, 512, 512), 0.0)
     noisy = plain + 0.2 * noise("fine", *plain.shape)
-    small = (x[..., :128, :128] for x in (noisy, plain))
-    assert ssim(noisy, plain) == pytest.approx(ssim(*small), abs=0.02)
+    large = fidelity(noisy, plain, ("ssim",))
+    small = fidelity(noisy[..., :128, :128], plain[..., :128, :128], ("ssim",))
+    assert large == pytest.approx(small, abs=0.02)
 
 
 def test_clips_must_be_alike_in_size():
@@ -249,7 +249,7 @@ def no_piq(monkeypatch):
 def test_without_piq(no_piq):
     frames = clip(smooth(), smooth())
     with pytest.raises(MissingPackageError, match="pip install --no-deps piq"):
-        ssim(frames, frames)
+        fidelity(frames, frames, ("ssim",))
     assert psnr(frames, frames) == pytest.approx(100)
     table = compare({"one": frames}, frames)
     assert set(table.rows["one"]) == {"warping_error", "detail", "psnr"}
@@ -298,7 +298,6 @@ def test_comparison():
         {"steady": still, "flickering": flicker},
         reference=still,
         borders=(3, 6),
-        columns=(24,),
         progress=lambda done, total: calls.append((done, total)),
         check_cancelled=lambda: calls.append("check"),
     )
@@ -312,7 +311,7 @@ def test_comparison():
     assert calls[0] == "check"
 
     lines = table.to_text().splitlines()
-    titles = "E*warp detail time joints tile joints PSNR dB SSIM HaarPSI GMSD"
+    titles = "E*warp detail time joints PSNR dB SSIM HaarPSI GMSD"
     assert " ".join(lines[0].split()) == titles
     assert lines[2].startswith("steady") and lines[3].startswith("flickering")
     assert len({len(line) for line in lines[2:4]}) == 1

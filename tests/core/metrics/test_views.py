@@ -15,11 +15,9 @@ from uav_core.metrics import (
     divided,
     flow_picture,
     longest_motion,
-    scene_list,
     thumbnail,
     validity,
 )
-from uav_core.video.scenes import parse_cuts
 
 
 def constant(dx: float, dy: float, t: int = 2, h: int = 20, w: int = 24) -> torch.Tensor:
@@ -106,12 +104,6 @@ def test_the_line_divides(position):
     assert (picture[..., : max(0, edge - 1)] == -0.5)[..., :-2].all()
     assert (picture[..., edge + 2 :] == 0.5).all()
     assert ((picture == 1).sum(dim=-1) == 2).all()
-
-
-def test_cuts_are_written_as_they_are_read():
-    seconds = [i / 25 for i in range(200)]
-    for cuts in ((), (48,), (48, 120)):
-        assert parse_cuts(scene_list(cuts), seconds) == cuts
 
 
 def test_thumbnails_keep_aspect_and_brightness():
