@@ -30,7 +30,8 @@ PLAIN = BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 Algorithm = Literal["blake2b", "sha256"]
 BLOCK = 1 << 20
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# No room on the disk; or a limit on what one user, or one file, may take.
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -43,9 +44,10 @@ def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> FileErr
         free = "unknown"
         with suppress(FileError):
             free = human_bytes(free_bytes(path.parent))
+        limit = " (or a limit on the size of files is reached)" * (error.errno != errno.ENOSPC)
         return DiskFullError(
-            f"The disk is full while {doing} {path}: needed {human_bytes(need)}, free {free}. "
-            "Free some space and run the same again: it continues where it was."
+            f"The disk is full{limit} while {doing} {path}: needed {human_bytes(need)} or more, "
+            f"free {free}. Free some space and run the same again: it continues where it was."
         )
     if error.errno in _REFUSED:
         return FileError(
@@ -182,32 +184,42 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(number)
 
 
-def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
-    """Copy a file; ``target`` appears once it is complete.
+@contextmanager
+def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
+    """A file to write that becomes ``path`` once it is complete and on the disk.
 
-    Raises DiskFullError or FileError; nothing is left then.
+    Until then its name ends in ".tmp". After an error it is gone, and an earlier ``path`` is as it
+    was. Raises DiskFullError or FileError; ``need`` is how large the file becomes, if that is
+    known.
     """
+    partial, written = path.with_name(path.name + TMP), 0
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+        with arriving(path, partial), open(partial, "xb", buffering=BLOCK) as file:
+            try:
+                yield file
+                file.flush()
+            finally:
+                written = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise name_error(error, path, "writing", max(need, written)) from error
+
+
+def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:
+    """Copy a file; ``target`` appears once it is complete. Raises as ``writing``."""
     with named_errors(source, "reading"):
         size = os.lstat(source).st_size
-    tmp = target.with_name(target.name + TMP)
-    with named_errors(target, "writing", size), arriving(target, tmp), open(tmp, "wb") as copy:
+    with writing(target, size) as copy:
         for block in blocks(source):
             check_cancelled()
             copy.write(block)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash at any point it has its old content or the new.
-
-    Raises DiskFullError or FileError; the old content is then still there.
-    """
-    tmp = path.with_name(path.name + TMP)
-    with named_errors(path, "writing", len(data)):
-        with suppress(FileNotFoundError):
-            os.unlink(tmp)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY
-        with arriving(path, tmp), os.fdopen(os.open(tmp, flags, 0o666), "wb") as file:
-            file.write(data)
+    """Write a file that after a crash has its old content or the new. Raises as ``writing``."""
+    with writing(path, len(data)) as file:
+        file.write(data)
 
 
 # --- room on the disk -----------------------------------------------------------------------

@@ -103,7 +103,7 @@ class LongVideo:
             UnreadableVideoError, InputChangedError: of the source.
             InputError: settings that do not fit the source or each other, such as a size out of
                 reach.
-            DiskFullError, FileError, UnwritableError: of the folders.
+            DiskFullError, FileError: of the folders.
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()

@@ -6,32 +6,28 @@ Memory does not grow with the length of the video.
 from .color import Color
 from .errors import (
     BadPartError,
-    DiskFullError,
     EncodeError,
     EncodeParamsError,
     InputChangedError,
     UnreadableVideoError,
-    UnwritableError,
     VideoError,
 )
 from .fingerprint import Fingerprint, check_unchanged, fingerprint
 from .reading.deinterlace import Deinterlace, check_deinterlace
 from .reading.footage import Footage
-from .reading.probe import AudioInfo, VideoInfo, probe
+from .reading.probe import VideoInfo, probe
 from .reading.reader import VideoReader
-from .reading.times import FrameTimes, count_frames, frame_times
+from .reading.times import FrameTimes, frame_times
 from .writing.choices import CODECS, EncodeParams, available_codecs
 from .writing.contents import Holding, contents
 from .writing.join import join
-from .writing.parts import PartInfo, check_part, encode_part, part_info
+from .writing.parts import PartInfo, encode_part, part_info
 
 __all__ = [
     "CODECS",
-    "AudioInfo",
     "BadPartError",
     "Color",
     "Deinterlace",
-    "DiskFullError",
     "EncodeError",
     "EncodeParams",
     "EncodeParamsError",
@@ -42,16 +38,13 @@ __all__ = [
     "InputChangedError",
     "PartInfo",
     "UnreadableVideoError",
-    "UnwritableError",
     "VideoError",
     "VideoInfo",
     "VideoReader",
     "available_codecs",
     "check_deinterlace",
-    "check_part",
     "check_unchanged",
     "contents",
-    "count_frames",
     "encode_part",
     "fingerprint",
     "frame_times",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .. import errors
 from ..errors import InputError, UpscaleAVideoError
 
 
@@ -16,14 +15,6 @@ class UnreadableVideoError(VideoError, ValueError):
 
 class InputChangedError(VideoError):
     """The source is no longer the file that the run began with."""
-
-
-class UnwritableError(VideoError, OSError):
-    """A file or folder that cannot be written to."""
-
-
-class DiskFullError(UnwritableError, errors.DiskFullError):
-    """No room left on the disk, or a limit on the size of files was reached."""
 
 
 class EncodeError(VideoError):

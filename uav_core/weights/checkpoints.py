@@ -20,74 +20,41 @@ from torch import Tensor, nn
 from ..errors import CheckpointMismatchError, WrongCheckpointError
 from .files import open_wrappers, read_state_dict
 
-__all__ = [
-    "Checkpoint",
-    "Kind",
-    "canonical",
-    "canonical_name",
-    "describe",
-    "detect",
-    "load_checkpoint",
-    "read_state_dict",
-    "strict_load",
-    "unwrap",
-    "without_prefixes",
-]
-
 T = TypeVar("T")
 
 
 class Kind(str, Enum):
     """What a state dict is; the members equal their strings (`Kind.UNET == "unet"`)."""
 
-    UNET = "unet"
-    VAE_3D = "vae_3d"
-    VAE_VIDEO = "vae_video"
-    RAFT = "raft"
-    RAFT_TORCHVISION = "raft_torchvision"
-    TEXT_ENCODER = "text_encoder"
-    QUALITY_TEXT = "quality_text"
+    _value_: str
+    label: str
+    """The kind as a user would say it."""
+
+    def __new__(cls, value: str, label: str) -> Kind:
+        kind = str.__new__(cls, value)
+        kind._value_, kind.label = value, label
+        return kind
+
+    UNET = "unet", "an Upscale-A-Video temporal U-Net"
+    VAE_3D = "vae_3d", "a temporal VAE without low-res guidance"
+    VAE_VIDEO = "vae_video", "a temporal VAE with low-res guidance"
+    RAFT = "raft", "a RAFT flow model (raft-things layout)"
+    RAFT_TORCHVISION = "raft_torchvision", "a RAFT flow model (torchvision layout)"
+    TEXT_ENCODER = "text_encoder", "a CLIP text encoder"
+    QUALITY_TEXT = "quality_text", "the text embeddings of a small U-Net"
     # Known, and of no use here: worth their name in an error.
-    SD_X4_UNET = "sd_x4_unet"
-    SD_UNET = "sd_unet"
-    SD_CHECKPOINT = "sd_checkpoint"
-    SD_VAE = "sd_vae"
-    CLIP = "clip"
-    OPEN_CLIP = "open_clip"
-    LORA = "lora"
-    RAFT_SMALL = "raft_small"
-    SEEDVR2 = "seedvr2"
-    VIDEO_MODEL = "video_model"
-    IMAGE_UPSCALER = "image_upscaler"
-    UNKNOWN = "unknown"
-
-    @property
-    def label(self) -> str:
-        """The kind as a user would say it."""
-        return _LABELS[self]
-
-
-_LABELS = {
-    Kind.UNET: "an Upscale-A-Video temporal U-Net",
-    Kind.VAE_3D: "a temporal VAE without low-res guidance",
-    Kind.VAE_VIDEO: "a temporal VAE with low-res guidance",
-    Kind.RAFT: "a RAFT flow model (raft-things layout)",
-    Kind.RAFT_TORCHVISION: "a RAFT flow model (torchvision layout)",
-    Kind.TEXT_ENCODER: "a CLIP text encoder",
-    Kind.QUALITY_TEXT: "the text embeddings of a small U-Net",
-    Kind.SD_X4_UNET: "the image-only U-Net of the Stable Diffusion x4 upscaler",
-    Kind.SD_UNET: "a Stable Diffusion U-Net",
-    Kind.SD_CHECKPOINT: "a whole Stable Diffusion checkpoint",
-    Kind.SD_VAE: "a plain (image, 8x) Stable Diffusion VAE",
-    Kind.CLIP: "a CLIP model with an image half",
-    Kind.OPEN_CLIP: "an OpenCLIP text encoder in OpenCLIP's own layout",
-    Kind.LORA: "a LoRA",
-    Kind.RAFT_SMALL: "the small RAFT flow model",
-    Kind.SEEDVR2: "a SeedVR2 video restoration model",
-    Kind.VIDEO_MODEL: "another video diffusion model",
-    Kind.IMAGE_UPSCALER: "an image upscaler (ESRGAN family)",
-    Kind.UNKNOWN: "nothing this pack knows",
-}
+    SD_X4_UNET = "sd_x4_unet", "the image-only U-Net of the Stable Diffusion x4 upscaler"
+    SD_UNET = "sd_unet", "a Stable Diffusion U-Net"
+    SD_CHECKPOINT = "sd_checkpoint", "a whole Stable Diffusion checkpoint"
+    SD_VAE = "sd_vae", "a plain (image, 8x) Stable Diffusion VAE"
+    CLIP = "clip", "a CLIP model with an image half"
+    OPEN_CLIP = "open_clip", "an OpenCLIP text encoder in OpenCLIP's own layout"
+    LORA = "lora", "a LoRA"
+    RAFT_SMALL = "raft_small", "the small RAFT flow model"
+    SEEDVR2 = "seedvr2", "a SeedVR2 video restoration model"
+    VIDEO_MODEL = "video_model", "another video diffusion model"
+    IMAGE_UPSCALER = "image_upscaler", "an image upscaler (ESRGAN family)"
+    UNKNOWN = "unknown", "nothing this pack knows"
 
 
 @dataclass(frozen=True)

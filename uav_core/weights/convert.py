@@ -115,7 +115,8 @@ def convert_release(
 def _attempt(part: Part, release: Path, out: Path, dtype: DType) -> Outcome:
     target = out / part.target
     _remove_leftovers(target)
-    source = _find(part, release)
+    candidates = (release / top / name for top in _TOP_FOLDERS for name in part.sources)
+    source = next((path for path in candidates if path.is_file()), None)
     if source is None:
         return Outcome(part, "missing", f"no {part.sources[0]} in {release}")
     try:
@@ -126,11 +127,6 @@ def _attempt(part: Part, release: Path, out: Path, dtype: DType) -> Outcome:
             detail = f"{target} could not be written ({detail})"
         log.error("failed    %s: %s", part.kind.value, detail)
         return Outcome(part, "failed", detail)
-
-
-def _find(part: Part, release: Path) -> Path | None:
-    candidates = (release / top / name for top in _TOP_FOLDERS for name in part.sources)
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
@@ -157,7 +153,8 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
     state_dict = checkpoint.state_dict
     if checkpoint.kind is Kind.RAFT:
         state_dict = raft_to_torchvision(state_dict)
-    _write_whole(_storable(state_dict, dtype), target, metadata)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(target, _storable(state_dict, dtype), metadata)
     log.info("converted %s (%.0f MB)", target, target.stat().st_size / 1e6)
     return Outcome(part, "converted")
 
@@ -193,12 +190,6 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: DType) -> dict[str, Tenso
             result[key] = tensor.clone()
         seen.add(storage.data_ptr())
     return result
-
-
-def _write_whole(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-    """Write beside `target` and move into place: there is never half a file under its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(target, tensors, metadata)
 
 
 def _remove_leftovers(target: Path) -> None:

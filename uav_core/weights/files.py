@@ -54,7 +54,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     if head.startswith(b"PK\x03\x04"):
         return _tensors(path, _read_torch_zip(path)), {}
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 2:
-        return _tensors(path, _read_torch_pickle(path)), {}
+        return _tensors(path, _torch_load(path, mmap=False)), {}
     for pattern, what, advice in _STRANGERS:
         if re.match(pattern, head, re.IGNORECASE):
             raise UnreadableCheckpointError(f"{path} is {what}. {advice or AGAIN}")
@@ -155,10 +155,6 @@ def _read_torch_zip(path: Path) -> object:
             "If it is a packed download, unpack it and give the weight file inside."
         )
     return _torch_load(path, mmap=True)
-
-
-def _read_torch_pickle(path: Path) -> object:
-    return _torch_load(path, mmap=False)
 
 
 def _torch_load(path: Path, *, mmap: bool) -> object:

@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import BinaryIO, NamedTuple
 
 from ..errors import UnreadableCheckpointError
@@ -55,10 +55,6 @@ class WeightHeader:
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-_Stamp = tuple[int, int]
-_seen: dict[str, tuple[_Stamp, WeightHeader]] = {}
-_glanced: dict[str, tuple[_Stamp, bool]] = {}
-
 # A part of a tensor's name for each kind of ours, in every layout it comes in.
 _TELLTALES = re.compile(
     rb"class_embedding\.weight|coder\.conv_in\.weight|encoder\.layers\.0\.self_attn\.q_proj"
@@ -72,13 +68,9 @@ def read_header(path: str | os.PathLike[str]) -> WeightHeader:
     """The header of a weight file, read again only when its size or time of change differs."""
     path = os.path.abspath(path)
     try:
-        stamp = _stamp(path)
+        return _read(path, *_stamp(path))
     except OSError as error:
         return WeightHeader(None, f"it cannot be read ({error.strerror or error})")
-    known = _seen.get(path)
-    if known is None or known[0] != stamp:
-        known = _seen[path] = (stamp, _read(Path(path), stamp[0]))
-    return known[1]
 
 
 def may_be_ours(path: str | os.PathLike[str]) -> bool:
@@ -88,22 +80,19 @@ def may_be_ours(path: str | os.PathLike[str]) -> bool:
     """
     path = os.path.abspath(path)
     try:
-        stamp = _stamp(path)
-        known = _glanced.get(path)
-        if known is None or known[0] != stamp:
-            known = _glanced[path] = (stamp, _glance(Path(path)))
+        return _glance(path, *_stamp(path))
     except OSError:
         return True
-    return known[1]
 
 
-def _stamp(path: str) -> _Stamp:
+def _stamp(path: str) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
 
-def _glance(path: Path) -> bool:
-    with path.open("rb") as file:
+@cache
+def _glance(path: str, _size: int, _changed: int) -> bool:
+    with open(path, "rb") as file:
         head = file.read(9)
         length = int.from_bytes(head[:8], "little") if head[8:] == b"{" else _GLANCE
         return _TELLTALES.search(file.read(min(length, _MAX_HEADER))) is not None
@@ -116,11 +105,12 @@ def fits(header: WeightHeader, kinds: Collection[Kind]) -> bool:
     return header.kind in kinds
 
 
-def _read(path: Path, size: int) -> WeightHeader:
+@cache
+def _read(path: str, size: int, _changed: int) -> WeightHeader:
     metadata: dict[str, str] = {}
     fault = ""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             head = file.read(16)
             file.seek(0)
             if head.startswith(b"PK\x03\x04"):

@@ -195,7 +195,7 @@ def test_tags_that_are_not_utf8_become_readable(source, tmp_path, ending):
 def test_what_cannot_be_encoded_is_left_out_and_said(source, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         target = joined(source, tmp_path / "out.mp4")
-    assert "do not go into .mp4 with this PyAV" in caplog.text
+    assert "this PyAV cannot convert them for .mp4" in caplog.text
     with av.open(str(target)) as container:
         assert not container.streams.subtitles
 
@@ -211,6 +211,6 @@ def test_subtitles_that_are_pictures_are_left_out_and_said(tmp_path, caplog):
                 out.mux(packet)
     with caplog.at_level(logging.WARNING):
         target = joined(path, tmp_path / "out.mp4", stop=5)
-    assert "dvb_subtitle are no text" in caplog.text
+    assert "dvb_subtitle are not kept: they are pictures" in caplog.text
     with av.open(str(target)) as container:
         assert not container.streams.subtitles

@@ -12,22 +12,19 @@ import torch
 from video_files import write_clip
 
 from uav_core import InputError
+from uav_core.errors import DiskFullError, FileError
+from uav_core.files import hash_file
 from uav_core.video import (
     CODECS,
-    BadPartError,
     Color,
-    DiskFullError,
     EncodeParams,
     EncodeParamsError,
-    UnwritableError,
     VideoReader,
     available_codecs,
-    check_part,
     encode_part,
     probe,
 )
 from uav_core.video.color import output_color
-from uav_core.video.files import check_room
 
 SIZE = (96, 64)
 
@@ -62,7 +59,7 @@ def test_a_part_plays_alone(tmp_path, codec):
     part = encode_part(tmp_path / "part.mkv", given, params, SIZE)
     assert part.frames == 20 and part.bytes == os.path.getsize(part.path)
     assert os.listdir(tmp_path) == ["part.mkv"]
-    check_part(part)
+    assert hash_file(part.path) == part.blake2b
     assert psnr(list(VideoReader(part.path)), given) > 28
     with av.open(part.path) as container:
         packets = [p for p in container.demux(video=0) if p.size]
@@ -223,23 +220,8 @@ def test_a_cancel_leaves_the_earlier_part_alone(tmp_path):
 
     with pytest.raises(Cancelled):
         encode_part(part.path, half(), EncodeParams(), SIZE)
-    check_part(part)
+    assert hash_file(part.path) == part.blake2b
     assert os.listdir(tmp_path) == ["a.mkv"]
-
-
-def test_changed_parts_are_found(tmp_path):
-    part = encode_part(tmp_path / "a.mkv", frames(), EncodeParams(), SIZE)
-    with open(part.path, "r+b") as file:
-        file.seek(part.bytes // 2)
-        file.write(b"????")
-    with pytest.raises(BadPartError, match="changed"):
-        check_part(part)
-    os.truncate(part.path, 100)
-    with pytest.raises(BadPartError, match="100 bytes"):
-        check_part(part)
-    os.unlink(part.path)
-    with pytest.raises(BadPartError, match="missing"):
-        check_part(part)
 
 
 def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path):
@@ -248,7 +230,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(DiskFullError, match="make room"):
+        with pytest.raises(DiskFullError, match="limit on the size"):
             encode_part(tmp_path / "a.mkv", noise, EncodeParams(crf=0), (64, 64))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -275,20 +257,18 @@ def mounted(tmp_path):
 def test_a_full_disk_is_named(mounted):
     folder, _ = mounted
     noise = [torch.rand(3, 64, 64) * 2 - 1 for _ in range(30)]
-    with pytest.raises(DiskFullError, match=r"bytes written so far, \d+ are free"):
+    with pytest.raises(DiskFullError, match=r"needed [\d.]+ KiB or more, free [\d.]+ KiB"):
         encode_part(folder / "a.mkv", noise, EncodeParams(crf=0), (64, 64))
     assert os.listdir(folder) == []
-    with pytest.raises(DiskFullError, match="1000000 bytes are needed"):
-        check_room(folder / "a.mkv", 1_000_000)
 
 
 def test_a_read_only_folder_is_named(mounted):
     folder, remount = mounted
     remount("ro")
-    with pytest.raises(UnwritableError, match="Read-only"):
+    with pytest.raises(FileError, match="Read-only"):
         encode_part(folder / "a.mkv", frames(), EncodeParams(), SIZE)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UnwritableError, match="does not exist"):
+    with pytest.raises(FileError, match="No such file"):
         encode_part(tmp_path / "no" / "a.mkv", frames(), EncodeParams(), SIZE)

@@ -6,7 +6,7 @@ import av
 import pytest
 from video_files import plain_times, write_clip
 
-from uav_core.video import UnreadableVideoError, count_frames, frame_times, probe
+from uav_core.video import UnreadableVideoError, frame_times, probe
 from uav_core.video.color import Color
 
 BT709 = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
@@ -18,16 +18,12 @@ def test_facts_of_a_clip(tmp_path):
         pixel_format="yuv420p10le",
         aspect=Fraction(4, 3),
         tags=BT709,
-        audio=(("aac", 0, 0.5), ("aac", 0, 0.5)),
     )
     info = probe(path)
     assert (info.width, info.height, info.rotation) == (48, 32, 0)
     assert info.sample_aspect == Fraction(4, 3)
-    assert (info.codec, info.pixel_format, info.bit_depth) == ("h264", "yuv420p10le", 10)
+    assert info.bit_depth == 10 and info.rate == 25
     assert info.color == Color("limited", "bt709", "bt709", "bt709")
-    assert info.frames == 12 and info.rate == 25
-    assert [(a.codec, a.rate, a.channels) for a in info.audio] == [("aac", 48000, 1)] * 2
-    assert "mp4" in info.container
 
 
 def test_untagged_colour_is_unknown(tmp_path):
@@ -69,7 +65,7 @@ def test_times_are_those_of_decoding(tmp_path, name, arguments):
         arguments = {**arguments, "container_options": {"avoid_negative_ts": "disabled"}}
     path = write_clip(tmp_path / name, **arguments)
     times, decoded = frame_times(path), plain_times(path)
-    assert count_frames(path) == len(decoded)
+    assert len(frame_times(path)) == len(decoded)
     if None not in decoded:
         assert times == decoded
     assert times == sorted(set(times))
@@ -82,7 +78,7 @@ def test_an_edit_list_hides_frames(tmp_path):
         times=[t - 2560 for t in range(0, 512 * 12, 512)],
         container_options={"avoid_negative_ts": "disabled"},
     )
-    assert 0 < count_frames(path) < 12
+    assert 0 < len(frame_times(path)) < 12
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

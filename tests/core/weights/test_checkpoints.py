@@ -21,10 +21,10 @@ from uav_core.weights.checkpoints import (
     describe,
     detect,
     load_checkpoint,
-    read_state_dict,
     strict_load,
     unwrap,
 )
+from uav_core.weights.files import read_state_dict
 
 LAYOUTS = {"unet": "unet", "vae_3d": "vae_3d", "vae_video": "vae_video", "raft_things": "raft"}
 

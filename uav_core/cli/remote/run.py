@@ -8,16 +8,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 from ...callbacks import Progress
 from ...errors import InputError
-from ...files import hash_file, is_plain, read_plain, write_whole
+from ...files import hash_file, is_plain, read_plain, write_whole, writing
 from ...jobs import FOLDER
 from ...jobs.plain import canonical
 from ...video import fingerprint, probe
-from ...video.files import replacing
 from .errors import ServerJobError
 from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
 from .server import Server, plain_stem
@@ -44,7 +43,7 @@ async def upscale_on_server(
     Raises:
         UnreadableVideoError, InputError: of the source, the address or the target.
         ServerUnreachableError, MissingPackError, ServerJobError, ServerError: of the server.
-        DiskFullError, UnwritableError: of the target.
+        DiskFullError, FileError: of the target.
     """
     probe(source)  # what cannot be read is not sent
     known = fingerprint(source)
@@ -72,28 +71,14 @@ async def upscale_on_server(
             raise ServerJobError("The server names no result: its pack is of another version.")
         say("fetching the result")
         downloads.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as file:
-            hashed = _Hashed(file)
-            await server.download(saved, hashed)
+        with writing(target) as file:
+            await server.download(saved, file)
+            file.flush()
             if os.path.lexists(target):
                 raise InputError(f"'{target}' has appeared meanwhile: choose another name.")
             # Before the file has its name, so that none of ours is taken for another's.
-            _remember(downloads, target.name, {"asked": asked, "blake2b": hashed.hexdigest()})
+            _remember(downloads, target.name, {"asked": asked, "blake2b": hash_file(file.name)})
     return "\n".join(shown.get("text") or ())
-
-
-class _Hashed:
-    """A file that is hashed while it is written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest = file, hashlib.blake2b(digest_size=32)
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
 
 
 def _asked(contents: str, graph: Graph) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import aiohttp
@@ -30,12 +30,6 @@ _DEEPEST = 8  # folders of the input folder that a file is looked for in
 _TEXT_MESSAGE = 3
 
 log = logging.getLogger(__name__)
-
-
-class Writable(Protocol):
-    """What a download is written to."""
-
-    def write(self, data: bytes, /) -> object: ...
 
 
 def server_url(text: str) -> URL:
@@ -275,7 +269,7 @@ class Server:
 
     # --- the result --------------------------------------------------------------------------
 
-    async def download(self, saved: dict[str, Any], file: Writable) -> None:
+    async def download(self, saved: dict[str, Any], file: BinaryIO) -> None:
         """Write a file of the server's output folder into ``file``."""
         query = {key: saved.get(key, "") for key in ("filename", "subfolder", "type")}
         async with self._ask("GET", "view", params=query) as answer:

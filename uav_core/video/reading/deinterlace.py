@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 import av
 from av.filter import Graph, filters_available
+from av.filter.context import FilterContext
 
 from ...errors import InputError
 
@@ -80,51 +82,47 @@ def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
         pictures: in order; (time, picture).
         mending: any but "none".
     """
-    graph, shape, times = None, None, deque[int]()
-    for time, picture in pictures:
-        if graph is None or shape != _shape(picture):
-            if graph is not None:
-                yield from _rest(graph, times)
-            graph, shape = chain_of(picture, mending.filters()), _shape(picture)
-        times.append(time)
-        graph.push(picture)
-        yield from _ready(graph, times)
-    if graph is not None:
-        yield from _rest(graph, times)
+    for _, alike in groupby(pictures, key=lambda each: shape_of(each[1])):
+        graph, times = None, deque[int]()
+        for time, picture in alike:
+            graph = graph or _chain(picture, mending.filters())
+            times.append(time)
+            graph.push(picture)
+            yield from ((times.popleft(), made) for made in pulled(graph))
+        if graph is not None:
+            graph.push(None)  # and now what it has kept
+            yield from ((times.popleft(), made) for made in pulled(graph))
 
 
-def _shape(picture: av.VideoFrame) -> tuple[int, int, str]:
+def shape_of(picture: av.VideoFrame) -> tuple[int, int, str]:
+    """What the pictures of one filter graph must have in common."""
     return picture.width, picture.height, picture.format.name
 
 
-def chain_of(picture: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
+def input_of(graph: Graph, picture: av.VideoFrame) -> FilterContext:
+    """The input of a graph for pictures like this one."""
+    return graph.add_buffer(
+        width=picture.width,
+        height=picture.height,
+        format=picture.format,
+        time_base=Fraction(1, 1000),
+    )
+
+
+def _chain(picture: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
     """Filters one after the other, for pictures like this one."""
     graph = Graph()
-    graph.link_nodes(
-        graph.add_buffer(
-            width=picture.width,
-            height=picture.height,
-            format=picture.format,
-            time_base=Fraction(1, 1000),
-        ),
-        *(graph.add(name, options) for name, options in filters),
-        graph.add("buffersink"),
-    ).configure()
+    ends = input_of(graph, picture), graph.add("buffersink")
+    graph.link_nodes(ends[0], *(graph.add(*each) for each in filters), ends[1]).configure()
     return graph
 
 
-def _ready(graph: Graph, times: deque[int]) -> Pictures:
-    """What the filters can give so far. They give one for one, in order, some pictures late."""
+def pulled(source: Graph | FilterContext) -> Iterator[av.VideoFrame]:
+    """What a graph, or one of its outputs, can give so far: in order, some pictures late."""
     while True:
         try:
-            made = graph.pull()
+            made = source.pull()
         except (BlockingIOError, EOFError):
             return
         assert isinstance(made, av.VideoFrame)
-        yield times.popleft(), made
-
-
-def _rest(graph: Graph, times: deque[int]) -> Pictures:
-    """What they have kept, now that nothing follows."""
-    graph.push(None)
-    yield from _ready(graph, times)
+        yield made

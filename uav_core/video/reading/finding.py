@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from typing import Literal
 
@@ -19,7 +18,15 @@ from av.filter import Graph, filters_available
 from av.filter.context import FilterContext
 
 from ...callbacks import ignore
-from .deinterlace import Deinterlace, Mending, Order, can_bring_film_back
+from .deinterlace import (
+    Deinterlace,
+    Mending,
+    Order,
+    can_bring_film_back,
+    input_of,
+    pulled,
+    shape_of,
+)
 from .film import luma, repeated_fields
 from .probe import Path, VideoInfo
 from .reader import VideoReader
@@ -145,9 +152,7 @@ def _sorted(pictures: list[av.VideoFrame]) -> list[set[int]]:
     By the order of five outputs: what idet says goes through PyAV 14 in no other way.
     """
     graph, first = Graph(), pictures[0]
-    source = graph.add_buffer(
-        width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 1000)
-    )
+    source = input_of(graph, first)
     marks, kinds, idet = graph.add("split", "3"), graph.add("split", "3"), graph.add("idet")
     source.link_to(marks)
     marks.link_to(idet)
@@ -162,16 +167,12 @@ def _sorted(pictures: list[av.VideoFrame]) -> list[set[int]]:
     found: list[set[int]] = [set() for _ in ends]
     for number, picture in enumerate([*pictures, None]):
         if picture is not None:
-            if (picture.width, picture.height, picture.format.name) != (
-                first.width,
-                first.height,
-                first.format.name,
-            ):
+            if shape_of(picture) != shape_of(first):
                 continue
             picture.pts = number
         source.push(picture)
         for numbers, end in zip(found, ends, strict=True):
-            numbers.update(_pulled(end))
+            numbers.update(made.pts for made in pulled(end) if made.pts is not None)
     return found
 
 
@@ -180,16 +181,6 @@ def _end(graph: Graph, split: FilterContext, i: int, name: str, options: str) ->
     split.link_to(chosen, i)
     chosen.link_to(sink)
     return sink
-
-
-def _pulled(sink: FilterContext) -> Iterator[int]:
-    while True:
-        try:
-            picture = sink.pull()
-        except (BlockingIOError, EOFError):
-            return
-        if picture is not None and picture.pts is not None:
-            yield picture.pts
 
 
 def _verdict(rows: list[_Row]) -> Finding:

@@ -45,9 +45,6 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
     Angles that are no multiple of 90 degrees are left out, with a warning.
     """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return Orientation()
     if is_slanted(frame):
         log.warning(
             "The picture is to be turned by %d degrees; only multiples of 90 are applied.",
@@ -55,16 +52,20 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
         )
         return Orientation()
     # A position (p, q) in the picture is shown at (a p + c q, b p + d q); y points down.
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
-    if a:
-        return Orientation(False, a < 0, d < 0)
-    return Orientation(True, c < 0, b < 0)
+    a, b, c, d = _matrix(frame)
+    return Orientation(False, a < 0, d < 0) if a else Orientation(True, c < 0, b < 0)
 
 
 def is_slanted(frame: av.VideoFrame) -> bool:
     """Whether a decoded frame is to be turned by an angle that is no multiple of 90 degrees."""
+    a, b, c, d = _matrix(frame)
+    return not ((a and d and not b and not c) or (b and c and not a and not d))
+
+
+def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The display matrix without what moves the picture; where there is none, it stays as it is."""
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
-        return False
+        return 1, 0, 0, 1
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
-    return not ((a and d and not b and not c) or (b and c and not a and not d))
+    return a, b, c, d

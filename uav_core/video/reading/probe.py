@@ -36,42 +36,23 @@ Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class AudioInfo:
-    """One audio stream: codec, samples per second, channels."""
-
-    codec: str
-    rate: int
-    channels: int
-
-
-@dataclass(frozen=True)
 class VideoInfo:
     """A video file as a player shows it."""
 
-    path: str
-    container: str
-    """FFmpeg's name of the file format."""
-    codec: str
     width: int
     """Pixels as shown: after rotation, before the sample aspect stretches them."""
     height: int
     orientation: Orientation
     sample_aspect: Fraction
     """Width to height of one shown pixel; 1 where the file does not say."""
-    frames: int | None
-    """As the container counts them, None where it does not; ``count_frames`` is exact."""
     rate: Fraction
     """Average frames per second; 25 where the file gives none."""
     time_base: Fraction
     """Seconds per unit of the frames' times."""
-    duration: float | None
-    """Seconds, as the container states them."""
-    pixel_format: str
     bit_depth: int
     color: Color
     interlaced: bool
     """Whether one of its first pictures says that it is two fields, taken one after the other."""
-    audio: tuple[AudioInfo, ...]
     has_alpha: bool = False
     """Whether there is transparency, in its pictures or beside them."""
     mastering: str = ""
@@ -204,26 +185,15 @@ def probe(path: Path) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         assert stream.time_base is not None  # a demuxed stream has one
         return VideoInfo(
-            path=os.path.abspath(os.fspath(path)),
-            container=container.format.name,
-            codec=stream.codec_context.codec.canonical_name,
             width=height if turned.transpose else width,
             height=width if turned.transpose else height,
             orientation=turned,
             sample_aspect=aspect,
-            frames=stream.frames or None,
             rate=Fraction(rate),
             time_base=Fraction(stream.time_base),
-            duration=None if container.duration is None else container.duration / av.time_base,
-            pixel_format=first.format.name,
             bit_depth=depth(first.format.name),
             color=color_of(stream.codec_context),
             interlaced=_interlaced(chain((first,), pictures)),
-            audio=tuple(
-                AudioInfo(s.codec_context.codec.canonical_name, s.rate, s.channels)
-                for s in container.streams.audio
-                if s.codec_context is not None
-            ),
             has_alpha=has_alpha(stream, headers, first),
             mastering=mastering_display(first),
             light_level=light_level(first),

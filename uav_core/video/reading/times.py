@@ -8,7 +8,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -81,7 +81,6 @@ class FrameTimes(list[int]):
         numbers: Sequence[int],
         *,
         time_base: Fraction = Fraction(1),
-        entries: Sequence[Entry] = (),
         by_bytes: bool = False,
         segments: Sequence[Segment] = (),
         shifts: dict[int, list[Shift]] | None = None,
@@ -90,7 +89,9 @@ class FrameTimes(list[int]):
         super().__init__(times)
         self.numbers = array("q", numbers)
         """Of the packet that each frame's picture is in; -1: lost, the one before stays."""
-        self.entries, self.by_bytes = list(entries), by_bytes
+        self.entries: list[Entry] = []
+        """Rising by frame."""
+        self.by_bytes = by_bytes
         self.notes = list(notes)
         """What a user should know of the file, as far as it was known without reading it all."""
         self.damaged = False
@@ -227,32 +228,10 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> 
     return times
 
 
-def count_frames(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> int:
-    """The exact number of frames; see ``frame_times``."""
-    return len(frame_times(path, check_cancelled=check_cancelled))
-
-
-@dataclass
-class _Key:
-    number: int
-    target: int
-    mark: tuple[int, int]
-
-
 def mark_of(packet: Packet) -> tuple[int, int]:
     """By what a packet is known again."""
     content = memoryview(packet)
     return packet.size, zlib.crc32(content[-_ENDS:], zlib.crc32(content[:_ENDS]))
-
-
-@dataclass
-class _Video:
-    """What the packets of the picture say."""
-
-    shown: array[int] = field(default_factory=lambda: array("q"))
-    decoded: array[int] = field(default_factory=lambda: array("q"))
-    discarded: set[int] = field(default_factory=set)
-    keys: list[_Key] = field(default_factory=list)
 
 
 class _Scan:
@@ -273,7 +252,12 @@ class _Scan:
         self.step = max(1, round(1 / (rate * self.base)))
         self.hidden = context.codec.canonical_name in _HIDDEN_PICTURES
         self._reorders = getattr(context, "has_b_frames", True)
-        self.video, self._corrupt = _Video(), 0
+        self.shown, self.decoded = array("q"), array("q")
+        """Of every packet of the picture the two times, _UNKNOWN where it has none."""
+        self.discarded: set[int] = set()
+        self.keys: list[tuple[int, int, tuple[int, int]]] = []
+        """Number, target and mark of every keyframe, as in Entry."""
+        self._corrupt = 0
         sound, texts = container.streams.audio, container.streams.subtitles
         self.track = Track(self.base, AHEAD_BROKEN if broken else AHEAD)
         beside: dict[int, Track] = {}
@@ -307,7 +291,7 @@ class _Scan:
         beside: dict[int, Track],
         check_cancelled: Callable[[], None],
     ) -> None:
-        video, position, last = self.video, 0, None
+        position, last = 0, None
         streams = [s for s in container.streams if s is stream or s.index in beside]
         for place, packet in enumerate(packets(container, streams)):
             check_cancelled()
@@ -316,28 +300,28 @@ class _Scan:
                 continue
             number = self.track.count
             self.track.add(packet, place)
-            video.shown.append(_UNKNOWN if packet.pts is None else packet.pts)
-            video.decoded.append(_UNKNOWN if packet.dts is None else packet.dts)
+            self.shown.append(_UNKNOWN if packet.pts is None else packet.pts)
+            self.decoded.append(_UNKNOWN if packet.dts is None else packet.dts)
             position = position if packet.pos is None else packet.pos
             time = packet.pts if packet.dts is None else packet.dts
             target = position if self.by_bytes else time
             if packet.is_keyframe and target is not None:
-                video.keys.append(_Key(number, target, mark_of(packet)))
+                self.keys.append((number, target, mark_of(packet)))
             if packet.is_discard:
-                video.discarded.add(number)
+                self.discarded.add(number)
             self._corrupt += packet.is_corrupt
             last = packet.is_corrupt
         if last and not self.by_bytes:
             log.warning("The video is cut off in the middle of a frame.")
-            video.shown.pop()
-            video.decoded.pop()
+            self.shown.pop()
+            self.decoded.pop()
             self._corrupt -= 1
 
     @property
     def trusted(self) -> bool:
         """Whether the packets alone tell which frames there are, and when they are shown."""
-        shown = self.video.shown
-        if not shown or not self.video.keys or self.video.keys[0].number != 0:
+        shown = self.shown
+        if not shown or not self.keys or self.keys[0][0] != 0:
             return False
         if self.hidden or self._corrupt or len(self.track.runs) > 1:
             return False
@@ -348,9 +332,10 @@ class _Scan:
 
     def in_packets(self) -> FrameTimes:
         """The frames where packets are to be trusted."""
-        shown, hidden = self.video.shown, self.video.discarded
-        numbers = sorted((n for n in range(len(shown)) if n not in hidden), key=shown.__getitem__)
-        return self.finished([shown[n] for n in numbers], numbers, self.segments)
+        shown = self.shown
+        kept = (n for n in range(len(shown)) if n not in self.discarded)
+        numbers = sorted(kept, key=shown.__getitem__)
+        return self.finished([shown[n] for n in numbers], numbers)
 
     def segment_of(self, number: int) -> int:
         """Of a packet of the picture; -1 if its time is a mistake."""
@@ -361,7 +346,7 @@ class _Scan:
         """(shown, decoded) of a packet as the file says them; None for what cannot be."""
         if self.segment_of(number) < 0:
             return None, None
-        shown, decoded = self.video.shown[number], self.video.decoded[number]
+        shown, decoded = self.shown[number], self.decoded[number]
         if decoded == _UNKNOWN:
             return (None if shown == _UNKNOWN else shown), None
         delay = (shown - decoded) * self.base
@@ -371,7 +356,6 @@ class _Scan:
         self,
         times: Sequence[int],
         numbers: Sequence[int],
-        segments: Sequence[Segment],
         *,
         bad: frozenset[int] = frozenset(),
         damaged: bool = False,
@@ -383,24 +367,25 @@ class _Scan:
             numbers,
             time_base=self.base,
             by_bytes=self.by_bytes,
-            segments=segments,
-            shifts=self._shifts(segments),
+            segments=self.segments,
+            shifts=self._shifts(),
             notes=notes,
         )
         result.damaged = damaged
         result.wrong.update(f for f in map(result.frame_of, bad) if f is not None)
-        for key in self.video.keys:
-            frame = result.frame_of(key.number)
-            if frame is not None and key.number not in bad:
-                result.entries.append(Entry(key.number, frame, key.target, key.mark))
+        for number, target, mark in self.keys:
+            frame = result.frame_of(number)
+            if frame is not None and number not in bad:
+                result.entries.append(Entry(number, frame, target, mark))
         result.entries.sort(key=lambda entry: entry.frame)
         return result
 
-    def _shifts(self, segments: Sequence[Segment]) -> dict[int, list[Shift]]:
-        """Of the streams that need any."""
-        found = {i: shifts_of(track, segments, ordered=True) for i, track in self.sound.items()}
-        for i, track in self.texts.items():
-            found[i] = shifts_of(track, segments, ordered=False)
+    def _shifts(self) -> dict[int, list[Shift]]:
+        """Of the streams of sound and text that need any."""
+        found: dict[int, list[Shift]] = {}
+        for tracks, ordered in ((self.sound, True), (self.texts, False)):
+            for i, track in tracks.items():
+                found[i] = shifts_of(track, self.segments, ordered=ordered)
         return {i: s for i, s in found.items() if any(shift.seconds for shift in s)}
 
 
@@ -410,18 +395,17 @@ def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> Fra
         numbers, bad, errors = _labels(name, check_cancelled, single=False)
     except Damaged:
         numbers, bad, errors = _labels(name, check_cancelled, single=True)
-    count = len(scan.video.shown)
+    count = len(scan.shown)
     numbers = [number for number in numbers if number < count]
     if not numbers:
         return FrameTimes((), ())
-    missing = set(range(count)).difference(numbers, scan.video.discarded)
+    missing = set(range(count)).difference(numbers, scan.discarded)
     times, placed = _on_one_clock(scan, numbers, missing)
     lost = sum(number == _REPEATED for number in placed)
     headless = sum(number < min(numbers) for number in missing)
     return scan.finished(
         times,
         placed,
-        scan.segments,
         bad=frozenset(bad),
         damaged=bool(errors or bad or lost),
         notes=_notes(len(scan.segments), lost if errors else 0, len(bad), headless),

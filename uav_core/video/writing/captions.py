@@ -15,7 +15,7 @@ from av.subtitles.stream import SubtitleStream
 
 from ..reading.probe import readable
 from ..reading.times import FrameTimes
-from .sound import kept_tags
+from .sound import Cut, kept_tags
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Captions:
 
     Copied where the container can hold their kind, otherwise encoded to MP4's text or, in Matroska,
     to SubRip, which drops some styling. What cannot be kept is logged. All of them are read at
-    once: an hour has some hundred kilobytes. Arguments as for Sound.
+    once: an hour has some hundred kilobytes.
     """
 
     def __init__(
@@ -45,13 +45,10 @@ class Captions:
         output: OutputContainer,
         container: str,
         times: FrameTimes,
-        *,
-        begin: Fraction | None,
-        end: Fraction | None,
-        origin: Fraction,
+        cut: Cut,
     ) -> None:
         """Reads all of ``source``, which is of no use for anything else then."""
-        self._begin, self._end, self._origin, self._times = begin, end, origin, times
+        self._cut, self._times = cut, times
         targets = {}
         for stream in source.streams.subtitles:
             target = _add_stream(stream, output, container)
@@ -85,10 +82,7 @@ class Captions:
         base = Fraction(packet.time_base)
         start = (packet.pts or 0) * base
         stop = start + (packet.duration or 0) * base
-        if self._end is not None:
-            stop = min(stop, self._end)
-        if self._begin is not None:
-            start = max(start, self._begin)
+        start, stop = self._cut.shortened(start, stop)
         if start >= stop:
             return
         source: Any = packet.stream
@@ -97,7 +91,7 @@ class Captions:
             written = _encoded(packet, source, target)
             if written is None:
                 return
-        written.pts = written.dts = round((start - self._origin) / base)
+        written.pts = written.dts = round((start - self._cut.origin) / base)
         written.duration = max(1, round((stop - start) / base))
         written.time_base, written.stream = base, target
         yield start, written
@@ -142,16 +136,13 @@ def copy_attachments(source: InputContainer, output: OutputContainer, container:
 
 def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
     """The stream of the finished file, or None if it cannot have these subtitles."""
-    context: Any = source.codec_context  # None for what FFmpeg has no decoder for
-    name = caption_codec(source)
+    context: Any = source.codec_context
+    name, (fate, why) = caption_codec(source), fate_of_captions(source, container)
     language = readable(source.metadata).get("language", "no language")
-    if name not in _TEXT:
-        log.warning("Subtitles (%s) in %s are no text and are not kept.", language, name)
-        return None
     try:
-        if name in _COPIED[container]:
+        if fate == "kept":
             return output.add_stream_from_template(source)
-        if context is not None and hasattr(context, "encode_subtitle"):
+        if fate == "converted":
             target: Any = output.add_stream(_ENCODER[container])
             if not context.is_open:
                 context.open(strict=False)
@@ -160,13 +151,8 @@ def _add_stream(source: SubtitleStream, output: OutputContainer, container: str)
             log.info("Subtitles (%s): %s becomes %s.", language, name, _ENCODER[container])
             return target
     except (ValueError, UnknownCodecError, FFmpegError) as error:
-        log.debug("%s does not go into %s: %s", name, container, error)
-    log.warning(
-        "Subtitles (%s) in %s do not go into %s with this PyAV and are not kept; choose .mkv.",
-        language,
-        name,
-        container,
-    )
+        why = f"they do not go into {container} with this PyAV ({error}); choose .mkv"
+    log.warning("Subtitles (%s) in %s are not kept: %s.", language, name, why)
     return None
 
 
@@ -180,17 +166,11 @@ def _encoded(packet: Packet, source: Any, target: Any) -> Packet | None:
 
 
 def copy_chapters(
-    source: InputContainer,
-    output: OutputContainer,
-    times: FrameTimes,
-    *,
-    begin: Fraction | None,
-    end: Fraction | None,
-    origin: Fraction,
+    source: InputContainer, output: OutputContainer, times: FrameTimes, cut: Cut
 ) -> None:
     """Give the output the source's chapters; before the first packet is written.
 
-    Cut and moved as Sound does. An older PyAV does not know of chapters.
+    An older PyAV does not know of chapters.
     """
     if not hasattr(source, "chapters"):
         return
@@ -199,11 +179,10 @@ def copy_chapters(
     for chapter in chapters:
         base = Fraction(chapter["time_base"])
         start, stop = (times.on_clock(chapter[side] * base) for side in ("start", "end"))
-        start = start if begin is None else max(start, begin)
-        stop = stop if end is None else min(stop, end)
+        start, stop = cut.shortened(start, stop)
         if start < stop:
-            first = max(0, round((start - origin) / base))
-            last = round((stop - origin) / base)
+            first = max(0, round((start - cut.origin) / base))
+            last = round((stop - cut.origin) / base)
             kept.append(
                 {
                     **chapter,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from os import PathLike, environ, fspath
-from os.path import splitext
+from os import environ
 from typing import Any
 
 import av
@@ -293,8 +292,3 @@ def check_available(params: EncodeParams) -> None:
             f"{', '.join(available_codecs()) or 'nothing'}. Choose one of those, or install PyAV "
             "from its official wheels."
         )
-
-
-def container_of(path: str | PathLike[str]) -> str:
-    """The lower-case extension of a path, with its dot."""
-    return splitext(fspath(path))[1].lower()

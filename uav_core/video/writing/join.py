@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,19 +13,17 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
-from av.video.stream import VideoStream
 
 from ...callbacks import Progress, ignore
 from ...errors import InputError
-from ...files import BLOCK
+from ...files import BLOCK, check_space, writing
 from ..errors import BadPartError, EncodeError, EncodeParamsError
-from ..files import check_room, replacing
 from ..reading.probe import Path, open_video, readable
 from ..reading.times import FrameTimes
 from .captions import Captions, copy_attachments, copy_chapters
-from .choices import EncodeParams, container_of
-from .parts import PartInfo
-from .sound import Sound, audio_start
+from .choices import EncodeParams
+from .parts import PartInfo, opened
+from .sound import Cut, Sound, audio_start
 from .timecode import copy_timecode
 
 log = logging.getLogger(__name__)
@@ -143,7 +141,7 @@ def join(
         BadPartError: a part is missing, damaged or not encoded like the first.
         InputError: no parts, or more frames than times.
         UnreadableVideoError: the source cannot be read.
-        DiskFullError, UnwritableError: nothing is left under either name.
+        DiskFullError, FileError: nothing is left under either name.
     """
     frames = sum(part.frames for part in parts)
     if not frames or not 0 <= first <= len(times) - frames:
@@ -151,16 +149,16 @@ def join(
             f"{len(parts)} parts with {frames} frames from number {first} on: expected at least "
             f"one, and no more than the source's {len(times)}."
         )
-    if container_of(target) != params.container:
+    if pathlib.Path(target).suffix.lower() != params.container:
         raise EncodeParamsError(
             f"'{os.fspath(target)}' for a {params.container} file: give it that extension."
         )
-    check_room(target, sum(part.bytes for part in parts))
+    check_space(pathlib.Path(target).parent, sum(part.bytes for part in parts))
     try:
         with (
             open_video(source) as (container, stream),
             open_video(source) as (again, _),
-            replacing(target) as file,
+            writing(pathlib.Path(target)) as file,
         ):
             base = times.time_base
             starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
@@ -176,11 +174,11 @@ def join(
                 reorder=max(part.reorder for part in parts),
             )
             end = first + frames
-            cut = {
-                "begin": times[first] * base if first else None,
-                "end": times[end] * base if end < len(times) else None,
-                "origin": origin,
-            }
+            cut = Cut(
+                begin=times[first] * base if first else None,
+                end=times[end] * base if end < len(times) else None,
+                origin=origin,
+            )
             with av.open(
                 file,
                 "w",
@@ -189,9 +187,9 @@ def join(
                 buffer_size=BLOCK,
             ) as output:
                 writer = _Writer(output, container, parts, params, clock)
-                sound = Sound(container, output, params.container, times, **cut)
-                captions = Captions(again, output, params.container, times, **cut)
-                copy_chapters(container, output, times, **cut)
+                sound = Sound(container, output, params.container, times, cut)
+                captions = Captions(again, output, params.container, times, cut)
+                copy_chapters(container, output, times, cut)
                 copy_attachments(container, output, params.container)
                 copy_timecode(container, stream, output, params.rate, first)
                 writer.write((sound, captions), origin, progress, check_cancelled)
@@ -216,7 +214,7 @@ class _Writer:
     ) -> None:
         self._output, self._parts, self._clock = output, parts, clock
         self._rate, self._refused = params.part_rate, 0
-        with _opened(parts[0]) as (_, stream):
+        with opened(parts[0].path) as (_, stream):
             self._stream = output.add_stream_from_template(stream, opaque=True)
             self._headers = stream.codec_context.extradata
         self._stream.codec_context.framerate = params.rate
@@ -266,7 +264,7 @@ class _Writer:
         start = 0
         for part in self._parts:
             seen = 0
-            with _opened(part) as (container, stream):
+            with opened(part.path) as (container, stream):
                 if stream.codec_context.extradata != self._headers:
                     raise BadPartError(
                         f"The part '{part.path}' was encoded with other settings, or another "
@@ -285,15 +283,3 @@ class _Writer:
                     "written: delete it and encode its frames again."
                 )
             start += part.frames
-
-
-@contextmanager
-def _opened(part: PartInfo) -> Iterator[tuple[InputContainer, VideoStream]]:
-    try:
-        with av.open(part.path) as container:
-            yield container, container.streams.video[0]
-    except (FFmpegError, IndexError) as error:
-        raise BadPartError(
-            f"The part '{part.path}' cannot be read ({error}): delete it and encode its frames "
-            "again."
-        ) from error

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 from torch import Tensor
 
 from ...callbacks import ignore
 from ...errors import InputError
-from ...files import BLOCK, hash_file
+from ...files import BLOCK, hash_file, writing
 from ..color import FromRGB
 from ..errors import BadPartError, EncodeError
-from ..files import replacing
 from ..reading.probe import Path
 from .choices import CODECS, EncodeParams, check_available, open_encoder
 from .priority import usual_priority
@@ -63,12 +65,12 @@ def encode_part(
         EncodeParamsError: the size or this build does not go with the settings.
         InputError: no frames, or one of another shape.
         EncodeError: the encoder gave up.
-        DiskFullError, UnwritableError: nothing is left under either name.
+        DiskFullError, FileError: nothing is left under either name.
     """
     params.check_size(*size)
     check_available(params)
     try:
-        with replacing(path) as file:
+        with writing(pathlib.Path(path)) as file:
             count, reorder = _encode(file, frames, params, size, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
@@ -126,23 +128,6 @@ def _encode(
     return given, reorder
 
 
-def check_part(part: PartInfo) -> None:
-    """Raise BadPartError unless the part's file is there and is what was written."""
-    if not os.path.isfile(part.path):
-        raise BadPartError(f"The part '{part.path}' is missing: encode its frames again.")
-    size = os.path.getsize(part.path)
-    if size != part.bytes:
-        raise BadPartError(
-            f"The part '{part.path}' has {size} bytes, {part.bytes} were written: delete it and "
-            "encode its frames again."
-        )
-    if hash_file(part.path) != part.blake2b:
-        raise BadPartError(
-            f"The part '{part.path}' was changed since it was written: delete it and encode its "
-            "frames again."
-        )
-
-
 def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
     """The PartInfo of a part that an earlier run has encoded with ``params``.
 
@@ -150,15 +135,22 @@ def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
     if the part cannot be read.
     """
     name, frames, reorder = os.fspath(path), 0, 0
+    with opened(name) as (container, stream):
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None:
+                index = round(packet.pts * packet.time_base * params.part_rate)
+                reorder = max(reorder, frames - index)
+                frames += 1
+    return PartInfo(name, frames, os.path.getsize(name), blake2b, reorder)
+
+
+@contextmanager
+def opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A part, opened for reading; BadPartError where that fails, then or later."""
     try:
         with av.open(name) as container:
-            for packet in container.demux(video=0):
-                if packet.size and packet.pts is not None:
-                    index = round(packet.pts * packet.time_base * params.part_rate)
-                    reorder = max(reorder, frames - index)
-                    frames += 1
+            yield container, container.streams.video[0]
     except (FFmpegError, IndexError) as error:
         raise BadPartError(
             f"The part '{name}' cannot be read ({error}): delete it and encode its frames again."
         ) from error
-    return PartInfo(name, frames, os.path.getsize(name), blake2b, reorder)

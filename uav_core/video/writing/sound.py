@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -34,6 +35,22 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 6400
 _MOST_LATE = 50
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The stretch of a source that is kept, in seconds of the frames' clock."""
+
+    begin: Fraction | None
+    """None: from the source's own beginning, to its own end."""
+    end: Fraction | None
+    origin: Fraction
+    """What becomes time 0."""
+
+    def shortened(self, start: Fraction, stop: Fraction) -> tuple[Fraction, Fraction]:
+        """What of a time from ``start`` to ``stop`` is kept; ``stop`` is not later if nothing."""
+        start = start if self.begin is None else max(start, self.begin)
+        return start, stop if self.end is None else min(stop, self.end)
+
+
 class Track:
     """One audio stream of the source and its stream in the finished file."""
 
@@ -47,33 +64,30 @@ class Track:
         self._late = 0
         self._last: int | None = None
 
-    def packets(
-        self, packet: Packet, begin: Fraction | None, end: Fraction | None, origin: Fraction
-    ) -> Iterator[Packet]:
+    def packets(self, packet: Packet, cut: Cut) -> Iterator[Packet]:
         """Packets of the finished file for one of the source; an empty one flushes.
 
-        Times are in seconds of the source: what ends before ``begin`` or starts at ``end`` or
-        later is left out, ``origin`` becomes 0.
+        What ends before the cut begins, or starts after its end, is left out.
         """
-        if packet.size and self._outside(packet, begin, end):
+        if packet.size and self._outside(packet, cut):
             return
         for out in (packet,) if self.copied else self._encoded(packet):
             if out.size:
-                yield self._placed(out, origin)
+                yield self._placed(out, cut.origin)
 
-    def _outside(self, packet: Packet, begin: Fraction | None, end: Fraction | None) -> bool:
+    def _outside(self, packet: Packet, cut: Cut) -> bool:
         if packet.pts is None:
             packet.pts = packet.dts
         if packet.pts is None:
             return True
         start = packet.pts * packet.time_base
-        if end is not None and start >= end:
+        if cut.end is not None and start >= cut.end:
             # One alone may carry a time that is a mistake.
             self._late += 1
             self.done = self._late > _MOST_LATE
             return True
         stop = start + (packet.duration or 0) * packet.time_base
-        return begin is not None and stop <= begin
+        return cut.begin is not None and stop <= cut.begin
 
     def _encoded(self, packet: Packet) -> list[Packet]:
         out: list[Packet] = []
@@ -161,8 +175,7 @@ def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
 class Sound:
     """All audio streams of a source, given out up to a time.
 
-    ``times`` are those of the frames, whose clock the sound is put on. ``begin`` and ``end`` cut
-    (None: to the source's own ends), ``origin`` becomes time 0; all in seconds of that clock.
+    ``times`` are those of the frames, whose clock the sound is put on.
     """
 
     def __init__(
@@ -171,14 +184,11 @@ class Sound:
         output: OutputContainer,
         container: str,
         times: FrameTimes,
-        *,
-        begin: Fraction | None,
-        end: Fraction | None,
-        origin: Fraction,
+        cut: Cut,
     ) -> None:
         streams = [s for s in source.streams.audio if s.codec_context is not None]
         self._tracks = {s.index: Track(s, output, container) for s in streams}
-        self._cut = (begin, end, origin)
+        self._cut = cut
         self._packets = times.packets(source, streams) if streams else iter(())
         self._held: Packet | None = None
 
@@ -193,8 +203,8 @@ class Sound:
             if time is not None and stamp is not None and stamp * packet.time_base > time:
                 self._held = packet
                 return
-            yield from self._tracks[packet.stream.index].packets(packet, *self._cut)
+            yield from self._tracks[packet.stream.index].packets(packet, self._cut)
         if time is None:
             for track in self._tracks.values():
                 if not track.done:
-                    yield from track.packets(Packet(), *self._cut)
+                    yield from track.packets(Packet(), self._cut)
