@@ -1,0 +1,252 @@
+"""An hour of video through the command, killed on the way: memory, disk and time as curves.
+
+    python -m bench.hour [--frames 90000] [--kills 3] [--seed N] [--out output/hour]
+
+The frames are small (16x16) and the networks tiny and untrained, so that what is measured is what
+surrounds them: reading, parts, states, joining. One step, the VAE for single frames, no
+propagation, a cut every 1,500 frames. The process is killed (SIGKILL) at random points and the same
+command is given again. In the end the frames of some scenes must be, bit for bit, those of a run of
+that scene alone, which nobody disturbs. Writes hour.json, hour.md and hour.png into the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import psutil
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+from generated import det, generate, shapes_of  # noqa: E402
+
+from bench.studies.report import mib, table  # noqa: E402
+from uav_core.jobs import FOLDER  # noqa: E402
+from uav_core.models.unet import TemporalUNet, UNetParams  # noqa: E402
+from uav_core.models.vae import TemporalVAE, VAEParams  # noqa: E402
+from uav_core.video import EncodeParams, VideoReader, encode_part  # noqa: E402
+
+SIDE, SCENE, SAMPLE_SECONDS, CHECKED_SCENES = 16, 1500, 5.0, 4
+UNET = UNetParams(
+    channels=(32,),
+    resnets=1,
+    attention=(True,),
+    text_only=(False,),
+    context_dim=64,
+    heads=1,
+    time_dim=32,
+)
+VAE = VAEParams(channels=(32, 32, 32), resnets=1, temporal=False)
+log = logging.getLogger("bench_hour")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the run: seconds of work, frames in finished parts, bytes."""
+
+    seconds: float
+    frames: int
+    memory: int
+    disk: int
+    run: int
+
+
+def frames_of(first: int, stop: int) -> Iterator[Tensor]:
+    """Frames (3, SIDE, SIDE) in [-1, 1]: each scene a texture of its own, which moves."""
+    for i in range(first, stop):
+        scene, k = divmod(i, SCENE)
+        if k == 0 or i == first:
+            noise = torch.rand((1, 3, 9, 9), generator=torch.manual_seed(scene))
+            large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0]
+        x, y = k % 16, (k // 3) % 16
+        yield large.clamp(0, 1)[:, y : y + SIDE, x : x + SIDE] * 2 - 1
+
+
+def write_inputs(folder: Path) -> list[str]:
+    """The weights; the options that name them and keep the run small."""
+    unet, vae, texts = (folder / f"{name}.safetensors" for name in ("unet", "vae", "texts"))
+    save_file(generate("hour.", shapes_of(TemporalUNet(UNET, device="meta"))), unet)
+    save_file(generate("hour.", shapes_of(TemporalVAE(VAE, device="meta"))), vae)
+    keys = ("null_text_embedding", "negative_text_embedding")
+    save_file({key: det(key, (8, UNET.context_dim)) for key in keys}, texts)
+    words = ["--unet", str(unet), "--vae", str(vae), "--texts", str(texts), "--steps", "1"]
+    return [*words, "--propagation-steps", "", "--cut-detection", "off"]
+
+
+def write_clip(path: Path, first: int, stop: int) -> None:
+    """The frames from ``first`` to ``stop``, without loss."""
+    params = EncodeParams("ffv1", ".mkv", rate=Fraction(25))
+    encode_part(path, frames_of(first, stop), params, (SIDE, SIDE))
+
+
+def command(source: Path, target: Path, words: list[str]) -> list[str]:
+    """Upscale a file."""
+    return [sys.executable, "-m", "uav_core.cli", str(source), str(target), *words]
+
+
+def parts_done(folder: Path) -> int:
+    """Frames in finished parts of the only job in ``folder``, by its list of parts."""
+    found = 0
+    for manifest in (folder / FOLDER).glob("*/manifest.json"):
+        try:
+            parts = json.loads(manifest.read_text())["job"]["parts"]
+        except (OSError, ValueError):
+            continue  # being replaced
+        found += sum(part["stop"] - part["start"] for part in parts)
+    return found
+
+
+def disk_used(folder: Path) -> int:
+    """Bytes below ``folder``."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue  # replaced meanwhile
+    return total
+
+
+def watch(words: list[str], folder: Path, kills: list[int], took: list[Sample]) -> None:
+    """Give the command until it is through, and kill it where ``kills`` says."""
+    worked, run = 0.0, 0
+    while True:
+        started = time.monotonic()
+        with (folder.parent / f"log{run}.txt").open("wb") as said:
+            process = subprocess.Popen(words, cwd=ROOT, stderr=said)
+        handle, killed = psutil.Process(process.pid), False
+        while process.poll() is None:
+            try:
+                memory = handle.memory_info().rss
+            except psutil.Error:
+                break
+            done, at = parts_done(folder), worked + time.monotonic() - started
+            took.append(Sample(at, done, memory, disk_used(folder), run))
+            if kills and done >= kills[0]:
+                process.kill()
+                kills.pop(0)
+                killed = True
+            try:
+                process.wait(SAMPLE_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        code = process.wait()
+        worked += time.monotonic() - started
+        run += 1
+        if not killed:
+            if code:
+                raise SystemExit(f"run {run} ended with code {code}: see {said.name}")
+            return
+        log.info("killed after %.0f s at %d frames", worked, took[-1].frames)
+
+
+def check_scenes(result: Path, frames: int, words: list[str], folder: Path) -> list[int]:
+    """The scenes whose frames were compared with a run of their own.
+
+    Raises SystemExit if one differs, or if the result has not ``frames`` frames.
+    """
+    scenes = sorted(random.Random(7).sample(range(frames // SCENE), CHECKED_SCENES))
+    whole, at = iter(VideoReader(result)), 0
+    for scene in scenes:
+        first = scene * SCENE
+        source, target = folder / f"scene{scene}.mkv", folder / f"scene{scene}_4x.mp4"
+        write_clip(source, first, first + SCENE)
+        subprocess.run(command(source, target, words), cwd=ROOT, check=True, capture_output=True)
+        next(islice(whole, first - at, first - at), None)
+        for k, alone in enumerate(VideoReader(target)):
+            if not torch.equal(next(whole), alone):
+                raise SystemExit(f"frame {k} of scene {scene} is another than in a run of its own")
+        at = first + SCENE
+    if (found := at + sum(1 for _ in whole)) != frames:
+        raise SystemExit(f"the result has {found} frames, expected {frames}")
+    return scenes
+
+
+def draw(took: list[Sample], path: Path) -> None:
+    """Frames, memory and disk over seconds, one below the other; a red line where it was killed."""
+    width, height, left = 900, 150, 110
+    picture = Image.new("RGB", (width, 3 * height), "white")
+    pen, last = ImageDraw.Draw(picture), max(s.seconds for s in took)
+    curves = {
+        "frames done": [s.frames for s in took],
+        "memory, MiB": [s.memory / 2**20 for s in took],
+        "disk, MiB": [s.disk / 2**20 for s in took],
+    }
+    for row, (name, values) in enumerate(curves.items()):
+        top, bottom, most = row * height + 12, (row + 1) * height - 14, max(values) or 1
+        pen.text((6, top), f"{name}\n{most:,.0f}", fill="black")
+        pen.line([(left, bottom), (width - 10, bottom)], fill="gray")
+        across = [left + (width - 10 - left) * s.seconds / last for s in took]
+        for before, now, x in zip(took, took[1:], across[1:], strict=False):
+            if before.run != now.run:
+                pen.line([(x, top), (x, bottom)], fill="red")
+        points = [
+            (x, bottom - (bottom - top) * v / most) for x, v in zip(across, values, strict=True)
+        ]
+        pen.line(points, fill="navy", width=2)
+    pen.text((width - 130, 3 * height - 13), f"{last / 60:.0f} minutes", fill="black")
+    picture.save(path)
+
+
+def main() -> int:
+    """Run, compare and write the report."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--frames", type=int, default=90_000, help="a multiple of 1,500")
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1, help="of the points where it is killed")
+    parser.add_argument("--out", type=Path, default=ROOT / "output" / "hour")
+    o = parser.parse_args()
+    if o.frames % SCENE or o.frames < CHECKED_SCENES * SCENE:
+        parser.error(f"--frames {o.frames}: expected a multiple of {SCENE}, from {4 * SCENE} on")
+    out = o.out.resolve()
+    work = out / "work"
+    work.mkdir(parents=True)
+    words = write_inputs(out)
+    source, target = out / "hour.mkv", work / "hour_4x.mp4"
+    write_clip(source, 0, o.frames)
+    cuts = ["--cuts", ", ".join(map(str, range(SCENE, o.frames, SCENE)))]
+    chance, took = random.Random(o.seed), []
+    kills = sorted(chance.randrange(o.frames // 20, o.frames) for _ in range(o.kills))
+    log.info("%d frames; it is killed at %s", o.frames, kills)
+    try:
+        watch(command(source, target, [*words, *cuts]), work, kills, took)
+    finally:
+        (out / "hour.json").write_text(json.dumps([asdict(s) for s in took]))
+    scenes = check_scenes(target, o.frames, words, out)
+    draw(took, out / "hour.png")
+    tenth = [s for s in took if s.frames <= o.frames // 10]
+    rows = [
+        ["frames", f"{o.frames:,}"],
+        ["runs", str(took[-1].run + 1)],
+        ["time at work", f"{took[-1].seconds / 60:.0f} min"],
+        ["per frame", f"{1000 * took[-1].seconds / o.frames:.1f} ms"],
+        ["peak memory in the first tenth", mib(max(s.memory for s in tenth))],
+        ["peak memory", mib(max(s.memory for s in took))],
+        ["most on the disk", mib(max(s.disk for s in took))],
+        ["scenes equal to a run of their own", ", ".join(map(str, scenes))],
+    ]
+    (out / "hour.md").write_text(text := table(["An hour, killed", "Measured"], rows))
+    log.info("\n%s", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
