@@ -4,7 +4,7 @@
 
 The frames are small (16x16) and the networks tiny and untrained, so that what is measured is what
 surrounds them: reading, parts, states, joining. One step, the VAE for single frames, no
-propagation, a cut every 1,500 frames. The process is killed (SIGKILL) at random points and the same
+propagation, a cut every minute. The process is killed (SIGKILL) at random points and the same
 command is given again. In the end the frames of some scenes must be, bit for bit, those of a run of
 that scene alone, which nobody disturbs. Writes hour.json, hour.md and hour.png into the folder.
 """
@@ -41,7 +41,7 @@ from uav_core.models.unet import TemporalUNet, UNetParams  # noqa: E402
 from uav_core.models.vae import TemporalVAE, VAEParams  # noqa: E402
 from uav_core.video import EncodeParams, VideoReader, encode_part  # noqa: E402
 
-SIDE, SCENE, SAMPLE_SECONDS, CHECKED_SCENES = 16, 1500, 5.0, 4
+SIDE = 16
 UNET = UNetParams(
     channels=(32,),
     resnets=1,
@@ -66,10 +66,10 @@ class Sample:
     run: int
 
 
-def frames_of(first: int, stop: int) -> Iterator[Tensor]:
-    """Frames (3, SIDE, SIDE) in [-1, 1]: each scene a texture of its own, which moves."""
+def frames_of(first: int, stop: int, length: int) -> Iterator[Tensor]:
+    """Frames (3, SIDE, SIDE) in [-1, 1]: each scene of ``length`` a moving texture."""
     for i in range(first, stop):
-        scene, k = divmod(i, SCENE)
+        scene, k = divmod(i, length)
         if k == 0 or i == first:
             noise = torch.rand((1, 3, 9, 9), generator=torch.manual_seed(scene))
             large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0]
@@ -88,10 +88,10 @@ def write_inputs(folder: Path) -> list[str]:
     return [*words, "--propagation-steps", "", "--cut-detection", "off"]
 
 
-def write_clip(path: Path, first: int, stop: int) -> None:
+def write_clip(path: Path, first: int, stop: int, length: int) -> None:
     """The frames from ``first`` to ``stop``, without loss."""
     params = EncodeParams("ffv1", ".mkv", rate=Fraction(25))
-    encode_part(path, frames_of(first, stop), params, (SIDE, SIDE))
+    encode_part(path, frames_of(first, stop, length), params, (SIDE, SIDE))
 
 
 def command(source: Path, target: Path, words: list[str]) -> list[str]:
@@ -122,8 +122,13 @@ def disk_used(folder: Path) -> int:
     return total
 
 
-def watch(words: list[str], folder: Path, kills: list[int], took: list[Sample]) -> None:
-    """Give the command until it is through, and kill it where ``kills`` says."""
+def watch(
+    words: list[str], folder: Path, kills: list[int], took: list[Sample], pause: float
+) -> None:
+    """Give the command until it is through, and kill it where ``kills`` says.
+
+    ``took`` gets a sample every ``pause`` seconds.
+    """
     worked, run = 0.0, 0
     while True:
         started = time.monotonic()
@@ -135,6 +140,8 @@ def watch(words: list[str], folder: Path, kills: list[int], took: list[Sample]) 
                 memory = handle.memory_info().rss
             except psutil.Error:
                 break
+            if not memory:
+                continue  # it has just ended
             done, at = parts_done(folder), worked + time.monotonic() - started
             took.append(Sample(at, done, memory, disk_used(folder), run))
             if kills and done >= kills[0]:
@@ -142,7 +149,7 @@ def watch(words: list[str], folder: Path, kills: list[int], took: list[Sample]) 
                 kills.pop(0)
                 killed = True
             try:
-                process.wait(SAMPLE_SECONDS)
+                process.wait(pause)
             except subprocess.TimeoutExpired:
                 continue
         code = process.wait()
@@ -155,23 +162,26 @@ def watch(words: list[str], folder: Path, kills: list[int], took: list[Sample]) 
         log.info("killed after %.0f s at %d frames", worked, took[-1].frames)
 
 
-def check_scenes(result: Path, frames: int, words: list[str], folder: Path) -> list[int]:
-    """The scenes whose frames were compared with a run of their own.
+def check_scenes(
+    result: Path, frames: int, length: int, count: int, words: list[str], folder: Path
+) -> list[int]:
+    """The ``count`` scenes whose frames were compared with a run of their own.
 
     Raises SystemExit if one differs, or if the result has not ``frames`` frames.
     """
-    scenes = sorted(random.Random(7).sample(range(frames // SCENE), CHECKED_SCENES))
+    scenes = sorted(random.Random(7).sample(range(frames // length), count))
     whole, at = iter(VideoReader(result)), 0
     for scene in scenes:
-        first = scene * SCENE
+        first = scene * length
         source, target = folder / f"scene{scene}.mkv", folder / f"scene{scene}_4x.mp4"
-        write_clip(source, first, first + SCENE)
+        write_clip(source, first, first + length, length)
         subprocess.run(command(source, target, words), cwd=ROOT, check=True, capture_output=True)
         next(islice(whole, first - at, first - at), None)
         for k, alone in enumerate(VideoReader(target)):
-            if not torch.equal(next(whole), alone):
+            there = next(whole, None)
+            if there is None or not torch.equal(there, alone):
                 raise SystemExit(f"frame {k} of scene {scene} is another than in a run of its own")
-        at = first + SCENE
+        at = first + length
     if (found := at + sum(1 for _ in whole)) != frames:
         raise SystemExit(f"the result has {found} frames, expected {frames}")
     return scenes
@@ -203,34 +213,37 @@ def draw(took: list[Sample], path: Path) -> None:
     picture.save(path)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run, compare and write the report."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=90_000, help="a multiple of 1,500")
+    parser.add_argument("--frames", type=int, default=90_000, help="a multiple of --scene")
+    parser.add_argument("--scene", type=int, default=1500, help="frames from cut to cut")
+    parser.add_argument("--checked", type=int, default=4, help="scenes that are run alone")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two samples")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1, help="of the points where it is killed")
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "hour")
-    o = parser.parse_args()
-    if o.frames % SCENE or o.frames < CHECKED_SCENES * SCENE:
-        parser.error(f"--frames {o.frames}: expected a multiple of {SCENE}, from {4 * SCENE} on")
+    o = parser.parse_args(words)
+    if o.frames % o.scene or o.frames < o.checked * o.scene:
+        parser.error(f"--frames {o.frames}: expected at least {o.checked} times {o.scene}, or more")
     out = o.out.resolve()
     work = out / "work"
     work.mkdir(parents=True)
-    words = write_inputs(out)
+    settings = write_inputs(out)
     source, target = out / "hour.mkv", work / "hour_4x.mp4"
-    write_clip(source, 0, o.frames)
-    cuts = ["--cuts", ", ".join(map(str, range(SCENE, o.frames, SCENE)))]
+    write_clip(source, 0, o.frames, o.scene)
+    cuts = ["--cuts", ", ".join(map(str, range(o.scene, o.frames, o.scene)))]
     chance, took = random.Random(o.seed), []
     kills = sorted(chance.randrange(o.frames // 20, o.frames) for _ in range(o.kills))
     log.info("%d frames; it is killed at %s", o.frames, kills)
     try:
-        watch(command(source, target, [*words, *cuts]), work, kills, took)
+        watch(command(source, target, [*settings, *cuts]), work, kills, took, o.pause)
     finally:
         (out / "hour.json").write_text(json.dumps([asdict(s) for s in took]))
-    scenes = check_scenes(target, o.frames, words, out)
+    scenes = check_scenes(target, o.frames, o.scene, o.checked, settings, out)
     draw(took, out / "hour.png")
     tenth = [s for s in took if s.frames <= o.frames // 10]
     rows = [
