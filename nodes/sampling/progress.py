@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,12 +12,17 @@ import torch
 from torch import Tensor
 
 from ...uav_core.callbacks import ignore
+from ...uav_core.longvideo.course import FLOW, GUESSED
+from ...uav_core.sampling.segments import SEGMENT_LENGTH
 from ..base.runtime import progress_bar
 from ..model.latent import middle_frame
 
+PAIR = GUESSED[FLOW] / SEGMENT_LENGTH
+"""Segments that take as long as the flow of a pair of frames."""
+
 
 class SegmentProgress:
-    """Progress per segment, each with a preview of its middle frame."""
+    """Progress per segment, each with a preview of its middle frame; first of the flow, if any."""
 
     def __init__(
         self,
@@ -25,12 +31,22 @@ class SegmentProgress:
         segments: int,
         guidance: float = 1.0,
         on_pass: Callable[[], None] = ignore,
+        pairs: int = 0,
     ) -> None:
-        """``on_pass`` is called when a segment has been predicted, at every step."""
+        """``pairs``: of frames, whose flow is estimated first.
+
+        ``on_pass`` is called when a segment has been predicted, at every step.
+        """
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.total, self.segments, self.done = steps * segments, segments, 0
+        self.before = math.ceil(pairs * PAIR)
+        self.total, self.segments = self.before + steps * segments, segments
+        self.done = self.before
         self.guidance, self.on_pass = guidance, on_pass
         self.bar = progress_bar(self.total)
+
+    def flow(self, done: int, total: int) -> None:
+        """So much of the flow is estimated."""
+        self.bar(max(1, self.before * done // total), self.total)
 
     def segment(self, predicted: Sequence[Tensor]) -> None:
         """One of several segments: its clean latents, (1, 4, n, h, w), positive and negative."""
@@ -40,7 +56,7 @@ class SegmentProgress:
 
     def step(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
         """A whole step. A clip of one segment runs without windows: the step is the segment."""
-        self.done = (step + 1) * self.segments
+        self.done = self.before + (step + 1) * self.segments
         if self.segments == 1:
             self.on_pass()
             self.bar(self.done, self.total, self.preview(x0))

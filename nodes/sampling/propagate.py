@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...uav_core.callbacks import Progress
 from ...uav_core.errors import InputError
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.flow.estimate import estimate_flows
@@ -46,8 +47,11 @@ class FlowPropagation:
     def check_clip(self, latent: Tensor) -> None:
         check_same_clip("latent", tuple(latent.shape[2:]), tuple(self.frames.shape[2:]))
 
-    def estimate(self) -> tuple[Tensor, Tensor]:
-        """The flows, estimated on the first call with progress and cancel per pair of frames."""
+    def estimate(self, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
+        """The flows, estimated on the first call with progress and cancel per pair of frames.
+
+        ``progress`` in place of a bar of its own.
+        """
         if self.flows is None:
             load_models([self.flow_model], flow_memory(self.flow_model, *self.frames.shape[-2:]))
             pairs = max(2 * (self.frames.shape[2] - 1), 1)
@@ -55,7 +59,7 @@ class FlowPropagation:
                 self.flow_model.model,
                 self.frames,
                 self.iterations,
-                progress=progress_bar(pairs),
+                progress=progress or progress_bar(pairs),
                 check_cancelled=check_cancelled,
             )
             self.flows = forward, backward

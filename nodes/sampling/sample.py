@@ -273,13 +273,16 @@ def sample_segments(
         check_same_clip("latent", (t, h, w), tuple(cond[0][1][LOW_RES].shape[2:]))
     sigmas = schedule.sigmas(steps)
     segments = len(plan_segments(t, segment_length, overlap))
+    pairs = 0
     if propagation is not None:
         propagation.check_clip(samples)
-        if propagation.steps(steps) and t > 1:
-            # Now, so that RAFT and the U-Net need not share the memory.
-            propagation.estimate()
+        if propagation.steps(steps) and propagation.flows is None:
+            pairs = t - 1
+    report = SegmentProgress(model, steps, segments, guidance, on_pass, pairs)
+    if pairs and propagation is not None:
+        # Now, so that RAFT and the U-Net need not share the memory.
+        propagation.estimate(report.flow)
 
-    report = SegmentProgress(model, steps, segments, guidance, on_pass)
     in_segments = with_segments(model, segment_length, overlap, report.segment)
     guider = RangedGuider(in_segments, guided, sigmas)
     guider.set_conds(positive, negative)

@@ -104,6 +104,25 @@ def test_a_clip_of_one_segment_is_shown_as_well(pack, unet, previews, sent):
     assert all(preview is not None for _, _, preview in sent)
 
 
+def test_flow_and_sampling_are_one_bar(pack, unet, sent):
+    """Which never goes back; flow that is kept from another run takes none of it."""
+    images = graph.frames(14)
+    flow = pack.nodes.loaders.load.flow_patcher(pack.uav_core.flow.builtin.BuiltinFlow())
+    plan = pack.nodes.sampling.propagate.FlowPropagation(
+        flow,
+        pack.nodes.base.inputs.video_frames(images),
+        "1",
+        pack.uav_core.sampling.propagation.PropagationParams(),
+        2,
+    )
+    for _ in range(2):
+        sent.clear()
+        graph.sample(pack, unet, images, propagation=plan)
+        done, totals = [at for at, _, _ in sent], {total for _, total, _ in sent}
+        assert done == sorted(done) and done[0] == 1 and totals == {done[-1]}
+    assert done == [1, 2, 3, 4]
+
+
 def test_without_previews_there_is_progress_alone(pack, unet, sent):
     graph.sample(pack, unet, graph.frames(3))
     assert [preview for _, _, preview in sent] == [None, None]
