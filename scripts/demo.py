@@ -48,6 +48,13 @@ TWIN = ROOT / "tests" / "server" / "api" / "upscale_video.json"
 LONGEST_SIDE_FOR_MOTION = 640
 DECODE, SAVE = "UpscaleAVideoVAEDecode", "SaveVideo"
 
+# What the nodes that take long do, by their type; and how often it is told, as a share of each.
+DOING = {
+    "UpscaleAVideoSegmentSampler": "Following the motion and sampling",
+    DECODE: "Decoding",
+}
+EVERY = 0.1
+
 log = logging.getLogger("demo")
 
 
@@ -64,7 +71,8 @@ def main() -> None:
         server.upload(options.clip)
         log.info("Upscaling %s in %d steps...", options.clip.name, steps_of(prompt))
         started = time.monotonic()
-        entry = server.run(prompt, timeout=24 * 3600)
+        number = server.queue(prompt)
+        entry = server.wait(number, 24 * 3600, Teller(server, prompt, number).tell)
         log.info("Done in %.0f s.", time.monotonic() - started)
         video = server.output_path(entry, find(prompt, SAVE))
         upscaled = read_pictures(server.output_paths(entry, find(prompt, "SaveImage")))
@@ -74,6 +82,36 @@ def main() -> None:
     show(read_video(options.clip), upscaled, original, joints(prompt, len(upscaled)))
     for name in ("demo.mp4", "before_after.png", "comparison.txt", "comparison.json"):
         log.info("%s", (OUTPUT / name).relative_to(ROOT))
+
+
+class Shares:
+    """Logs how far a piece of work is, at every tenth of it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] = "", -1
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        at = stage, int(done / total / EVERY)
+        if at != self._last:
+            self._last = at
+            log.info("%s: %d%%", stage, 100 * done // total)
+
+
+class Teller:
+    """Logs what a server says of the nodes that take long."""
+
+    def __init__(self, server: ComfyServer, prompt: dict[str, Any], number: str) -> None:
+        self.server, self.prompt, self.number = server, prompt, number
+        self._shares, self._heard = Shares(), 0
+
+    def tell(self) -> None:
+        """Log what is new."""
+        events = self.server.events.all("progress", self.number)
+        new, self._heard = events[self._heard :], len(events)
+        for event in new:
+            stage = DOING.get(self.prompt[str(event.data["node"])]["class_type"])
+            if stage is not None:
+                self._shares(stage, int(event.data["value"]), int(event.data["max"]))
 
 
 def show(
@@ -180,9 +218,13 @@ def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
 def measure(versions: dict[str, np.ndarray], borders: tuple[int, ...]) -> Comparison:
     """The table of measures; those of likeness where the original is known."""
     complete_torchvision()  # the package behind some of the measures imports it
-    clips = {name: as_clip(pixels) for name, pixels in versions.items()}
+    clips, shares = {name: as_clip(pixels) for name, pixels in versions.items()}, Shares()
     return compare(
-        clips, clips.get("original"), borders=borders, longest_side=LONGEST_SIDE_FOR_MOTION
+        clips,
+        clips.get("original"),
+        borders=borders,
+        longest_side=LONGEST_SIDE_FOR_MOTION,
+        progress=lambda done, total: shares("Measuring", done, total),
     )
 
 

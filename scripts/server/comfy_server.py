@@ -20,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -259,8 +259,10 @@ class ComfyServer:
                 raise
             raise PromptRejected(json.load(error)) from error
 
-    def wait(self, prompt_id: str, timeout: float = 900) -> dict[str, Any]:
-        """Wait for a prompt's end; its history entry."""
+    def wait(
+        self, prompt_id: str, timeout: float = 900, meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Wait for a prompt's end, and call ``meanwhile`` often; its history entry."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
@@ -271,6 +273,7 @@ class ComfyServer:
                 raise
             if entry:
                 return self._judged(entry)
+            meanwhile()
             time.sleep(POLL_SECONDS)
         raise PromptTimeout(f"{prompt_id} has not ended after {timeout:.0f} s:\n{self.log_tail()}")
 
