@@ -34,7 +34,7 @@ from clips import first_frame, shrink_clip
 from comfy_page import ComfyPage
 from named_models import lay_named_models
 
-NEED_MORE, AS_IT_IS = ("old_footage", "after_generator"), ("compare_settings",)
+NEED_MORE, AS_IT_IS = ("after_generator",), ("compare_settings",)
 # Wide enough that the page still draws texts when it shows the widest workflow as a whole.
 VIEW: ViewportSize = {"width": 2600, "height": 1500}
 WIDTH = 640

@@ -22,6 +22,7 @@ from scripts.workflows import blueprint, notes, variants
 from scripts.workflows.forms import Graph, Out, api, ui
 from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
 from scripts.workflows.stages import FLAWS, QUALITY, SAMPLE, Stages
+from uav_core.frames.output_size import WHEN
 
 SUBGRAPHS = ROOT / "subgraphs"
 WORKFLOWS = ROOT / "workflows"
@@ -63,8 +64,11 @@ def simple() -> Graph:
     return g
 
 
-def long_video() -> Graph:
-    """A file of any length into a file, streamed and resumed, with the included weights."""
+def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
+    """A file of any length into a file, streamed and resumed, with the included weights.
+
+    ``chosen`` are options beside the usual ones.
+    """
     g = Stages()
     video = g.add("LoadVideo", (-20, 120), (300, 420), file=SAMPLE)
     values = g.settings(-20, 680, width=300)
@@ -86,6 +90,7 @@ def long_video() -> Graph:
         frames_per_group=INCLUDED["UpscaleAVideoVAEDecode"]["frames_per_group"],
         lr_guidance=1.0,
         part_length=48,
+        **chosen,
     )
     models = g.models(340, 120)
     texts = [
@@ -115,9 +120,26 @@ def long_video() -> Graph:
     g.group("3  Models and text", (320, 40, 400, 1160), variants.LOADERS)
     g.group("4  Options", (740, 40, 400, 700), variants.TEXT)
     g.group("5  Upscale", (1160, 40, 460, 1160), variants.SAMPLING)
-    g.note((740, 780), (400, 420), notes.LONG)
+    g.note((740, 780), (400, 420), note)
     g.note((-40, 1240), (1660, 100), notes.authors())
     return g
+
+
+def old_footage() -> Graph:
+    """The same for old footage: whole pictures from fields, and twice the size."""
+    return long_video(
+        notes.FOOTAGE,
+        output_size="factor",
+        factor=2.0,
+        short_side=1080,
+        width=1920,
+        height=1080,
+        aspect="fit",
+        resize=WHEN["after"],
+        guidance_start=0.0,
+        guidance_end=1.0,
+        deinterlace="auto",
+    )
 
 
 def long_settings(preset: Preset) -> dict[str, Any]:
@@ -134,7 +156,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "long_video": long_video,
     "single_image": variants.single_image,
     "compare_settings": variants.compare_settings,
-    "old_footage": variants.old_footage,
+    "old_footage": old_footage,
     "after_generator": variants.after_generator,
     "low_vram": variants.low_vram,
 }

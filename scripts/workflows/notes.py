@@ -88,21 +88,21 @@ What saves memory here, in the order to give it up again if you have more:
 Still too much? Set *segment_length* to 4, or use the workflow *long_video*: there, memory does not
 grow with the length either."""
 
-FOOTAGE = """\
-## Old footage with a caption
+FOOTAGE = f"""\
+## Restore old footage
 
-A language model looks at one frame and writes the prompt.
+Old television, tapes and film transfers, at twice their size with their sound.
 
-- Get **qwen3.5_4b_bf16** (huggingface.co, *Comfy-Org/Qwen3.5*) into *models/text_encoders*. It is
-  not part of the pack. Needs a ComfyUI with *Generate Text*.
-- No such model? Delete group 4's nodes and write the prompt, or connect any captioner's text.
-- The **authors'** text encoder reads the caption. The included one reads only whether a text names
-  flaws, so the question forbids such words."""
+- **deinterlace auto** looks at some pictures: of two fields it makes whole ones, and telecined film
+  gets its own frames back. Combs left over? Choose *top* or *bottom* by hand.
+- **Noise**: *noise_level* 20 removes little of it. Raise it step by step, to 60 or so, for a noisy
+  tape; the result gets softer. **detail** at 0.5 keeps the grain of a film.
+- **Cuts** are found and nothing is carried over them; give a dissolve by hand in *cuts*.
+- **Size**: *factor* 2 suits most screens and is made from all detail of 4x.
 
-ASK = (
-    "Describe what this film frame shows in one sentence: the subject, the place, the light. "
-    "Do not mention the quality, the age or any damage of the film. Return only the sentence."
-)
+{CHOOSE}
+
+Flicker is calmed along the motion (*propagation_steps*). Try a few seconds first."""
 
 GENERATOR = """\
 ## Generate a video and upscale it, in one queue
@@ -118,16 +118,20 @@ and set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
 - Change the upscaler's settings and queue again: Wan does not run a second time while its seed is
   fixed. Out of memory: see the workflow *low_vram*."""
 
+VERSIONS = ("as shipped, more detail", "smoother, smoother with more detail")
+"""Names of the results that *compare_settings* puts side by side, by rows."""
+
 COMPARE = """\
 ## Compare settings on a few frames
 
-Eight frames, four versions: **noise level** 20 and 80 from top to bottom, **guidance** 1 and 3 from
-left to right. Everything else is the same, the seed too.
+Eight frames. On the left the **input** as it is and plainly enlarged (**bicubic**); beside them
+four results: above *noise_level* 20, below 80, which is smoother; in the middle *guidance* 1, on
+the right 3, which has more detail. Everything else is the same, the seed too.
 
 1. Choose a clip; *batch_index* in *The first eight frames* says where to begin.
 2. Change the values in the two *Low-Res Conditioning* and the four *Segment Samplers*, and the
    names in *Compare Videos* with them.
-3. Press **Run**. The tables say how steady each version is; the video shows all four at once.
+3. Press **Run**. The video shows all of them at once; the tables say how steady each one is.
 
 The steps of propagation are the same for all four as well. With the authors' weights look around
 the numbers below.

@@ -10,7 +10,6 @@ from scripts.workflows.stages import QUALITY, Stages
 SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
 SETTINGS = "#a55"
 WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
-QWEN = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main/text_encoders"
 TILE = 128
 
 
@@ -54,65 +53,6 @@ def low_vram() -> Graph:
     g.group("6  Decode and save", (1600, 40, 400, 1210), RESULT)
     g.note((-40, 780), (340, 470), notes.LOW_VRAM)
     g.note((740, 740), (420, 510), notes.CHOOSE + "\n\n" + notes.authors())
-    return g
-
-
-def old_footage() -> Graph:
-    """A caption by ComfyUI's own text generation goes into the prompt."""
-    g = Stages()
-    frames, audio, fps = g.video(-20, 120)
-    g.settings(340, 120)
-    models = g.models(340, 590)
-    writer = g.put(
-        "CLIPLoader",
-        (760, 120),
-        (380, 110),
-        title="Load the model that writes the caption",
-        clip_name="qwen3.5_4b_bf16.safetensors",
-        type="stable_diffusion",
-        device="default",
-        models=[f"{QWEN}/qwen3.5_4b_bf16.safetensors"],
-    )
-    frame = g.put(
-        "ImageFromBatch",
-        (760, 290),
-        (380, 90),
-        title="The frame to describe",
-        image=frames,
-        batch_index=0,
-        length=1,
-    )
-    caption = g.put(
-        "TextGenerate",
-        (760, 440),
-        (380, 320),
-        title="Write the caption",
-        clip=writer,
-        image=frame,
-        prompt=notes.ASK,
-        max_length=96,
-        sampling_mode="off",
-    )
-    text = g.put(
-        "StringConcatenate",
-        (760, 820),
-        (380, 200),
-        title="Caption and quality words",
-        string_a=caption,
-        string_b=QUALITY,
-        delimiter=", ",
-    )
-    g.put("PreviewAny", (1200, 750), (380, 270), title="The prompt", source=text)
-    g.upscale(1200, models, frames, fps, audio, text=text)
-    g.group("1  Your footage", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
-    g.group("3  Models", (320, 510, 400, 580), LOADERS)
-    g.group("4  Caption", (740, 40, 420, 1050), "#3a7a6a")
-    g.group("5  Text and low-res conditioning", (1180, 40, 420, 1050), TEXT)
-    g.group("6  Sampling along the motion", (1620, 40, 400, 1050), SAMPLING)
-    g.group("7  Decode and save", (2040, 40, 400, 1050), RESULT)
-    g.note((-40, 780), (340, 310), notes.FOOTAGE)
-    g.note((-40, 1130), (2480, 140), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -215,7 +155,7 @@ def _wan(g: Stages) -> tuple[Out, Out]:
 
 
 def compare_settings() -> Graph:
-    """Two noise levels, each with two values of guidance, as one picture of four."""
+    """The input, bicubic, and two noise levels with two values of guidance each, as one picture."""
     g = Stages()
     frames, _, fps = g.video(-20, 120)
     piece = g.put(
@@ -230,7 +170,17 @@ def compare_settings() -> Graph:
     models = g.models(340, 120)
     propagation = g.propagation(340, 660, models.flow, piece)
     texts = g.texts(760, 120, models.clip)
-    rows = []
+    pixels = g.put(
+        "ImageScaleBy",
+        (2440, 600),
+        (400, 110),
+        title="The input, its pixels enlarged",
+        image=piece,
+        upscale_method="nearest-exact",
+        scale_by=4.0,
+    )
+    # What is smaller than the others is enlarged by the comparison, bicubic.
+    known, rows = (("input", pixels), ("bicubic", piece)), []
     for row, level in enumerate((20, 80)):
         y = 120 + 720 * row
         conditioning = g.conditioning(760, 500 + 720 * row, piece, texts, noise_level=level)
@@ -249,9 +199,10 @@ def compare_settings() -> Graph:
             "UpscaleAVideoCompare",
             (2440, y),
             (400, 330),
-            first=clips[0],
-            second=clips[1],
-            names=f"noise {level} guidance 1, noise {level} guidance 3",
+            first=known[row][1],
+            second=clips[0],
+            third=clips[1],
+            names=f"{known[row][0]}, {notes.VERSIONS[row]}",
         )
         rows.append(compared)
     grid = g.put(
