@@ -303,8 +303,11 @@ def own_environment() -> Environment:
     install_torch(environment)
     held = torch_held(environment)
     required = (fetch_comfyui(default_version()) / "requirements.txt", ROOT / "requirements.txt")
-    lowest = lowest_admitted(required[1]) if name == "oldest" else ()
-    environment.install("requirements", *held, *lowest, files=required)
+    environment.install("requirements", *held, files=required)
+    if name == "oldest":
+        # Alone: transformers, which ComfyUI asks for and the core does not need, wants newer ones,
+        # and pip would try all of its releases before it says so.
+        environment.install("lowest releases", "--no-deps", *lowest_admitted(required[1]))
     if name == "newest":  # ComfyUI names one release
         environment.install("newest page", "--upgrade", "--no-deps", FRONTEND)
     return environment
