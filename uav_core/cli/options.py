@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 from ..errors import InputError
+from ..frames.color import ColorMode
 from ..frames.detail import FULL
 from ..frames.output_size import Aspect, OutputSize, When
 from ..longvideo import LongVideoParams
@@ -20,7 +22,10 @@ from ..weights import included
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The command line; its defaults are for the included weights."""
+    """The command line; its defaults are for the included weights.
+
+    Options that are a setting of LongVideoParams as they are have its name in the namespace.
+    """
     p = argparse.ArgumentParser(
         prog="python -m uav_core.cli",
         description=description,
@@ -35,7 +40,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--guidance-end", type=float, default=1.0, help="the same")
     p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
     p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
-    p.add_argument("--color-fix", choices=("none", "adain", "wavelet"), default=included.COLOR_FIX)
+    p.add_argument(
+        "--color-fix", dest="color", choices=get_args(ColorMode), default=included.COLOR_FIX
+    )
     p.add_argument(
         "--detail",
         type=float,
@@ -107,23 +114,15 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def run_params(o: argparse.Namespace) -> LongVideoParams:
     """The options that decide the frames. Raises InputError for values out of range."""
+    own = {f.name: getattr(o, f.name) for f in fields(LongVideoParams) if hasattr(o, f.name)}
     return LongVideoParams(
-        steps=o.steps,
-        guidance=o.guidance,
-        guided=GuidanceRange(o.guidance_start, o.guidance_end),
-        noise_level=o.noise_level,
-        seed=o.seed,
-        propagation_steps=o.propagation_steps,
-        color=o.color_fix,
-        frames_per_group=o.frames_per_group,
-        tile=o.tile,
-        scenes=SceneParams(o.cut_detection),
-        cuts=o.cuts,
-        part_length=o.part_length,
-        size=output_size(o),
-        resize=o.resize or "after",
-        deinterlace=o.deinterlace,
-        detail=o.detail,
+        **{
+            **own,
+            "guided": GuidanceRange(o.guidance_start, o.guidance_end),
+            "scenes": SceneParams(o.cut_detection),
+            "size": output_size(o),
+            "resize": o.resize or "after",
+        }
     )
 
 

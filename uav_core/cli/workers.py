@@ -83,7 +83,12 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str, cpus: float, gpus: float) -> None:
-    options: dict[str, Any] = {"address": address} if address else _local(cpus, gpus)
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        # "local" joins no cluster of others that runs here. As many cores as were asked for, be
+        # there fewer or not: else some workers would wait for others.
+        options = {"address": "local", "num_cpus": math.ceil(cpus), "include_dashboard": False}
+        options |= {"num_gpus": math.ceil(gpus)} if gpus else {}
     # Where this package lies, for processes that are started elsewhere.
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     try:
@@ -105,17 +110,3 @@ def _look_for(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
-
-
-def _local(cpus: float, gpus: float) -> dict[str, Any]:
-    """What a Ray of our own is told of this machine."""
-    # "local" joins no cluster of others that runs here. As many cores as were asked for, be there
-    # fewer or not: else some would wait for others.
-    options: dict[str, Any] = {
-        "address": "local",
-        "num_cpus": math.ceil(cpus),
-        "include_dashboard": False,
-    }
-    if gpus:
-        options["num_gpus"] = math.ceil(gpus)
-    return options

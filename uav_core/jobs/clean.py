@@ -136,7 +136,7 @@ def clean(
 
 
 def _summary(folder: Path) -> JobSummary | None:
-    """None for what is no folder, or is gone meanwhile."""
+    """What a job folder holds; None for what is no folder, or is gone meanwhile."""
     try:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode):

@@ -39,7 +39,7 @@ from .plain import check_plain
 from .plan import JobPlan
 
 STATES_OF_A_SCENE = 2
-"""That are kept; the older one serves if the newer is damaged."""
+"""How many states of a scene are kept; the older one serves if the newer is damaged."""
 
 log = logging.getLogger(__name__)
 

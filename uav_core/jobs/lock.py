@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MOST_RUNS = 256
-"""That may work on one job at the same time."""
+"""The most runs that may work on one job at the same time."""
 
 # What a run works on instead of a scene.
 JOINING, NOTHING = -1, -2
@@ -153,7 +153,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> bool:
-    """The same, if the caller holds the job's lock."""
+    """Whether a run works in ``folder``, for a caller that holds the job's lock."""
     try:
         return any(is_held(folder / name) for name in os.listdir(folder) if is_run(name))
     except OSError:

@@ -39,7 +39,7 @@ from .plain import (
 from .plan import JobPlan
 
 FORMAT_VERSION = 2
-"""Of the manifest and of all that a job folder holds."""
+"""The version of the manifest's format, and of all that a job folder holds."""
 
 MOST_STATES = 1000
 MOST_FALLBACKS = 10_000

@@ -97,7 +97,7 @@ Plain = Annotated[Mapping[str, Any], ("a dict", lambda value: type(value) is dic
 
 @cache
 def _fields(record: type) -> dict[str, tuple[Any, bool]]:
-    """Of every field its type, and whether it is left out of the text where it is None."""
+    """The type of every field, and whether the text leaves it out where it is None."""
     hints = get_type_hints(record, include_extras=True)
     return {field.name: (hints[field.name], field.default is None) for field in fields(record)}
 

@@ -34,7 +34,7 @@ class WeightNames:
 
 def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: WeightNames) -> Graph:
     """The graph in API form, still without a video and a name for the result."""
-    options = {
+    options: dict[str, Any] = {
         "codec": encode.codec,
         "container": encode.container,
         "crf": -1 if encode.crf is None else encode.crf,
@@ -49,11 +49,8 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "frames_per_group": params.frames_per_group,
         "lr_guidance": params.lr_guidance,
         "part_length": params.part_length,
-        **_size(params),
-        **_guided(params),
-        **_deinterlaced(params),
     }
-    upscale = {
+    upscale: dict[str, Any] = {
         "model": ["unet", 0],
         "vae": ["vae", 0],
         "video": [_VIDEO, 0],
@@ -68,8 +65,26 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "color_fix": params.color,
         "seed": params.seed,
         "filename_prefix": "",
-        **_detailed(params),
     }
+    # Inputs that came later stand there only where they are used: an older pack on the server does
+    # not know them, and a result fetched before they came is still recognised.
+    if not params.guided.is_whole:
+        options |= {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
+    if params.deinterlace != "auto":
+        options["deinterlace"] = params.deinterlace
+    if params.detail != FULL:
+        upscale["detail"] = params.detail
+    size = params.size
+    if size != LongVideoParams().size:
+        options |= {
+            "output_size": size.target,
+            "factor": size.factor,
+            "short_side": size.short_side,
+            "width": size.width,
+            "height": size.height,
+            "aspect": size.aspect,
+            "resize": WHEN[params.resize],
+        }
     return {
         _VIDEO: _node("LoadVideo", file=""),
         "unet": _node("UpscaleAVideoUNetLoader", unet_name=weights.unet, weight_dtype="default"),
@@ -83,48 +98,12 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
     }
 
 
-def _guided(params: LongVideoParams) -> dict[str, Any]:
-    """Likewise of guidance in a part of the run."""
-    if params.guided.is_whole:
-        return {}
-    return {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
-
-
-def _deinterlaced(params: LongVideoParams) -> dict[str, Any]:
-    """Likewise of deinterlacing that is not left to the video."""
-    return {} if params.deinterlace == "auto" else {"deinterlace": params.deinterlace}
-
-
-def _detailed(params: LongVideoParams) -> dict[str, Any]:
-    """Likewise of results of which not all is kept."""
-    return {} if params.detail == FULL else {"detail": params.detail}
-
-
-def _size(params: LongVideoParams) -> dict[str, Any]:
-    """What a graph says of the output size: nothing for 4x, which every version of the pack makes.
-
-    So that a result fetched before there was a choice is still known.
-    """
-    size = params.size
-    if size == LongVideoParams().size:
-        return {}
-    return {
-        "output_size": size.target,
-        "factor": size.factor,
-        "short_side": size.short_side,
-        "width": size.width,
-        "height": size.height,
-        "aspect": size.aspect,
-        "resize": WHEN[params.resize],
-    }
-
-
 def _node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
 def with_files(graph: Graph, video: str, prefix: str) -> Graph:
-    """The same with a file of the server's input folder, and how the result's name begins."""
+    """The graph with a file of the server's input folder, and how the result's name begins."""
     files = {_VIDEO: {"file": video}, UPSCALE: {"filename_prefix": prefix}}
     return {
         key: {**node, "inputs": {**node["inputs"], **files.get(key, {})}}

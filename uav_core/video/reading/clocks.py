@@ -13,22 +13,26 @@ from fractions import Fraction
 
 from av.packet import Packet
 
-# Seconds. Muxers' rounding and damaged packets make times step back a little.
+# All in seconds, but for numbers of packets.
 _BACK = 0.1
+"""By how much times may step back within a run: muxers round, and packets may be damaged."""
 _BACK_UNORDERED = 1.0
-"""Of presentation times, which are not in the order of packets."""
+"""By how much presentation times may, which do not follow the order of packets."""
 _STRAY_PACKETS = 3
-"""So few packets off the clock, which the next ones are on again, are mistakes."""
+"""A run of at most so many packets is a mistake if the run after it goes on from the one before."""
 _STRAY_GAP = 2.0
+"""The longest gap over which it still goes on."""
 _FITS = 1.0
+"""How far outside of a segment a time may lie and still fit it."""
 
 LONGEST_PACKET = 1.0
-"""MP4 gives the packet before a leap all the time up to the next."""
+"""What a packet lasts at most: MP4 gives the one before a leap all the time up to the next."""
 AHEAD_BROKEN = 10.0
-"""A leap of so many seconds is none of the picture's where a format allows clocks to break."""
+"""A leap ahead that begins a new run of the picture, in a format that allows clocks to break."""
 AHEAD = 300.0
-"""And in other formats, where a still picture may stand for long."""
+"""The same in other formats, where a still picture may stand for long."""
 AHEAD_SOUND = 0.1
+"""The same for sound."""
 
 
 @dataclass

@@ -16,11 +16,14 @@ from av.filter.context import FilterContext
 from ...errors import InputError
 
 Deinterlace = Literal["auto", "always", "never", "top", "bottom", "film"]
-"""What the file says, unless its pictures show otherwise; all pictures are two fields, in the
-order that is found; none is; all are, the upper or the lower lines first; telecined film."""
+"""What the pictures of a video are taken for.
+
+"auto": what they show, else what the file says. "always", "top", "bottom": all are two fields, in
+the order found, the upper or the lower lines first. "film": telecined film. "never": all are whole.
+"""
 
 Order = Literal["", "top", "bottom"]
-"""Which lines of a picture were taken first; "": as it says itself, the upper if it is silent."""
+"""Which lines of a picture were taken first; "": those that it names itself, else the upper."""
 
 Pictures = Iterator[tuple[int, av.VideoFrame]]
 
@@ -38,14 +41,14 @@ class Mending:
     """What is done to the pictures of a file."""
 
     kind: Literal["none", "marked", "all", "film"] = "none"
-    """Nothing; those marked as two fields are made whole, or all; the film is brought back."""
+    """"marked": pictures that are marked as two fields are made whole. "all": every picture is.
+    "film": telecined film is brought back."""
     order: Order = ""
 
     def settings(self) -> dict[str, Any]:
-        """What of it decides the frames, as plain values.
+        """What decides the frames, as plain values.
 
-        In the words of before anything was looked for, where those say it, so that jobs begun then
-        go on.
+        Where the first version's words say it, it is in these: jobs begun with that version go on.
         """
         if self.kind == "none":
             return {}
@@ -72,11 +75,11 @@ def can_bring_film_back() -> bool:
 
 
 def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
-    """The same number of pictures at the same times, those of two fields made whole.
+    """As many pictures at the same times, with those of two fields made whole.
 
-    One picture for two fields: the first stays, and the lines of the second are made anew from
-    those around them and from the pictures before and after, which are therefore read as well.
-    Of film each field finds the one that was the same picture.
+    Of two fields the first stays; the lines of the second are made anew from those around them and
+    from the pictures before and after. Of film each field is put beside the one that was taken
+    from the same picture.
 
     Args:
         pictures: in order; (time, picture).

@@ -18,7 +18,7 @@ from .times import FrameTimes
 CYCLE, KEPT = 5, 4
 # Pictures on either side of a cycle that its own depend on.
 _BEFORE, _AFTER = 3, 2
-# A picture differs from the one before by less than this share of what the others do: it is it.
+# A picture repeats the one before if it differs from it by less than this share of the others.
 _REPEATED = 0.6
 # A block of pixels, in which a picture differs if it does anywhere.
 _ROWS, _COLUMNS = 16, 32
@@ -54,7 +54,7 @@ class FilmTimes(FrameTimes):
 
     @property
     def pictures(self) -> FrameTimes:
-        """Those of the file's own pictures."""
+        """The times of the file's own pictures."""
         return self._of_file
 
 
@@ -97,7 +97,7 @@ def _four(cycle: list[tuple[av.VideoFrame, float]]) -> Iterator[av.VideoFrame]:
 
 
 def repeats(changes: Sequence[float]) -> int | None:
-    """Which of some pictures is the one before it once more, if one clearly is."""
+    """The number of the picture that clearly repeats the one before it; None if none does."""
     least, second = np.argsort(changes, kind="stable")[:2]
     return int(least) if changes[least] < _REPEATED * changes[second] else None
 

@@ -59,7 +59,7 @@ class Finding:
     """What the pictures show."""
 
     kind: Kind | None = None
-    """None: nothing that is sure enough to act upon."""
+    """None: nothing is sure enough to act upon."""
     order: Order = ""
     """Of fields and film; "" for whole pictures."""
     marked: bool = False
@@ -147,9 +147,10 @@ def _look(pictures: list[av.VideoFrame]) -> list[_Row]:
 
 
 def _sorted(pictures: list[av.VideoFrame]) -> list[set[int]]:
-    """Which of some pictures show the upper lines first, the lower ones, are whole; are marked so.
+    """The numbers of the pictures that show the upper lines first, show the lower lines first, and
+    are whole; then of those that are marked as upper first, and as lower first.
 
-    By the order of five outputs: what idet says goes through PyAV 14 in no other way.
+    The filters sort them into five outputs: PyAV 14 gives what idet says in no other way.
     """
     graph, first = Graph(), pictures[0]
     source = input_of(graph, first)

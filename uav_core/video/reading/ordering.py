@@ -113,7 +113,7 @@ def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
 
 
 def places_of_lost(times: Sequence[int], lost: Sequence[int], step: int) -> list[int]:
-    """Those times of undecoded packets at which a picture is missing, in order.
+    """The times, of those of undecoded packets, at which a picture is missing; rising.
 
     Not each packet is one: some hold the second field of a picture, or one never shown.
     """

@@ -23,7 +23,7 @@ from .orientation import Orientation, orientation_of
 from .packets import Decoder, packets
 from .side_data import has_alpha, light_level, mastering_display
 
-# So many are asked whether they are interlaced: a progressive one may begin the file.
+# Pictures that are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
 
 # Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
@@ -193,7 +193,7 @@ def probe(path: Path) -> VideoInfo:
             time_base=Fraction(stream.time_base),
             bit_depth=depth(first.format.name),
             color=color_of(stream.codec_context),
-            interlaced=_interlaced(chain((first,), pictures)),
+            interlaced=any(p.interlaced_frame for p in islice(chain((first,), pictures), _ASKED)),
             has_alpha=has_alpha(stream, headers, first),
             mastering=mastering_display(first),
             light_level=light_level(first),
@@ -217,7 +217,3 @@ def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str)
     raise UnreadableVideoError(
         f"'{name}' has a video stream without a single picture. Copy or record it again."
     )
-
-
-def _interlaced(pictures: Iterator[av.VideoFrame]) -> bool:
-    return any(picture.interlaced_frame for picture in islice(pictures, _ASKED))

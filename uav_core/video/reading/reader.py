@@ -7,7 +7,6 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from types import TracebackType
 
 import av
 from av.container import InputContainer
@@ -94,12 +93,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -150,7 +144,7 @@ class VideoReader:
             log.warning("%s: %s", self.path, note)
 
     def _repeat(self, frame: int) -> bool:
-        """Note a frame that is lost; False if that was known."""
+        """Note that a frame is lost; whether that was not known before."""
         if self._times.lost(frame) or frame in self._times.found_lost:
             return False
         self._times.found_lost.add(frame)
@@ -193,7 +187,7 @@ class VideoReader:
                     yield frame, picture
 
     def _from(self, entries: Sequence[Entry], need: int) -> Pictures:
-        """From at or before frame ``need``, where possible from the first of the entries."""
+        """Pictures from at or before frame ``need``: from the first entry that serves, or all."""
         for entry in entries[:_TRIES]:
             if entry.number == 0:
                 break

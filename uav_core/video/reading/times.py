@@ -88,7 +88,7 @@ class FrameTimes(list[int]):
     ) -> None:
         super().__init__(times)
         self.numbers = array("q", numbers)
-        """Of the packet that each frame's picture is in; -1: lost, the one before stays."""
+        """The packet that holds each frame's picture; -1: it is lost, and the one before stays."""
         self.entries: list[Entry] = []
         """Rising by frame."""
         self.by_bytes = by_bytes
@@ -108,7 +108,7 @@ class FrameTimes(list[int]):
 
     @property
     def pictures(self) -> FrameTimes:
-        """Those of the pictures as the file holds them, of which the frames are made."""
+        """The times of the pictures as the file holds them, of which the frames are made."""
         return self
 
     @cached_property
@@ -253,7 +253,7 @@ class _Scan:
         self.hidden = context.codec.canonical_name in _HIDDEN_PICTURES
         self._reorders = getattr(context, "has_b_frames", True)
         self.shown, self.decoded = array("q"), array("q")
-        """Of every packet of the picture the two times, _UNKNOWN where it has none."""
+        """When each packet of the picture is shown and decoded; _UNKNOWN where it does not say."""
         self.discarded: set[int] = set()
         self.keys: list[tuple[int, int, tuple[int, int]]] = []
         """Number, target and mark of every keyframe, as in Entry."""
@@ -273,7 +273,7 @@ class _Scan:
         self._firsts, self._of_run = [run.first for run in self.track.runs], of_run
 
     def early_end(self) -> list[str]:
-        """That the file holds less than it says it does."""
+        """A note if the file holds less than it says it does."""
         tracks = (self.track, *self.sound.values(), *self.texts.values())
         ends = [run.stop for t in tracks for run in t.runs[-1:]]
         end, least = max(ends, default=0.0), max(_SHORT, _SHORT_SHARE * self._seconds)
@@ -338,7 +338,7 @@ class _Scan:
         return self.finished([shown[n] for n in numbers], numbers)
 
     def segment_of(self, number: int) -> int:
-        """Of a packet of the picture; -1 if its time is a mistake."""
+        """The segment of a packet of the picture; -1 if its time is a mistake."""
         run = bisect_right(self._firsts, number) - 1
         return self._of_run[max(run, 0)] if self._of_run else 0
 
@@ -381,7 +381,7 @@ class _Scan:
         return result
 
     def _shifts(self) -> dict[int, list[Shift]]:
-        """Of the streams of sound and text that need any."""
+        """The shifts of those streams of sound and text that need any."""
         found: dict[int, list[Shift]] = {}
         for tracks, ordered in ((self.sound, True), (self.texts, False)):
             for i, track in tracks.items():

@@ -50,7 +50,7 @@ class Codec:
     least: int = 16
     """Smallest side in pixels."""
     bits_per_pixel: float = 1.0
-    """Of a frame at the default quality, an upper guess."""
+    """An upper guess for a frame at the default quality."""
 
 
 CODECS = {

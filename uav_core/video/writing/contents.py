@@ -141,15 +141,16 @@ def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
 def _side_data(
     container: InputContainer, stream: VideoStream, info: VideoInfo, params: EncodeParams
 ) -> Iterator[Holding]:
-    for name in ("mastering", "light_level"):
-        value = getattr(info, name)
-        if value:
-            what = {"mastering": "the HDR master's display", "light_level": "the HDR light level"}
-            if light_options(CODECS[params.codec].encoder, "L(1,1)", "1,1"):
-                yield Holding(what[name], "kept")
-            else:
-                why = f"{params.codec} cannot say it; h264, h265 and av1 can"
-                yield Holding(what[name], "left out", why)
+    can_say = light_options(CODECS[params.codec].encoder, "L(1,1)", "1,1")
+    for what, value in (
+        ("the HDR master's display", info.mastering),
+        ("the HDR light level", info.light_level),
+    ):
+        if value and can_say:
+            yield Holding(what, "kept")
+        elif value:
+            why = f"{params.codec} cannot say it; h264, h265 and av1 can"
+            yield Holding(what, "left out", why)
     decoder = Decoder(stream, single=True)
     for _, picture in islice(decoder.pictures(packets(container, [stream])), 1):
         yield from _of_picture(picture)
