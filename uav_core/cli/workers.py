@@ -24,7 +24,6 @@ def run_workers(
     *,
     address: str = "",
     gpus: float = 0,
-    cpus: float = 1,
 ) -> int:
     """Run ``main`` with ``words`` in ``count`` processes at once; the worst exit code.
 
@@ -37,8 +36,7 @@ def run_workers(
         words: of the command line, without those about workers.
         count: how many processes.
         address: of a Ray cluster whose machines reach the same files; else this machine.
-        gpus: GPUs for each; Ray shows it no others.
-        cpus: CPU cores for each.
+        gpus: GPUs for each, beside one CPU core; Ray shows it no others.
 
     Raises:
         InputError: fewer than one worker, or a cluster that cannot be reached.
@@ -48,9 +46,9 @@ def run_workers(
     if count < 1:
         raise InputError(f"{count} workers: expected 1 or more.")
     ray = _ray()
-    _connect(ray, address, count * cpus, count * gpus)
+    _connect(ray, address, count, count * gpus)
     try:
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_work)
         # No worker may wait for another to end before it can start.
         running = [task.remote(main, list(words), number, count) for number in range(count)]
         try:
@@ -82,12 +80,12 @@ def _ray() -> Any:
         ) from error
 
 
-def _connect(ray: Any, address: str, cpus: float, gpus: float) -> None:
+def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
     options: dict[str, Any] = {"address": address}
     if not address:
         # "local" joins no cluster of others that runs here. As many cores as were asked for, be
         # there fewer or not: else some workers would wait for others.
-        options = {"address": "local", "num_cpus": math.ceil(cpus), "include_dashboard": False}
+        options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         options |= {"num_gpus": math.ceil(gpus)} if gpus else {}
     # Where this package lies, for processes that are started elsewhere.
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])

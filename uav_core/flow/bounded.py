@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..callbacks import Progress, ignore
 from ..errors import InputError
 from .estimate import ITERATIONS, SMALLEST_SIDE, NeighbourFlow, estimate_flows, stretch_flow
 
@@ -65,24 +66,23 @@ def estimate_flows_bounded(
     frames: Tensor,
     iterations: int = ITERATIONS,
     longest_side: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    check_cancelled: Callable[[], None] | None = None,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> tuple[Tensor, Tensor]:
     """``uav_core.flow.estimate.estimate_flows``, shrunk as in ``both_ways_bounded``.
 
     frames (1, 3, t, h, w) in [-1, 1]. Returns (forward, backward), each (1, 2, t - 1, h, w) fp32
     in pixels of (h, w). Raises InputError.
     """
-    options = {"progress": progress, "check_cancelled": check_cancelled}
     h, w = frames.shape[-2:]
     size = bounded_size(h, w, longest_side)
     if size == (h, w) or frames.ndim != 5:
-        return estimate_flows(model, frames, iterations, **options)
+        return estimate_flows(model, frames, iterations, progress, check_cancelled)
     t = frames.shape[2]
     small = frames.new_empty((*frames.shape[:3], *size), dtype=torch.float32)
     for i in range(t):
         small[:, :, i] = _shrink(frames[:, :, i], size)
-    flows = estimate_flows(model, small, iterations, **options)
+    flows = estimate_flows(model, small, iterations, progress, check_cancelled)
     large = frames.new_empty((2, 1, 2, t - 1, h, w), dtype=torch.float32)
     for direction, flow in enumerate(flows):
         for i in range(t - 1):

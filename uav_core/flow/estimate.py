@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..callbacks import Progress, ignore
 from ..devices import memory
 from ..errors import InputError, MissingPackageError
 from ..weights.checkpoints import Kind, load_checkpoint, strict_load
@@ -131,8 +132,8 @@ def estimate_flows(
     model: nn.Module,
     frames: Tensor,
     iterations: int = ITERATIONS,
-    progress: Callable[[int, int], None] | None = None,
-    check_cancelled: Callable[[], None] | None = None,
+    progress: Progress = ignore,
+    check_cancelled: Callable[[], None] = ignore,
 ) -> tuple[Tensor, Tensor]:
     """Flows between neighbouring frames of a clip: (forward, backward), each (1,2,t-1,h,w) fp32.
 
@@ -154,11 +155,9 @@ def estimate_flows(
         last = min(first + most, pairs)
         ways = neighbours.both_ways(sequence[first:last], sequence[first + 1 : last + 1])
         for direction in range(2):
-            if check_cancelled is not None:
-                check_cancelled()
+            check_cancelled()
             flows[direction, first:last] = next(ways)
-            if progress is not None:
-                progress(2 * first + (direction + 1) * (last - first), 2 * pairs)
+            progress(2 * first + (direction + 1) * (last - first), 2 * pairs)
     forward, backward = rearrange(flows, "d t c h w -> d 1 c t h w")
     return forward, backward
 
@@ -182,26 +181,6 @@ def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:
         return flow
     flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
     return flow * flow.new_tensor([w / w0, h / h0]).view(1, 2, 1, 1)
-
-
-def resize_flow(flow: Tensor, h: int, w: int) -> Tensor:
-    """A flow (n,2,h0,w0) or (b,2,t,h0,w0) at another size, by area, its values scaled with it.
-
-    Both components are scaled by the WIDTH ratio w / w0: what the released code does at this
-    place, the same as per-axis scaling while the aspect is kept. Raises InputError.
-    """
-    if flow.ndim not in (4, 5) or flow.shape[1] != 2:
-        raise InputError(
-            f"a flow is (n, 2, h, w) or (b, 2, t, h, w), but this one is {tuple(flow.shape)}."
-        )
-    h0, w0 = flow.shape[-2:]
-    if (h0, w0) == (h, w):
-        return flow
-    if flow.numel() == 0:  # a clip of one frame
-        return flow.new_empty((*flow.shape[:-2], h, w))
-    flat = rearrange(flow, "b c t h w -> (b t) c h w") if flow.ndim == 5 else flow
-    flat = F.interpolate(flat, (h, w), mode="area") * (w / w0)
-    return rearrange(flat, "(b t) c h w -> b c t h w", b=len(flow)) if flow.ndim == 5 else flat
 
 
 def _check_images(image1: Tensor, image2: Tensor) -> None:

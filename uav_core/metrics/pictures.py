@@ -24,17 +24,13 @@ def detail(frames: Tensor) -> float:
     return float(torch.stack(values).mean())
 
 
-def temporal_profile(frames: Tensor, row: int | None = None, column: int | None = None) -> Tensor:
-    """One line of every frame, side by side: flicker shows as stripes, motion as slopes.
+def temporal_profile(frames: Tensor, row: int) -> Tensor:
+    """One row of every frame, below each other: flicker shows as stripes, motion as slopes.
 
-    frames (1,3,t,h,w), any range. A `row` gives an x-t picture (3,t,w), time downwards; a `column`
-    a y-t picture (3,h,t), time to the right. Raises InputError unless just one is given, inside.
+    frames (1,3,t,h,w), any range, give (3,t,w). Raises InputError for a row outside.
     """
     check_clip(frames)
-    if (row is None) == (column is None):
-        raise InputError("A temporal profile is of one row or one column: give one of the two.")
-    h, w = frames.shape[-2:]
-    what, place, size = ("row", row, h) if row is not None else ("column", column, w)
-    if place is None or not 0 <= place < size:
-        raise InputError(f"Profile of {what} {place}: expected 0 to {size - 1}.")
-    return frames[0, :, :, place] if what == "row" else frames[0, :, :, :, place].movedim(1, 2)
+    h = frames.shape[-2]
+    if not 0 <= row < h:
+        raise InputError(f"Profile of row {row}: expected 0 to {h - 1}.")
+    return frames[0, :, :, row]

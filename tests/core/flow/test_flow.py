@@ -10,7 +10,7 @@ from uav_core.devices import memory
 from uav_core.errors import CheckpointMismatchError, InputError, WrongCheckpointError
 from uav_core.flow import estimate
 from uav_core.flow.builtin import BuiltinFlow
-from uav_core.flow.estimate import estimate_flow, estimate_flows, load_flow_model, resize_flow
+from uav_core.flow.estimate import estimate_flow, estimate_flows, load_flow_model
 from uav_core.weights.raft import raft_to_torchvision
 
 GOLDEN = golden()
@@ -179,7 +179,6 @@ def test_correlations_are_not_kept(model):
 def test_one_frame_has_no_flow():
     forward, backward = estimate_flows(UnitFlow(), torch.zeros(1, 3, 1, 24, 32))
     assert forward.shape == backward.shape == (1, 2, 0, 24, 32)
-    assert resize_flow(forward, 12, 16).shape == (1, 2, 0, 12, 16)
 
 
 def test_progress_and_cancel():
@@ -204,15 +203,6 @@ def test_progress_and_cancel():
     assert probe.sizes == []
 
 
-def test_resize_flow_averages_and_scales_by_width():
-    flow = torch.stack([torch.arange(8.0).repeat(4, 1), torch.full((4, 8), 6.0)])[None]
-    resized = resize_flow(flow, 4, 4)
-    assert torch.equal(resized[0, 0, 0], torch.tensor([0.25, 1.25, 2.25, 3.25]))
-    assert torch.equal(resized[0, 1], torch.full((4, 4), 3.0))  # height kept, still halved
-    assert torch.equal(resize_flow(flow[:, :, None], 4, 4)[:, :, 0], resized)
-    assert resize_flow(flow, 4, 8) is flow
-
-
 @pytest.mark.parametrize(
     ("shape1", "shape2", "says"),
     [
@@ -229,8 +219,6 @@ def test_images_are_checked(shape1, shape2, says):
 def test_clips_are_checked():
     with pytest.raises(InputError, match="1, 3, t"):
         estimate_flows(UnitFlow(), torch.zeros(2, 3, 4, 128, 128))
-    with pytest.raises(InputError, match="a flow is"):
-        resize_flow(torch.zeros(1, 3, 8, 8), 4, 4)
 
 
 def test_importing_the_core_leaves_torchvision_out():
