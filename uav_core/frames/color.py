@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..models.vae import UPSCALE
 
 ColorMode = Literal["none", "adain", "wavelet"]
 
-SCALE = 4
 WAVELET_LEVELS = 5
 # Keeps the division finite on a flat channel (a black frame); the released code's value.
 VARIANCE_EPS = 1e-5
@@ -51,7 +51,7 @@ def with_enlarged(
             f"{name} needs frames and low_res as (1, 3, t, h, w), but got "
             f"{tuple(frames.shape)} and {tuple(low_res.shape)}."
         )
-    expected = (*low_res.shape[:3], SCALE * low_res.shape[3], SCALE * low_res.shape[4])
+    expected = (*low_res.shape[:3], UPSCALE * low_res.shape[3], UPSCALE * low_res.shape[4])
     if tuple(frames.shape) != expected:
         raise InputError(
             f"{name} got frames of shape {tuple(frames.shape)} for a low-resolution clip of "
@@ -61,7 +61,7 @@ def with_enlarged(
     for i in range(frames.shape[2]):
         frame = frames[:, :, i].float()
         source = low_res[:, :, i].to(frame)
-        enlarged = F.interpolate(source, scale_factor=SCALE, mode="bicubic", align_corners=False)
+        enlarged = F.interpolate(source, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
         result[:, :, i] = work(frame, enlarged)
     return result
 

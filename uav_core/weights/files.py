@@ -25,8 +25,8 @@ from ..errors import UnreadableCheckpointError, UnsafeCheckpointError
 
 AGAIN = "Download or copy the file again and compare its size with the source's."
 
-# safetensors' own limit for its JSON header
-_MAX_SAFETENSORS_HEADER = 100_000_000
+MOST_HEADER = 100_000_000
+"""Bytes of a header: the limit that safetensors itself has."""
 
 # Starts of files that are often saved in place of weights.
 _STRANGERS = (
@@ -122,7 +122,7 @@ def _is_safetensors(head: bytes) -> bool:
     """Eight bytes of header length, then a JSON object."""
     if len(head) < 9 or head[8:9] != b"{":
         return False
-    return 2 <= int.from_bytes(head[:8], "little") <= _MAX_SAFETENSORS_HEADER
+    return 2 <= int.from_bytes(head[:8], "little") <= MOST_HEADER
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

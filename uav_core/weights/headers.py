@@ -19,9 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import UnreadableCheckpointError
 from .checkpoints import Kind, canonical_name, detect, without_prefixes
-from .files import AGAIN
+from .files import AGAIN, MOST_HEADER
 
-_MAX_HEADER = 100_000_000
 # The number that PyTorch's older format begins with, as a pickle.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # Stable Diffusion 2's OpenCLIP-H; the release left out the last layer, whose output nobody uses.
@@ -95,7 +94,7 @@ def _glance(path: str, _size: int, _changed: int) -> bool:
     with open(path, "rb") as file:
         head = file.read(9)
         length = int.from_bytes(head[:8], "little") if head[8:] == b"{" else _GLANCE
-        return _TELLTALES.search(file.read(min(length, _MAX_HEADER))) is not None
+        return _TELLTALES.search(file.read(min(length, MOST_HEADER))) is not None
 
 
 def fits(header: WeightHeader, kinds: Collection[Kind]) -> bool:
@@ -138,7 +137,7 @@ def _safetensors(file: BinaryIO, size: int) -> tuple[dict[str, Shape | None], di
     """Tensors, metadata, and what is wrong with the length of the file."""
     length = int.from_bytes(file.read(8), "little")
     damaged = UnreadableCheckpointError(f"its safetensors header is damaged or cut off. {AGAIN}")
-    if not 2 <= length <= min(_MAX_HEADER, size - 8):
+    if not 2 <= length <= min(MOST_HEADER, size - 8):
         raise damaged
     try:
         header = json.loads(file.read(length))
@@ -159,7 +158,7 @@ def _zip_names(file: BinaryIO) -> dict[str, Shape | None]:
     try:
         with zipfile.ZipFile(file) as archive:
             inside = [i for i in archive.infolist() if i.filename.endswith("/data.pkl")]
-            if not inside or inside[0].file_size > _MAX_HEADER:
+            if not inside or inside[0].file_size > MOST_HEADER:
                 raise UnreadableCheckpointError("it is a zip archive, but not one of PyTorch's")
             with archive.open(inside[0]) as pickled:
                 return dict.fromkeys(_texts(pickled.read()))

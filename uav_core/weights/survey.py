@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..callbacks import ignore
 from ..errors import CheckpointError
-from ..files import hash_file
+from ..files import BLOCK, hash_file
 from . import included
 from .checkpoints import Kind
 from .convert import PARTS, Part
@@ -24,8 +24,6 @@ from .headers import WeightHeader, fits, read_header
 OWN = "upscale_a_video"
 EXTENSIONS = frozenset({".safetensors", ".bin", ".pth", ".pt", ".ckpt"})
 SUMS = included.FOLDER / "SHA256SUMS"
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def _pickle_fault(path: Path, check_cancelled: Callable[[], None]) -> str:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 with archive.open(entry) as stored:
-                    while stored.read(_BLOCK):  # raises at the end if the checksum differs
+                    while stored.read(BLOCK):  # raises at the end if the checksum differs
                         check_cancelled()
     except (zipfile.BadZipFile, OSError) as error:
         return f"it is damaged ({error})"

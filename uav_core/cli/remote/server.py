@@ -18,10 +18,10 @@ from yarl import URL
 
 from ...callbacks import Progress
 from ...errors import InputError
+from ...files import BLOCK
 from ...video.fingerprint import Fingerprint
 from .errors import ServerError, ServerJobError, ServerUnreachableError
 
-BLOCK = 1 << 20
 PATIENCE = 60.0
 """Seconds that a server may be silent during a job before it counts as gone."""
 UPLOADS = "upscale_a_video"
