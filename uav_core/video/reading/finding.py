@@ -34,22 +34,15 @@ from .times import FrameTimes
 
 log = logging.getLogger(__name__)
 
-# Pictures looked at in a row, and places in the file at most.
-_ROW, _PLACES = 31, 10
-# So many rows that are all alike are enough.
-_ENOUGH = 5
-# Pictures to be read before a place is reached.
-_PATIENCE = 300
-# Taller ones were never of fields.
-_TALLEST = 1152
-# So many must be told apart in a row, and so large must the majority among them be.
-_FEWEST, _CLEAR = 5, 0.5
-# Share of cycles that must have film's rhythm.
-_RHYTHM = 0.6
-# Rows of the file that must agree.
-_MOST = 0.75
-# Share of the pictures whose mark must be right.
-_RIGHT = 0.9
+_ROW, _PLACES = 31, 10  # pictures that are looked at in a row; places in the file, at most
+_ENOUGH = 5  # rows after which nothing more is looked at if all of them say the same
+_PATIENCE = 300  # pictures that are read at most to reach a place
+_TALLEST = 1152  # lines: taller video was never made of fields
+_FEWEST = 5  # pictures of a row that idet must tell
+_CLEAR = 0.5  # share of these by which one order must outnumber the other
+_RHYTHM = 0.6  # share of cycles with film's rhythm that makes a row film
+_MOST = 0.75  # share of the rows that must agree
+_RIGHT = 0.9  # share of the pictures whose mark must be right
 
 Kind = Literal["whole", "fields", "film"]
 
@@ -73,7 +66,7 @@ class _Row:
     """Some pictures in a row."""
 
     kind: Literal["whole", "fields", "film", "combed"]
-    """combed: fields or film, which of them is not clear."""
+    """"combed": fields or film, and not clear which."""
     order: Order
     marked: int
     in_order: int
@@ -114,7 +107,7 @@ def _places(times: FrameTimes) -> list[range]:
 
 
 def _of(reader: VideoReader, place: range) -> Iterator[av.VideoFrame]:
-    """The pictures of a place; none where the file does not let us get near it."""
+    """The pictures of a place; none if _PATIENCE pictures do not lead to it."""
     for frame, picture in islice(reader.pictures(), _PATIENCE + len(place)):
         if frame >= place.stop:
             break
