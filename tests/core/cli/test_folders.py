@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av.codec.codec
 import av.error
-import numpy as np
 import pytest
+from PIL import Image
 from video_files import write_clip
 
 from uav_core import InputError
@@ -84,7 +84,7 @@ def test_a_video_is_known_by_its_content_and_what_is_none_is_named(folder):
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
     (folder / FOLDER).mkdir()
     (folder / "deeper").mkdir()
-    av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), "rgb24").save(folder / "one.png")
+    Image.new("RGB", (48, 32)).save(folder / "one.png")
     with wave.open(str(folder / "tone.wav"), "wb") as tone:
         tone.setnchannels(1), tone.setsampwidth(2), tone.setframerate(8000)
         tone.writeframes(bytes(8000))
