@@ -16,11 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .meta import as_on_a_card
+from .meta import WHOLE, as_on_a_card
 
 FREE = ("aten.empty", "aten.new_empty", "aten._unsafe_view", "aten._fused_sdp_choice")
-WHOLE = ("aten.scaled_dot_product_attention", "aten.upsample_nearest2d")
-"""Composite operations for which a card has one kernel."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .meta import as_on_a_card
+from .meta import WHOLE, as_on_a_card
 
 
 class LiveBytes(TorchDispatchMode):
@@ -37,11 +37,12 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # In inference mode composite operations arrive whole: look at what they are made of.
-        with self:
-            out = func.decompose(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
+        if not str(func).startswith(WHOLE):
+            # In inference mode composite operations arrive whole: look at what they are made of.
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         given = {_identity(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = as_on_a_card(func, args, func(*args, **kwargs))
         for tensor in tree_leaves(out):

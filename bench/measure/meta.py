@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WHOLE = ("aten.scaled_dot_product_attention", "aten.upsample_nearest2d")
+"""Composite operations for which a card has one kernel."""
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 

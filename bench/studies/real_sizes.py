@@ -8,10 +8,14 @@ scratch space inside kernels and what an allocator loses to fragments come on to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from uav_core.devices import memory
+from uav_core.devices.memory import Sparing
+from uav_core.models.budgets import decode_bytes, pass_bytes
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from uav_core.sampling.segments import DECODE_GROUP, SEGMENT_LENGTH
@@ -22,11 +26,11 @@ from ..measure.memory import measure_peak
 META = torch.device("meta")
 SIZES = ((128, 128), (256, 256), (180, 320), (270, 480), (360, 640))
 """(h, w) of the low-resolution frames, or of a tile of them."""
-QUICK_SIZES = ((8, 8),)
-HALVES = {"U-Net pass": 2, "one half": 1}
-"""Halves of guidance in a pass; ComfyUI runs them one by one where both do not fit."""
+QUICK_SIZES = ((16, 16),)
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
 VAE_PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+HALVES = 2
+"""Of guidance in a pass; ComfyUI runs them one by one where both do not fit."""
 
 
 @dataclass(frozen=True)
@@ -45,41 +49,59 @@ def fused(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = Non
 
 @torch.inference_mode()
 def measure_real_sizes(quick: bool) -> list[Held]:
-    """The weights, which are there besides, then every size; in every precision."""
+    """The weights, which are there besides, then every size; in every precision.
+
+    Of every size what is held by layers run whole, and by the most sparing way; and what the nodes
+    ask for.
+    """
     unet_params, vae_params = (TINY_UNET, TINY_VAE) if quick else (UNetParams(), VAEParams())
-    unets = {
-        (f"{title}, {name}", halves): TemporalUNet(unet_params, dtype=dtype, device=META)
-        for title, halves in HALVES.items()
-        for name, dtype in PRECISIONS.items()
+    networks = {
+        **{
+            f"U-Net pass, {name}": TemporalUNet(unet_params, dtype=dtype, device=META)
+            for name, dtype in PRECISIONS.items()
+        },
+        **{
+            f"decode, {name}": TemporalVAE(vae_params, dtype=dtype, device=META, attend=fused)
+            for name, dtype in VAE_PRECISIONS.items()
+        },
     }
-    vaes = {
-        f"decode, {name}": TemporalVAE(vae_params, dtype=dtype, device=META)
-        for name, dtype in VAE_PRECISIONS.items()
-    }
-    networks = {**{title: net for (title, _), net in unets.items()}, **vaes}
-    weights = {title: weight_bytes(net) for title, net in networks.items()}
-    return [Held("weights besides", weights)] + [
-        Held(
-            f"{w}x{h} to {UPSCALE * w}x{UPSCALE * h}",
-            {
-                **{title: unet_peak(net, n, h, w) for (title, n), net in unets.items()},
-                **{title: vae_peak(net, h, w) for title, net in vaes.items()},
-            },
-        )
-        for h, w in (QUICK_SIZES if quick else SIZES)
-    ]
+    rows = [Held("weights besides", {name: weight_bytes(net) for name, net in networks.items()})]
+    for h, w in QUICK_SIZES if quick else SIZES:
+        size = f"{w}x{h} to {UPSCALE * w}x{UPSCALE * h}"
+        for spared in (False, True):
+            title = f"{size}, sparing" if spared else size
+            held = {name: peak(net, h, w, spared) for name, net in networks.items()}
+            asked = {name: budget(net, h, w, spared) for name, net in networks.items()}
+            rows += [Held(title, held), Held("asked for", asked)]
+    return rows
 
 
-def unet_peak(network: TemporalUNet, halves: int, h: int, w: int) -> int:
-    """Bytes of a pass over a segment of so large frames."""
-    inputs = unet_inputs(network, halves, h, w)
-    return measure_peak(lambda: network(*inputs, fused), META).live
+def peak(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
+    """Bytes of a pass over a segment, both halves, or of decoding a group of frames.
+
+    With memory to spare; or as ``spared`` as can be, then half by half.
+    """
+    if isinstance(network, TemporalUNet):
+        inputs = (*unet_inputs(network, 1 if spared else HALVES, h, w), fused)
+        run = network
+    else:
+        assert isinstance(network, TemporalVAE)
+        inputs, run = vae_inputs(network, h, w), network.decode
+    with (
+        mock.patch.object(memory, "free", lambda _: 2**50),
+        memory.sparing(Sparing.STRIPES if spared else Sparing.NONE),
+    ):
+        return measure_peak(lambda: run(*inputs), META).live
 
 
-def vae_peak(network: TemporalVAE, h: int, w: int) -> int:
-    """Bytes of decoding a group of frames."""
-    inputs = vae_inputs(network, h, w)
-    return measure_peak(lambda: network.decode(*inputs), META).live
+def budget(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
+    """What the nodes ask for it."""
+    each = next(network.parameters()).itemsize
+    if isinstance(network, TemporalUNet):
+        halves = 1 if spared else HALVES
+        return pass_bytes(network.params, halves, SEGMENT_LENGTH, h, w, each, spared)
+    assert isinstance(network, TemporalVAE)
+    return decode_bytes(network.params, DECODE_GROUP, h, w, each, spared)
 
 
 def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Tensor, ...]:

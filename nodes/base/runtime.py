@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.utils
 from comfy_api.latest import io
+
+from ...uav_core.callbacks import ignore
+from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, run_with_fallback
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +22,25 @@ log = logging.getLogger(__name__)
 def load_models(patchers: Sequence[Any], memory_required: int = 0) -> None:
     """Bring models to the device within ComfyUI's own budget; it decides what has to leave."""
     mm.load_models_gpu(list(patchers), memory_required=memory_required)
+
+
+def stepping_down(
+    work: Callable[[Setting], T], ladder: Ladder, on_step: Callable[[StepDown], None] = ignore
+) -> T:
+    """``work(setting)`` with ever smaller settings while memory runs out; ``on_step`` of each."""
+    return run_with_fallback(work, ladder, mm.soft_empty_cache, on_step, ran_out)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether ComfyUI takes an error for one of memory that ran out."""
+    judge = getattr(mm, "is_oom", None)  # newer ComfyUI
+    return judge is not None and bool(judge(error))
+
+
+def device_room(device: Any) -> int:
+    """Bytes of a device's memory; 0 of the computer's own, which the system makes more of."""
+    total: Any = mm.get_total_memory(device)
+    return 0 if mm.is_device_cpu(device) else int(total)
 
 
 def progress_bar(total: int) -> Callable[..., None]:

@@ -8,8 +8,10 @@ import time
 import comfy.model_management as mm
 import torch
 
+from ...uav_core.devices import memory
 from ...uav_core.files import human_bytes
 from ...uav_core.longvideo.estimate import duration
+from ...uav_core.sampling.ladder import SPARING, StepDown
 
 
 class RunSummary:
@@ -19,10 +21,16 @@ class RunSummary:
         self.device = mm.get_torch_device()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        memory.taken.clear()
+        self.steps: list[StepDown] = []
+        """Taken for want of memory: their ``append`` is what the work calls."""
         self.started = time.perf_counter()
 
     def to_text(self, done: str, frames: int) -> str:
-        """ "Sampled 25 frames in 12 s, 2.1 frames per second. Peak memory: ..."."""
+        """ "Sampled 25 frames in 12 s, 2.1 frames per second. Peak memory: ...".
+
+        And how it was made to fit, where it was.
+        """
         seconds = time.perf_counter() - self.started
         peaks = []
         if self.device.type == "cuda":
@@ -31,8 +39,12 @@ class RunSummary:
             peaks.append(f"RAM {human_bytes(ram)} since ComfyUI started")
         plural = "s" * (frames != 1)
         rate = f"{frames / max(seconds, 1e-6):.3g} frames per second"
-        memory = f" Peak memory: {', '.join(peaks)}." if peaks else ""
-        return f"{done} {frames} frame{plural} in {duration(seconds)}, {rate}.{memory}"
+        most = f" Peak memory: {', '.join(peaks)}." if peaks else ""
+        lines = [f"{done} {frames} frame{plural} in {duration(seconds)}, {rate}.{most}"]
+        if memory.taken:
+            taken = ", ".join(SPARING[level] for level in sorted(memory.taken))
+            lines.append(f"To fit into memory: {taken}.")
+        return "\n".join([*lines, *map(str, self.steps)])
 
 
 def peak_ram() -> int | None:

@@ -16,19 +16,19 @@ from torch import Tensor
 from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.engine import HELD_SHARE, Predict, decoded
-from ...uav_core.longvideo.fallback import Setting
+from ...uav_core.longvideo.engine import HELD_SHARE, Predict, Stage, decoded
 from ...uav_core.sampling import schedule
+from ...uav_core.sampling.ladder import Setting
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
 from ...uav_core.weights.hashes import weights_hash
-from ..base.runtime import check_cancelled, load_models
+from ..base.runtime import check_cancelled, device_room, load_models, ran_out
 from ..model.vae import check_vae
 from ..sampling.caches import without_caches
 from ..sampling.condition import Conditioning, condition
 from ..sampling.guidance import RangedGuider
 from ..sampling.propagate import check_flow_model, flow_memory
 from ..sampling.sample import check_conditioning, check_model
-from ..sampling.tiles import TiledModel, Wrapper
+from ..sampling.tiles import TiledModel, Wrapper, tiles_on
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class ComfyEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        self.vae.load(*latents.shape[2:], setting.tile)
+        self.vae.load(*latents.shape[2:], setting)
         latents, network = latents.to(self.vae.device), self.vae.first_stage_model
         return decoded(network, latents, frames, self.params, setting, check_cancelled)
 
@@ -135,6 +135,15 @@ class ComfyEngine:
             self.vae.memory_required(group, h, w) + patcher.model_size(),
         )
 
+    def room(self) -> int:
+        return device_room(self.model.load_device)
+
+    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
+        if stage == "decode":
+            together = min(setting.frames or frames, frames)
+            return self.vae.memory_required(together, *setting.size(h, w), spared=True)
+        return self.model.model.least_bytes(frames, *setting.size(h, w))
+
     def device_name(self) -> str:
         return "CPU" if mm.get_torch_device().type == "cpu" else "GPU"
 
@@ -142,8 +151,7 @@ class ComfyEngine:
         mm.soft_empty_cache()
 
     def ran_out(self, error: BaseException) -> bool:
-        judge = getattr(mm, "is_oom", None)  # newer ComfyUI
-        return judge is not None and bool(judge(error))
+        return ran_out(error)
 
 
 class Session(comfy.samplers.Sampler, Generic[T]):
@@ -164,10 +172,10 @@ class Session(comfy.samplers.Sampler, Generic[T]):
         disable_pbar: bool = False,
     ) -> Tensor:
         options = extra_args["model_options"]
-        around: Wrapper | None = options.get("model_function_wrapper")
+        tiled = tiles_on(options)
 
         def predict(latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
-            seeing = {**options, "model_function_wrapper": shown(low_res, setting, around)}
+            seeing = {**options, "model_function_wrapper": shown(low_res, setting, tiled)}
             x = latent.to(noise)
             sigma = sigmas[step] * x.new_ones([1])
             return model_wrap(x, sigma, **{**extra_args, "model_options": seeing}).to(latent)
@@ -176,21 +184,16 @@ class Session(comfy.samplers.Sampler, Generic[T]):
         return noise
 
 
-def shown(low_res: Tensor, setting: Setting, around: Wrapper | None) -> Wrapper:
+def shown(low_res: Tensor, setting: Setting, tiled: TiledModel) -> Wrapper:
     """What one pass sees of the frames, and its tiles, as a ``model_function_wrapper``.
 
-    ``around`` is the wrapper that the model came with.
+    ``tiled`` are the tiles that the model came with; those of ``setting`` count if smaller.
     """
 
     def wrapper(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
-        x = args["input"]
-        frames = low_res.to(x).expand(len(x), -1, -1, -1, -1)
+        frames = low_res.to(args["input"]).expand(len(args["input"]), -1, -1, -1, -1)
         args = {**args, "c": {**args["c"], "c_concat": frames}}
-        if setting.tile is not None:
-            return TiledModel(setting.tile, setting.overlap or 0, around)(apply_model, args)
-        if around is not None:
-            return around(apply_model, args)
-        return apply_model(x, args["timestep"], **args["c"])
+        return tiled.run(setting, apply_model, args)
 
     return wrapper
 

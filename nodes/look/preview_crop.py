@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as mm
@@ -19,6 +20,7 @@ from ...uav_core.longvideo.estimate import Estimate, Measured, clip_bytes, estim
 from ...uav_core.longvideo.forecast import work_of
 from ...uav_core.models.vae import UPSCALE
 from ...uav_core.sampling import schedule
+from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.noise import LATENT, LOW_RES
 from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
@@ -182,10 +184,14 @@ class PreviewCrop(io.ComfyNode):
         texts = positive, negative
         check_parts(model, vae, flow_model, *texts)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
-        upscaled, measured = render(model, vae, flow_model, texts, part, piece, params)
+        steps: list[StepDown] = []
+        upscaled, measured = render(
+            model, vae, flow_model, texts, part, piece, params, steps.append
+        )
         plain, result = (images(c) for c in same_size([part, upscaled]))
         whole = estimate_clip(model, vae, piece, params, measured, isinstance(clip, Tensor))
         text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")
+        text = "\n".join([text, *map(str, steps)])
         show_status(cls, text)
         middle = slice(len(result) // 2, len(result) // 2 + 1)
         shown = side_by_side([plain[middle], result[middle]], ["bicubic", "upscaled"])
@@ -201,8 +207,12 @@ def render(
     part: Tensor,
     piece: Piece,
     params: LongVideoParams,
+    on_step: Callable[[StepDown], None],
 ) -> tuple[Tensor, Measured]:
-    """The piece's frames ``part`` as the run would make them, and how long that took."""
+    """The piece's frames ``part`` as the run would make them, and how long that took.
+
+    ``on_step`` is told where memory ran out, and how it went on.
+    """
     frames = video_frames(part)
     noise = piece.noise(params.seed, LOW_RES, 3).to(frames)
     low_res = schedule.noise_low_res(frames, noise, params.noise_level)
@@ -215,7 +225,7 @@ def render(
             flow_model, frames, params.propagation_steps, params.propagation, params.flow_iterations
         )
         if work.pairs:
-            propagation.estimate()
+            propagation.estimate(on_step=on_step)
             flow.lap()
 
     passes = Laps()
@@ -233,10 +243,11 @@ def render(
         overlap=params.overlap,
         propagation=propagation,
         on_pass=passes.lap,
+        on_step=on_step,
     )
     pass_seconds = passes.mean()
 
-    vae.load(max(work.groups), *piece.size, tile=None)
+    vae.load(max(work.groups), *piece.size)
     groups, bar = Laps(), progress_bar(len(work.groups))
 
     def progress(done: int, total: int) -> None:
@@ -250,6 +261,7 @@ def render(
         group=params.frames_per_group,
         color=params.color,
         progress=progress,
+        on_step=on_step,
     )
     check_cancelled()
     pair_seconds = flow.total() / work.pairs if work.pairs else 0.0

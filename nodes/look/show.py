@@ -8,14 +8,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...uav_core.flow.builtin import BuiltinFlow
-from ...uav_core.flow.estimate import estimate_flows
 from ...uav_core.metrics import difference, divided, flow_picture, longest_motion, validity
 from ...uav_core.sampling.propagation import PropagationParams
 from ..base.inputs import video_frames
-from ..base.runtime import check_cancelled, load_models, progress_bar
 from ..base.schema import ADVANCED, LOOK, OpticalFlow, schema
 from ..loaders.load import flow_patcher
-from ..sampling.propagate import DEFAULT_ITERATIONS, check_flow_model, flow_memory
+from ..sampling.propagate import DEFAULT_ITERATIONS, check_flow_model, flows_of
 from .compare import clip_names, images, same_size
 from .panels import side_by_side
 
@@ -101,14 +99,7 @@ class ShowFlow(io.ComfyNode):
         if pairs == 0:
             # One frame rests: white, and trusted everywhere.
             clip, pairs = clip.repeat(1, 1, 2, 1, 1), 1
-        load_models([flow_model], flow_memory(flow_model, *clip.shape[-2:]))
-        forward, backward = estimate_flows(
-            flow_model.model,
-            clip,
-            flow_iterations,
-            progress=progress_bar(2 * pairs),
-            check_cancelled=check_cancelled,
-        )
+        forward, backward = flows_of(flow_model, clip, flow_iterations)
         params = PropagationParams(
             relative_threshold=relative_threshold, absolute_threshold=absolute_threshold
         )

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ...uav_core.errors import InputError
 from ...uav_core.models.attention import Attention
+from ...uav_core.models.budgets import pass_bytes
 from ...uav_core.models.unet import TemporalUNet, UNetParams
 from ...uav_core.sampling.pipeline import NULL_TEXT_KEY, check_null_text
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ...uav_core.weights.included import TEXT
 from ..base.files import MARK
+from ..base.runtime import device_room
 from .latent import VideoLatent, latent_format
 from .patcher import give_weights, new_patcher
 
@@ -98,9 +100,6 @@ class ModelConfig(comfy.supported_models.SD_X4Upscaler):
     unet_extra_config = {}  # noqa: RUF012
     latent_format = VideoLatent
     supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]  # noqa: RUF012
-    # Twice the 0.27 that the live tensors of a pass take (docs/benchmarks.md): kernels need
-    # workspace as well, and an allocator does not fit exactly.
-    memory_usage_factor = 0.55
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         return UpscaleAVideoModel(self, device=device)
@@ -120,6 +119,27 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
             unet_model=cast(Any, DiffusionModel),
         )
         self.null_text_embedding: Tensor | None = None
+        self.weight_bytes = 0
+        """Of the network, on the device."""
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
+        """Bytes that ComfyUI is to keep free for a pass over clips (b, c, t, h, w).
+
+        For whole layers, or the least where those cannot fit beside the weights.
+        """
+        room = device_room(mm.get_torch_device())
+        whole = self._pass_bytes(input_shape, spared=False)
+        if not room or whole + self.weight_bytes <= room:
+            return whole
+        return self._pass_bytes(input_shape, spared=True)
+
+    def least_bytes(self, frames: int, h: int, w: int) -> int:
+        """Bytes of a pass over one clip that is as sparing as can be."""
+        return self._pass_bytes((1, 0, frames, h, w), spared=True)
+
+    def _pass_bytes(self, shape: Any, spared: bool) -> int:
+        each = mm.dtype_size(self.manual_cast_dtype or self.get_dtype())
+        return pass_bytes(self.params, shape[0], *shape[2:], each=each, spared=spared)
 
     @property
     def params(self) -> UNetParams:
@@ -204,6 +224,7 @@ def load_unet(
     check_keys(TemporalUNet(params, device="meta"), weights, checkpoint.source)
     model = config.get_model(weights)
     model.latent_format = latent_format(path)
+    model.weight_bytes = sum(w.numel() for w in weights.values()) * chosen.itemsize
     if null_text is not None:
         model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()
 

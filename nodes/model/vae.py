@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import comfy.model_management as mm
@@ -14,10 +15,13 @@ from comfy.ldm.modules.diffusionmodules.model import vae_attention
 from einops import rearrange
 from torch import Tensor
 
+from ...uav_core.callbacks import ignore
 from ...uav_core.errors import InputError
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.models.attention import Attention, scaled_dot_product
+from ...uav_core.models.budgets import decode_bytes
 from ...uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
+from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, decode_ladder, from_tile
 from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.segments import DECODE_GROUP, plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
@@ -25,15 +29,12 @@ from ...uav_core.sampling.tiles import tiles_of
 from ...uav_core.values import in_range
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ..base.inputs import to_images, video_latent
-from ..base.runtime import check_cancelled, load_models
+from ..base.runtime import check_cancelled, device_room, load_models, stepping_down
 from .patcher import give_weights, new_patcher
 
 log = logging.getLogger(__name__)
 
-# Bytes per output pixel and frame of a group, per channel of the widest full-size layer: twice
-# what the live tensors take without stripes (docs/benchmarks.md), for workspace and what an
-# allocator wastes.
-BYTES_PER_PIXEL_CHANNEL = 17
+WHOLE = Setting()
 
 
 def check_vae(vae: Any) -> VideoVAE:
@@ -122,10 +123,12 @@ class VideoVAE:
     def params(self) -> VAEParams:
         return self.first_stage_model.params
 
-    def memory_required(self, frames: int, h: int, w: int) -> int:
-        """Bytes that decoding ``frames`` frames of (h, w) latents together takes at its peak."""
-        pixels = frames * h * w * UPSCALE**2
-        return pixels * self.params.channels[1] * BYTES_PER_PIXEL_CHANNEL
+    def memory_required(self, frames: int, h: int, w: int, spared: bool = False) -> int:
+        """Bytes that decoding ``frames`` frames of (h, w) latents together takes at its peak.
+
+        ``spared``: as sparing as can be.
+        """
+        return decode_bytes(self.params, frames, h, w, self.vae_dtype.itemsize, spared)
 
     def decode_video(
         self,
@@ -138,8 +141,9 @@ class VideoVAE:
         tile: int = 0,
         tile_overlap: int = TILE_OVERLAP,
         progress: Callable[[int, int], None] | None = None,
+        on_step: Callable[[StepDown], None] = ignore,
     ) -> Tensor:
-        """Decode group by group.
+        """Decode group by group, with less at once from where memory runs out.
 
         Args:
             samples: (1, 4, t, h, w), already divided by the latent scale.
@@ -149,34 +153,62 @@ class VideoVAE:
             color: colour fix towards ``low_res``; needs it.
             tile: side of square tiles in pixels of ``low_res``; 0 for whole frames.
             progress: called with (groups done, groups in all).
+            on_step: called where memory ran out, with how it went on.
 
         Returns:
             IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
         """
         t, h, width = samples.shape[2:]
-        groups, tiles = plan_groups(t, group), tiles_of(samples, tile, tile_overlap)
-        self.load(min(group, t), h, width, tile)
+        ladder = decode_ladder(t, h, width, group, tile_overlap)
+        if tile:
+            ladder = from_tile(ladder, tile, tile_overlap)
+        self.foresee(ladder, h, width, on_step)
         images = torch.empty(
             (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device
         )
-        for done, g in enumerate(groups, start=1):
+        groups = plan_groups(t, group)
+
+        def work(setting: Setting, group: range) -> None:
+            most = min(setting.frames or len(group), len(group))
+            self.load(most, h, width, setting)
+            tiles = tiles_of(samples, setting.tile, setting.overlap)
+            for first in range(group.start, group.stop, most):
+                part = slice(first, min(first + most, group.stop))
+                z = samples[:, :, part].to(self.device, torch.float32)
+                frames = None if low_res is None else low_res[:, :, part].to(z)
+                pixels = decode_group(
+                    self.first_stage_model, z, frames, w, color, tiles, check_cancelled
+                )
+                images[part] = to_images(pixels).to(self.output_device)
+
+        for done, together in enumerate(groups, start=1):
             check_cancelled()
-            s = slice(g.start, g.stop)
-            z = samples[:, :, s].to(self.device, torch.float32)
-            frames = None if low_res is None else low_res[:, :, s].to(z)
-            pixels = decode_group(
-                self.first_stage_model, z, frames, w, color, tiles, check_cancelled
-            )
-            images[s] = to_images(pixels).to(self.output_device)
+            stepping_down(partial(work, group=together), ladder, on_step)
             if progress is not None:
                 progress(done, len(groups))
         return images
 
-    def load(self, frames: int, h: int, w: int, tile: int | None) -> None:
-        """Bring the VAE to the device, with room to decode ``frames`` frames of (h, w)."""
-        side = tile or max(h, w)
-        need = self.memory_required(frames, min(h, side), min(w, side))
-        load_models([self.patcher], memory_required=need)
+    def foresee(
+        self, ladder: Ladder, h: int, w: int, on_step: Callable[[StepDown], None] = ignore
+    ) -> None:
+        """Begin where decoding frames (h, w) can fit at all."""
+
+        def least(setting: Setting) -> int:
+            return self.memory_required(setting.frames or 1, *setting.size(h, w), spared=True)
+
+        step = ladder.foresee(least, device_room(self.device))
+        if step is not None:
+            on_step(step)
+
+    def load(self, frames: int, h: int, w: int, setting: Setting = WHOLE) -> None:
+        """Bring the VAE to the device, with room to decode ``frames`` frames of (h, w).
+
+        For whole layers where there is room beside the models that are there; else for the least.
+        """
+        need = partial(self.memory_required, frames, *setting.size(h, w))
+        missing = self.patcher.model_size() - self.patcher.loaded_size()
+        fits = not setting.sparing and need() + missing <= mm.get_free_memory(self.device)
+        load_models([self.patcher], memory_required=need(spared=not fits))
 
     def decode(self, samples: Tensor, **_: Any) -> Tensor:
         """ComfyUI's native VAE Decode: (1, 4, t, h, w) -> (1, t, 4h, 4w, 3).

@@ -89,6 +89,7 @@ class VAEDecode(io.ComfyNode):
             tile=tile,
             tile_overlap=tile_overlap,
             progress=progress_bar(groups),
+            on_step=summary.steps.append,
         )
         show_status(cls, summary.to_text("Decoded", len(images)))
         return io.NodeOutput(images)

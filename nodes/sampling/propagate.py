@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...uav_core.callbacks import Progress
+from ...uav_core.callbacks import Progress, ignore
 from ...uav_core.errors import InputError
+from ...uav_core.flow.bounded import bounded_size, estimate_flows_bounded
 from ...uav_core.flow.builtin import BuiltinFlow
-from ...uav_core.flow.estimate import estimate_flows
+from ...uav_core.sampling.ladder import Setting, StepDown, flow_ladder
 from ...uav_core.sampling.propagation import PropagationParams, parse_steps, propagate
 from ..base.inputs import check_same_clip, video_frames
-from ..base.runtime import check_cancelled, load_models, progress_bar
+from ..base.runtime import check_cancelled, load_models, progress_bar, stepping_down
 from ..base.schema import ADVANCED, OpticalFlow, PropagationSocket, schema
 from ..base.settings import strength_input
 
 DEFAULT_ITERATIONS = 20
-# The built-in estimator holds about 100 tensors of one fp32 value a pixel at once.
-BUILTIN_BYTES_PER_PIXEL = 400
+# Of a pair of frames, a quarter above the tensors that the built-in estimator holds.
+BUILTIN_BYTES_PER_PIXEL = 625
 
 
 @dataclass(eq=False)
@@ -47,22 +49,14 @@ class FlowPropagation:
     def check_clip(self, latent: Tensor) -> None:
         check_same_clip("latent", tuple(latent.shape[2:]), tuple(self.frames.shape[2:]))
 
-    def estimate(self, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
-        """The flows, estimated on the first call with progress and cancel per pair of frames.
-
-        ``progress`` in place of a bar of its own.
-        """
+    def estimate(
+        self,
+        progress: Progress | None = None,
+        on_step: Callable[[StepDown], None] = ignore,
+    ) -> tuple[Tensor, Tensor]:
+        """The flows, estimated on the first call; the rest as in ``flows_of``."""
         if self.flows is None:
-            load_models([self.flow_model], flow_memory(self.flow_model, *self.frames.shape[-2:]))
-            pairs = max(2 * (self.frames.shape[2] - 1), 1)
-            forward, backward = estimate_flows(
-                self.flow_model.model,
-                self.frames,
-                self.iterations,
-                progress=progress or progress_bar(pairs),
-                check_cancelled=check_cancelled,
-            )
-            self.flows = forward, backward
+            self.flows = flows_of(self.flow_model, self.frames, self.iterations, progress, on_step)
         return self.flows
 
     def apply(self, x0: Tensor) -> Tensor:
@@ -81,6 +75,31 @@ def check_flow_model(flow_model: Any) -> None:
             "The flow model is not a RAFT network, nor the built-in one: expected the output of "
             "'Load Flow Model' or of ComfyUI's 'Load Optical Flow Model'."
         )
+
+
+def flows_of(
+    flow_model: Any,
+    frames: Tensor,
+    iterations: int = DEFAULT_ITERATIONS,
+    progress: Progress | None = None,
+    on_step: Callable[[StepDown], None] = ignore,
+) -> tuple[Tensor, Tensor]:
+    """``estimate_flows`` of an OPTICAL_FLOW, with cancel.
+
+    ``progress`` in place of a bar of its own. Where memory runs out fewer pairs are estimated together, then smaller frames, of which
+    ``on_step`` is told.
+    """
+    t, h, w = frames.shape[2:]
+
+    def work(setting: Setting) -> tuple[Tensor, Tensor]:
+        side = setting.longest_side
+        load_models([flow_model], flow_memory(flow_model, *bounded_size(h, w, side)))
+        bar = progress or progress_bar(max(2 * (t - 1), 1))
+        return estimate_flows_bounded(
+            flow_model.model, frames, iterations, side, bar, check_cancelled
+        )
+
+    return stepping_down(work, flow_ladder(h, w), on_step)
 
 
 def flow_memory(flow_model: Any, h: int, w: int) -> int:

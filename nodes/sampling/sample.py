@@ -17,6 +17,7 @@ from ...uav_core.errors import InputError
 from ...uav_core.sampling import presets, schedule
 from ...uav_core.sampling.ddim import DenoisedDDIM
 from ...uav_core.sampling.guidance import WHOLE_RUN, GuidanceRange
+from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.noise import LATENT, frame_noise
 from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
 from ...uav_core.values import check_finite
@@ -219,6 +220,7 @@ class SegmentSampler(io.ComfyNode):
             overlap=overlap,
             propagation=propagation,
             noise_mask=latent.get("noise_mask"),
+            on_step=summary.steps.append,
         )
         show_status(cls, "\n".join(filter(None, (summary.to_text("Sampled", t), unfit))))
         return io.NodeOutput({"samples": result})
@@ -251,6 +253,7 @@ def sample_segments(
     propagation: FlowPropagation | None = None,
     noise_mask: Tensor | None = None,
     on_pass: Callable[[], None] = ignore,
+    on_step: Callable[[StepDown], None] = ignore,
 ) -> Tensor:
     """Sample through ComfyUI's guider, sampler and context windows.
 
@@ -258,6 +261,7 @@ def sample_segments(
         samples: (1, 4, t, h, w), zeros to start from noise alone.
         noise: the same shape, standard normal.
         on_pass: called when the model has seen a segment, at every step.
+        on_step: called where memory ran out, with how the run went on.
         guided: the part of the run with guidance.
 
     Returns:
@@ -281,9 +285,9 @@ def sample_segments(
     report = SegmentProgress(model, steps, segments, guidance, on_pass, pairs)
     if pairs and propagation is not None:
         # Now, so that RAFT and the U-Net need not share the memory.
-        propagation.estimate(report.flow)
+        propagation.estimate(report.flow, on_step)
 
-    in_segments = with_segments(model, segment_length, overlap, report.segment)
+    in_segments = with_segments(model, segment_length, overlap, report.segment, on_step)
     guider = RangedGuider(in_segments, guided, sigmas)
     guider.set_conds(positive, negative)
     guider.set_cfg(guidance)

@@ -9,9 +9,12 @@ import comfy.context_windows as cw
 import comfy.model_patcher
 from torch import Tensor
 
+from ...uav_core.callbacks import ignore
+from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, Segment, blend, plan_segments
 from ..base.runtime import check_cancelled
 from .caches import count_skipped, of_part
+from .tiles import step_down_on
 
 TIME = 2
 
@@ -126,11 +129,16 @@ def with_segments(
     length: int,
     overlap: int,
     on_segment: OnSegment | None = None,
+    on_step: Callable[[StepDown], None] = ignore,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A clone of ``model`` that samples in segments, budgeting memory for one at a time."""
+    """A clone of ``model`` that samples in segments, budgeting memory for one at a time.
+
+    Where memory runs out it goes on with less at once, of which ``on_step`` is told.
+    """
     plan_segments(length, length, overlap)
     model = model.clone()
     options: dict[str, Any] = model.model_options
     options["context_handler"] = SegmentHandler(length, overlap, on_segment)
     cw.create_prepare_sampling_wrapper(model)
+    step_down_on(model, on_step)
     return model

@@ -1,8 +1,8 @@
-"""Spatial tiles of a MODEL: every evaluation as a blend of overlapping tiles."""
+"""Spatial tiles of a MODEL: every evaluation as a blend of overlapping tiles, if need be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_patcher
@@ -10,8 +10,10 @@ import comfy.patcher_extension
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...uav_core.callbacks import ignore
+from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, from_tile, sample_ladder
 from ...uav_core.sampling.tiles import OVERLAP, square_tiles, tiled_predict, tiles_of
-from ..base.runtime import check_cancelled
+from ..base.runtime import check_cancelled, device_room, stepping_down
 from ..base.schema import SAMPLING, schema
 from ..base.settings import tile_overlap_input
 from .caches import part_by_part
@@ -26,15 +28,49 @@ class TiledModel:
     """A ``model_function_wrapper`` that runs the model on one tile after the other.
 
     Latent and frames are cropped alike, so noise and frames keep their places. A picture not
-    larger than a tile runs as if this were not there.
+    larger than a tile runs as if this were not there. Where memory runs out the pass is made
+    again with less at once, and so are all after it, to the end of the run.
     """
 
-    def __init__(self, tile: int, overlap: int, around: Wrapper | None = None) -> None:
-        """``around`` is the wrapper that was there before: it sees one call for all tiles."""
-        self.tile, self.overlap, self.around = tile, overlap, around
+    def __init__(
+        self,
+        tile: int | None,
+        overlap: int,
+        around: Wrapper | None = None,
+        on_step: Callable[[StepDown], None] = ignore,
+    ) -> None:
+        """``tile`` None is the whole picture.
+
+        ``around`` is the wrapper that was there before: it sees one call for all tiles.
+        ``on_step`` is told of every step down.
+        """
+        self.tile, self.overlap, self.around, self.on_step = tile, overlap, around, on_step
+        self._ladders: dict[tuple[int, int], Ladder] = {}
+        """By (h, w) of the picture."""
 
     def __call__(self, apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
-        plan = tiles_of(args["input"], self.tile, self.overlap)
+        return stepping_down(
+            lambda setting: self.run(setting, apply_model, args),
+            self._ladder(*args["input"].shape[2:]),
+            self.on_step,
+        )
+
+    def _ladder(self, frames: int, h: int, w: int) -> Ladder:
+        if (h, w) not in self._ladders:
+            ladder = sample_ladder(frames, h, w, self.overlap or OVERLAP)
+            if self.tile and self.tile < max(h, w):
+                ladder = from_tile(ladder, self.tile, self.overlap)
+            self._ladders[h, w] = ladder
+        return self._ladders[h, w]
+
+    def run(
+        self, setting: Setting, apply_model: Callable[..., Tensor], args: dict[str, Any]
+    ) -> Tensor:
+        """One pass with tiles of ``setting``, or our own where it has none."""
+        tile, overlap = setting.tile, setting.overlap
+        if tile is None or (self.tile is not None and self.tile < tile):
+            tile, overlap = self.tile, self.overlap
+        plan = tiles_of(args["input"], tile, overlap)
         one = part_by_part(apply_model) if len(plan) > 1 else apply_model
         predict = tiled_predict(one, plan, check_cancelled)
         if self.around is not None:
@@ -44,11 +80,24 @@ class TiledModel:
     def prepare_sampling(
         self, executor: Callable[..., Any], model: Any, noise_shape: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Let ComfyUI budget the memory of a tile, not that of the frame."""
+        """Let ComfyUI budget the memory of a tile, not that of the frame.
+
+        Of smaller ones than asked for, where those cannot fit.
+        """
+        self._ladders.clear()  # a run of its own
         shape = list(noise_shape)
         # Newer ComfyUI packs several latents of one model into three dims; ours never is.
         if len(shape) == 5:
-            shape[-2:] = (min(side, self.tile) for side in shape[-2:])
+            frames, h, w = shape[2:]
+            ladder, least = self._ladder(frames, h, w), getattr(model.model, "least_bytes", None)
+            if least is not None:
+                step = ladder.foresee(
+                    lambda setting: least(frames, *setting.size(h, w)),
+                    device_room(model.load_device),
+                )
+                if step is not None:
+                    self.on_step(step)
+            shape[-2:] = ladder.setting.size(h, w)
         return executor(model, shape, *args, **kwargs)
 
 
@@ -62,14 +111,29 @@ def with_tiles(
     """
     square_tiles(tile, tile, tile, overlap)
     model = model.clone()
+    _put(model, TiledModel(tile, overlap, tiles_on(model.model_options).around))
+    return model
+
+
+def step_down_on(
+    model: comfy.model_patcher.ModelPatcher, on_step: Callable[[StepDown], None] = ignore
+) -> None:
+    """Let ``model`` itself go on with less at once where memory runs out, with its tiles if any."""
+    own = tiles_on(model.model_options)
+    _put(model, TiledModel(own.tile, own.overlap, own.around, on_step))
+
+
+def tiles_on(model_options: Mapping[str, Any]) -> TiledModel:
+    """The tiles of a model; where it has none, one of the whole picture, not put on it."""
+    found = model_options.get("model_function_wrapper")
+    return found if isinstance(found, TiledModel) else TiledModel(None, 0, found)
+
+
+def _put(model: comfy.model_patcher.ModelPatcher, tiled: TiledModel) -> None:
     options: dict[str, Any] = model.model_options
-    around = options.get("model_function_wrapper")
-    if isinstance(around, TiledModel):
-        around = around.around
-    tiled = options["model_function_wrapper"] = TiledModel(tile, overlap, around)
+    options["model_function_wrapper"] = tiled
     model.remove_wrappers_with_key(_PREPARE, KEY)
     model.add_wrapper_with_key(_PREPARE, KEY, tiled.prepare_sampling)
-    return model
 
 
 class Tiles(io.ComfyNode):

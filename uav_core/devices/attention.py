@@ -11,11 +11,12 @@ import functools
 import torch
 from torch import Tensor
 
+from . import memory
 from .abilities import is_complete
 
 WIDEST_FLASH = 256
 BLOCK = 256 * 2**20
-"""Bytes of scores held at once."""
+"""Bytes of scores held at once; a quarter of that once memory ran out."""
 
 
 def serves(q: Tensor) -> bool:
@@ -34,7 +35,8 @@ def by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> 
     b, heads, count, d = q.shape
     q, k, v = (x.reshape(b * heads, -1, d) for x in (q, k, v))
     out = torch.empty_like(q)
-    queries = max(1, BLOCK // (4 * len(k) * k.shape[1]))
+    block = BLOCK // 4 if memory.spares(memory.Sparing.STRIPES) else BLOCK
+    queries = max(1, block // (4 * len(k) * k.shape[1]))
     turned = k.transpose(1, 2)
     for start in range(0, count, queries):
         rows = slice(start, start + queries)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from . import attention, memory, norms, stripes
+from .memory import Sparing
 from .way import Way
 
 WHOLE_UP_TO = 512 * 2**20
 """Bytes, in fp32, of a tensor that runs whole whatever is free: many small calls cost more."""
+SPARED_UP_TO = 32 * 2**20
+"""The same once memory ran out."""
 UNDIVIDED_UP_TO = 32 * 2**20
 """The same of tokens, whose two halves cost little."""
 GATED = 8 + 4 + 1
@@ -23,24 +26,27 @@ class GPUWay(Way):
     """See the module."""
 
     def runs_clips_apart(self, clips: Tensor) -> bool:
-        """One clip does not fill a card."""
-        return False
+        """One clip does not fill a card: only once memory ran out."""
+        return not torch.compiler.is_compiling() and memory.spares(Sparing.HALVES)
 
     def halves_tokens(self, tokens: Tensor) -> bool:
         """Only where the whole layer would not fit."""
         return (
             4 * tokens.numel() > UNDIVIDED_UP_TO
             and not torch.compiler.is_compiling()
-            and not memory.has_room(tokens.device, GATED * tokens.numel() * tokens.element_size())
+            and memory.must_spare(
+                Sparing.HALVES, tokens.device, GATED * tokens.numel() * tokens.element_size()
+            )
         )
 
     def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
         """Only where the whole layer, its normalised input and its result, would not fit."""
-        if not stripes.are_possible(x) or enlarged * 4 * x.numel() <= WHOLE_UP_TO:
+        whole = SPARED_UP_TO if memory.spares(Sparing.STRIPES) else WHOLE_UP_TO
+        if not stripes.are_possible(x) or enlarged * 4 * x.numel() <= whole:
             return False
         channels = x.shape[1] + 2 * out_channels
         held = enlarged * x.numel() // x.shape[1] * channels * x.element_size()
-        return not memory.has_room(x.device, held)
+        return memory.must_spare(Sparing.STRIPES, x.device, held)
 
     def multiplies_scores(self, q: Tensor) -> bool:
         """PyTorch's kernel for heads that flash attention does not take is slow."""

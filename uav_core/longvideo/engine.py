@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from ..callbacks import ignore
 from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
 from ..frames.detail import with_detail
+from ..models.budgets import decode_bytes, pass_bytes
 from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
+from ..sampling.ladder import Setting
 from ..sampling.pipeline import decode_group, velocity
 from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
 from ..sampling.tiles import tiled_predict, tiles_of
-from .fallback import Setting
 from .params import LongVideoParams
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ Predict = Callable[[Tensor, int, Tensor, Setting], Tensor]
 """What the U-Net says of one segment, guidance applied: of its latent (1, 4, n, h, w), at a step
 from 0 on, with its noised frames (1, 3, n, h, w)."""
 
+
+Stage = Literal["sample", "decode"]
 
 HELD_SHARE = 8
 """Latents wait on the device if they take at most one part in so many of its memory."""
@@ -76,6 +79,14 @@ class Engine(Protocol):
 
         With the weights that each needs; 0 where it is not known.
         """
+        ...
+
+    def room(self) -> int:
+        """Bytes of the device's memory; 0 where it is not known, or not bounded."""
+        ...
+
+    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
+        """Bytes that a pass over ``frames`` (h, w), or decoding them, takes at the very least."""
         ...
 
     def device_name(self) -> str:
@@ -154,7 +165,26 @@ class CoreEngine:
         return decoded(self.vae, latents, frames, self.params, setting, self.check_cancelled)
 
     def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
-        return 0, 0
+        return tuple(  # type: ignore[return-value]
+            self._bytes(stage, n, h, w) + sum(x.nbytes for x in network.parameters())
+            for stage, n, network in (("sample", frames, self.unet), ("decode", group, self.vae))
+        )
+
+    def room(self) -> int:
+        if self.device.type != "cuda":
+            return 0
+        return torch.cuda.get_device_properties(self.device).total_memory
+
+    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
+        together = min(setting.frames or frames, frames)
+        return self._bytes(stage, together, *setting.size(h, w), spared=True)
+
+    def _bytes(self, stage: str, frames: int, h: int, w: int, spared: bool = False) -> int:
+        if stage == "decode":
+            each = next(self.vae.parameters()).itemsize
+            return decode_bytes(self.vae.params, frames, h, w, each, spared)
+        halves = 1 if spared else self.params.halves
+        return pass_bytes(self.unet.params, halves, frames, h, w, self.dtype.itemsize, spared)
 
     def device_name(self) -> str:
         return "CPU" if self.device.type == "cpu" else "GPU"

@@ -14,14 +14,15 @@ from ..callbacks import Progress
 from ..errors import InputError
 from ..files import check_space, human_bytes
 from ..jobs import Job, disk_needed
+from ..sampling.ladder import Setting, StepDown
 from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
 from .course import DECODING, FLOW, SAMPLING
-from .engine import Engine
+from .engine import Engine, Stage
 from .estimate import duration
-from .fallback import Ladders, StepDown
 from .forecast import Forecast
+from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
@@ -80,7 +81,23 @@ class Parts:
         """First frame of the part under way."""
         self._elsewhere = 0
         """Frames of other runs that are counted."""
+        self._foresee(engine)
         self.count_frames()
+
+    def _foresee(self, engine: Engine) -> None:
+        """Begin with what can fit at all; the same on the same machine, whatever is free now."""
+        stages: dict[Stage, int] = {
+            "sample": self.params.segment_length,
+            "decode": self.params.frames_per_group,
+        }
+        for stage, frames in stages.items():
+
+            def least(setting: Setting, stage: Stage = stage, frames: int = frames) -> int:
+                return engine.least(stage, setting, frames, *self.source.size)
+
+            step = self._ladders.named()[stage].foresee(least, engine.room())
+            if step is not None:
+                self._stepped_down(step)
 
     def close(self) -> None:
         """Let go of the scene under way."""

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..sampling import schedule
+from ..sampling.ladder import Ladder, Setting, run_with_fallback
 from ..sampling.noise import LATENT, LOW_RES, frame_noise
 from ..sampling.stream import LatentStream, StreamState
 from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Predict
-from .fallback import Ladder, Ladders, Setting, run_with_fallback
+from .ladders import Ladders
 from .params import LongVideoParams
 from .source.window import Window
 

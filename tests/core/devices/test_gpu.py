@@ -10,15 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from generated import det
 from torch import Tensor, nn
+from ways import as_on_a_gpu
 
 from uav_core.devices import abilities, attention, gpu, memory, norms
 from uav_core.devices.gpu import GPU
 from uav_core.devices.layers import PLAIN, fitted
 from uav_core.devices.layout import channels_last
+from uav_core.devices.memory import Sparing
 
 CPU = torch.device("cpu")
 
@@ -169,6 +172,45 @@ def test_layers_are_cut_only_where_whole_ones_do_not_fit(monkeypatch):
     assert GPU.cuts(x[..., :100], 64)
     assert not GPU.runs_clips_apart(x)
     assert PLAIN.GroupNorm is type(norm_of(32, 32))
+
+
+def test_sparing_does_without_what_is_free(monkeypatch):
+    """And without asking: what is free was not enough."""
+    x = torch.empty(2, 64, 8, 260, 256, device="meta", dtype=torch.float16)
+    tokens = torch.empty(1, 8, 260 * 512, 64, device="meta", dtype=torch.float16)
+    monkeypatch.setattr(memory, "free", lambda _: 2**50)
+    monkeypatch.setattr(memory, "taken", set())
+    for level in Sparing:
+        with memory.sparing(level), memory.sparing(Sparing.NONE):
+            assert GPU.runs_clips_apart(x) == (level >= Sparing.HALVES)
+            assert GPU.halves_tokens(tokens) == (level >= Sparing.HALVES)
+            assert GPU.cuts(x, 64) == (level >= Sparing.STRIPES)
+            assert not GPU.cuts(x[..., :16, :], 64), "small ones never are"
+            assert memory.taken == {n for n in Sparing if 0 < n <= level}
+    assert not GPU.runs_clips_apart(x)
+
+
+@pytest.mark.parametrize("level", [Sparing.HALVES, Sparing.STRIPES])
+def test_sparing_gives_the_same(monkeypatch, level):
+    as_on_a_gpu(monkeypatch)
+    monkeypatch.setattr(gpu, "SPARED_UP_TO", 0)
+    monkeypatch.setattr(gpu, "UNDIVIDED_UP_TO", 0)
+    monkeypatch.setattr(memory, "free", lambda _: 2**50)
+    monkeypatch.setattr(memory, "taken", set())
+    unet, vae = tiny.unet(), tiny.vae("vae_video")
+    latent, low_res = det("gpu/latent", (2, 4, 3, 16, 16)), det("gpu/low", (2, 3, 3, 16, 16))
+    context, steps = tiny.context().to(latent), torch.tensor([500, 500])
+
+    def made() -> tuple[Tensor, Tensor]:
+        return unet(latent, steps, low_res, context, steps), vae.decode(latent, low_res)
+
+    whole = made()
+    assert not memory.taken
+    with memory.sparing(level):
+        spared = made()
+    assert max(memory.taken) == level
+    for a, b in zip(whole, spared, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * a.abs().max().item())
 
 
 def test_other_devices_keep_their_own_norm_and_attention(monkeypatch):

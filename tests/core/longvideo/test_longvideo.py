@@ -23,8 +23,8 @@ from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
 from uav_core.longvideo import run as long_run
-from uav_core.longvideo.fallback import OutOfMemoryError, Setting
 from uav_core.sampling.guidance import GuidanceRange
+from uav_core.sampling.ladder import OutOfMemoryError, Setting
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise
 from uav_core.sampling.pipeline import bicubic, decode, sample
 from uav_core.video import EncodeError, EncodeParams, InputChangedError, VideoReader, frame_times

@@ -6,8 +6,10 @@ import weakref
 import pytest
 import torch
 
+from uav_core.devices import memory
+from uav_core.devices.memory import Sparing
 from uav_core.errors import InputError, UpscaleAVideoError
-from uav_core.longvideo.fallback import (
+from uav_core.sampling.ladder import (
     Ladder,
     OutOfMemoryError,
     Setting,
@@ -85,21 +87,60 @@ def test_a_real_allocation_failure_is_recognised():
 def test_the_rungs():
     assert [s.to_json() for s in decode_ladder(8, 270, 480).settings] == [
         {"frames": 3},
-        {"frames": 2},
-        {"frames": 1},
-        *({"frames": 1, "tile": n, "overlap": 16} for n in (256, 192, 128, 64)),
+        {"frames": 3, "sparing": 2},
+        {"frames": 2, "sparing": 2},
+        {"frames": 1, "sparing": 2},
+        *({"frames": 1, "tile": n, "overlap": 16, "sparing": 2} for n in (256, 192, 128, 64)),
     ]
     assert [s.to_json() for s in sample_ladder(8, 100, 192).settings] == [
         {},
-        {"tile": 128, "overlap": 16},
-        {"tile": 64, "overlap": 16},
+        {"sparing": 1},
+        {"sparing": 2},
+        {"tile": 128, "overlap": 16, "sparing": 2},
+        {"tile": 64, "overlap": 16, "sparing": 2},
     ]
     assert [s.to_json() for s in flow_ladder(540, 960).settings] == [
         {},
-        *({"longest_side": n} for n in (768, 512, 384, 256)),
+        {"sparing": 1},
+        *({"longest_side": n, "sparing": 1} for n in (768, 512, 384, 256)),
     ]
-    # Where a rung would change nothing there is none.
-    assert decode_ladder(1, 48, 64).settings == (Setting(frames=1),)
+    # Where a tile would change nothing there is none.
+    assert decode_ladder(1, 48, 64).settings == (Setting(1), Setting(1, sparing=2))
+
+
+def test_the_work_is_as_sparing_as_the_rung():
+    found = []
+
+    def work(setting: Setting) -> None:
+        found.append([memory.spares(level) for level in (Sparing.HALVES, Sparing.STRIPES)])
+        raise no_memory()
+
+    with pytest.raises(OutOfMemoryError):
+        run_with_fallback(work, sample_ladder(8, 48, 64))
+    assert found == [[False, False], [True, False], [True, True]]
+    assert not memory.spares(Sparing.HALVES)
+
+
+def test_what_cannot_fit_is_not_tried(caplog):
+    """Sizes that take more than the device has are stepped over, those that may fit are not."""
+
+    def needs(setting: Setting) -> int:
+        h, w = setting.size(720, 1280)
+        return 1000 * (setting.frames or 8) * h * w
+
+    room = needs(Setting(frames=2))
+    rungs = decode_ladder(8, 720, 1280)
+    with caplog.at_level(logging.WARNING):
+        step = rungs.foresee(needs, room)
+    assert rungs.setting == Setting(2, sparing=2) and caplog.messages == [str(step)]
+    assert "No room for decoding frames of 1280x720 with 3 frames at once (it takes" in str(step)
+    assert rungs.foresee(needs, room) is None, "what fits stays"
+    assert rungs.foresee(needs, 0) is None, "nothing is known"
+    work = Work(rungs, 0)
+    run_with_fallback(work, rungs)
+    assert work.tried == [rungs.setting]
+    assert rungs.foresee(needs, 1).after == rungs.settings[-1], "tried all the same"
+    assert rungs.foresee(needs, 1) is None
 
 
 @pytest.mark.parametrize("make", [ladder, lambda: sample_ladder(8, 270, 480),
@@ -123,13 +164,14 @@ def test_every_rung(make, caplog):
 
 def test_the_level_is_kept_for_the_rest_of_the_job():
     rungs, steps = ladder(), []
-    work = Work(rungs, 2)
+    work = Work(rungs, 3)
     for _ in range(3):
         run_with_fallback(work, rungs, on_step=steps.append)
-    assert [s.frames for s in work.tried] == [3, 2, 1, 1, 1]
-    assert len(steps) == 2
+    assert [s.frames for s in work.tried] == [3, 3, 2, 1, 1, 1]
+    assert len(steps) == 3
     assert "frames of 480x270 with 3 frames at once" in str(steps[0])
-    assert "went on with 2 frames at once" in str(steps[0])
+    assert "went on with layers in stripes, 3 frames at once" in str(steps[0])
+    assert "went on with layers in stripes, 2 frames at once" in str(steps[1])
 
 
 def test_the_end_of_the_ladder_says_what_was_tried():
@@ -139,10 +181,12 @@ def test_the_end_of_the_ladder_says_what_was_tried():
     assert isinstance(caught.value, UpscaleAVideoError)
     text = str(caught.value)
     assert "decoding frames of 100x100" in text
-    assert "2 frames at once; 1 frame at once; 1 frame at once, tiles of 64x64 px" in text
+    tried = [line for line in text.replace("layers in stripes, ", "").split("; ")]
+    assert tried[-3:-1] == ["2 frames at once", "1 frame at once"]
+    assert tried[-1].startswith("1 frame at once, tiles of 64x64 px")
     assert "2.00 GiB" in text
     assert caught.value.__context__ is None, "it would hold the failed try's tensors"
-    assert released.count == 3
+    assert released.count == 4
 
 
 def test_tensors_of_a_failed_try_are_gone_before_memory_is_released():
@@ -153,7 +197,7 @@ def test_tensors_of_a_failed_try_are_gone_before_memory_is_released():
         def work(setting):
             big = torch.ones(10)
             held.append(weakref.ref(big))
-            if setting.frames == 3:
+            if setting.sparing is None:
                 # The worst case: a frame that holds the error that holds the frame.
                 error = no_memory()
                 raise error
@@ -196,7 +240,7 @@ def test_the_hosts_own_errors_count_if_it_says_so():
         return RuntimeError("device error 2")
 
     work = Work(rungs, 1, device_lost)
-    assert run_with_fallback(work, rungs, also=lambda e: "error 2" in str(e)).frames == 2
+    assert run_with_fallback(work, rungs, also=lambda e: "error 2" in str(e)) == rungs.settings[1]
 
 
 def test_nested():
@@ -214,24 +258,30 @@ def test_nested():
         return run_with_fallback(inside, inner, on_step=lambda step: steps.append("inner"))
 
     assert run_with_fallback(around, outer, on_step=steps.append) == "done"
-    assert tried == [(None, None), (None, 512), (None, 384), (None, 256), (256, 256), (192, 256)]
-    assert steps[:3] == ["inner"] * 3 and len(steps) == 5
-    assert "smallest setting" in str(steps[3])
+    assert [n for _, n in tried[:5]] == [None, None, 512, 384, 256]
+    assert tried[5:] == [(None, 256), (None, 256), (256, 256), (192, 256)]
+    assert steps[:4] == ["inner"] * 4 and len(steps) == 8
+    assert "smallest setting" in str(steps[4])
 
 
 def test_settings_survive_a_manifest():
     rungs = ladder()
-    run_with_fallback(Work(rungs, 4), rungs)
+    run_with_fallback(Work(rungs, 5), rungs)
     data = json.loads(json.dumps(rungs.setting.to_json()))
-    assert data == {"frames": 1, "tile": 192, "overlap": 16}
-    later = ladder()
-    later.resume(Setting.from_json(data))
-    assert run_with_fallback(lambda setting: setting, later) == rungs.setting
+    assert data == {"frames": 1, "tile": 192, "overlap": 16, "sparing": 2}
+    for recorded in (data, {**data, "sparing": None}):
+        later = ladder()
+        # As older jobs have it.
+        older = {name: value for name, value in recorded.items() if value is not None}
+        later.resume(Setting.from_json(older))
+        assert run_with_fallback(lambda setting: setting, later) == rungs.setting
     with pytest.raises(InputError, match="began with"):
-        later.resume(Setting(frames=7))
+        ladder().resume(Setting(frames=7))
 
 
-@pytest.mark.parametrize("data", [{"frame": 1}, {"tile": 1.5}, {"tile": True}, {"tile": -1}])
+@pytest.mark.parametrize(
+    "data", [{"frame": 1}, {"tile": 1.5}, {"tile": True}, {"tile": -1}, {"sparing": 3}]
+)
 def test_unknown_settings_are_named(data):
     with pytest.raises(InputError, match="not known"):
         Setting.from_json(data)

@@ -1,23 +1,25 @@
 """Stepping down when memory runs out: smaller settings, tried one after the other.
 
-The order gives up least first: frames decoded together, then ever smaller tiles. Settings change
-the result a little, so they are plain data for a record of the run; a ladder never steps back up,
-so that the rest of a clip is made like the part before.
+The order gives up least first: halves of a pass, then layers in stripes, which give the same to
+rounding; then frames decoded together, and ever smaller tiles. Those change the result a little, so
+settings are plain data for a record of the run; a ladder never steps back up, so that the rest of a
+clip is made like the part before.
 """
 
 from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+from ..devices import memory
+from ..devices.memory import Sparing
 from ..errors import InputError, UpscaleAVideoError
-from ..jobs import Fallback
-from ..sampling.segments import DECODE_GROUP
-from ..sampling.tiles import OVERLAP
-from .params import LongVideoParams
+from ..files import human_bytes
+from .segments import DECODE_GROUP
+from .tiles import OVERLAP
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,14 @@ _SIGNS = (
 )
 
 
+SPARING: dict[int, str] = {
+    Sparing.NONE: "",
+    Sparing.HALVES: "halves and pairs one by one",
+    Sparing.STRIPES: "layers in stripes",
+}
+"""What is said of it."""
+
+
 class OutOfMemoryError(UpscaleAVideoError, MemoryError):
     """Memory ran out with the smallest settings as well; the message lists what was tried."""
 
@@ -54,16 +64,25 @@ class Setting:
     """Low-resolution pixels that neighbouring tiles share, where there are tiles."""
     longest_side: int | None = None
     """Longest side at which flow is estimated, in low-resolution pixels."""
+    sparing: int | None = None
+    """A level of ``devices.memory.Sparing``."""
+
+    def size(self, h: int, w: int) -> tuple[int, int]:
+        """What is seen at once of a picture (h, w)."""
+        side = self.tile or max(h, w)
+        return min(h, side), min(w, side)
 
     def to_json(self) -> dict[str, int]:
         """The bounds that are set, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: int(value) for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, int]) -> Setting:
         """The reverse of ``to_json``. Raises InputError for names or values that cannot be."""
         for name, value in data.items():
-            if name not in cls.__dataclass_fields__ or type(value) is not int or value < 0:
+            most = max(Sparing) if name == "sparing" else value
+            known = name in cls.__dataclass_fields__ and type(value) is int
+            if not known or not 0 <= value <= most:
                 raise InputError(
                     f"The setting {name} = {value!r} is not known: expected whole numbers named "
                     f"{', '.join(cls.__dataclass_fields__)}. The record of the run may come from "
@@ -72,7 +91,7 @@ class Setting:
         return cls(**data)
 
     def __str__(self) -> str:
-        parts = []
+        parts = [*filter(None, [SPARING[self.sparing or 0]])]
         if self.frames is not None:
             parts.append(f"{self.frames} frame{'s' * (self.frames != 1)} at once")
         if self.tile is not None:
@@ -91,8 +110,12 @@ class StepDown:
     after: Setting
     reason: str
     """The first line of the error, with the size that could not be had where it tells."""
+    foreseen: bool = False
+    """Whether the setting was not tried, as it could not fit."""
 
     def __str__(self) -> str:
+        if self.foreseen:
+            return f"No room for {self.stage} with {self.before} ({self.reason}): {self.after}."
         return (
             f"Memory ran out while {self.stage} with {self.before} ({self.reason}): "
             f"went on with {self.after}."
@@ -121,14 +144,34 @@ class Ladder:
     def resume(self, setting: Setting) -> None:
         """Go on with the setting that an earlier part of the job ended with.
 
-        Raises InputError if this ladder has no such setting.
+        Raises InputError if this ladder has no such setting. Older jobs did not say how sparing
+        they were.
         """
-        if setting not in self.settings:
+        found = [s for s in self.settings if s == setting]
+        found += [s for s in self.settings if replace(s, sparing=None) == setting]
+        if not found:
             raise InputError(
                 f"The job went on with {setting} while {self.stage}: expected one of "
                 f"{'; '.join(map(str, self.settings))}. Resume it with the choices it began with."
             )
-        self._level = self.settings.index(setting)
+        self._level = self.settings.index(found[0])
+
+    def foresee(self, needs: Callable[[Setting], int], room: int) -> StepDown | None:
+        """Step down at once to the first setting that can fit, or the last; None where this can.
+
+        ``needs(setting)`` bytes at the very least, of ``room``; where that is 0 it is not known.
+        """
+        before, least = self.setting, needs(self.setting)
+        if not room or least <= room:
+            return None
+        while needs(self.setting) > room and self._level + 1 < len(self.settings):
+            self._level += 1
+        if self.setting == before:
+            return None
+        reason = f"it takes {human_bytes(least)} of {human_bytes(room)}"
+        step = StepDown(self.stage, before, self.setting, reason, foreseen=True)
+        log.warning("%s", step)
+        return step
 
     def step_down(self, reason: str) -> StepDown:
         """Take the next smaller setting. Raises OutOfMemoryError at the end of the ladder."""
@@ -147,62 +190,35 @@ class Ladder:
 def decode_ladder(
     frames: int, h: int, w: int, group: int = DECODE_GROUP, overlap: int = OVERLAP
 ) -> Ladder:
-    """For decoding low-resolution frames (h, w): ever fewer at once, then ever smaller tiles.
+    """For decoding low-resolution frames (h, w): in stripes, then ever fewer, then smaller tiles.
 
     ``group`` is the number of frames to begin with.
     """
-    together = [Setting(frames=n) for n in range(max(1, min(group, frames)), 0, -1)]
-    tiles = [Setting(frames=1, tile=n, overlap=overlap) for n in _tiles(h, w)]
-    return Ladder(f"decoding frames of {w}x{h}", [*together, *tiles])
+    most, spared = max(1, min(group, frames)), Setting(sparing=Sparing.STRIPES)
+    together = [replace(spared, frames=n) for n in range(most, 0, -1)]
+    tiles = [replace(spared, frames=1, tile=n, overlap=overlap) for n in _tiles(h, w)]
+    settings = [Setting(frames=most), *together, *tiles]
+    return Ladder(f"decoding frames of {w}x{h}", settings)
 
 
 def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder:
-    """For the U-Net on segments of ``frames`` frames (h, w): whole ones, then smaller tiles."""
-    tiles = [Setting(tile=n, overlap=overlap) for n in _tiles(h, w)]
-    return Ladder(f"sampling {frames} frames of {w}x{h}", [Setting(), *tiles])
+    """For the U-Net on segments of ``frames`` frames (h, w): whole, sparing, in smaller tiles."""
+    spared = Setting(sparing=Sparing.STRIPES)
+    tiles = [replace(spared, tile=n, overlap=overlap) for n in _tiles(h, w)]
+    settings = [Setting(), Setting(sparing=Sparing.HALVES), spared, *tiles]
+    return Ladder(f"sampling {frames} frames of {w}x{h}", settings)
 
 
 def flow_ladder(h: int, w: int) -> Ladder:
-    """For flow between frames (h, w): at full size, then at smaller and smaller ones."""
-    sides = [Setting(longest_side=n) for n in FLOW_SIDES if n < max(h, w)]
-    return Ladder(f"estimating flow on frames of {w}x{h}", [Setting(), *sides])
+    """For flow between frames (h, w): pair by pair, then at smaller and smaller sizes."""
+    spared = Setting(sparing=Sparing.HALVES)
+    sides = [replace(spared, longest_side=n) for n in FLOW_SIDES if n < max(h, w)]
+    return Ladder(f"estimating flow on frames of {w}x{h}", [Setting(), spared, *sides])
 
 
 def _tiles(h: int, w: int) -> list[int]:
     """The tiles that are smaller than the picture: others would be the same again."""
     return [n for n in TILES if n < max(h, w)]
-
-
-class Ladders:
-    """The settings of the three stages; they hold for the rest of the job once stepped down."""
-
-    def __init__(self, sample: Ladder, decode: Ladder, flow: Ladder) -> None:
-        self.sample, self.decode, self.flow = sample, decode, flow
-
-    @classmethod
-    def of(cls, params: LongVideoParams, h: int, w: int) -> Ladders:
-        """Begun with the settings asked for, for frames (h, w)."""
-        overlap, group, tile = params.tile_overlap, params.frames_per_group, params.tile
-        sample = sample_ladder(params.segment_length, h, w, overlap)
-        decode = decode_ladder(group, h, w, group, overlap)
-        if tile and tile < max(h, w):
-            sample = from_tile(sample, tile, overlap)
-            decode = from_tile(decode, tile, overlap)
-        return cls(sample, decode, flow_ladder(h, w))
-
-    def resume(self, records: Iterable[Fallback]) -> None:
-        """Go on where earlier runs of the job had stepped down to."""
-        for record in records:
-            for name, setting in record.setting.items():
-                self.named()[name].resume(Setting.from_json(dict(setting)))
-
-    def named(self) -> dict[str, Ladder]:
-        """By the names that a record of the job uses."""
-        return {"sample": self.sample, "decode": self.decode, "flow": self.flow}
-
-    def to_json(self) -> dict[str, object]:
-        """The present settings, as a record of the job."""
-        return {name: ladder.setting.to_json() for name, ladder in self.named().items()}
 
 
 def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:
@@ -248,7 +264,8 @@ def run_with_fallback(
     """
     while True:
         try:
-            return work(ladder.setting)
+            with memory.sparing(ladder.setting.sparing):
+                return work(ladder.setting)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error, also):
                 raise
