@@ -1,4 +1,4 @@
-"""Measured memory per position, from which the nodes tell ComfyUI how much a pass will take."""
+"""Measured memory per position, to what the nodes tell ComfyUI that a pass on a GPU takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from uav_core.models.budgets import decode_bytes, pass_bytes
 from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import UPSCALE, TemporalVAE
 
@@ -19,7 +20,7 @@ QUICK_SIZES = (8, 16)
 
 @torch.inference_mode()
 def calibrate(network: nn.Module | None, setup: Setup) -> list[dict[str, Any]]:
-    """Peak memory of a network at several sizes, and the nodes' constants that it implies."""
+    """Peak memory of a network at several sizes, to what the nodes ask for."""
     sizes = QUICK_SIZES if setup.quick else SIZES
     if isinstance(network, TemporalUNet):
         return [calibrate_unet(network, size, setup.device) for size in sizes]
@@ -29,36 +30,32 @@ def calibrate(network: nn.Module | None, setup: Setup) -> list[dict[str, Any]]:
 
 
 def calibrate_unet(network: TemporalUNet, size: int, device: torch.device) -> dict[str, Any]:
-    """Bytes per latent position (b t h w) of a pass, and ComfyUI's ``memory_usage_factor``.
-
-    ComfyUI budgets, with fused attention, positions * bytes per number * 0.01 * factor MiB.
-    """
+    """Bytes per latent position (b t h w) of a pass, and what the nodes ask for, to that."""
     # One clip: a CPU runs those of a batch one after the other, a GPU all together.
     inputs = tuple(x[:1] for x in unet_inputs(network.params, size, device))
     latent = inputs[0]
     peak = measure_peak(lambda: network(*inputs), device)
-    positions = latent.numel() // latent.shape[1]
-    per_position = total(peak) / positions
+    asked = pass_bytes(network.params, 1, *latent.shape[2:], each=latent.element_size())
     return {
         "size": size,
         "peak_live": peak.live,
         "peak_allocated": peak.allocated,
-        "bytes_per_position": per_position,
-        "memory_usage_factor": per_position / (latent.element_size() * 0.01 * 2**20),
+        "bytes_per_position": total(peak) * latent.shape[1] / latent.numel(),
+        "asked": asked / total(peak),
     }
 
 
 def calibrate_vae(network: TemporalVAE, size: int, device: torch.device) -> dict[str, Any]:
-    """Bytes per output pixel and frame of a decode, per channel too (``nodes/model/vae.py``)."""
+    """Bytes per output pixel and frame of a decode, and what the nodes ask for, to that."""
     z, low_res = vae_inputs(network.params, size, device)
     peak = measure_peak(lambda: network.decode(z, low_res), device)
-    per_pixel = total(peak) / (z.shape[2] * size * size * UPSCALE**2)
+    frames, each = z.shape[2], next(network.parameters()).element_size()
     return {
         "size": size,
         "peak_live": peak.live,
         "peak_allocated": peak.allocated,
-        "bytes_per_pixel": per_pixel,
-        "bytes_per_pixel_channel": per_pixel / network.params.channels[1],
+        "bytes_per_pixel": total(peak) / (frames * size * size * UPSCALE**2),
+        "asked": decode_bytes(network.params, frames, size, size, each) / total(peak),
     }
 
 

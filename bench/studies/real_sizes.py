@@ -7,7 +7,9 @@ scratch space inside kernels and what an allocator loses to fragments come on to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import torch
@@ -81,17 +83,18 @@ def peak(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
 
     With memory to spare; or as ``spared`` as can be, then half by half.
     """
+    run: Callable[[], Tensor]
     if isinstance(network, TemporalUNet):
-        inputs = (*unet_inputs(network, 1 if spared else HALVES, h, w), fused)
-        run = network
+        inputs = unet_inputs(network, 1 if spared else HALVES, h, w)
+        run = partial(network, *inputs, fused)
     else:
         assert isinstance(network, TemporalVAE)
-        inputs, run = vae_inputs(network, h, w), network.decode
+        run = partial(network.decode, *vae_inputs(network, h, w))
     with (
         mock.patch.object(memory, "free", lambda _: 2**50),
         memory.sparing(Sparing.STRIPES if spared else Sparing.NONE),
     ):
-        return measure_peak(lambda: run(*inputs), META).live
+        return measure_peak(run, META).live
 
 
 def budget(network: nn.Module, h: int, w: int, spared: bool = False) -> int:

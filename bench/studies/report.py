@@ -17,9 +17,8 @@ from .scaling import Point, exponent
 
 CALIBRATION_COLUMNS = {
     "bytes_per_position": "Bytes per position (b t h w)",
-    "memory_usage_factor": "memory_usage_factor",
     "bytes_per_pixel": "Bytes per output pixel and frame",
-    "bytes_per_pixel_channel": "... per channel",
+    "asked": "Asked for, to the peak",
 }
 
 

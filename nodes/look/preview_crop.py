@@ -184,14 +184,14 @@ class PreviewCrop(io.ComfyNode):
         texts = positive, negative
         check_parts(model, vae, flow_model, *texts)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
-        steps: list[StepDown] = []
+        taken: list[StepDown] = []
         upscaled, measured = render(
-            model, vae, flow_model, texts, part, piece, params, steps.append
+            model, vae, flow_model, texts, part, piece, params, taken.append
         )
         plain, result = (images(c) for c in same_size([part, upscaled]))
         whole = estimate_clip(model, vae, piece, params, measured, isinstance(clip, Tensor))
         text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")
-        text = "\n".join([text, *map(str, steps)])
+        text = "\n".join([text, *map(str, taken)])
         show_status(cls, text)
         middle = slice(len(result) // 2, len(result) // 2 + 1)
         shown = side_by_side([plain[middle], result[middle]], ["bicubic", "upscaled"])

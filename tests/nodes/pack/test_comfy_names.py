@@ -43,11 +43,15 @@ comfy.model_base.BaseModel.__init__(_, _, device, unet_model)
 comfy.model_base.ModelType.V_PREDICTION
 comfy.model_base.SD_X4Upscaler
 comfy.model_base.SD_X4Upscaler.diffusion_model
+comfy.model_base.SD_X4Upscaler.get_dtype()
+comfy.model_base.SD_X4Upscaler.manual_cast_dtype
 comfy.model_management.archive_model_dtypes(_)
-comfy.model_management.get_free_memory
+comfy.model_management.dtype_size(_)
+comfy.model_management.get_free_memory(_)
 comfy.model_management.get_torch_device()
 comfy.model_management.get_total_memory(_)
 comfy.model_management.intermediate_device()
+comfy.model_management.is_device_cpu(_)
 comfy.model_management.is_oom(_)?
 comfy.model_management.load_models_gpu(_, memory_required)
 comfy.model_management.soft_empty_cache()
