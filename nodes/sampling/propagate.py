@@ -86,8 +86,8 @@ def flows_of(
 ) -> tuple[Tensor, Tensor]:
     """``estimate_flows`` of an OPTICAL_FLOW, with cancel.
 
-    ``progress`` in place of a bar of its own. Where memory runs out fewer pairs are estimated together, then smaller frames, of which
-    ``on_step`` is told.
+    ``progress`` in place of a bar of its own. Where memory runs out fewer pairs are estimated
+    together, then smaller frames, of which ``on_step`` is told.
     """
     t, h, w = frames.shape[2:]
 
