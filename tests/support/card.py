@@ -118,6 +118,7 @@ def put_in(monkeypatch: Any, pages_out: bool) -> None:
         "get_free_memory",
         lambda device=None, torch_free_too=False: (plenty, 0) if torch_free_too else plenty,
     )
+    monkeypatch.setattr(mm, "get_total_memory", lambda *_: plenty)
     cast = comfy.ops.cast_bias_weight
 
     def cast_on_card(layer: Any, input: Any = None, dtype: Any = None, device: Any = None, *a, **k):
