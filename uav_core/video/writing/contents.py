@@ -19,7 +19,7 @@ from ..reading.side_data import light_options
 from .captions import attachments_of, caption_codec, fate_of_captions, keeps_attachments
 from .choices import CODECS, EncodeParams
 from .sound import encoder_for
-from .timecode import keeps_timecode, timecode_of
+from .timecode import fits_into, keeps_timecode, timecode_of
 
 Fate = Literal["kept", "converted", "left out"]
 
@@ -113,11 +113,18 @@ def _timecode(
     container: InputContainer, stream: VideoStream, params: EncodeParams, whole: bool
 ) -> Iterator[Holding]:
     code = timecode_of(container)
-    if code and whole and keeps_timecode(params.rate, stream):
+    if not code:
+        return
+    if not whole:
+        why = "the video begins later"
+    elif not keeps_timecode(params.rate, stream):
+        why = "the rate of frames is none it can count"
+    elif not fits_into(params.container):
+        why = "a newer PyAV can write it, or .mkv"
+    else:
         yield Holding(f"the timecode {code}", "kept")
-    elif code:
-        why = "the rate of frames is none it can count" if whole else "the video begins later"
-        yield Holding(f"the timecode {code}", "left out", why)
+        return
+    yield Holding(f"the timecode {code}", "left out", why)
 
 
 def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:

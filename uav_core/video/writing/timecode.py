@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
+from io import BytesIO
 
+import av
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
@@ -26,6 +29,32 @@ def keeps_timecode(rate: Fraction, stream: VideoStream) -> bool:
     """
     counted = Fraction(stream.average_rate or stream.guessed_rate or 25)
     return rate.denominator in (1, 1001) and rate == counted
+
+
+@cache
+def fits_into(container: str) -> bool:
+    """Whether this PyAV can give a container such as ".mov" a timecode with copied pictures.
+
+    MP4 and MOV have to know the rate of the frames, which PyAV 14.2 does not copy.
+    """
+    if container == ".mkv":
+        return True
+    plain, copied = BytesIO(), BytesIO()
+    with av.open(plain, "w", format="mov") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        output.mux([*stream.encode(av.VideoFrame(16, 16, "yuv420p")), *stream.encode()])
+    plain.seek(0)
+    with av.open(plain) as source, av.open(copied, "w", format="mov") as output:
+        copy = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        output.metadata[_TAG] = "00:00:00:00"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                output.mux(packet)
+    copied.seek(0)
+    with av.open(copied) as source:
+        return bool(timecode_of(source))
 
 
 def copy_timecode(
