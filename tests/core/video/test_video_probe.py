@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 import pytest
+from av import logging as av_logging
 from video_files import plain_times, write_clip
 
 from uav_core.video import UnreadableVideoError, frame_times, probe
@@ -144,3 +145,14 @@ def test_a_file_cut_in_its_data_gives_the_frames_before(tmp_path, name, caplog):
     assert times == frame_times(whole)[: len(times)]
     if name == "a.mp4":
         assert f"{len(times)} of the 40 frames" in caplog.text
+
+
+def test_messages_of_ffmpeg_are_kept_out_of_python(tmp_path):
+    """As an older torchvision switches them on: a decoder's thread could then wait for ever."""
+    before = av_logging.get_level()
+    av_logging.set_level(av_logging.ERROR)
+    try:
+        probe(write_clip(tmp_path / "a.mp4", 2))
+        assert av_logging.get_level() is None
+    finally:
+        av_logging.set_level(before)

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import av.stream
+from av import logging as av_logging
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -81,6 +82,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     name = os.path.abspath(os.fspath(path))
     _check_file(name)
+    _silence()
     try:
         # A playlist must not make us open anything but files.
         container = av.open(name, container_options={"protocol_whitelist": "file"}, **_OTHER_TAGS)
@@ -88,6 +90,17 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise UnreadableVideoError(_why_not_opened(name, error)) from error
     with container:
         yield container, _shown_stream(container, name)
+
+
+def _silence() -> None:
+    """Keep FFmpeg's messages out of Python, as PyAV does unless somebody switched them on.
+
+    torchvision to 0.22 does so when it is imported. A decoder's thread that has something to say
+    then waits for Python's lock, which whoever closes that decoder holds until the thread has
+    ended: they wait for each other for ever.
+    """
+    if av_logging.get_level() is not None:
+        av_logging.set_level(None)
 
 
 def readable(metadata: Mapping[str, str]) -> dict[str, str]:
