@@ -302,6 +302,9 @@ def write_floats(path, value: float, pixel_format: str):
             frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        if container.streams.video[0].format.name != pixel_format:
+            pytest.skip("the FFmpeg of this PyAV cannot write floats into NUT")
     return path
 
 
