@@ -18,7 +18,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
@@ -28,15 +27,15 @@ import psutil
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from generated import det, generate, shapes_of  # noqa: E402
 
+from bench.studies.long_video import moving  # noqa: E402
 from bench.studies.report import mib, table  # noqa: E402
-from uav_core.jobs import FOLDER  # noqa: E402
+from uav_core.jobs import FOLDER, list_jobs  # noqa: E402
 from uav_core.models.unet import TemporalUNet, UNetParams  # noqa: E402
 from uav_core.models.vae import TemporalVAE, VAEParams  # noqa: E402
 from uav_core.video import EncodeParams, VideoReader, encode_part  # noqa: E402
@@ -66,17 +65,6 @@ class Sample:
     run: int
 
 
-def frames_of(first: int, stop: int, length: int) -> Iterator[Tensor]:
-    """Frames (3, SIDE, SIDE) in [-1, 1]: each scene of ``length`` a moving texture."""
-    for i in range(first, stop):
-        scene, k = divmod(i, length)
-        if k == 0 or i == first:
-            noise = torch.rand((1, 3, 9, 9), generator=torch.manual_seed(scene))
-            large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0]
-        x, y = k % 16, (k // 3) % 16
-        yield large.clamp(0, 1)[:, y : y + SIDE, x : x + SIDE] * 2 - 1
-
-
 def write_inputs(folder: Path) -> list[str]:
     """The weights; the options that name them and keep the run small."""
     unet, vae, texts = (folder / f"{name}.safetensors" for name in ("unet", "vae", "texts"))
@@ -91,24 +79,12 @@ def write_inputs(folder: Path) -> list[str]:
 def write_clip(path: Path, first: int, stop: int, length: int) -> None:
     """The frames from ``first`` to ``stop``, without loss."""
     params = EncodeParams("ffv1", ".mkv", rate=Fraction(25))
-    encode_part(path, frames_of(first, stop, length), params, (SIDE, SIDE))
+    encode_part(path, moving(first, stop, length, SIDE, SIDE), params, (SIDE, SIDE))
 
 
 def command(source: Path, target: Path, words: list[str]) -> list[str]:
     """Upscale a file."""
     return [sys.executable, "-m", "uav_core.cli", str(source), str(target), *words]
-
-
-def parts_done(folder: Path) -> int:
-    """Frames in finished parts of the only job in ``folder``, by its list of parts."""
-    found = 0
-    for manifest in (folder / FOLDER).glob("*/manifest.json"):
-        try:
-            parts = json.loads(manifest.read_text())["job"]["parts"]
-        except (OSError, ValueError):
-            continue  # being replaced
-        found += sum(part["stop"] - part["start"] for part in parts)
-    return found
 
 
 def disk_used(folder: Path) -> int:
@@ -142,7 +118,8 @@ def watch(
                 break
             if not memory:
                 continue  # it has just ended
-            done, at = parts_done(folder), worked + time.monotonic() - started
+            done = sum(job.frames_done for job in list_jobs(folder / FOLDER))
+            at = worked + time.monotonic() - started
             took.append(Sample(at, done, memory, disk_used(folder), run))
             if kills and done >= kills[0]:
                 process.kill()

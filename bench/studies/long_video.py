@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,15 +62,21 @@ def measure_long(
 
 def write_clip(path: Path, frames: int, width: int, height: int) -> None:
     """A texture that moves and slowly changes."""
-    noise = torch.rand((1, 3, height // 4 + 8, width // 4 + 8), generator=torch.manual_seed(1))
-    large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0].clamp(0, 1)
-
-    def one(i: int) -> torch.Tensor:
-        x, y = i % 16, (i // 3) % 16
-        return large[:, y : y + height, x : x + width] * 2 - 1
-
     params = EncodeParams("h264", ".mkv", crf=12, rate=Fraction(25))
-    encode_part(path, (one(i) for i in range(frames)), params, (width, height))
+    encode_part(path, moving(0, frames, frames, width, height), params, (width, height))
+
+
+def moving(first: int, stop: int, scene: int, width: int, height: int) -> Iterator[torch.Tensor]:
+    """Frames (3, height, width) in [-1, 1]: a moving texture, another every ``scene`` frames."""
+    shape, made = (1, 3, height // 4 + 8, width // 4 + 8), -1
+    for i in range(first, stop):
+        number, k = divmod(i, scene)
+        if number != made:
+            noise = torch.rand(shape, generator=torch.manual_seed(1 + number))
+            large = torch.nn.functional.interpolate(noise, scale_factor=4, mode="bicubic")[0]
+            made = number
+        x, y = k % 16, (k // 3) % 16
+        yield large.clamp(0, 1)[:, y : y + height, x : x + width] * 2 - 1
 
 
 def _peak(source: Path, target: Path, steps: int, device: str) -> tuple[int, float]:

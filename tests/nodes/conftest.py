@@ -33,6 +33,33 @@ def pack(models) -> ModuleType:
     return import_pack(models)
 
 
+@pytest.fixture(scope="module")
+def unet(pack, models):
+    """The MODEL of the tiny U-Net, one for the tests of a file."""
+    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def vae(pack, models):
+    """The tiny ``vae_video``, likewise."""
+    return pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_video.safetensors"))
+
+
+@pytest.fixture
+def asked(pack, monkeypatch):
+    """The bytes that ComfyUI is asked to keep free, at each loading of models."""
+    import comfy.model_management as mm
+
+    asked, load = [], mm.load_models_gpu
+
+    def recorded(*args, **kwargs):
+        asked.append(kwargs["memory_required"])
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(mm, "load_models_gpu", recorded)
+    return asked
+
+
 @pytest.fixture
 def nothing_loads(pack):
     """Fails if a model was brought to the device during the test."""

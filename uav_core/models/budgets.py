@@ -1,7 +1,7 @@
 """Bytes that a pass and a decode take on a GPU, from the sizes of the networks.
 
 What tensors hold at the peak, followed through the layers, and a quarter more for what kernels and
-allocators need. ``tests/bench/test_bench_budgets.py`` holds it to what is counted.
+allocators need. ``tests/bench/test_bench_real_sizes.py`` holds it to what is counted.
 """
 
 from __future__ import annotations

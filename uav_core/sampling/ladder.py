@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+from ..callbacks import ignore
 from ..devices import memory
 from ..devices.memory import Sparing
 from ..errors import InputError, UpscaleAVideoError
@@ -248,8 +249,8 @@ def is_out_of_memory(
 def run_with_fallback(
     work: Callable[[Setting], T],
     ladder: Ladder,
-    release: Callable[[], None] = lambda: None,
-    on_step: Callable[[StepDown], None] = lambda step: None,
+    release: Callable[[], None] = ignore,
+    on_step: Callable[[StepDown], None] = ignore,
     also: Callable[[BaseException], bool] | None = None,
 ) -> T:
     """``work(setting)`` with the ladder's setting, and with smaller ones while memory runs out.

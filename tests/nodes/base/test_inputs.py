@@ -8,16 +8,6 @@ import torch
 from generated import det
 
 
-@pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def vae(pack, models):
-    return pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_video.safetensors"))
-
-
 def propagation(pack, images, steps):
     module = pack.nodes.sampling.propagate
     still = torch.zeros(1, 2, len(images) - 1, *images.shape[1:3])

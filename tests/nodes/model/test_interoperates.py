@@ -19,11 +19,6 @@ def native(pack) -> Any:
     return importlib.import_module("nodes")  # ComfyUI's, not the pack's
 
 
-@pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
 def extra(name: str) -> Any:
     return importlib.import_module(f"comfy_extras.{name}")
 

@@ -9,11 +9,6 @@ from golden_cases import GOLDEN, PIPELINE, pipeline_inputs
 
 
 @pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
-@pytest.fixture(scope="module")
 def vae(pack, models):
     return pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
 

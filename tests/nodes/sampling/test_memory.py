@@ -12,16 +12,6 @@ WIDE = 80
 """Pixels of a frame that has one rung of tiles."""
 
 
-@pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def vae(pack, models):
-    return pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_video.safetensors"))
-
-
 @pytest.fixture
 def said(pack, monkeypatch):
     """What is written on nodes."""
@@ -193,10 +183,8 @@ def test_flow_goes_on_pair_by_pair_then_smaller(pack, shorten):
     assert shapes == {whole[0].shape} and "at most 256 px a side" in str(steps[-1])
 
 
-def test_what_cannot_fit_is_not_tried(pack, unet, vae, said, monkeypatch, shorten):
+def test_what_cannot_fit_is_not_tried(pack, unet, vae, said, asked, monkeypatch, shorten):
     """On a card that is too small for whole frames: tiles from the first pass on."""
-    import comfy.model_management as mm
-
     room = 1.2 * unet.model.least_bytes(2, graph.H, 64)
     sampling = shorten(unet.model.diffusion_model, "_evaluate", most=64, size=wide)
     for name in ("sampling.tiles", "model.vae"):
@@ -204,14 +192,6 @@ def test_what_cannot_fit_is_not_tried(pack, unet, vae, said, monkeypatch, shorte
         for part in name.split("."):
             module = getattr(module, part)
         monkeypatch.setattr(module, "device_room", lambda _: room)
-    asked = []
-    load = mm.load_models_gpu
-
-    def recorded(*args, **kwargs):
-        asked.append(kwargs["memory_required"])
-        return load(*args, **kwargs)
-
-    monkeypatch.setattr(mm, "load_models_gpu", recorded)
     sampled(pack, unet, WIDE)
     assert sampling.failed == 0 and sampling.done > 0
     assert "No room for sampling 2 frames of 80x16 with everything at once" in said[-1]

@@ -15,11 +15,6 @@ from uav_core.sampling.tiles import plan_tiles
 
 
 @pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
-@pytest.fixture(scope="module")
 def with_tiles(pack):
     return import_module(f"{pack.__name__}.nodes.sampling.tiles").with_tiles
 
@@ -76,17 +71,7 @@ def test_other_wrappers_stay_and_earlier_tiles_go(pack, unet, with_tiles):
     assert set(shapes) == {(7, 2, 16, 16)}
 
 
-def test_memory_is_budgeted_for_a_tile(pack, unet, with_tiles, monkeypatch):
-    import comfy.model_management as mm
-
-    asked = []
-    load = mm.load_models_gpu
-
-    def recorded(*args, **kwargs):
-        asked.append(kwargs["memory_required"])
-        return load(*args, **kwargs)
-
-    monkeypatch.setattr(mm, "load_models_gpu", recorded)
+def test_memory_is_budgeted_for_a_tile(pack, unet, with_tiles, asked):
     # Of one segment, as without tiles.
     model = with_tiles(with_tiles(unet, 24, 8), 16, 8)
     for each in (unet, model):

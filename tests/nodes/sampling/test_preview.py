@@ -33,11 +33,6 @@ def sent(pack, monkeypatch):
     return seen
 
 
-@pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
 def original():
     """Part of a frame of the sample clip, IMAGE (1, 96, 128, 3)."""
     with av.open(str(included.FOLDER.parent / "assets" / "sample_x4.mp4")) as container:

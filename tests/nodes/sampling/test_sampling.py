@@ -9,11 +9,6 @@ import torch
 from generated import det
 
 
-@pytest.fixture(scope="module")
-def unet(pack, models):
-    return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
-
-
 def close(a, b, **tolerance):
     torch.testing.assert_close(a, b, **{"rtol": 1e-4, "atol": 1e-4, **tolerance})
 
