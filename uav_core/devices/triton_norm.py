@@ -19,12 +19,11 @@ ROWS, CHANNELS = 32, 128
 """Positions and channels that a program looks at together."""
 PROGRAMS = 1024
 """Programs that fill any card."""
-PARTS, LEAST_GROUP = 64, 16
-"""Partial sums that a program adds up at once, for groups taken to be at least so many channels."""
+MOST_SUMS = 8192
+"""Partial sums of a group that one program adds up."""
 
 
-# What differs from layer to layer must not be compiled in: each variant costs half a second.
-@triton.jit(do_not_specialize=["positions", "parts"])
+@triton.jit
 def _sums(x, sums, positions, channels, each, parts, R: tl.constexpr, C: tl.constexpr):
     """Sums and sums of squares of every channel over ``each`` positions of a clip."""
     clip, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -47,7 +46,7 @@ def _sums(x, sums, positions, channels, each, parts, R: tl.constexpr, C: tl.cons
     tl.store(out + channels, tl.sum(squares, 0), mask=is_channel)
 
 
-@triton.jit(do_not_specialize=["positions", "parts", "size"])
+@triton.jit
 def _scales(
     sums, x, shift, weight, bias, scale, offset, positions, channels, parts, size, eps,
     SHIFTED: tl.constexpr, P: tl.constexpr, K: tl.constexpr,
@@ -57,15 +56,11 @@ def _scales(
     k = tl.arange(0, K)
     inside = k < size
     c = group * size + k
-    totals = tl.zeros((P, K), tl.float32)
-    all_squares = tl.zeros((P, K), tl.float32)
-    for start in range(0, parts, P):
-        part = start + tl.arange(0, P)
-        mask = (part < parts)[:, None] & inside[None, :]
-        at = sums + (clip * parts + part)[:, None] * 2 * channels + c[None, :]
-        totals += tl.load(at, mask=mask, other=0.0)
-        all_squares += tl.load(at + channels, mask=mask, other=0.0)
-    total, squares = tl.sum(totals, 0), tl.sum(all_squares, 0)
+    part = tl.arange(0, P)
+    mask = (part < parts)[:, None] & inside[None, :]
+    at = sums + (clip * parts + part)[:, None] * 2 * channels + c[None, :]
+    total = tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+    squares = tl.sum(tl.load(at + channels, mask=mask, other=0.0), 0)
     pivot = tl.load(x + clip * positions * channels + c, mask=inside, other=0.0).to(tl.float32)
     count = positions * 1.0
     about = total / count
@@ -85,7 +80,7 @@ def _scales(
     tl.store(offset + clip * channels + c, to, mask=inside)
 
 
-@triton.jit(do_not_specialize=["positions"])
+@triton.jit
 def _apply(
     x, y, scale, offset, positions, channels, each,
     R: tl.constexpr, C: tl.constexpr, ACTIVATE: tl.constexpr,
@@ -120,8 +115,8 @@ def normed(
     positions, size = x[0, 0].numel(), channels // groups
     width = min(CHANNELS, triton.next_power_of_2(channels))
     columns = triton.cdiv(channels, width)
-    most = max(1, PROGRAMS // (clips * columns))
-    each = triton.cdiv(triton.cdiv(positions, most), ROWS) * ROWS
+    most = min(PROGRAMS // (clips * columns), MOST_SUMS // triton.next_power_of_2(size))
+    each = triton.cdiv(triton.cdiv(positions, max(1, most)), ROWS) * ROWS
     parts = triton.cdiv(positions, each)
 
     sums = x.new_empty((clips, parts, 2, channels), dtype=torch.float32)
@@ -135,8 +130,8 @@ def normed(
         sums, x, sums if shift is None else shift, weight, bias, scale, offset,
         positions, channels, parts, size, eps,
         SHIFTED=shift is not None,
-        P=PARTS,
-        K=max(LEAST_GROUP, triton.next_power_of_2(size)),
+        P=triton.next_power_of_2(parts),
+        K=triton.next_power_of_2(size),
     )  # fmt: skip
     _apply[grid](x, y, scale, offset, positions, channels, each, R=ROWS, C=width, ACTIVATE=activate)
     return y

@@ -13,6 +13,14 @@ from .gpu import GPU
 from .way import Way
 
 
+_other: dict[str, Way] = {}
+
+
 def of(device: torch.device) -> Way:
     """The way of ``device``."""
-    return CPU if device.type == "cpu" else GPU
+    return _other.get(device.type) or (CPU if device.type == "cpu" else GPU)
+
+
+def use(way: Way, kind: str) -> None:
+    """Let all devices of a kind work in ``way``, in this process: for training."""
+    _other[kind] = way

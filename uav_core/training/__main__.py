@@ -1,4 +1,4 @@
-"""Train the networks: ``python -m uav_core.training {vae,unet,decoder,export} ...``.
+"""Train the networks: ``python -m uav_core.training {vae,unet,decoder,fit,pack,export} ...``.
 
     python -m uav_core.training.data.sources DATA
     python -m uav_core.training vae     --data DATA --run RUNS/vae --steps 4000
@@ -7,6 +7,8 @@
                                         --init RUNS/spatial --frames 6
     python -m uav_core.training decoder --data DATA --run RUNS/decoder --vae VAE
                                         --unet RUNS/temporal --frames 3
+    python -m uav_core.training fit     --data DATA --run RUNS/fit --budget 300
+    python -m uav_core.training pack    --data DATA --out DATA.tar
     python -m uav_core.training export  --vae RUNS/vae --decoder RUNS/decoder
                                         --unet RUNS/temporal --output weights
 
@@ -30,8 +32,11 @@ from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
 from ..sampling.pipeline import load_vae
 from . import export, unet, vae
+from .data import pack
 from .data.batches import BatchParams, clean_batch
 from .data.clips import ClipSource
+from .fit.run import add_options
+from .fit.run import run as fit
 from .loop import Loop, LoopParams, step_rng
 from .start import start_as_resize, start_unet
 from .temporal import norms_in_plain_layout, save_memory, silence_temporal
@@ -66,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         p = stages.add_parser(name, help=text, description=text)
         p.set_defaults(stage=run)
         p.add_argument("--threads", type=int, help="CPU threads")
-        if name == "export":
+        if name in ("export", "fit", "pack"):
             return p
         p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
         p.add_argument("--run", type=Path, required=True, help="folder of this run")
@@ -99,6 +104,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
     p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
     p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
+    add_options(stage("fit", fit, "go on from whole weights: both networks, by time or by steps"))
+    p = stage("pack", run_pack, "put what another machine needs into one file")
+    p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
+    p.add_argument("--out", type=Path, required=True, help="the tar file to write")
     p = stage("export", run_export, "write the weights for use")
     p.add_argument("--vae", type=Path, required=True, help="run of the per-frame VAE")
     p.add_argument("--decoder", type=Path, help="run of the temporal decoder")
@@ -224,6 +233,11 @@ def train_unet(o: argparse.Namespace) -> None:
     if run.step == loop.steps:
         average = run.averages["unet"]
         export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
+
+
+def run_pack(o: argparse.Namespace) -> None:
+    """Write the media and the held-out clips as one file that travels."""
+    log.info("%s: %.1f MB", o.out, pack.write(o.data, o.out) / 1e6)
 
 
 def run_export(o: argparse.Namespace) -> None:

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..models.attention import Attention
 from ..models.blocks import Transformer
 from ..models.layers import Resnet
-from ..models.temporal import StageModule, TemporalAttention
+from ..models.temporal import Moments, StageModule, TemporalAttention, rotate
 from ..models.unet import TemporalUNet
 
 Layers = Literal["all", "spatial", "temporal"]
@@ -117,7 +118,35 @@ def norms_in_plain_layout(model: nn.Module) -> None:
             _replace_forward(module, partial(_plain_group_norm, module))
 
 
+def attention_of_batches(model: nn.Module) -> None:
+    """Let the attention along time take all clips of a batch at once, and by plain products.
+
+    For training on a GPU, where a batch has many clips of few frames: clip by clip it would wait
+    for the CPU that launches it. It copies its tokens, which the networks as used do not.
+    """
+    for module in model.modules():
+        if isinstance(module, TemporalAttention):
+            _replace_forward(module, partial(_attend_in_batches, module))
+
+
+def _attend_in_batches(
+    layer: TemporalAttention, x: Tensor, moments: Moments, attend: Attention
+) -> Tensor:
+    b, t, n, c = x.shape
+    q, k, v = (
+        y.unflatten(-1, (layer.heads, -1)) for y in (layer.to_q(x), layer.to_k(x), layer.to_v(x))
+    )
+    turn = moments.turn(layer.rotary_emb.freqs, q)
+    q, k, v = (y.permute(0, 2, 3, 1, 4) for y in (rotate(q, *turn), rotate(k, *turn), v))
+    scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    scores = scores + layer.time_rel_pos_bias(moments.buckets, scores)[:, None]
+    out = torch.matmul(scores.softmax(-1).to(v.dtype), v)
+    return layer.to_out[0](out.permute(0, 3, 1, 2, 4).reshape(b, t, n, c))
+
+
 def _plain_group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():  # as in use
+        return type(norm).forward(norm, x)
     layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
     out = F.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
     return out.contiguous(memory_format=layout)

@@ -18,6 +18,7 @@ from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling import schedule
 from ..sampling.ddim import VelocityDDIM
+from ..sampling.propagation import propagate
 from .data.batches import BatchParams, Source, paired_batch, poor
 from .loop import LoopParams, Player, autocast
 from .temporal import Layers, choose_layers, temporal_bypassed
@@ -177,6 +178,8 @@ def sample_clips(
     *,
     negative: Tensor | None = None,
     guidance: float = 1.0,
+    flows: tuple[Tensor, Tensor] | None = None,
+    propagated: int = 0,
 ) -> Tensor:
     """Sample a batch of short clips in one piece; ``pipeline.sample`` takes a long one in segments.
 
@@ -184,6 +187,8 @@ def sample_clips(
         latent: (b, 4, t, h, w), where step ``first`` of ``steps`` starts.
         noised: (b, 3, t, h, w), the frames with the noise of ``level``.
         text, negative: (tokens, dim).
+        flows: forward and backward, each (b, 2, t - 1, h, w); with them the clean latents of the
+            last ``propagated`` steps are carried along.
     """
     b, device = len(latent), latent.device
     ddim, grid = VelocityDDIM(steps, device), schedule.timesteps(steps).tolist()
@@ -198,5 +203,8 @@ def sample_clips(
         if negative is not None and guidance != 1:
             poorer = predict(latent, grid[i], negative)
             v = poorer + guidance * (v - poorer)
-        latent = ddim.join(*ddim.split(latent, v, i), i)
+        x0, eps = ddim.split(latent, v, i)
+        if flows is not None and i >= steps - propagated:
+            x0 = propagate(x0, *flows)
+        latent = ddim.join(x0, eps, i)
     return latent

@@ -1,6 +1,7 @@
 """Training clips: motion that is exact, smooth and sharp, and nothing held out in training."""
 
 import json
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from uav_core.errors import InputError
-from uav_core.training.data import clips, sources
+from uav_core.training.data import clips, pack, sources
 from uav_core.training.data.clips import ClipSource, Path2D, Picture, film, held_out, held_out_mild
 from uav_core.training.data.degrade import DegradationParams
 from uav_core.training.evaluate import low_resolution
@@ -274,3 +275,22 @@ def test_a_source_that_cannot_be_had_is_named_and_the_others_go_on(tmp_path, mon
     assert {line["package"] for line in files} == {"scikit-image", "scikit-learn"}
     assert "photos/coffee.png" not in {line["file"] for line in files}
     assert all((tmp_path / line["file"]).exists() and line["version"] == "1.0" for line in files)
+
+
+def test_a_pack_is_a_data_folder(folder, source, tmp_path):
+    assert pack.write(folder, tmp_path / "pack.tar") == (tmp_path / "pack.tar").stat().st_size
+    with tarfile.open(tmp_path / "pack.tar") as tar:
+        tar.extractall(tmp_path / "data", filter="data")
+    assert not pack.is_unpacked(folder) and pack.is_unpacked(tmp_path / "data")
+    again = ClipSource(tmp_path / "data")
+    assert (again.photo_names, again.video_names) == (source.photo_names, source.video_names)
+    pairs = [(x.pixels, y.pixels) for x, y in zip(again.photos, source.photos, strict=True)]
+    for there, here in [*pairs, *zip(again.videos, source.videos, strict=True)]:
+        assert there.shape == here.shape
+        assert np.abs(there.astype(int) - here).mean() < 4
+    # The held-out clips travel as they are, and credits with everything.
+    there, here = pack.held_out(tmp_path / "data", 30), pack.held_out(folder, 30)
+    assert (there.names, there.which) == (here.names, here.which)
+    assert there.names[:2] == ["castle", "stream"] and there.which[24:26] == [0, 2]
+    assert np.array_equal(there.low, here.low) and np.array_equal(there.clean, here.clean)
+    assert (tmp_path / "data" / sources.INDEX).read_bytes() == (folder / sources.INDEX).read_bytes()

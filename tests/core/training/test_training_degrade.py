@@ -11,14 +11,19 @@ from torch import Tensor
 
 from uav_core.errors import InputError
 from uav_core.training.data.degrade import (
+    MILD,
+    OLD,
     DegradationParams,
     add_noise,
+    bleed,
     blur,
     degrade,
     drifting,
     gaussian_kernels,
     h264,
+    interlace,
     jpeg,
+    random_degradation,
 )
 
 GENTLE = DegradationParams(
@@ -126,3 +131,48 @@ def test_a_higher_rate_factor_costs_more_detail():
 def test_sides_that_codecs_refuse_are_refused_first():
     with pytest.raises(InputError, match="multiples of 8"):
         degrade(torch.zeros(3, 1, 60, 64), rng())
+
+
+def test_a_third_is_mild_and_a_third_is_old():
+    drawn = [random_degradation(rng(seed)) for seed in range(300)]
+    kinds = {
+        "clean": MILD["clean"],
+        "web": MILD["web"],
+        "old": OLD,
+        "damaged": DegradationParams(),
+    }
+    counts = {name: drawn.count(kind) for name, kind in kinds.items()}
+    assert sum(counts.values()) == 300
+    assert counts["clean"] + counts["web"] == pytest.approx(100, abs=25)
+    assert counts["old"] == pytest.approx(100, abs=25)
+
+
+def test_old_footage_costs_more_than_mild():
+    clip = picture(4) + 0.1 * torch.randn(3, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    small = torch.nn.functional.avg_pool3d(clip[None], (1, 4, 4))[0]
+
+    def distance(kind: DegradationParams) -> float:
+        return sum(float((degrade(clip, rng(s), kind) - small).abs().mean()) for s in range(6))
+
+    assert distance(MILD["clean"]) < distance(OLD)
+
+
+def test_colours_run_along_the_lines_and_brightness_stays():
+    frames = torch.full((2, 3, 8, 32), 0.5)
+    frames[:, 0, :, :16], frames[:, 2, :, :16] = 0.9, 0.1
+    out = bleed(frames, np.array([1.5, 1.5]), 2.0)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    assert torch.allclose((out * weights).sum(1), (frames * weights).sum(1), atol=1e-6)
+    red = (out - (out * weights).sum(1, keepdim=True))[0, 0, 4]
+    edge = (red - red[-1]) / (red[0] - red[-1])
+    # Spread over several pixels, and late: half way two pixels to the right of the edge.
+    assert edge[15] < 1 and edge[18] > 0.02
+    assert float(edge[17]) == pytest.approx(0.5, abs=0.15)
+    assert torch.allclose(out.mean(dim=2, keepdim=True).expand_as(out), out, atol=1e-6)
+
+
+def test_interlaced_lines_are_of_the_next_moment():
+    frames = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 6, 4)
+    out = interlace(frames, 0.5, field=1)
+    assert torch.equal(out[:, :, ::2], frames[:, :, ::2])
+    assert torch.equal(out[:, 0, 1, 0], torch.tensor([0.5, 1.5, 2.0]))

@@ -53,7 +53,7 @@ def poor(clip: Tensor, rng: np.random.Generator) -> Tensor:
     """What "blur, worst quality" means to the model: (3, t, h, w) blurred and a little noisy."""
     frames = clip.transpose(0, 1)
     frames = blur(frames, rng, POOR_BLUR, 0.0)
-    noise = torch.from_numpy(rng.standard_normal(frames.shape, dtype=np.float32))
+    noise = torch.randn_like(frames)
     return (frames + noise * rng.uniform(0, 0.03)).clamp(-1, 1).transpose(0, 1)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import InputError
+from . import pack
 from .degrade import MILD, DegradationParams
 from .sources import HELD_OUT_PIECES, INDEX
 
@@ -261,24 +262,31 @@ class _Blob:
 class ClipSource:
     """Random high-resolution clips from a prepared folder, none of them held out.
 
-    Photographs are decoded once and kept as uint8; pieces of video stay on disk, mapped.
+    Photographs are decoded once and kept as uint8; pieces of video stay on disk, mapped. Those of
+    an unpacked pack (pack.py) are decoded into memory.
     """
 
     def __init__(self, folder: str | Path, video_share: float = 0.4) -> None:
         folder = Path(folder)
-        names = _names(folder)
         self.video_share = video_share
-        self.photo_names = [n for n in names["photos"] if n not in HELD_OUT_PHOTOS]
-        self.video_names = [n for n in names["videos"] if n not in HELD_OUT_PIECES]
+        if pack.is_unpacked(folder):
+            photos, videos = pack.media(folder)
+            self.photo_names, self.video_names = list(photos), list(videos)
+        else:
+            names = _names(folder)
+            self.photo_names = [n for n in names["photos"] if n not in HELD_OUT_PHOTOS]
+            self.video_names = [n for n in names["videos"] if n not in HELD_OUT_PIECES]
+            photos = {name: read_photo(folder, name) for name in self.photo_names}
+            videos = {name: read_video(folder, name) for name in self.video_names}
         if not self.photo_names and not self.video_names:
             raise InputError(
                 f"{folder} holds nothing to train on. Fill it with "
                 f"'python -m uav_core.training.data.sources {folder}'."
             )
-        self.photos = [_photo(folder, name) for name in self.photo_names]
+        self.photos = [Picture.of(photo) for photo in photos.values()]
         # Half-size copies give far views: more of the scene in one clip.
         self.halves = [_halved(photo.pixels) for photo in self.photos]
-        self.videos = [_video(folder, name) for name in self.video_names]
+        self.videos = list(videos.values())
 
     def sample(self, rng: np.random.Generator, frames: int, height: int, width: int) -> Tensor:
         """(3, frames, height, width) float32 in [-1, 1], decided by the generator alone."""
@@ -438,11 +446,14 @@ def held_out(folder: str | Path) -> list[HeldOutClip]:
     pairs = [(name, None) for name in HELD_OUT_PHOTOS] + list(HELD_OUT_PAIRS)
     for number, (back, front) in enumerate(pairs):
         rng = np.random.default_rng([HELD_OUT_SEED, number])
-        pictures = (_photo(folder, back), _photo(folder, front) if front else None)
-        clip = film_photos(*pictures, rng, HELD_OUT_FRAMES, height, width)
+        behind, before = (
+            Picture.of(read_photo(folder, name)) if name else None for name in (back, front)
+        )
+        assert behind is not None
+        clip = film_photos(behind, before, rng, HELD_OUT_FRAMES, height, width)
         clips.append(HeldOutClip(f"{back}_{front}" if front else back, clip))
     for number, name in enumerate(HELD_OUT_PIECES):
-        video = _video(folder, name)
+        video = read_video(folder, name)
         first = (len(video) - HELD_OUT_FRAMES) // 2
         part = video[first : first + HELD_OUT_FRAMES]
         if number % 2:  # the middle at its own pixels; else three quarters of the view, shrunk
@@ -479,17 +490,19 @@ def _names(folder: Path) -> dict[str, list[str]]:
     return {kind: sorted(found) for kind, found in names.items()}
 
 
-def _photo(folder: Path, name: str) -> Picture:
+def read_photo(folder: Path, name: str) -> np.ndarray:
+    """A prepared photograph, (h, w, 3) bytes."""
     path = folder / "photos" / f"{name}.png"
     if not path.exists():
         raise InputError(
             f"{path} is missing. Fetch it with 'python -m uav_core.training.data.sources {folder}'."
         )
     with Image.open(path) as picture:
-        return Picture.of(np.asarray(picture.convert("RGB")))
+        return np.asarray(picture.convert("RGB"))
 
 
-def _video(folder: Path, name: str) -> np.ndarray:
+def read_video(folder: Path, name: str) -> np.ndarray:
+    """A prepared piece of video, (24, h, w, 3) bytes, mapped."""
     path = folder / "videos" / f"{name}.npy"
     if not path.exists():
         raise InputError(

@@ -8,6 +8,7 @@ drawn once a clip and drift slowly from its first to its last frame, as they do 
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -43,6 +44,12 @@ class DegradationParams:
     crf: Range = (16.0, 31.0)
     """Constant rate factor of the H.264 compression; a single frame gets JPEG instead."""
     video_chance: float = 0.7
+    bleeding: Range = (0.0, 0.0)
+    """Standard deviation of the blur of the colours along the lines, at the low resolution."""
+    bleeding_chance: float = 0.0
+    interlace: Range = (0.0, 0.0)
+    """Weight of the next moment in every second line, at the low resolution."""
+    interlace_chance: float = 0.0
     drift: float = 0.15
     """How far a setting may move over a clip, as a share of its range."""
 
@@ -70,6 +77,32 @@ MILD = {
         video_chance=1.0,
     ),
 }
+
+# As tape and television left it: soft, noisy, colours that run along the lines, and lines of
+# another moment that were not taken out.
+OLD = DegradationParams(
+    first_blur=(0.6, 2.4),
+    first_scale=(0.5, 1.0),
+    second_blur_chance=0.2,
+    noise=(2.0, 16.0),
+    noise_chance=0.9,
+    grey_noise_chance=0.5,
+    jpeg_chance=0.0,
+    bleeding=(0.8, 3.0),
+    bleeding_chance=0.7,
+    interlace=(0.3, 1.0),
+    interlace_chance=0.5,
+    crf=(18.0, 30.0),
+    video_chance=0.8,
+)
+
+
+def random_degradation(rng: np.random.Generator) -> DegradationParams:
+    """What people upscale: a third mild, a third damaged in general, a third old footage."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return MILD[("clean", "web")[rng.integers(2)]]
+    return DegradationParams() if kind == 1 else OLD
 
 
 def degrade(
@@ -100,6 +133,11 @@ def degrade(
     if rng.random() < p.jpeg_chance:
         frames = jpeg(frames, drifting(rng, p.jpeg, t, p.drift))
     frames = resize(frames, h // UPSCALE, w // UPSCALE, rng)
+    # Nothing is drawn where there is no chance, so that the other kinds stay what they were.
+    if p.bleeding_chance and rng.random() < p.bleeding_chance:
+        frames = bleed(frames, drifting(rng, p.bleeding, t, p.drift), rng.uniform(0, 2))
+    if p.interlace_chance and t > 1 and rng.random() < p.interlace_chance:
+        frames = interlace(frames, rng.uniform(*p.interlace), int(rng.integers(2)))
     if rng.random() < p.second_blur_chance:
         frames = blur(frames, rng, p.second_blur, p.drift)
     if rng.random() < 0.5:
@@ -155,6 +193,33 @@ def resize(frames: Tensor, h: int, w: int, rng: np.random.Generator) -> Tensor:
     if mode == "area":
         return F.interpolate(frames, (h, w), mode=mode)
     return F.interpolate(frames, (h, w), mode=mode, antialias=True, align_corners=False)
+
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def bleed(frames: Tensor, sigma: np.ndarray, late: float) -> Tensor:
+    """Let the colours of (t, 3, h, w) run along the lines and come ``late`` pixels to the right.
+
+    The brightness stays where it is.
+    """
+    luma = (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    t, _, h, w = frames.shape
+    radius = min(max(1, math.ceil(late + 2.5 * float(sigma.max()))), w - 1)
+    axis = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    spread = torch.as_tensor(sigma, dtype=torch.float32).clamp(min=0.1)[:, None]
+    kernel = torch.exp(-0.5 * ((axis + late) / spread) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3 * h, 0)[:, None]
+    lines = F.pad((frames - luma).reshape(1, t * 3 * h, w), (radius, radius), mode="replicate")
+    colours = F.conv1d(lines, kernel, groups=t * 3 * h).view(t, 3, h, w)
+    return luma + colours
+
+
+def interlace(frames: Tensor, weight: float, field: int) -> Tensor:
+    """Every second line of (t, 3, h, w), from ``field`` on, with a share of the next moment's."""
+    out = frames.clone()
+    out[:-1, :, field::2] = torch.lerp(frames[:-1, :, field::2], frames[1:, :, field::2], weight)
+    return out
 
 
 def add_noise(frames: Tensor, rng: np.random.Generator, p: DegradationParams) -> Tensor:

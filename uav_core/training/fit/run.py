@@ -1,0 +1,686 @@
+"""A run: the U-Net, then the temporal decoder on what this U-Net samples, then a look.
+
+Both learn at a constant rate for most of their time. Then the state to go on from is kept, and the
+rate falls over the rest, whose averaged weights are what is to be used. So the next run goes on as
+if there had been no end, and short runs add up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...devices import ways
+from ...errors import InputError
+from ...models.vae import LATENT_SCALE
+from ...sampling import schedule
+from ...sampling.pipeline import load_vae
+from ...weights import included
+from ..data import pack
+from ..export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
+from ..loop import step_rng
+from ..losses import hinge_discriminator, hinge_generator
+from ..temporal import attention_of_batches, norms_in_plain_layout
+from ..unet import mix
+from .clips import Clips
+from .judges import Critic, Features, distance, stacked
+from .latents import Latents, Pool, Texts, encoded, sampled
+from .learner import Learner, read_state, write_state, write_tensors
+from .look import Gallery
+from .norms import Preparation, TrainingWay
+
+log = logging.getLogger(__name__)
+
+Shape = tuple[int, int, int]
+"""Clips, frames, and the side in degraded pixels."""
+
+FLAT = 0.75
+"""The share of a stage at a constant rate."""
+WARM_STEPS = 50
+UNET_RATE, DECODER_RATE, CRITIC_RATE = 6e-4, 5e-4, 3e-4
+UNET_DECAY, DECODER_DECAY = 0.995, 0.996
+OTHER_EVERY = 8
+"""Every so manyth batch is of single frames."""
+REFILL = {"unet": 8, "decoder": 12}
+"""Steps after which new clips are taken."""
+SAVE_SECONDS = 30.0
+MEANS_OF = 25
+LATE = 20.0
+"""Seconds over the budget after which the process ends whatever it does."""
+MOST_TROUBLE = 6
+PROFILED = range(104, 111)
+"""Steps of a stage whose parts are timed, all of them with batches of the first shape."""
+
+# Next to 1 for the mean absolute error.
+EDGES, MOTION, COARSE = 0.75, 0.75, 1.0
+PERCEPTUAL, ADVERSARIAL = 1.0, 0.35
+"""Gradients of the pixels, as a share of that of the losses above."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much at once."""
+
+    frames: int = 8
+    side: int = 192
+    places: int = 384
+    pool: int = 768
+    batch: int = 32
+    """Clips taken at once; divides ``pool``."""
+    start: int = 6
+    """Batches that a stage starts with."""
+    unet: tuple[Shape, Shape] = ((48, 8, 32), (192, 1, 48))
+    decoder: tuple[Shape, Shape] = ((8, 8, 32), (20, 1, 48))
+    critic: int = 32
+
+
+SIZES = {
+    "gpu": Sizes(),
+    "cpu": Sizes(4, 128, 32, 64, 4, 2, ((4, 4, 32), (8, 1, 32)), ((1, 4, 32), (3, 1, 32)), 16),
+    "tiny": Sizes(3, 64, 8, 8, 2, 1, ((2, 3, 16), (2, 1, 16)), ((1, 3, 16), (1, 1, 16)), 8),
+}
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The options of a run."""
+    p.add_argument("--data", type=Path, required=True, help="prepared data, or an unpacked pack")
+    p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
+    p.add_argument("--run", type=Path, required=True, help="folder of the run; it goes on there")
+    until = p.add_mutually_exclusive_group(required=True)
+    until.add_argument("--budget", type=float, help="seconds of wall clock, all included")
+    until.add_argument("--steps", type=int, help="steps of both networks; resumes exactly")
+    p.add_argument("--unet-share", type=float, default=0.25, help="of the time or the steps")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--sizes", choices=SIZES, help="of batches and clips; the device's if left out")
+    p.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 on a GPU if left out")
+    p.add_argument("--workers", type=int, help="processes that degrade clips")
+    p.add_argument("--held-out", type=int, help="look at so many held-out clips only")
+    p.add_argument("--save-every", type=int, default=100, help="steps, where --steps is given")
+    p.add_argument("--critic-lead", type=int, default=200, help="steps the critic learns alone")
+    p.add_argument("--unet-rate", type=float, default=UNET_RATE, help="learning rate")
+    p.add_argument("--decoder-rate", type=float, default=DECODER_RATE, help="learning rate")
+    p.add_argument("--seed", type=int, default=1)
+
+
+def run(o: argparse.Namespace) -> None:
+    """Train, and leave everything in the run's folder."""
+    o.run.mkdir(parents=True, exist_ok=True)
+    lines = logging.FileHandler(o.run / "train.log")
+    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger(__package__)
+    ours.setLevel(logging.INFO)
+    ours.addHandler(lines)
+    try:
+        fit = Fit(o)
+        try:
+            fit.run()
+        finally:
+            fit.over.set()
+            fit.clips.close()
+    except Exception:
+        log.exception("the run ends")
+        raise
+    finally:
+        ours.removeHandler(lines)
+        lines.close()
+
+
+# ---------------------------------------------------------------- the place in a run
+
+
+@dataclass
+class Place:
+    """How far a stage got."""
+
+    session: int = 0
+    plan: int = 0
+    """The session's steps, 0 where it has a budget."""
+    done: int = 0
+    """Steps of this stage in this session."""
+    finished: bool = True
+    first: int = 0
+    """The clip that the stage began with."""
+    taken: int = 0
+    """Clips that had been taken."""
+
+
+@dataclass
+class Stage:
+    """What one network needs for its turn."""
+
+    name: str
+    learners: dict[str, Learner]
+    """The first one is the network itself."""
+    step: Callable[[Stage, float, float, Shape], dict[str, Tensor]]
+    """Of a rate, its factor, and a shape: what to report."""
+    shapes: tuple[Shape, Shape]
+    rate: float
+    latents: Latents
+    ship: Callable[[], None]
+    place: Place = field(default_factory=Place)
+    smaller: float = 1.0
+    trouble: int = 0
+
+    @property
+    def main(self) -> Learner:
+        """The network's learner."""
+        return next(iter(self.learners.values()))
+
+
+class Fit:
+    """See the module."""
+
+    def __init__(self, o: argparse.Namespace) -> None:
+        self.began, self.over = time.monotonic(), threading.Event()
+        self.o = o
+        self.device = torch.device(o.device)
+        self.cuda = self.device.type == "cuda"
+        if self.cuda and not torch.cuda.is_available():
+            raise InputError(f"There is no device '{o.device}' here: use --device cpu.")
+        self.sizes = SIZES[o.sizes or ("gpu" if self.cuda else "cpu")]
+        self.bf16 = (o.precision or ("bf16" if self.cuda else "fp32")) == "bf16"
+        self.kernels = Preparation(o.device) if self.cuda else None
+
+        self.states = {name: o.run / f"{name}.state" for name in ("unet", "decoder")}
+        self.kept = {
+            name: read_state(path) if path.is_file() else ({}, {})
+            for name, path in self.states.items()
+        }
+        self.places = {name: Place(**facts) for name, (_, facts) in self.kept.items()}
+        self._choose_session()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = o.workers or max(1, min(14, (cores or 2) - 2))
+        s = self.sizes
+        self.clips = Clips(o.data, s.places, s.frames, s.side, workers, o.seed, self._clips_from())
+        log.info("session %d, clips from number %d on, %d workers", self.session,
+                 self.clips.ring.taken, workers)  # fmt: skip
+        try:
+            self._load()
+        except BaseException:
+            self.clips.close()
+            raise
+
+    # ------------------------------------------------------------ start
+
+    def _choose_session(self) -> None:
+        """Go on with the session in the folder if it is the same and has not ended."""
+        unet, decoder = self.places["unet"], self.places["decoder"]
+        last = max(unet.session, decoder.session)
+        plan = self.o.steps or 0
+        newest = [p for p in (unet, decoder) if p.session == last]
+        # The decoder comes last; without a U-Net's share it is the only one.
+        ended = decoder.session == last and decoder.finished
+        goes_on = plan > 0 and last > 0 and not ended and newest[0].plan == plan
+        self.session = last if goes_on else last + 1
+        taken = max(unet.taken, decoder.taken)
+        for name, place in self.places.items():
+            if place.session != self.session:
+                self.places[name] = Place(self.session, plan, 0, False, taken, taken)
+
+    def _clips_from(self) -> int:
+        """The first clip that the stage at hand needs."""
+        for place in self.places.values():
+            if not place.finished:
+                return max(place.first, place.taken - self.sizes.pool)
+        return self.places["decoder"].taken
+
+    def _load(self) -> None:
+        o, device = self.o, self.device
+        torch.manual_seed(o.seed)
+        if self.cuda:
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark_limit = 3
+        self.files = {
+            name: o.weights / f"{file}.safetensors"
+            for name, file in (("unet", included.UNET), ("decoder", included.VAE_VIDEO))
+        }
+        self.unet, texts = load_trained_unet(self.files["unet"])
+        known = o.weights / f"{included.TEXT}.safetensors"
+        texts = load_texts(known) if known.is_file() else texts
+        null = texts[NULL_TEXT_KEY].to(device)
+        self.texts = Texts(null, texts.get(NEGATIVE_TEXT_KEY, texts[NULL_TEXT_KEY]).to(device))
+        self.vae = load_vae(self.files["decoder"])
+        self.critic, self.features = Critic(self.sizes.critic), Features()
+        for module in (self.unet, self.vae, self.critic, self.features):
+            module.to(device)
+            if self.cuda:
+                _lay_channels_last(module)
+            else:
+                norms_in_plain_layout(module)
+        if self.cuda:
+            attention_of_batches(self.unet)
+        self.table = schedule.alphas_cumprod().to(device)
+        s = self.sizes
+        self.pool = Pool(s.pool, s.frames, s.side, device)
+        held = pack.held_out(o.data, o.held_out)
+        self.gallery = Gallery(held, self.features, self.texts, self.autocast, device)
+        self.critic_stopped, self.last = False, {}
+        self.laps = Laps(self.cuda)
+        if self.kernels is not None:
+            fine = self.kernels.succeeds(60)
+            ways.use(TrainingWay(fine), self.device.type)
+            log.info("norms by %s", "Triton" if fine else "PyTorch's operations")
+        log.info("ready after %.1f s", self.elapsed)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.began
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision, if the run has it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    # ------------------------------------------------------------ the whole
+
+    def run(self) -> None:
+        """Look, train both networks, look again."""
+        o = self.o
+        if o.budget:
+            threading.Thread(target=self._end_late, daemon=True).start()
+        before = self.elapsed
+        self._look("start")
+        looked = self.elapsed - before
+        end = math.inf
+        if o.budget:
+            # The next look finds everything warm; what it takes at most is held back for it.
+            end = o.budget - min(1.2 * looked + 4, 0.3 * o.budget)
+        now = self.elapsed
+        for name, stage_end in (("unet", now + o.unet_share * (end - now)), ("decoder", end)):
+            make, steps = (
+                (self._unet_stage, round(o.unet_share * (o.steps or 0)))
+                if name == "unet"
+                else (self._decoder_stage, round((1 - o.unet_share) * (o.steps or 0)))
+            )
+            if not self.places[name].finished and not (name == "unet" and o.unet_share <= 0):
+                try:
+                    stage = make()
+                    self._train(stage, steps, stage_end)
+                    stage.main.swap()
+                except Exception:
+                    if name == "decoder":
+                        raise
+                    log.exception("the U-Net's turn ends; what was kept of it stays")
+            if name == "unet":
+                self._use_shipped_unet()
+        self._look("end")
+        self.gallery.sheet(o.run / "sheet.jpg")
+        log.info("done after %.1f s", self.elapsed)
+
+    def _end_late(self) -> None:
+        if self.over.wait(self.o.budget + LATE - self.elapsed):
+            return
+        log.error("over the budget by %.0f s: what was kept is there, and this ends", LATE)
+        self.clips.close()
+        os._exit(0)
+
+    def _look(self, name: str) -> None:
+        try:
+            torch.manual_seed(0)
+            self.unet.eval()
+            self.gallery.look(name, self.unet, self.vae)
+        except Exception:  # a table is not worth a run
+            log.exception("no look at the held-out clips")
+
+    def _use_shipped_unet(self) -> None:
+        """The decoder learns on the U-Net as it is kept, in half precision."""
+        path = self.o.run / self.files["unet"].name
+        source = load_file(path if path.is_file() else self.files["unet"])
+        with torch.no_grad():
+            for name, p in self.unet.named_parameters():
+                p.copy_(source[name])
+        self.unet.requires_grad_(False)
+
+    # ------------------------------------------------------------ a stage
+
+    def _train(self, stage: Stage, steps: int, end: float) -> None:
+        o, place, main = self.o, stage.place, stage.main
+        packed = self.last = self.kept[stage.name][0]
+        for name, learner in stage.learners.items():
+            if name in packed:
+                learner.unpack(packed[name])
+                learner.restart_average()
+        self._fill(stage)
+        begin, saved, base = self.elapsed, self.elapsed, None
+        meter = Meter(stage.name, self)
+        # Its search takes seconds for every layer and shape: for most of the work alone.
+        benchmarks = self.cuda and stage.name == "decoder"
+        log.info("%s: %d steps so far, pool of %d", stage.name, main.step, self.pool.count)
+        while True:
+            share = place.done / max(1, steps)
+            if o.budget:
+                share = (self.elapsed - begin) / max(1e-3, end - begin)
+            if share >= 1:
+                break
+            if share >= FLAT and base is None:
+                base = self._keep(stage)
+                main.restart_average()
+                log.info("%s: the rate falls from here on", stage.name)
+            factor = min(1.0, (main.step + 1) / WARM_STEPS)
+            if base is not None:
+                factor *= max(0.02, (1 - share) / (1 - FLAT))
+            if place.done and place.done % REFILL[stage.name] == 0:
+                self._take(stage, wait=bool(o.steps))
+            torch.manual_seed(o.seed * 1_000_003 + main.step)
+            shape = stage.shapes[main.step % OTHER_EVERY == OTHER_EVERY - 1]
+            clips = max(1, int(shape[0] * stage.smaller))
+            torch.backends.cudnn.benchmark = benchmarks and shape is stage.shapes[0]
+            self.laps.active = place.done in PROFILED
+            problem = ""
+            try:
+                values = stage.step(stage, stage.rate * factor, factor, (clips, *shape[1:]))
+            except torch.OutOfMemoryError:
+                stage.smaller /= 2
+                problem = f"out of memory; batches of {stage.smaller:.3g} from here on"
+            except Exception:
+                log.exception("%s, step %d", stage.name, main.step)
+                problem = "the step is left out"
+            finally:
+                torch.backends.cudnn.benchmark = False
+            if problem:  # here, where the exception holds no tensor any more
+                self._recover(stage, problem)
+                continue
+            if place.done == PROFILED[-1]:
+                log.info("%s: a step takes %s", stage.name, self.laps.text())
+            place.done += 1
+            meter.add(values)
+            due = place.done % o.save_every == 0 if o.steps else self.elapsed - saved > SAVE_SECONDS
+            if due:
+                saved = self.elapsed
+                if base is None:
+                    self._keep(stage)
+                stage.ship()
+        stage.ship()
+        place.finished, place.taken = True, self.clips.ring.taken
+        self._write(stage, base or {n: x.pack() for n, x in stage.learners.items()})
+        log.info("%s: %d steps, %.1f a second", stage.name, place.done,
+                 place.done / max(1e-3, self.elapsed - begin))  # fmt: skip
+
+    def _recover(self, stage: Stage, text: str) -> None:
+        for learner in stage.learners.values():
+            learner.clear()
+        stage.trouble += 1
+        if stage.trouble > MOST_TROUBLE:
+            raise InputError(f"{stage.name}: {MOST_TROUBLE} steps failed; the log says why.")
+        if self.cuda:
+            torch.cuda.empty_cache()
+        log.warning("%s: %s", stage.name, text)
+
+    def _fill(self, stage: Stage) -> None:
+        """Take what the stage starts with, or had when it was kept."""
+        place, s, ring = stage.place, self.sizes, self.clips.ring
+        wanted = place.taken if place.done else ring.taken + s.start * s.batch
+        if not place.done:
+            place.first = ring.taken
+        self.pool.count, self.pool.at = 0, (ring.taken - place.first) % s.pool
+        if self.o.budget:  # the clips of another time are not worth the wait
+            wanted = ring.taken + s.start * s.batch
+        while ring.taken < wanted:
+            self._take(stage, wait=True)
+
+    def _take(self, stage: Stage, wait: bool) -> None:
+        first = self.clips.ring.taken
+        got = self.clips.take(self.sizes.batch, 120.0 if wait else None)
+        if got is not None:
+            torch.manual_seed(self.o.seed * 1_000_003 + first)
+            self.pool.add(*got, stage.latents, step_rng(self.o.seed, first, 7))
+
+    def _keep(self, stage: Stage) -> dict[str, dict[str, Tensor]]:
+        """Save the state, and go on from what was saved."""
+        stage.place.taken = self.clips.ring.taken
+        packed = {name: learner.pack() for name, learner in stage.learners.items()}
+        if not all(torch.isfinite(x.float()).all() for p in packed.values() for x in p.values()):
+            packed = self.last or packed
+            log.error("%s: not finite, and back to what was kept last", stage.name)
+        else:
+            self._write(stage, packed)
+        self.last = packed
+        for name, learner in stage.learners.items():
+            learner.unpack(packed[name])
+        return packed
+
+    def _write(self, stage: Stage, packed: dict[str, dict[str, Tensor]]) -> None:
+        write_state(self.states[stage.name], packed, vars(stage.place))
+
+    # ------------------------------------------------------------ the U-Net
+
+    def _unet_stage(self) -> Stage:
+        self.vae.requires_grad_(False)
+        self.unet.requires_grad_(True)
+        learner = Learner(self.unet.named_parameters(), (0.9, 0.99), decay=UNET_DECAY)
+        return Stage(
+            "unet", {"unet": learner}, self._unet_step, self.sizes.unet, self.o.unet_rate,
+            encoded(self.vae, self.autocast), partial(self._ship, "unet", learner),
+            self.places["unet"],
+        )  # fmt: skip
+
+    def _unet_step(
+        self, stage: Stage, rate: float, factor: float, shape: Shape
+    ) -> dict[str, Tensor]:
+        b, device = shape[0], self.device
+        self.laps()
+        _, low, z, poor = self.pool.crop(*shape)
+        # Evenly over the schedule, so that batches are alike.
+        times = (torch.randperm(b, device=device) + torch.rand(b, device=device)) / b
+        times = (times * schedule.TRAIN_STEPS).long().clamp_(max=schedule.TRAIN_STEPS - 1)
+        few, all_levels = (torch.randint(0, n, (b,), device=device) for n in (61, 251))
+        levels = torch.where(torch.rand(b, device=device) < 0.5, few, all_levels)
+        noise = torch.randn_like(z)
+        noised = mix(low, torch.randn_like(low), self.table[levels])
+        noisy = mix(z, noise, self.table[times])
+        target = mix(noise, -z, self.table[times])
+        text = torch.where(poor[:, None, None], self.texts.negative, self.texts.null)
+        with self.autocast():
+            v = self.unet(noisy, times, noised, text, levels)
+        loss = F.mse_loss(v.float(), target)
+        self.laps("forward")
+        loss.backward()
+        self.laps("backward")
+        norm = stage.main.update(rate)
+        self.laps("update")
+        return {"v": loss.detach(), "norm": norm}
+
+    # ------------------------------------------------------------ the decoder
+
+    def _decoder_stage(self) -> Stage:
+        self.unet.eval().requires_grad_(False)
+        self.vae.requires_grad_(False)
+        self.vae.decoder.requires_grad_(True)
+        self.vae.post_quant_conv.requires_grad_(True)
+        learns = [(n, p) for n, p in self.vae.named_parameters() if p.requires_grad]
+        learner = Learner(learns, (0.9, 0.99), decay=DECODER_DECAY)
+        critic = Learner(
+            self.critic.named_parameters(), (0.5, 0.99), dict(self.critic.named_buffers())
+        )
+        return Stage(
+            "decoder", {"decoder": learner, "critic": critic}, self._decoder_step,
+            self.sizes.decoder, self.o.decoder_rate, sampled(self.unet, self.texts, self.autocast),
+            partial(self._ship, "decoder", learner), self.places["decoder"],
+        )  # fmt: skip
+
+    def _decoder_step(
+        self, stage: Stage, rate: float, factor: float, shape: Shape
+    ) -> dict[str, Tensor]:
+        _, t, k = shape
+        self.laps()
+        clean, low, z, _ = self.pool.crop(*shape)
+        rng = step_rng(self.o.seed, stage.main.step, 3)
+        critic = stage.learners["critic"]
+        with self.autocast():
+            out = self.vae.decode(z / LATENT_SCALE, low)
+        self.laps("forward")
+        # What each loss wants of the pixels, at strengths that do not depend on its units.
+        x = out.detach().requires_grad_()
+        parts = pixel_losses(x, clean)
+        wanted = pull(sum(parts.values()), x)
+        strength = wanted.square().mean().sqrt()
+
+        def cut(clips: Tensor) -> Tensor:
+            # A place within the strides of the features, of one size.
+            frames = clips.transpose(1, 2).flatten(0, 1)
+            return frames[..., dy : dy + 4 * k - 3, dx : dx + 4 * k - 3]
+
+        dy, dx = (int(v) for v in rng.integers(0, 4, 2))
+        with self.autocast():
+            with torch.no_grad():
+                truth = self.features(cut(clean))
+            perceptual = distance(self.features(cut(x)), truth)
+        wanted = wanted + PERCEPTUAL * scaled(pull(perceptual, x), strength)
+        self.laps("losses")
+
+        count = max(1, min(2, t // 3))
+        start = int(rng.integers(0, t - 3 * count + 1)) if t >= 3 else 0
+        lead = max(1, self.o.critic_lead)
+        ramp = 0.0 if self.critic_stopped else min(1.0, max(0.0, critic.step / lead - 1))
+        report: dict[str, Tensor] = {}
+        if ramp > 0:
+            self.critic.prepare(False)
+            with self.autocast():
+                judged = hinge_generator(self.critic(stacked(x, start, count)))
+            # For the frames that are judged as strong as the pixels' losses.
+            share = min(1.0, 3 * count / t) ** 0.5
+            wanted = wanted + ADVERSARIAL * ramp * scaled(pull(judged, x), share * strength)
+            report["adversarial"] = judged.detach()
+        self.laps("critic's view")
+        out.backward(wanted)
+        self.laps("backward")
+        report["norm"] = stage.main.update(rate)
+        self.laps("update")
+        if not self.critic_stopped:
+            self.critic.prepare(True)
+            with self.autocast():
+                real, fake = (self.critic(stacked(c, start, count)) for c in (clean, out.detach()))
+            loss = hinge_discriminator(real, fake)
+            loss.backward()
+            critic.update(CRITIC_RATE * max(0.25, factor))
+            report["critic"] = loss.detach()
+        self.laps("critic")
+        return {
+            **{name: value.detach() for name, value in parts.items()},
+            "perceptual": perceptual.detach(),
+            **report,
+        }
+
+    # ------------------------------------------------------------ files
+
+    def _ship(self, name: str, learner: Learner) -> None:
+        """The averaged weights under the names, types and order of the file they come from."""
+        path, original = self.o.run / self.files[name].name, self.files[name]
+        with safe_open(original, "pt") as file:
+            metadata = file.metadata()
+        new, averages = {}, learner.averages()
+        for key, value in load_file(original).items():
+            x = averages.get(key, value).detach().float().cpu().to(value.dtype).contiguous()
+            if not torch.isfinite(x).all():
+                log.error("%s is not finite: %s is not written", key, path.name)
+                return
+            new[key] = x
+        write_tensors(path, new, metadata)
+
+
+def _lay_channels_last(module: nn.Module) -> None:
+    """The weights of convolutions with the channels last."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for p in module.parameters():
+        if p.ndim in layouts:
+            p.data = p.data.contiguous(memory_format=layouts[p.ndim])
+
+
+def pixel_losses(x: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """Errors of clips (b, 3, t, h, w): of pixels, edges, changes in time, and coarse brightness."""
+    d = x - clean
+    flat = d.transpose(1, 2).flatten(0, 1)
+    return {
+        "l1": (d.square() + 1e-6).sqrt().mean(),
+        "edges": EDGES * (d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()),
+        "motion": MOTION * (d.diff(dim=2).abs().mean() if d.shape[2] > 1 else d.new_zeros(())),
+        "coarse": COARSE
+        * (F.avg_pool2d(flat, 4).abs().mean() + F.avg_pool2d(flat, 16).abs().mean()),
+    }
+
+
+def pull(loss: Tensor | int, x: Tensor) -> Tensor:
+    """The loss's gradient of the pixels."""
+    assert isinstance(loss, Tensor)
+    return torch.autograd.grad(loss, x)[0].float()
+
+
+def scaled(gradient: Tensor, strength: Tensor) -> Tensor:
+    """The gradient at another root of its mean square."""
+    return gradient * (strength / (gradient.square().mean().sqrt() + 1e-12))
+
+
+class Laps:
+    """Where a step's time goes, on a device that works on its own."""
+
+    def __init__(self, cuda: bool) -> None:
+        self.cuda, self.active = cuda, False
+        self.last, self.sums, self.count = 0.0, dict[str, float](), 0
+
+    def __call__(self, name: str = "") -> None:
+        """Count the time since the call before for ``name``; without one a step begins."""
+        if not self.active:
+            return
+        if self.cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if name:
+            self.sums[name] = self.sums.get(name, 0.0) + now - self.last
+        else:
+            self.count += 1
+        self.last = now
+
+    def text(self) -> str:
+        """Milliseconds of every part of a step; the sums begin anew."""
+        words = [f"{name} {1e3 * t / max(1, self.count):.1f}" for name, t in self.sums.items()]
+        self.sums, self.count = {}, 0
+        return ", ".join(words) + " ms"
+
+
+class Meter:
+    """Means of what the steps report, fetched every few steps only, as it waits for the device."""
+
+    def __init__(self, name: str, fit: Fit) -> None:
+        self.name, self.fit = name, fit
+        self.held: dict[str, list[Tensor]] = {}
+        self.count, self.since = 0, time.monotonic()
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """The report of one step."""
+        for name, value in values.items():
+            self.held.setdefault(name, []).append(value)
+        self.count += 1
+        if self.count % MEANS_OF:
+            return
+        means = {
+            n: float(torch.stack([x.float() for x in v]).nanmean()) for n, v in self.held.items()
+        }
+        bad = sum(int((~torch.isfinite(torch.stack(v))).sum()) for v in self.held.values())
+        pace = (time.monotonic() - self.since) / MEANS_OF
+        self.since, self.held = time.monotonic(), {}
+        memory = torch.cuda.max_memory_allocated() / 2**30 if self.fit.cuda else 0
+        words = " ".join(f"{n} {v:.4f}" for n, v in means.items())
+        log.info(
+            "[%5.1f] %s %d: %s | %.0f ms a step, %d clips taken, %.1f GiB%s",
+            self.fit.elapsed, self.name, self.count, words, 1e3 * pace,
+            self.fit.clips.ring.taken, memory, f", {bad} NOT FINITE" if bad else "",
+        )  # fmt: skip
+        judge = means.get("critic")
+        if judge is not None and not judge < 8:
+            log.warning("the critic diverges at %.3g and is stopped for this run", judge)
+            self.fit.critic_stopped = True
