@@ -125,7 +125,7 @@ def unet_pass(place: Place) -> Values:
 def vae_decode(place: Place) -> Values:
     """The core network, a group of the reference's length: as the loader chooses, and in fp32."""
     name = included.VAE_VIDEO + included.MARK
-    dtype = place.pack.nodes.loaders.load.LoadVAE.execute(name).result[0].vae_dtype
+    dtype = place.pack.nodes.loaders.load.LoadVAE.execute(name, "default").result[0].vae_dtype
     params = TINY_VAE if place.tiny else VAEParams()
     network = generated(TemporalVAE(params, device="meta"), place.device)
     inputs = vae_inputs(params, network_size(place), place.device)
@@ -256,7 +256,7 @@ class Run:
         """Everything that the sampler takes."""
         load = self.nodes.loaders.load
         unet = load.LoadUNet.execute(self.chosen("UpscaleAVideoUNetLoader"), "default").result[0]
-        vae = load.LoadVAE.execute(self.chosen("UpscaleAVideoVAELoader")).result[0]
+        vae = load.LoadVAE.execute(self.chosen("UpscaleAVideoVAELoader"), "default").result[0]
         flow = load.LoadFlowModel.execute(self.chosen("UpscaleAVideoFlowLoader")).result[0]
         name = self.chosen("UpscaleAVideoTextEncoderLoader")
         clip = load.LoadTextEncoder.execute(name).result[0]

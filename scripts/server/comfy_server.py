@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -68,6 +69,9 @@ class PromptTimeout(ComfyServerError):
 @cache
 def has_accelerator(python: Path) -> bool:
     """Whether the torch of `python` can reach a GPU; without one ComfyUI needs `--cpu`."""
+    if python == Path(sys.executable) and "torch" in sys.modules:
+        torch = sys.modules["torch"]  # seconds less than a process that imports it
+        return (getattr(torch, "accelerator", None) or torch.cuda).is_available()
     code = (
         "import sys, torch; a = getattr(torch, 'accelerator', None); "
         "sys.exit(0 if (a or torch.cuda).is_available() else 1)"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .linear import Linear
 
-Work = Callable[[Tensor, Tensor | None], Tensor]
+Work = Callable[[Tensor, Tensor | None], Any]
 
 
 class Lending(nn.Module):
@@ -23,7 +23,7 @@ class Lending(nn.Module):
     out_channels: int
     _work: Work | None = None
 
-    def lend(self, work: Work, like: Tensor) -> Tensor:
+    def lend(self, work: Work, like: Tensor) -> Any:
         """``work(weight, bias)`` with the weights for an input such as ``like``."""
         self._work = work
         try:
@@ -31,66 +31,61 @@ class Lending(nn.Module):
         finally:
             self._work = None
 
+    def computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with these weights."""
+        return super()._conv_forward(x, weight, bias)  # type: ignore[misc]
+
     def _conv_forward(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
-    ) -> Tensor:
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, *_: Any, **__: Any
+    ) -> Any:
         if self._work is not None:
             return self._work(weight, bias)
-        return super()._conv_forward(input, weight, bias, *args, **kwargs)  # type: ignore[misc]
+        return self.computed(input, weight, bias)
 
 
-class AlongTime(nn.Module):
+class AlongTime(Lending):
     """Mixed into a Conv3d of kernel (k, 1, 1): runs it as a 2-D convolution, twice as fast.
 
     The image of that convolution has time as its height and all positions of a frame as its
     width; with the channels last it is a view.
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
-        h, w = input.shape[-2:]
-        out = F.conv2d(input.flatten(-2), weight[..., 0], bias, padding=(weight.shape[2] // 2, 0))
+    def computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with these weights."""
+        h, w = x.shape[-2:]
+        out = F.conv2d(x.flatten(-2), weight[..., 0], bias, padding=(weight.shape[2] // 2, 0))
         return out.unflatten(-1, (h, w))
+
+
+WEIGHTS = ("weight", "bias")
+
+
+class Probe(Tensor):
+    """Stands for the input of a norm: notes the weights that come with it."""
+
+    weights: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.group_norm:
+            return super().__torch_function__(func, types, args, kwargs or {})
+        given = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False))
+        given |= kwargs or {}
+        # Those that stream may be overwritten as soon as the layer has returned.
+        kept = (w if isinstance(w, nn.Parameter) else w.clone() for w in map(given.get, WEIGHTS))
+        given["input"].weights = tuple(kept)
+        return given["input"]
 
 
 class GroupNorm(nn.GroupNorm):
     """A norm that tells the weights it would compute with."""
 
-    _told: list[tuple[Tensor, Tensor]] | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``input`` (b c ...), normalised in groups of channels."""
-        if self._told is not None:
-            self._told.append((self.weight, self.bias))
-            return input
-        return super().forward(input)
-
     def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias (c,) for inputs such as ``x``.
-
-        A supplied class that computes itself, as one does that streams its weights, is asked for
-        what it makes of a spike among zeros: of 0 the bias, of the spike the weight times 32.
-        """
-        self._told = []
-        try:
-            self(x.new_empty((1, self.num_channels, 2)))
-            if self._told:
-                return self._told[0]
-            spike = x.new_zeros((1, self.num_channels, SPIKE))
-            spike[..., 0].fill_(1)
-            out = self(spike)
-        finally:
-            self._told = None
-        # The groups' mean is 1 / n, their variance (n - 1) / n^2, for n positions.
-        n = SPIKE
-        spread = ((n - 1) / n**2 + self.eps) ** 0.5
-        high, low = (1 - 1 / n) / spread, (-1 / n) / spread
-        ends = out[0, :, :2].float()
-        weight = (ends[:, 0] - ends[:, 1]) / (high - low)
-        return weight, ends[:, 1] - weight * low
-
-
-SPIKE = 1024
-"""Positions of the input that is asked with: the more, the less its rounding shows."""
+        """Weight and bias (c,) for inputs such as ``x``, as the supplied class casts or streams."""
+        probe = x.new_empty((1, self.num_channels, 1)).as_subclass(Probe)
+        self(probe)
+        assert probe.weights is not None, f"{type(self).__name__} is no norm of PyTorch's"
+        return probe.weights
 
 
 class Operations:

@@ -19,11 +19,12 @@ ROWS, CHANNELS = 32, 128
 """Positions and channels that a program looks at together."""
 PROGRAMS = 1024
 """Programs that fill any card."""
-MOST_SUMS = 8192
-"""Partial sums of a group that one program adds up."""
+PARTS, LEAST_GROUP = 64, 16
+"""Partial sums that a program adds up at once, for groups taken to be at least so many channels."""
 
 
-@triton.jit
+# What differs from layer to layer must not be compiled in: each variant costs half a second.
+@triton.jit(do_not_specialize=["positions", "parts"])
 def _sums(x, sums, positions, channels, each, parts, R: tl.constexpr, C: tl.constexpr):
     """Sums and sums of squares of every channel over ``each`` positions of a clip."""
     clip, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -46,7 +47,7 @@ def _sums(x, sums, positions, channels, each, parts, R: tl.constexpr, C: tl.cons
     tl.store(out + channels, tl.sum(squares, 0), mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["positions", "parts", "size"])
 def _scales(
     sums, x, shift, weight, bias, scale, offset, positions, channels, parts, size, eps,
     SHIFTED: tl.constexpr, P: tl.constexpr, K: tl.constexpr,
@@ -56,11 +57,15 @@ def _scales(
     k = tl.arange(0, K)
     inside = k < size
     c = group * size + k
-    part = tl.arange(0, P)
-    mask = (part < parts)[:, None] & inside[None, :]
-    at = sums + (clip * parts + part)[:, None] * 2 * channels + c[None, :]
-    total = tl.sum(tl.load(at, mask=mask, other=0.0), 0)
-    squares = tl.sum(tl.load(at + channels, mask=mask, other=0.0), 0)
+    totals = tl.zeros((P, K), tl.float32)
+    all_squares = tl.zeros((P, K), tl.float32)
+    for start in range(0, parts, P):
+        part = start + tl.arange(0, P)
+        mask = (part < parts)[:, None] & inside[None, :]
+        at = sums + (clip * parts + part)[:, None] * 2 * channels + c[None, :]
+        totals += tl.load(at, mask=mask, other=0.0)
+        all_squares += tl.load(at + channels, mask=mask, other=0.0)
+    total, squares = tl.sum(totals, 0), tl.sum(all_squares, 0)
     pivot = tl.load(x + clip * positions * channels + c, mask=inside, other=0.0).to(tl.float32)
     count = positions * 1.0
     about = total / count
@@ -80,7 +85,7 @@ def _scales(
     tl.store(offset + clip * channels + c, to, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["positions"])
 def _apply(
     x, y, scale, offset, positions, channels, each,
     R: tl.constexpr, C: tl.constexpr, ACTIVATE: tl.constexpr,
@@ -115,8 +120,8 @@ def normed(
     positions, size = x[0, 0].numel(), channels // groups
     width = min(CHANNELS, triton.next_power_of_2(channels))
     columns = triton.cdiv(channels, width)
-    most = min(PROGRAMS // (clips * columns), MOST_SUMS // triton.next_power_of_2(size))
-    each = triton.cdiv(triton.cdiv(positions, max(1, most)), ROWS) * ROWS
+    most = max(1, PROGRAMS // (clips * columns))
+    each = triton.cdiv(triton.cdiv(positions, most), ROWS) * ROWS
     parts = triton.cdiv(positions, each)
 
     sums = x.new_empty((clips, parts, 2, channels), dtype=torch.float32)
@@ -130,8 +135,8 @@ def normed(
         sums, x, sums if shift is None else shift, weight, bias, scale, offset,
         positions, channels, parts, size, eps,
         SHIFTED=shift is not None,
-        P=triton.next_power_of_2(parts),
-        K=triton.next_power_of_2(size),
+        P=PARTS,
+        K=max(LEAST_GROUP, triton.next_power_of_2(size)),
     )  # fmt: skip
     _apply[grid](x, y, scale, offset, positions, channels, each, R=ROWS, C=width, ACTIVATE=activate)
     return y

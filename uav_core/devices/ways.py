@@ -12,7 +12,6 @@ from .cpu import CPU
 from .gpu import GPU
 from .way import Way
 
-
 _other: dict[str, Way] = {}
 
 

@@ -17,11 +17,12 @@ from generated import det
 from torch import Tensor, nn
 from ways import as_on_a_gpu
 
-from uav_core.devices import abilities, attention, gpu, memory, norms
+from uav_core.devices import abilities, attention, gpu, memory, norms, ways
 from uav_core.devices.gpu import GPU
 from uav_core.devices.layers import PLAIN, fitted
 from uav_core.devices.layout import channels_last
 from uav_core.devices.memory import Sparing
+from uav_core.models.layers import Resnet
 
 CPU = torch.device("cpu")
 
@@ -46,10 +47,14 @@ def norm_of(channels: int, groups: int, operations: Any = nn) -> Any:
 
 
 class Computing(nn.GroupNorm):
-    """As ComfyUI's where weights stream: asks nobody below it."""
+    """As ComfyUI's where weights stream: asks nobody below it, and its weights do not last."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
+        out = F.group_norm(input, self.num_groups, weight, bias, self.eps)
+        weight.fill_(torch.nan)
+        bias.fill_(torch.nan)
+        return out
 
 
 class Streaming:
@@ -88,8 +93,7 @@ def test_norms_keep_the_layout_and_the_numbers(plain_norms, operations, shape, d
 def test_a_norm_that_computes_itself_tells_its_weights():
     norm = norm_of(64, 32, Streaming)
     weight, bias = norm.weights_for(torch.empty(1))
-    torch.testing.assert_close(weight, norm.weight, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(bias, norm.bias, rtol=1e-5, atol=1e-5)
+    assert torch.equal(weight, norm.weight) and torch.equal(bias, norm.bias)
     assert norm_of(64, 32).weights_for(torch.empty(1))[0].shape == (64,)
 
 
@@ -188,6 +192,53 @@ def test_sparing_does_without_what_is_free(monkeypatch):
             assert not GPU.cuts(x[..., :16, :], 64), "small ones never are"
             assert memory.taken == {n for n in Sparing if 0 < n <= level}
     assert not GPU.runs_clips_apart(x)
+
+
+class StreamingConv2d(nn.Conv2d):
+    """As ComfyUI's where weights stream: they do not last."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.bias is not None
+        weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
+        out = self._conv_forward(input, weight, bias)
+        bias.fill_(torch.nan)
+        return out
+
+
+class StreamingConvs(Streaming):
+    """Operations with such layers."""
+
+    Conv2d, Conv3d, Linear = StreamingConv2d, nn.Conv3d, nn.Linear
+
+
+@pytest.mark.parametrize("operations", [nn, StreamingConvs])
+@pytest.mark.parametrize("kernels", [None, (3, 3)], ids=["per frame", "along time"])
+@pytest.mark.parametrize("time", [False, True])
+def test_fused_norms_take_the_bias_of_the_convolution(monkeypatch, operations, kernels, time):
+    """As where Triton is: its kernel adds what PyTorch's convolution does in a pass of its own."""
+    biases = []
+
+    def normed(x, shift, weight, bias, groups, eps, activate):
+        if shift is not None:
+            assert shift.shape == x.shape[:2]
+            biases.append(shift)
+            x = x + shift[..., None, None, None]
+        out = F.group_norm(x, groups, weight, bias, eps)
+        return F.silu(out) if activate else out
+
+    given = {"time_channels": 16} if time else {}
+    made = {"eps": 1e-5, "temporal_kernels": kernels, "operations": fitted(operations), **given}
+    layer = Resnet(32, 64, **made)
+    for name, parameter in layer.named_parameters():
+        parameter.copy_(det(f"gpu/{name}", parameter.shape))
+    x = channels_last(det("gpu/x", (2, 32, 3, 5, 7)))
+    embedding = det("gpu/time", (2, 16)) if time else None
+    expected = layer(x.clone(), embedding)
+    monkeypatch.setattr(ways, "of", lambda _: GPU)
+    monkeypatch.setattr(norms, "has_kernels", lambda _: True)
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
+    torch.testing.assert_close(layer(x.clone(), embedding), expected, rtol=1e-4, atol=1e-4)
+    assert len(biases) == 1
 
 
 @pytest.mark.parametrize("level", [Sparing.HALVES, Sparing.STRIPES])
