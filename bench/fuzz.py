@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from av.error import FFmpegError
 
+from uav_core.devices import memory
 from uav_core.errors import UpscaleAVideoError
 from uav_core.video import EncodeParams, Footage, contents, encode_part, join
 
@@ -229,22 +230,12 @@ def child(folder: Path, seed: int, first: int, stop: int, keep: Path | None) -> 
                 outcome, wrong = use(path, Path(own)), ""
             except Exception as error:
                 outcome, wrong = type(error).__name__, traceback.format_exc()
-            used = {"seconds": time.process_time() - began, "bytes": _peak_bytes()}
+            used = {"seconds": time.process_time() - began, "bytes": memory.peak_ram() or 0}
             print(
                 json.dumps({"end": number, "outcome": outcome, "wrong": wrong, **used}), flush=True
             )
             for made in Path(own).iterdir():
                 made.unlink()
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has had; 0 where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,15 @@ from .report import mib, table
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (24, 16)
 FRAMES, QUICK_FRAMES = (50, 150), (8, 16)
-_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+# The command; and then, the most memory it has had.
+_CALL = """
+import sys
+from uav_core.cli.main import main
+from uav_core.devices.memory import peak_ram
+code = main(sys.argv[1:])
+print(peak_ram())
+sys.exit(code)
+"""
 
 
 class LongVideoError(Exception):
@@ -80,15 +87,13 @@ def moving(first: int, stop: int, scene: int, width: int, height: int) -> Iterat
 
 
 def _peak(source: Path, target: Path, steps: int, device: str) -> tuple[int, float]:
-    words = ["-m", "uav_core.cli", str(source), str(target), "--steps", str(steps)]
+    words = ["-c", _CALL, str(source), str(target), "--steps", str(steps)]
     words += ["--propagation-steps", "last 1", "--cut-detection", "built-in", "--device", device]
-    started, said = time.monotonic(), target.with_suffix(".log")
-    with said.open("wb") as output:
-        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise LongVideoError(said.read_text(errors="replace")[-2000:])
-    return usage.ru_maxrss * _UNIT, time.monotonic() - started
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    if ended.returncode:
+        raise LongVideoError(ended.stderr[-2000:])
+    return int(ended.stdout.split()[-1]), time.monotonic() - started
 
 
 def long_json(runs: Sequence[LongRun]) -> list[dict[str, Any]]:

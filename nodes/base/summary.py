@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import comfy.model_management as mm
@@ -35,7 +34,7 @@ class RunSummary:
         peaks = []
         if self.device.type == "cuda":
             peaks.append(f"GPU {human_bytes(torch.cuda.max_memory_allocated(self.device))}")
-        if (ram := peak_ram()) is not None:
+        if (ram := memory.peak_ram()) is not None:
             peaks.append(f"RAM {human_bytes(ram)} since ComfyUI started")
         plural = "s" * (frames != 1)
         rate = f"{frames / max(seconds, 1e-6):.3g} frames per second"
@@ -45,13 +44,3 @@ class RunSummary:
             taken = ", ".join(SPARING[level] for level in sorted(memory.taken))
             lines.append(f"To fit into memory: {taken}.")
         return "\n".join([*lines, *map(str, self.steps)])
-
-
-def peak_ram() -> int | None:
-    """The most RAM this process has held so far, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

@@ -40,7 +40,7 @@ def test_the_files_are_the_same_each_time_and_of_many_containers(tmp_path):
         ("raise ZeroDivisionError", "ZeroDivisionError"),
         ("os._exit(3)", "the process ended (3)"),
         ("time.sleep(60)", "nothing for"),
-        ("fuzz._peak_bytes = lambda: 3 * 2**30", "3.0 GiB"),
+        ("fuzz.memory.peak_ram = lambda: 3 * 2**30", "3.0 GiB"),
         ("time.process_time = lambda now=time.process_time: now() + 11", "11 s"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
+from pathlib import Path
 
 import torch
 
@@ -62,3 +64,20 @@ def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
         return False
     taken.add(level)
     return True
+
+
+def peak_ram() -> int | None:
+    """The most RAM this process has held so far, in bytes; None where the system does not say.
+
+    On Linux of its own program alone: ``ru_maxrss`` counts the process that started it as well.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

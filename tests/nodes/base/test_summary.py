@@ -39,7 +39,7 @@ def test_the_nodes_know_their_number(pack):
 def test_peak_memory_grows_with_what_is_held(pack):
     import torch
 
-    peak = pack.nodes.base.summary.peak_ram
+    peak = pack.uav_core.devices.memory.peak_ram
     before = peak()
     if before is None:
         pytest.skip("this system does not say")
