@@ -109,6 +109,20 @@ def begins(path: Path, stream: int = PICTURE) -> list[int]:
     ]
 
 
+def late(path: Path, number: int, seconds: int) -> Path:
+    """The same transport stream, whose ``number``-th picture is said to be shown later."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\0\0\1\xe0", begins(path)[number] * TS) + 9
+    a, b, c = content[at], *(int.from_bytes(content[at + i : at + i + 2], "big") for i in (1, 3))
+    time = (a >> 1 & 7) << 30 | b >> 1 << 15 | c >> 1
+    time = (time + seconds * 90000) % 2**33
+    content[at] = a & 0xF1 | time >> 30 << 1
+    content[at + 1 : at + 3] = (time >> 15 << 1 & 0xFFFF | 1).to_bytes(2, "big")
+    content[at + 3 : at + 5] = (time << 1 & 0xFFFF | 1).to_bytes(2, "big")
+    path.write_bytes(content)
+    return path
+
+
 def overwritten(path: Path, places: Sequence[float]) -> Path:
     """Some bytes of the file replaced, at these shares of its length."""
     content = bytearray(path.read_bytes())

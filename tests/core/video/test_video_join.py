@@ -23,6 +23,7 @@ from uav_core.video import (
     probe,
 )
 from uav_core.video import join as joined
+from uav_core.video.reading.times import FrameTimes
 from uav_core.video.writing.join import plan_clock
 
 SECOND = 12800
@@ -260,6 +261,18 @@ def test_parts_that_do_not_belong_are_named(tmp_path):
     with pytest.raises(DiskFullError, match="needs"):
         join([huge], target, times, source, params)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_pictures_that_stand_for_more_units_than_32_bits_count(tmp_path, ending):
+    """Three seconds each in nanoseconds, in which NUT and others may count."""
+    source = write_clip(tmp_path / "source.mkv", count=4)
+    params = EncodeParams(container=ending).for_source(probe(source))
+    times = frame_times(source)
+    base = Fraction(1, 10**9)
+    slow = FrameTimes([i * 3 * 10**9 for i in range(4)], times.numbers, time_base=base)
+    join(parts_of(source, params), tmp_path / f"out{ending}", slow, source, params)
+    assert seconds_shown(tmp_path / f"out{ending}") == [0, 3, 6, 9]
 
 
 def test_clock_keeps_times_and_their_order():

@@ -175,6 +175,13 @@ def test_an_hour_ahead_is_not_an_hour_long(tmp_path, ending, gop, sound):
     assert "1 times" in times.notes[0]
 
 
+@pytest.mark.parametrize("late", [9, COUNT - 1])
+def test_one_picture_a_day_late(tmp_path, late):
+    """A wrong time of showing, beside a right one of decoding, moves no picture to the end."""
+    path = made.late(write(tmp_path / "a.ts", "libx264", "b"), late, 20 * 3600)
+    check(path)
+
+
 @pytest.mark.parametrize("gop", ["no-b", "b"])
 def test_clocks_that_run_over(tmp_path, gop):
     """33 bits of 1/90000 s: 26.5 hours."""

@@ -50,8 +50,6 @@ _ENDS = 4096
 _PIECE = 50
 # Seconds, and share of the length, by which a file is shorter than it says without a word.
 _SHORT, _SHORT_SHARE = 0.25, 0.02
-# Seconds by which a picture may be shown after it is decoded.
-_LONGEST_DELAY = 10
 
 
 @dataclass(frozen=True)
@@ -259,7 +257,8 @@ class _Scan:
         """Number, target and mark of every keyframe, as in Entry."""
         self._corrupt = 0
         sound, texts = container.streams.audio, container.streams.subtitles
-        self.track = Track(self.base, AHEAD_BROKEN if broken else AHEAD)
+        self._ahead = AHEAD_BROKEN if broken else AHEAD
+        self.track = Track(self.base, self._ahead)
         beside: dict[int, Track] = {}
         for other in (*sound, *texts):
             ahead = AHEAD_SOUND if other in sound else None
@@ -327,6 +326,8 @@ class _Scan:
             return False
         if min(shown) < shown[0] or shown[0] == _UNKNOWN or len(set(shown)) < len(shown):
             return False
+        if any(self._strange(n) for n in range(len(shown))):
+            return False
         rising = all(a < b for a, b in pairwise(shown))
         return not (rising and self._reorders and len(shown) > 1)
 
@@ -349,8 +350,12 @@ class _Scan:
         shown, decoded = self.shown[number], self.decoded[number]
         if decoded == _UNKNOWN:
             return (None if shown == _UNKNOWN else shown), None
-        delay = (shown - decoded) * self.base
-        return (shown if abs(delay) <= _LONGEST_DELAY else None), decoded
+        return (None if self._strange(number) else shown), decoded
+
+    def _strange(self, number: int) -> bool:
+        """Whether a packet is shown so long before or after it is decoded that a time is wrong."""
+        shown, decoded = self.shown[number], self.decoded[number]
+        return decoded != _UNKNOWN and abs(shown - decoded) * self.base > self._ahead
 
     def finished(
         self,

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from math import log10
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _LEAST_TIMESCALE = 10_000  # of MP4 and MOV, as FFmpeg itself has it
+_LONGEST = 2**31 - 1
+"""Units that a frame may last, in MP4 and in PyAV 14."""
 # About how the source was written, not about what it shows.
 _DROPPED_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
 
@@ -92,8 +96,13 @@ def plan_clock(
         first, frames: the frames that are there.
         reorder: as in PartInfo.
 
-    Frames that the source shows at the same time, or back in time, are moved one unit on.
+    Frames that the source shows at the same time, or back in time, are moved one unit on. Units in
+    which a frame would last too long become coarser.
     """
+    longest = max((b - a for a, b in pairwise(times[first : first + frames + 1])), default=0)
+    if longest > _LONGEST:
+        units = 10 ** max(0, int(log10(_LONGEST / (longest * time_base))))
+        times, time_base = [round(t * time_base * units) for t in times], Fraction(1, units)
     shift = round(origin / time_base)
     kept = [t - shift for t in times[first : first + frames + 1]]
     for i in range(1, len(kept)):
