@@ -270,11 +270,13 @@ class Fit:
         held = pack.held_out(o.data, o.held_out)
         self.gallery = Gallery(held, self.features, self.texts, self.autocast, device)
         self.critic_stopped, self.last = False, {}
-        self.laps = Laps(self.cuda)
+        self.laps, self.way = Laps(self.cuda), TrainingWay(triton=False)
         if self.kernels is not None:
             fine = self.kernels.succeeds(60)
-            ways.use(TrainingWay(fine), self.device.type)
-            log.info("norms by %s", "Triton" if fine else "PyTorch's operations")
+            self.way.triton = fine
+            ways.use(self.way, self.device.type)
+            name = torch.cuda.get_device_name(self.device)
+            log.info("%s; norms by %s", name, "Triton" if fine else "PyTorch's operations")
         log.info("ready after %.1f s", self.elapsed)
 
     @property
@@ -390,6 +392,7 @@ class Fit:
             except Exception:
                 log.exception("%s, step %d", stage.name, main.step)
                 problem = "the step is left out"
+                self.way.triton = False  # in case it were the kernels
             finally:
                 torch.backends.cudnn.benchmark = False
             if problem:  # here, where the exception holds no tensor any more
@@ -596,7 +599,7 @@ class Fit:
 def _lay_channels_last(module: nn.Module) -> None:
     """The weights of convolutions with the channels last."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for p in module.parameters():
+    for p in (*module.parameters(), *module.buffers()):
         if p.ndim in layouts:
             p.data = p.data.contiguous(memory_format=layouts[p.ndim])
 
