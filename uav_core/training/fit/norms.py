@@ -139,7 +139,8 @@ class TrainingWay(GPUWay):
 
     def _norm(self, norm: Any, x: Tensor, act: bool) -> Tensor:
         if x.shape[1] % 16 or norm.weight.dtype != torch.float32:
-            y = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+            # Of the other layout PyTorch's gradient can crash on a CPU.
+            y = F.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
             return channels_last(F.silu(y) if act else y)
         given = channels_last(x)
         return NormSiLU.apply(
