@@ -9,6 +9,12 @@ the same command again goes on. With a folder every video in it is upscaled, wha
 --sub-folders those further down as well. What is no video is named, and a video that cannot be
 upscaled is reported at the end; the exit code is then 1.
 
+    python -m uav_core.cli in/shot.%04d.exr out/shot.%04d.exr
+
+takes numbered pictures, EXR or PNG, also as a folder that holds nothing else, and writes EXR with
+half floats or PNG with 16 bits. The video that they are made of stays beside them. Either side may
+be a video instead.
+
     python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
 
 runs the same on a ComfyUI that has this pack: the video is sent there, or read where it lies if
@@ -40,10 +46,12 @@ from ..longvideo import CoreEngine, LongVideo, LongVideoParams, Resizing
 from ..sampling.pipeline import load_unet, load_vae
 from ..sampling.presets import FLAWS
 from ..video import CODECS, EncodeParams, probe
+from ..video.sequences import Frames
 from ..weights import included
 from ..weights.hashes import weights_hash
 from ..weights.text import load_quality_text
 from .folders import job_folders, plan_folder
+from .frames import upscale_frames, written
 from .options import encode_params, parser, run_params
 from .remote import MissingPackError, ServerUnreachableError, WeightNames
 from .remote.graph import long_video_graph
@@ -67,6 +75,8 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
             raise InputError("Expected an input and an output: two files, or two folders.")
         if o.server is not None:
             check_for_server(o)
+        given = Frames.there(o.input)
+        made = written(o, given)
         if o.workers:
             return workers()(
                 main,
@@ -75,6 +85,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
                 address=o.ray,
                 gpus=1 if device_of(o).startswith("cuda") else 0,
             )
+        if given or made:
+            upscale_frames(o, given, made, upscale_file)
+            return 0
         if o.input.is_dir():
             return upscale_folder(o, share)
         upscale_file(o, o.input, o.output)

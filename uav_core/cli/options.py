@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
@@ -33,6 +34,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
     p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
+    p.add_argument(
+        "--rate", type=rate, default=Fraction(24), help="of numbered pictures: 24, 30000/1001"
+    )
     p.add_argument("--sub-folders", action="store_true", help="those of the folder as well")
     p.add_argument("--steps", type=int, default=included.STEPS)
     p.add_argument("--guidance", type=float, default=included.GUIDANCE)
@@ -110,6 +114,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     kept.add_argument("--finished-only", action="store_true")
     kept.add_argument("--dry-run", action="store_true", help="only say what would go")
     return p
+
+
+def rate(text: str) -> Fraction:
+    """Frames per second; ValueError for what argparse is to refuse."""
+    numerator, _, denominator = text.partition("/")
+    found = Fraction(numerator) / max(1, int(denominator or 1))
+    if not 1 <= found <= 500:
+        raise ValueError
+    return found
 
 
 def run_params(o: argparse.Namespace) -> LongVideoParams:

@@ -158,6 +158,13 @@ def _planes(frame: av.VideoFrame, dtype: type[np.generic]) -> list[np.ndarray]:
     ]
 
 
+def floats(frame: av.VideoFrame) -> Tensor:
+    """The values of a planar picture of floating-point RGB or gray, as they are: (3, h, w)."""
+    found = _planes(frame, np.float16 if "f16" in frame.format.name else np.float32)
+    g, b, r = found[:3] if len(found) > 2 else found[:1] * 3
+    return torch.from_numpy(np.stack((r, g, b)).astype(np.float32))
+
+
 class ToRGB:
     """Decoded pictures to (3, h, w) float32 in [-1, 1].
 
@@ -188,8 +195,7 @@ class ToRGB:
             if (frame.width, frame.height) != self._size or not _GBR_FLOAT.match(source.name):
                 # By way of 16 bits, where what is outside of 0 to 1 is lost.
                 frame = self._reformatter.reformat(frame, width, height, "gbrpf32le")
-            g, b, r, *_ = _planes(frame, np.float16 if "f16" in frame.format.name else np.float32)
-            pixels = torch.from_numpy(np.stack((r, g, b)).astype(np.float32))[None]
+            pixels = floats(frame)[None]
             return in_range(pixels, "video", first=number, say=self._say_once)[0].mul(2).sub_(1)
         full = self._color.range == "full" or source.name.startswith("yuvj")
         deep = depth(source.name) > 8
@@ -254,6 +260,14 @@ class FromRGB:
             )
         tag(picture, self._color, rgb)
         return picture
+
+
+def from_floats(values: Tensor) -> av.VideoFrame:
+    """A picture in gbrpf32le of values (3, h, w), as they are."""
+    picture = av.VideoFrame(values.shape[2], values.shape[1], "gbrpf32le")
+    for plane, channel in zip(_planes(picture, np.float32), (1, 2, 0), strict=True):
+        plane[...] = values[channel].cpu().numpy()
+    return picture
 
 
 def tag(target: Any, color: Color, rgb: bool) -> None:

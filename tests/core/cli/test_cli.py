@@ -11,15 +11,20 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from generated import det
+from made_frames import H as FRAMES_H
+from made_frames import W as FRAMES_W
+from made_frames import write_frames
 from video_files import write_clip
 
 from scripts.env.layout import ROOT
 from uav_core.cli import main as cli
 from uav_core.jobs import FOLDER, list_jobs
-from uav_core.video import EncodeParams, VideoReader, encode_part, probe
+from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, probe
+from uav_core.video.color import floats
 
 KILLS = 10
 WAIT = 600
@@ -348,3 +353,40 @@ def test_a_path_too_long_for_the_system_is_said(clip, tmp_path, caplog):
         caplog.clear()
         assert cli.main([*words, *FAST]) == 1
         assert "too long" in caplog.text.lower()
+
+
+@pytest.mark.parametrize("ending", [".exr", ".png"])
+def test_a_folder_of_frames_becomes_a_folder_of_frames(ending, tmp_path, caplog):
+    """Also again, from the video that is kept, and into a video."""
+    folder, out = write_frames(tmp_path / "in", ending=ending), tmp_path / "out"
+    assert cli.main([str(folder), str(out), *FAST]) == 0
+    names = [f"shot.{i:04d}{ending}" for i in (7, 8, 9)]
+    assert sorted(p.name for p in out.iterdir()) == [*names, "shot.mkv", FOLDER]
+    before = {name: (out / name).read_bytes() for name in names}
+    with av.open(str(out / names[0])) as container:
+        picture = next(container.decode(video=0))
+        assert (picture.width, picture.height) == (4 * FRAMES_W, 4 * FRAMES_H)
+        if ending == ".exr":
+            assert floats(picture).max() > 5
+        else:
+            assert picture.format.name == "rgb48be"
+    (out / names[1]).unlink()
+    with caplog.at_level(logging.INFO):
+        pattern = f"shot.%04d{ending}"
+        assert cli.main([str(folder / pattern), str(out / pattern), *FAST]) == 0
+    assert "finished before" in caplog.text
+    assert {name: (out / name).read_bytes() for name in names} == before
+    video = tmp_path / "video.mov"
+    assert cli.main([str(folder), str(video), "--rate", "40/2", *FAST]) == 0
+    assert probe(video).rate == 20
+
+
+def test_frames_of_a_video_are_png(clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "a%d.exr"), *FAST]) == 1
+    assert "Write PNG" in caplog.text
+    (tmp_path / "a1.png").touch()
+    assert cli.main([str(clip), str(tmp_path / "a%d.png"), *FAST]) == 1
+    assert "is there already" in caplog.text
+    (tmp_path / "a1.png").unlink()
+    assert cli.main([str(clip), str(tmp_path / "a%d.png"), *FAST]) == 0
+    assert (tmp_path / "a3.png").exists() and len(frame_times(tmp_path / "a.mkv")) == 3

@@ -98,7 +98,7 @@ CODECS = {
     "ffv1": Codec(
         "ffv1",
         (".mkv",),
-        ("bgr0", "gbrp10le", *_SUBSAMPLED, *_DENSE),
+        ("bgr0", "gbrp10le", "gbrp16le", *_SUBSAMPLED, *_DENSE),
         ("bgr0", "gbrp10le"),
         bits_per_pixel=14.0,
     ),

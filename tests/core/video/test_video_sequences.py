@@ -1,0 +1,106 @@
+"""Numbered pictures of 16 bits and of floats into a video and back."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from made_frames import H, W, encoded, write_frames
+
+from uav_core import InputError
+from uav_core.video import VideoReader, probe
+from uav_core.video.color import floats, from_floats
+from uav_core.video.sequences import BRIGHTEST, Frames, from_curve, gather, scatter, to_curve
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+        if path.suffix == ".exr":
+            return floats(picture).numpy()
+        return picture.to_ndarray(format="rgb48le")
+
+
+@pytest.mark.parametrize("ending", [".png", ".exr"])
+def test_what_goes_in_comes_out(tmp_path, ending):
+    frames = Frames.there(write_frames(tmp_path / "in", ending=ending))
+    assert frames is not None and frames.numbers == range(7, 10)
+    video = tmp_path / "video.mkv"
+    gather(frames, video, Fraction(24))
+    info = probe(video)
+    assert (info.width, info.height, info.rate, info.bit_depth) == (W, H, 24, 16)
+    made = Frames.named(tmp_path / f"out/a%05d{ending}")
+    assert made is not None
+    (tmp_path / "out").mkdir()
+    assert scatter(video, made, first=7) == 3
+    for i in frames.numbers:
+        before, after = read(frames.path(i)), read(tmp_path / f"out/a{i:05d}{ending}")
+        if ending == ".png":
+            assert np.array_equal(before, after)
+        else:
+            assert before.max() > 20
+            bright = before > 0.0078125
+            assert np.array_equal(before[bright], after[bright])
+            assert np.allclose(before[~bright], after[~bright], rtol=0, atol=4e-6)
+
+
+def test_the_curve_is_that_of_acescct():
+    light = torch.tensor([0.0, 0.0078125, 0.18, 1.0, 222.86])
+    assert to_curve(light).tolist() == pytest.approx(
+        [0.0729, 0.1553, 0.4136, 0.5548, 1.0], abs=1e-4
+    )
+    assert torch.allclose(from_curve(to_curve(light)), light, rtol=1e-4, atol=1e-6)
+    assert from_curve(to_curve(torch.tensor([-1.0, 1e9]))).tolist() == pytest.approx(
+        [-0.0069, BRIGHTEST], abs=1e-2
+    )
+
+
+def test_a_folder_of_frames_is_one_if_nothing_else_lies_there(tmp_path):
+    folder = write_frames(tmp_path / "in")
+    (folder / ".hidden").touch()
+    pattern = Frames.there(folder / "shot.%04d.png")
+    assert Frames.there(folder) == pattern and pattern is not None
+    assert pattern.master == folder / "shot.mkv"
+    (folder / "notes.txt").touch()
+    assert Frames.there(folder) is None
+    assert Frames.there(folder / "shot.%04d.png") == pattern
+    assert Frames.there(folder / "notes.txt") is None
+    with pytest.raises(InputError, match="no such file"):
+        Frames.there(folder / "other%d.png")
+    pattern.path(8).unlink()
+    with pytest.raises(InputError, match=r"shot\.0008\.png' is missing between 7 and 9"):
+        Frames.there(folder / "shot.%04d.png")
+
+
+def test_numbers_without_zeros_before_them(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in (9, 10, 11):
+        (folder / f"{i}.png").touch()
+    frames = Frames.there(folder)
+    assert frames is not None and [frames.path(i).name for i in frames.numbers] == [
+        "9.png",
+        "10.png",
+        "11.png",
+    ]
+
+
+def test_pictures_that_do_not_go_together_are_named(tmp_path):
+    folder = write_frames(tmp_path / "in", ending=".exr")
+    bad = torch.full((3, H, W), float("nan"))
+    last = folder / "shot.0009.exr"
+    for picture, says in ((bad, "0009.exr' has NaN"), (bad[:, :, 1:], "is 39x24: expected 40x24")):
+        last.write_bytes(encoded(from_floats(picture), "exr", {}))
+        frames = Frames.there(folder)
+        assert frames is not None
+        with pytest.raises(InputError, match=says):
+            gather(frames, tmp_path / "video.mkv", Fraction(24))
+    assert not (tmp_path / "video.mkv").exists()
+
+
+def test_every_frame_of_the_video_is_a_picture(tmp_path):
+    frames = Frames.there(write_frames(tmp_path / "in"))
+    assert frames is not None
+    gather(frames, tmp_path / "video.mkv", Fraction(24))
+    assert len(list(VideoReader(tmp_path / "video.mkv"))) == 3

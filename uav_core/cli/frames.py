@@ -1,0 +1,70 @@
+"""Numbered pictures into a video or into numbered pictures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..errors import InputError
+from ..files import check_target
+from ..video.sequences import Frames, gather, scatter
+
+log = logging.getLogger("upscale_a_video")
+
+
+def written(o: argparse.Namespace, given: Frames | None) -> Frames | None:
+    """The pictures to write; None for a video. A folder gets the names of those ``given``."""
+    made = Frames.named(o.output)
+    if made is None and given is not None and (o.output.is_dir() or not o.output.suffix):
+        made = replace(given, folder=o.output)
+    if made is None:
+        return None
+    if o.workers:
+        raise InputError(f"--workers for '{o.output}': expected a video. Leave it out.")
+    if given is None and not o.input.is_file():
+        raise InputError(f"'{o.input}' for '{o.output}': expected a video, or frames as well.")
+    if made.linear and not (given is not None and given.linear):
+        raise InputError(
+            f"'{o.output}' holds linear light, which '{o.input}' does not say: expected EXR as "
+            "input too. Write PNG, which has 16 bits."
+        )
+    return made
+
+
+def upscale_frames(
+    o: argparse.Namespace,
+    given: Frames | None,
+    made: Frames | None,
+    upscale: Callable[[argparse.Namespace, Path, Path], None],
+) -> None:
+    """Upscale ``given``, or the video that is the input, into ``made`` or the video asked for.
+
+    Pictures to write are made of a video of 16 bits, which stays beside them: it has the sound,
+    and the same command takes them from it again.
+    """
+    target, first = o.output, given.numbers[0] if given else 1
+    if made is not None:
+        target = made.master
+        if not target.exists() and os.path.lexists(made.path(first)):
+            raise InputError(
+                f"'{made.path(first)}' is there already: choose another name, or move it away."
+            )
+        own = {"codec": "ffv1", "pixel_format": "gbrp16le", "crf": None}
+        o = argparse.Namespace(**{**vars(o), **own})
+    if given is None:
+        upscale(o, o.input, target)
+    else:
+        check_target(target.parent, target.name)
+        with TemporaryDirectory(prefix=".frames_", dir=target.parent) as folder:
+            source = Path(folder, given.master.name)
+            log.info("Reading %d frames of %s", len(given.numbers), given.folder)
+            gather(given, source, o.rate)
+            upscale(o, source, target)
+    if made is not None:
+        count = scatter(target, made, first)
+        log.info("%d frames written: %s and on.", count, made.path(first))

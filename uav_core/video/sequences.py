@@ -1,0 +1,221 @@
+"""Numbered pictures, PNG or EXR, as a video of 16 bits, and back.
+
+EXR has linear light without an upper end, which is no range for a network: it takes the curve of
+ACEScct (Academy S-2016-001; the primaries stay), by which 0 to 222 become 0.07 to 1, in finer steps
+than those of half floats. So what is brighter than white passes through all that is done to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from av.error import FFmpegError
+from torch import Tensor
+
+from ..callbacks import ignore
+from ..errors import InputError
+from ..files import named_errors, write_whole
+from .color import BT709, Color, FromRGB, ToRGB, color_of, floats, from_floats, is_float
+from .errors import EncodeError, UnreadableVideoError
+from .reading.reader import VideoReader
+from .writing.choices import EncodeParams
+from .writing.parts import encode_part
+
+log = logging.getLogger(__name__)
+
+PICTURES = (".png", ".exr")
+_PATTERN = re.compile(r"(?P<begin>.*?)%0?(?P<digits>\d*)d(?P<ending>\.\w+)")
+_NUMBERED = re.compile(r"(?P<begin>.*?)(?P<number>\d+)(?P<ending>\.\w+)")
+# Of ACEScct: where its straight piece ends, and that piece.
+_BREAK, _SLOPE, _BLACK = 0.0078125, 10.5402377416545, 0.0729055341958355
+_OFFSET, _STOPS = 9.72, 17.52
+BRIGHTEST = 2.0 ** (_STOPS - _OFFSET)
+"""The most light that the curve holds; white is 1."""
+
+
+def to_curve(light: Tensor) -> Tensor:
+    """Linear light to [0, 1]; what the curve does not hold is cut off."""
+    logarithm = (light.clamp(min=_BREAK).log2() + _OFFSET) / _STOPS
+    return torch.where(light > _BREAK, logarithm, _SLOPE * light + _BLACK).clamp(0, 1)
+
+
+def from_curve(value: Tensor) -> Tensor:
+    """What ``to_curve`` was given."""
+    edge = _SLOPE * _BREAK + _BLACK
+    return torch.where(
+        value > edge, torch.exp2(value * _STOPS - _OFFSET), (value - _BLACK) / _SLOPE
+    )
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Files of one name with a number each."""
+
+    folder: Path
+    begin: str
+    digits: int
+    ending: str
+    numbers: range = range(0)
+    """Those that are there."""
+
+    @classmethod
+    def named(cls, path: Path) -> Frames | None:
+        """What a path such as ``shot/frame.%04d.exr`` means; None for any other."""
+        found = _PATTERN.fullmatch(path.name)
+        if found is None or found["ending"].lower() not in PICTURES:
+            return None
+        return cls(path.parent, found["begin"], int(found["digits"] or 1), found["ending"])
+
+    @classmethod
+    def there(cls, path: Path) -> Frames | None:
+        """The files that a path with %d in its name means, or that alone fill a folder.
+
+        None for anything else. Raises InputError for a number that is missing among them.
+        """
+        named = cls.named(path)
+        if named is None and not path.is_dir():
+            return None
+        folder = path if named is None else named.folder
+        with named_errors(folder, "reading"):
+            names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
+        if named is not None:
+            found = [m for m in found if (m["begin"], m["ending"]) == (named.begin, named.ending)]
+        # A name must be what its number gives, or it is of another run.
+        runs = {(m["begin"], m["ending"]) for m in found}
+        if len(runs) != 1 or (named is None and len(found) < max(2, len(names))):
+            if named is None:
+                return None
+            raise InputError(
+                f"'{path}': there is no such file. Look at the name before the number."
+            )
+        ((begin, ending),) = runs
+        if ending.lower() not in PICTURES:
+            return None
+        numbers = sorted(int(m["number"]) for m in found)
+        run = cls(folder, begin, min(len(m["number"]) for m in found), ending)
+        run = cls(run.folder, begin, run.digits, ending, range(numbers[0], numbers[-1] + 1))
+        for number in run.numbers:
+            if not run.path(number).is_file():
+                raise InputError(
+                    f"'{run.path(number)}' is missing between {numbers[0]} and {numbers[-1]}: "
+                    "render it again, or keep the frames before and after in folders of their own."
+                )
+        return run
+
+    def path(self, number: int) -> Path:
+        """The file of a number."""
+        return self.folder / f"{self.begin}{number:0{self.digits}d}{self.ending}"
+
+    @property
+    def linear(self) -> bool:
+        """Whether they hold linear light."""
+        return self.ending.lower() == ".exr"
+
+    @property
+    def master(self) -> Path:
+        """The video that the files are made of."""
+        return self.folder / f"{self.begin.rstrip('._- ') or 'frames'}.mkv"
+
+
+def gather(
+    frames: Frames, video: Path, rate: Fraction, check_cancelled: Callable[[], None] = ignore
+) -> None:
+    """Make a video of them: FFV1 with 16 bits, which loses nothing that PNG or half floats hold.
+
+    Raises UnreadableVideoError for a file that is no picture, InputError for one of another size,
+    DiskFullError and FileError of the video.
+    """
+    first, _ = _picture(frames.path(frames.numbers[0]))
+    size = (first.width, first.height)
+    params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
+    encode_part(video, _values(frames, size), params, size, check_cancelled=check_cancelled)
+
+
+def scatter(
+    video: Path,
+    frames: Frames,
+    first: int = 1,
+    check_cancelled: Callable[[], None] = ignore,
+) -> int:
+    """Write the frames of a video as files from number ``first`` on, and return how many.
+
+    PNG has 16 bits, EXR half floats. Each file appears once it is complete. Raises EncodeError,
+    DiskFullError and FileError.
+    """
+    to_rgb48, count = FromRGB("rgb48be", BT709), 0
+
+    def as_picture(frame: Tensor) -> tuple[av.VideoFrame, str, dict[str, str]]:
+        if frames.linear:
+            # Rounded here, as the encoder cuts off.
+            light = from_curve((frame.float() + 1) / 2).half().float()
+            return from_floats(light), "exr", {"format": "half"}
+        return to_rgb48(frame), "png", {}
+
+    for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
+        path = frames.path(first + count - 1)
+        try:
+            data = encoded(*as_picture(frame))
+        except FFmpegError as error:
+            raise EncodeError(f"'{path}' cannot be encoded: {error.strerror}.") from error
+        write_whole(path, data)
+    return count
+
+
+def _picture(path: Path) -> tuple[av.VideoFrame, Color]:
+    try:
+        with av.open(str(path)) as container:
+            picture = next(container.decode(video=0))
+            return picture, color_of(container.streams.video[0].codec_context)
+    except (FFmpegError, StopIteration, IndexError) as error:
+        raise UnreadableVideoError(
+            f"'{path}' is not a picture that FFmpeg can read ({error}): expected PNG, or EXR with "
+            "channels R, G, B or Y, compressed by RLE, ZIP, PIZ, PXR24 or B44, or not at all."
+        ) from error
+
+
+def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
+    """(3, h, w) in [-1, 1] of each file."""
+    said: set[str] = set()
+
+    def say(what: str) -> None:
+        if what not in said:
+            log.warning("'%s' and others: %s", path, what)
+        said.add(what)
+
+    for path in map(frames.path, frames.numbers):
+        picture, color = _picture(path)
+        if (picture.width, picture.height) != size:
+            raise InputError(
+                f"'{path}' is {picture.width}x{picture.height}: expected {size[0]}x{size[1]}, as "
+                "the first of these frames."
+            )
+        if any(component.is_alpha for component in picture.format.components):
+            say("Left out: transparency.")
+        if not is_float(picture.format.name):
+            yield ToRGB(color, size)(picture)
+            continue
+        light = floats(picture)
+        if light.isnan().any():
+            raise InputError(f"'{path}' has NaN among its values: render it again.")
+        if light.min() < 0 or light.max() > BRIGHTEST:
+            say(f"What is outside of 0 to {BRIGHTEST:.0f} is cut off.")
+        yield to_curve(light) * 2 - 1
+
+
+def encoded(picture: av.VideoFrame, codec: str, options: dict[str, str]) -> bytes:
+    """The file of a picture, by FFmpeg's name of its codec."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height = picture.width, picture.height
+    context.pix_fmt, context.time_base = picture.format.name, Fraction(1, 25)
+    context.options = options
+    return b"".join(map(bytes, [*context.encode(picture), *context.encode(None)]))
