@@ -55,6 +55,11 @@ PRECISIONS = (
     Precision("bf16", torch.bfloat16, True, 6e-2, 1.2e-1),
 )
 DIFFERENCE = "difference"
+DECODED = 6.0
+"""How much larger than that of latents the difference of frames may be.
+
+The generated decoder makes more of it: TF32's rounding, imitated on a CPU, four times as much.
+"""
 
 
 def items(place: Place) -> Iterator[Item]:
@@ -147,14 +152,13 @@ def golden_runs(place: Place, p: Precision) -> Values:
         unet = load_unet(tiny.unet_weights(), device=device)
         vae = load_vae(tiny.vae_weights("vae_3d"), device=device)
 
-        def results() -> Iterator[tuple[Tensor, Tensor]]:
-            for name in PIPELINE:
-                latents, frames = upscale(unet, vae, **moved(pipeline_inputs(name), place.device))
-                yield latents, GOLDEN[f"{name}/latents"]
-                if f"{name}/frames_out" in GOLDEN:
-                    yield frames, GOLDEN[f"{name}/frames_out"]
-
-        return check_at_most(DIFFERENCE, largest(results()), p.run)
+        made = {n: upscale(unet, vae, **moved(pipeline_inputs(n), place.device)) for n in PIPELINE}
+        latents = ((made[n][0], GOLDEN[f"{n}/latents"]) for n in PIPELINE)
+        with_frames = [n for n in PIPELINE if f"{n}/frames_out" in GOLDEN]
+        frames = ((made[n][1], GOLDEN[f"{n}/frames_out"]) for n in with_frames)
+        found = largest(latents), largest(frames)
+        check_at_most("difference of frames", found[1], DECODED * p.run)
+        return {**check_at_most(DIFFERENCE, found[0], p.run), "of frames": found[1]}
 
 
 def golden_raft(place: Place, p: Precision) -> Values:
