@@ -49,7 +49,7 @@ class UpscaleAVideoExtension(ComfyExtension):
     """The pack, as ComfyUI sees it."""
 
     async def on_load(self) -> None:
-        files.place_sample()
+        files.place_samples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

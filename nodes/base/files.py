@@ -33,25 +33,29 @@ KINDS = {
 }
 
 
-SAMPLE = Path(__file__).resolve().parents[2] / "assets" / "sample.mp4"
-SAMPLE_NAME = "upscale_a_video_sample.mp4"
-"""What the shipped workflows open with, in ComfyUI's input folder."""
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+SAMPLES = {
+    "upscale_a_video_sample.mp4": ASSETS / "sample.mp4",
+    "upscale_a_video_sample.png": ASSETS / "sample.png",
+}
+"""What the shipped workflows open with, by its name in ComfyUI's input folder."""
 
 log = logging.getLogger(__name__)
 
 
-def place_sample() -> None:
-    """Copy the sample clip (37 KB) into ComfyUI's input folder, unless it is there.
+def place_samples() -> None:
+    """Copy the sample clip and picture (50 KB) into ComfyUI's input folder, unless they are there.
 
-    ComfyUI lists no other place for 'Load Video', and meets a workflow whose clip is missing with
-    an error before anything was tried.
+    ComfyUI lists no other place for 'Load Video' and 'Load Image', and meets a workflow whose file
+    is missing with an error before anything was tried.
     """
-    target = Path(folder_paths.get_input_directory()) / SAMPLE_NAME
-    try:
-        if not target.exists():
-            shutil.copyfile(SAMPLE, target)
-    except OSError as error:
-        log.info("The sample clip could not be copied to %s: %s", target, error)
+    for name, source in SAMPLES.items():
+        target = Path(folder_paths.get_input_directory()) / name
+        try:
+            if not target.exists():
+                shutil.copyfile(source, target)
+        except OSError as error:
+            log.info("The sample could not be copied to %s: %s", target, error)
 
 
 def register_folders() -> None:

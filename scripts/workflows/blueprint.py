@@ -11,7 +11,8 @@ from typing import Any
 from scripts.workflows import notes
 from scripts.workflows.forms import BOUNDARY, Graph, Out, ui
 from scripts.workflows.presets import INCLUDED
-from scripts.workflows.stages import QUALITY, Stages
+from scripts.workflows.stages import QUALITY, WIDE, Stages
+from uav_core.frames.detail import FULL
 
 NAME = "Upscale video 4x (Upscale-A-Video)"
 CATEGORY = "Video Tools"
@@ -24,6 +25,7 @@ INPUTS: tuple[tuple[str, str, Any], ...] = (
     ("steps", "INT", INCLUDED["UpscaleAVideoSegmentSampler"]["steps"]),
     ("guidance", "FLOAT", INCLUDED["UpscaleAVideoSegmentSampler"]["guidance"]),
     ("seed", "INT", 0),
+    ("detail", "FLOAT", FULL),
 )
 OUTPUT = ("frames", "IMAGE")
 OUTPUT_NODE = -20
@@ -33,7 +35,9 @@ def inside() -> tuple[Graph, Out]:
     """The nodes inside, and what they give."""
     g = Stages()
     g.given = [kind for _, kind, _ in INPUTS]
-    frames, prompt, level, steps, guidance, seed = (Out(BOUNDARY, i) for i in range(len(INPUTS)))
+    frames, prompt, level, steps, guidance, seed, dial = (
+        Out(BOUNDARY, i) for i in range(len(INPUTS))
+    )
     models = g.one_kind(340, 120)
     texts = g.texts(760, 120, models.clip, prompt)
     conditioning = g.conditioning(760, 500, frames, texts, noise_level=level, seed=seed)
@@ -49,10 +53,13 @@ def inside() -> tuple[Graph, Out]:
         seed=seed,
     )
     images = g.decode(1620, 120, latent, models.vae, frames)
+    images = g.put(
+        "UpscaleAVideoDetail", (1620, 410), (WIDE, 80), upscaled=images, frames=frames, detail=dial
+    )
     g.group("Models", (320, 40, 400, 230), "#8A8")
     g.group("Text and low-res conditioning", (740, 40, 420, 660), "#b58b2a")
     g.group("Sampling along the motion", (1180, 40, 400, 1020), "#a1309b")
-    g.group("Decode", (1600, 40, 400, 300), "#88A")
+    g.group("Decode", (1600, 40, 400, 470), "#88A")
     g.note((340, 790), (820, 270), notes.BLUEPRINT + notes.authors(settings=False, files=False))
     return g, images
 

@@ -21,7 +21,7 @@ from scripts.server.comfy_server import ComfyServer
 from scripts.workflows import blueprint, notes, variants
 from scripts.workflows.forms import Graph, Out, api, ui
 from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
-from scripts.workflows.stages import FLAWS, QUALITY, SAMPLE, Stages
+from scripts.workflows.stages import PITCH, SAMPLE, TALL, WIDE, Stages
 from uav_core.frames.output_size import WHEN
 
 SUBGRAPHS = ROOT / "subgraphs"
@@ -37,19 +37,12 @@ log = logging.getLogger("make_workflows")
 def upscale_video() -> Graph:
     """LoadVideo to SaveVideo through the five stages, with the included weights."""
     g = Stages()
-    frames, audio, fps = g.video(-20, 120)
-    g.settings(340, 120)
-    models = g.models(340, 590)
-    g.upscale(760, models, frames, fps, audio)
-    g.group("1  Your clip", (-40, 40, 340, 700), variants.SOURCE)
-    g.group("2  Settings", (320, 40, 400, 450), variants.SETTINGS)
-    g.group("3  Models", (320, 510, 400, 580), variants.LOADERS)
-    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), variants.TEXT)
-    g.group("5  Sampling along the motion", (1180, 40, 400, 1050), variants.SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1050), variants.RESULT)
-    g.note((-40, 780), (340, 310), notes.START)
-    g.note((740, 740), (420, 350), notes.SETTINGS)
-    g.note((-40, 1130), (2040, 100), notes.authors())
+    frames, audio, fps = g.video(10, 80)
+    g.upscale(2 * PITCH + 10, variants.column(g, PITCH), frames, fps, audio)
+    g.group("1  Your clip", (0, 0, 340, 570), variants.SOURCE)
+    variants.upscale_groups(g, 2 * PITCH)
+    g.note((0, 610), (340, TALL - 610), notes.START + "\n\n" + notes.authors())
+    g.note((2 * PITCH, 610), (340, TALL - 610), notes.SETTINGS)
     return g
 
 
@@ -57,10 +50,10 @@ def simple() -> Graph:
     """A file into a file, by one node."""
     g = Stages()
     video = g.add("LoadVideo", (0, 60), (300, 420), file=SAMPLE)
-    g.add("UpscaleAVideoUpscale", (360, 60), (380, 480), video=Out(video, 0))
+    g.add("UpscaleAVideoUpscale", (360, 60), (380, 580), video=Out(video, 0))
     g.group("1  Your video", (-20, -20, 340, 520), variants.SOURCE)
-    g.group("2  Upscale", (340, -20, 420, 580), variants.SAMPLING)
-    g.note((790, 10), (340, 400), notes.SIMPLE)
+    g.group("2  Upscale", (340, -20, 420, 680), variants.SAMPLING)
+    g.note((790, 10), (340, 280), notes.SIMPLE)
     return g
 
 
@@ -70,12 +63,12 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
     ``chosen`` are options beside the usual ones.
     """
     g = Stages()
-    video = g.add("LoadVideo", (-20, 120), (300, 420), file=SAMPLE)
-    values = g.settings(-20, 680, width=300)
+    video = g.add("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
+    values = g.settings(10, 520)
     options = g.add(
         "UpscaleAVideoLongVideoOptions",
-        (760, 120),
-        (360, 600),
+        (2 * PITCH + 10, 80),
+        (WIDE, 600),
         codec="h264",
         container=".mp4",
         crf=-1,
@@ -92,18 +85,12 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
         part_length=48,
         **chosen,
     )
-    models = g.models(340, 120)
-    texts = [
-        g.put("CLIPTextEncode", (340, y), (360, 130), title=title, text=text, clip=models.clip)
-        for y, title, text in (
-            (660, "What the video shows (positive)", QUALITY),
-            (840, "What to avoid (negative)", FLAWS),
-        )
-    ]
+    models = g.models(PITCH + 10, 80)
+    texts = g.texts(PITCH + 10, 570, models.clip)
     g.add(
         "UpscaleAVideoLongVideo",
-        (1180, 120),
-        (420, 760),
+        (3 * PITCH + 10, 80),
+        (WIDE, 680),
         model=models.unet,
         vae=models.vae,
         video=Out(video, 0),
@@ -115,13 +102,13 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
         filename_prefix="video/upscaled",
         **{**long_settings(INCLUDED), **{name: values[name] for name in LONG_TAKES}},
     )
-    g.group("1  Your video", (-40, 40, 340, 540), variants.SOURCE)
-    g.group("2  Settings", (-40, 600, 340, 600), variants.SETTINGS)
-    g.group("3  Models and text", (320, 40, 400, 1160), variants.LOADERS)
-    g.group("4  Options", (740, 40, 400, 700), variants.TEXT)
-    g.group("5  Upscale", (1160, 40, 460, 1160), variants.SAMPLING)
-    g.note((740, 780), (400, 420), note)
-    g.note((-40, 1240), (1660, 100), notes.authors())
+    g.group("1  Your video", (0, 0, 340, 430), variants.SOURCE)
+    g.group("2  Settings", (0, 440, 340, 410), variants.SETTINGS)
+    g.group("3  Models and text", (PITCH, 0, 340, 850), variants.LOADERS)
+    g.group("4  Options", (2 * PITCH, 0, 340, 850), variants.TEXT)
+    g.group("5  Upscale", (3 * PITCH, 0, 340, 850), variants.SAMPLING)
+    g.note((4 * PITCH, 30), (340, 550), note)
+    g.note((4 * PITCH, 620), (340, 230), notes.authors())
     return g
 
 

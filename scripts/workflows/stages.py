@@ -10,12 +10,19 @@ from scripts.workflows.forms import Graph, Out
 from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
 from uav_core.sampling.presets import FLAWS, QUALITY
 
-SAMPLE = "upscale_a_video_sample.mp4"
+SAMPLE, PICTURE = "upscale_a_video_sample.mp4", "upscale_a_video_sample.png"
+"""What the pack lays into ComfyUI's input folder."""
 SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")
 """What the node Settings gives, in its order."""
 SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"
 
 Position = tuple[int, int]
+
+# A workflow of five columns and at most 990 high opens on a screen of 1366x768 at a scale at which
+# ComfyUI still draws the texts of nodes (8 pixels of 14, its default).
+WIDE, PITCH = 320, 350
+"""A node's width, and from one column to the next: nodes, their group's margins, a gap."""
+TALL = 990
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ class Stages(Graph):
         """Add a node, a given input before the preset's; its first output."""
         return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
 
-    def settings(self, x: int, y: int, width: int = 360) -> dict[str, Out]:
-        """The settings of all stages, which the ones added after it take; 340 high."""
-        node = self.put(SETTINGS, (x, y), (width, 340)).node
+    def settings(self, x: int, y: int) -> dict[str, Out]:
+        """The settings of all stages, which the ones added after it take; 320 high."""
+        node = self.put(SETTINGS, (x, y), (WIDE, 320)).node
         values = self.preset[SETTINGS]
         self.shared = {name: Out(node, slot, values[name]) for slot, name in enumerate(SET)}
         return self.shared
@@ -52,46 +59,46 @@ class Stages(Graph):
         return {name: self.shared[setting] for name, setting in inputs.items() if self.shared}
 
     def video(self, x: int, y: int) -> tuple[Out, Out, Out]:
-        """A video file; its frames, sound and frame rate."""
-        video = self.put("LoadVideo", (x, y), (300, 420), file=SAMPLE)
-        parts = self.put("GetVideoComponents", (x, y + 480), (300, 120), video=video)
+        """A video file; its frames, sound and frame rate; 480 high."""
+        video = self.put("LoadVideo", (x, y), (WIDE, 340), file=SAMPLE)
+        parts = self.put("GetVideoComponents", (x, y + 380), (WIDE, 100), video=video)
         return parts, Out(parts.node, 1), Out(parts.node, 2)
 
     def models(self, x: int, y: int, weight_dtype: str = "default", flow: bool = True) -> Models:
-        """The loaders, one under the other; 480 high, 360 without a flow model."""
-        unet = self.put("UpscaleAVideoUNetLoader", (x, y), (360, 90), weight_dtype=weight_dtype)
-        vae = self.put("UpscaleAVideoVAELoader", (x, y + 145), (360, 90))
-        y += 290
+        """The loaders, one under the other; 440 high, 330 without a flow model."""
+        unet = self.put("UpscaleAVideoUNetLoader", (x, y), (WIDE, 80), weight_dtype=weight_dtype)
+        vae = self.put("UpscaleAVideoVAELoader", (x, y + 135), (WIDE, 80))
+        y += 270
         motion = None
         if flow:
-            motion = self.put("UpscaleAVideoFlowLoader", (x, y), (360, 70))
-            y += 120
-        clip = self.put("UpscaleAVideoTextEncoderLoader", (x, y), (360, 70))
+            motion = self.put("UpscaleAVideoFlowLoader", (x, y), (WIDE, 60))
+            y += 110
+        clip = self.put("UpscaleAVideoTextEncoderLoader", (x, y), (WIDE, 60))
         return Models(unet, vae, motion, clip)
 
     def one_kind(self, x: int, y: int) -> Models:
         """All models by one loader; 130 high."""
-        unet = self.put("UpscaleAVideoLoader", (x, y), (360, 130))
+        unet = self.put("UpscaleAVideoLoader", (x, y), (WIDE, 130))
         vae, clip, flow = (Out(unet.node, slot) for slot in (1, 2, 3))
         return Models(unet, vae, flow, clip)
 
     def texts(self, x: int, y: int, clip: Out, text: str | Out = QUALITY) -> tuple[Out, Out]:
-        """The positive and the negative prompt, one under the other; 320 high."""
-        size = (380, 130)
+        """The positive and the negative prompt, one under the other; 260 high."""
+        size = (WIDE, 110)
         positive = self.put("CLIPTextEncode", (x, y), size, title=SHOWS, text=text, clip=clip)
         negative = self.put(
-            "CLIPTextEncode", (x, y + 190), size, title=AVOID, text=FLAWS, clip=clip
+            "CLIPTextEncode", (x, y + 150), size, title=AVOID, text=FLAWS, clip=clip
         )
         return positive, negative
 
     def conditioning(
         self, x: int, y: int, frames: Out, texts: tuple[Out, Out], **values: Any
     ) -> Sequence[Out]:
-        """The frames joined to the texts: positive, negative and latent; 180 high."""
+        """The frames joined to the texts: positive, negative and latent; 160 high."""
         node = self.put(
             "UpscaleAVideoConditioning",
             (x, y),
-            (380, 180),
+            (WIDE, 160),
             frames=frames,
             positive=texts[0],
             negative=texts[1],
@@ -100,11 +107,11 @@ class Stages(Graph):
         return [Out(node.node, slot) for slot in range(3)]
 
     def propagation(self, x: int, y: int, flow: Out | None, frames: Out) -> Out:
-        """Propagation along the motion; 260 high."""
+        """Propagation along the motion; 220 high."""
         return self.put(
             "UpscaleAVideoPropagation",
             (x, y),
-            (360, 260),
+            (WIDE, 220),
             flow_model=flow,
             frames=frames,
             **self.linked(steps="propagation_steps", strength="propagation_strength"),
@@ -114,12 +121,12 @@ class Stages(Graph):
         )
 
     def sampler(self, x: int, y: int, unet: Out, conditioning: Sequence[Out], **values: Any) -> Out:
-        """The segment sampler; 380 high, and 300 more for its preview."""
+        """The segment sampler; 360 high, and 220 more for its preview."""
         positive, negative, latent = conditioning
         return self.put(
             "UpscaleAVideoSegmentSampler",
             (x, y),
-            (360, 380),
+            (WIDE, 360),
             model=unet,
             positive=positive,
             negative=negative,
@@ -130,12 +137,12 @@ class Stages(Graph):
         )
 
     def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:
-        """The frames four times as large; 270 high, with what it says after a run."""
+        """The frames four times as large; 230 high, with what it says after a run."""
         fixed = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, **values}
         return self.put(
             "UpscaleAVideoVAEDecode",
             (x, y),
-            (360, 270),
+            (WIDE, 230),
             samples=latent,
             vae=vae,
             frames=frames,
@@ -151,12 +158,12 @@ class Stages(Graph):
         audio: Out | None = None,
         prefix: str = "video/upscaled",
     ) -> None:
-        """A video of the frames, saved; 570 high with its player."""
-        made = self.put("CreateVideo", (x, y), (360, 130), images=images, fps=fps, audio=audio)
+        """A video of the frames, saved; 490 high with its player."""
+        made = self.put("CreateVideo", (x, y), (WIDE, 110), images=images, fps=fps, audio=audio)
         self.put(
             "SaveVideo",
-            (x, y + 190),
-            (360, 380),
+            (x, y + 150),
+            (WIDE, 340),
             video=made,
             filename_prefix=prefix,
             format="auto",
@@ -172,17 +179,31 @@ class Stages(Graph):
         audio: Out | None = None,
         *,
         text: str | Out = QUALITY,
-        unet: Out | None = None,
+        tile: int = 0,
         **decode: Any,
     ) -> None:
-        """Texts to the saved video, in three columns of 440 from ``x`` on; 1000 high.
+        """Texts to the saved video, in three columns from ``x``, 80 on.
 
-        ``unet`` in place of that of the ``models``; ``decode`` are values of the decoder.
+        ``tile`` puts tiles between the U-Net and the sampler; ``decode`` are values of the decoder.
         """
-        texts = self.texts(x, 120, models.clip, text)
-        conditioning = self.conditioning(x, 500, frames, texts)
-        propagation = self.propagation(x + 440, 120, models.flow, frames)
-        unet = models.unet if unet is None else unet
-        latent = self.sampler(x + 440, 440, unet, conditioning, propagation=propagation)
-        images = self.decode(x + 860, 120, latent, models.vae, frames, **decode)
-        self.save_video(x + 860, 450, images, fps, audio)
+        texts = self.texts(x, 80, models.clip, text)
+        conditioning = self.conditioning(x, 400, frames, texts)
+        y, unet = 80, models.unet
+        propagation = self.propagation(x + PITCH, y, models.flow, frames)
+        if tile:
+            unet = self.put(
+                "UpscaleAVideoTiles",
+                (x + PITCH, 360),
+                (WIDE, 90),
+                model=unet,
+                tile=tile,
+                overlap=16,
+            )
+            y += 150
+        latent = self.sampler(x + PITCH, y + 280, unet, conditioning, propagation=propagation)
+        x += 2 * PITCH
+        images = self.decode(x, 80, latent, models.vae, frames, tile=tile, **decode)
+        images = self.put(
+            "UpscaleAVideoDetail", (x, 370), (WIDE, 80), upscaled=images, frames=frames
+        )
+        self.save_video(x, 490, images, fps, audio)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripts.workflows import notes
 from scripts.workflows.forms import Graph, Out
-from scripts.workflows.stages import QUALITY, Stages
+from scripts.workflows.stages import PICTURE, PITCH, QUALITY, TALL, WIDE, Models, Stages
 
 # The colours of the groups, by what is in them.
 SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
@@ -13,46 +13,50 @@ WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/
 TILE = 128
 
 
+def column(g: Stages, x: int, *, flow: bool = True, weight_dtype: str = "default") -> Models:
+    """A column with the settings and, under them, the loaders."""
+    g.settings(x + 10, 80)
+    g.group("2  Settings", (x, 0, 340, 410), SETTINGS)
+    g.group("3  Models", (x, 420, 340, TALL - 420), LOADERS)
+    return g.models(x + 10, 500, weight_dtype, flow)
+
+
+def upscale_groups(g: Stages, x: int, *, texts: int = 570) -> None:
+    """The frames around what `Stages.upscale` puts; the first one ``texts`` high."""
+    g.group("4  Text and low-res conditioning", (x, 0, 340, texts), TEXT)
+    g.group("5  Sampling along the motion", (x + PITCH, 0, 340, TALL), SAMPLING)
+    g.group("6  Decode and save", (x + 2 * PITCH, 0, 340, TALL), RESULT)
+
+
 def single_image() -> Graph:
     """One image through the same stages; there is no motion to follow."""
     g = Stages()
-    image = g.put("LoadImage", (-20, 120), (300, 420), image="example.png")
-    g.settings(340, 120)
-    models = g.models(340, 590, flow=False)
-    texts = g.texts(760, 120, models.clip)
-    conditioning = g.conditioning(760, 500, image, texts)
-    latent = g.sampler(1200, 120, models.unet, conditioning)
-    images = g.decode(1620, 120, latent, models.vae, image)
-    g.put("SaveImage", (1620, 450), (360, 420), images=images, filename_prefix="upscaled")
-    g.group("1  Your image", (-40, 40, 340, 520), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
-    g.group("3  Models", (320, 510, 400, 580), LOADERS)
-    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
-    g.group("5  Sampling", (1180, 40, 400, 1050), SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1050), RESULT)
-    g.note((-40, 600), (340, 490), notes.IMAGE)
-    g.note((740, 740), (420, 350), notes.authors(propagation=False))
+    image = g.put("LoadImage", (10, 80), (WIDE, 400), image=PICTURE)
+    models = column(g, PITCH, flow=False)
+    x = 2 * PITCH + 10
+    texts = g.texts(x, 80, models.clip)
+    conditioning = g.conditioning(x, 400, image, texts)
+    latent = g.sampler(x + PITCH, 80, models.unet, conditioning)
+    x += 2 * PITCH
+    images = g.decode(x, 80, latent, models.vae, image)
+    g.put("SaveImage", (x, 370), (WIDE, 420), images=images, filename_prefix="upscaled")
+    g.group("1  Your image", (0, 0, 340, 490), SOURCE)
+    upscale_groups(g, 2 * PITCH)
+    g.note((0, 530), (340, TALL - 530), notes.IMAGE)
+    g.note((2 * PITCH, 610), (340, TALL - 610), notes.authors(propagation=False))
     return g
 
 
 def low_vram() -> Graph:
     """The plain workflow with everything that saves memory, at the price of time."""
     g = Stages()
-    frames, audio, fps = g.video(-20, 120)
-    g.settings(340, 120)
-    models = g.models(340, 590, weight_dtype="fp8_e4m3fn")
-    tiled = g.put(
-        "UpscaleAVideoTiles", (340, 1120), (360, 110), model=models.unet, tile=TILE, overlap=16
-    )
-    g.upscale(760, models, frames, fps, audio, unet=tiled, frames_per_group=1, tile=TILE)
-    g.group("1  Your clip", (-40, 40, 340, 700), SOURCE)
-    g.group("2  Settings", (320, 40, 400, 450), SETTINGS)
-    g.group("3  Models, small and tiled", (320, 510, 400, 740), LOADERS)
-    g.group("4  Text and low-res conditioning", (740, 40, 420, 660), TEXT)
-    g.group("5  Sampling along the motion", (1180, 40, 400, 1210), SAMPLING)
-    g.group("6  Decode and save", (1600, 40, 400, 1210), RESULT)
-    g.note((-40, 780), (340, 470), notes.LOW_VRAM)
-    g.note((740, 740), (420, 510), notes.CHOOSE + "\n\n" + notes.authors())
+    frames, audio, fps = g.video(10, 80)
+    models = column(g, PITCH, weight_dtype="fp8_e4m3fn")
+    g.upscale(2 * PITCH + 10, models, frames, fps, audio, tile=TILE, frames_per_group=1)
+    g.group("1  Your clip", (0, 0, 340, 570), SOURCE)
+    upscale_groups(g, 2 * PITCH)
+    g.note((0, 610), (340, TALL - 610), notes.LOW_VRAM)
+    g.note((2 * PITCH, 610), (340, TALL - 610), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -60,26 +64,21 @@ def after_generator() -> Graph:
     """ComfyUI's own text-to-video graph for Wan 2.1, and its frames upscaled in the same queue."""
     g = Stages()
     generated, prompt = _wan(g)
+    x = 1180 + PITCH
     text = g.put(
         "StringConcatenate",
-        (1620, 740),
-        (380, 200),
+        (x + 10, 620),
+        (WIDE, 200),
         title="The same prompt and quality words",
         string_a=prompt,
         string_b=QUALITY,
         delimiter=", ",
     )
-    g.settings(1200, 120)
-    models = g.models(1200, 590)
-    g.upscale(1620, models, generated, 16.0, text=text)
-    g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 40, 1200, 700), SOURCE)
-    g.group("2  Settings", (1180, 40, 400, 450), SETTINGS)
-    g.group("3  Models", (1180, 510, 400, 580), LOADERS)
-    g.group("4  Text and low-res conditioning", (1600, 40, 420, 1050), TEXT)
-    g.group("5  Sampling along the motion", (2040, 40, 400, 1050), SAMPLING)
-    g.group("6  Decode and save", (2460, 40, 400, 1050), RESULT)
-    g.note((-40, 780), (700, 310), notes.GENERATOR)
-    g.note((680, 780), (480, 310), notes.CHOOSE + "\n\n" + notes.authors())
+    g.upscale(x + 10, column(g, 1180), generated, 16.0, text=text)
+    g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 0, 1200, 700), SOURCE)
+    upscale_groups(g, x, texts=TALL)
+    g.note((-40, 740), (700, TALL - 740), notes.GENERATOR)
+    g.note((680, 740), (480, TALL - 740), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
@@ -87,7 +86,7 @@ def _wan(g: Stages) -> tuple[Out, Out]:
     """ComfyUI's template `text_to_video_wan`; the frames and the prompt."""
     unet = g.put(
         "UNETLoader",
-        (-20, 120),
+        (-20, 80),
         (340, 90),
         unet_name="wan2.1_t2v_1.3B_fp16.safetensors",
         weight_dtype="default",
@@ -95,7 +94,7 @@ def _wan(g: Stages) -> tuple[Out, Out]:
     )
     clip = g.put(
         "CLIPLoader",
-        (-20, 270),
+        (-20, 230),
         (340, 110),
         clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors",
         type="wan",
@@ -104,23 +103,23 @@ def _wan(g: Stages) -> tuple[Out, Out]:
     )
     vae = g.put(
         "VAELoader",
-        (-20, 440),
+        (-20, 400),
         (340, 70),
         vae_name="wan_2.1_vae.safetensors",
         models=[f"{WAN}/vae/wan_2.1_vae.safetensors"],
     )
     prompt = g.put(
         "PrimitiveStringMultiline",
-        (-20, 570),
+        (-20, 530),
         (340, 150),
         title="What the video shows",
         value="a fox moving quickly in a beautiful winter scenery nature trees mountains daytime "
         "tracking camera",
     )
-    positive = g.put("CLIPTextEncode", (370, 120), (350, 110), text=prompt, clip=clip)
+    positive = g.put("CLIPTextEncode", (370, 80), (350, 110), text=prompt, clip=clip)
     negative = g.put(
         "CLIPTextEncode",
-        (370, 290),
+        (370, 250),
         (350, 130),
         title="What Wan should avoid",
         text="blurred details, subtitles, static picture, overexposed, low quality, deformed",
@@ -128,18 +127,18 @@ def _wan(g: Stages) -> tuple[Out, Out]:
     )
     empty = g.put(
         "EmptyHunyuanLatentVideo",
-        (370, 480),
+        (370, 440),
         (350, 140),
         width=832,
         height=480,
         length=33,
         batch_size=1,
     )
-    shifted = g.put("ModelSamplingSD3", (770, 120), (370, 70), model=unet, shift=8.0)
+    shifted = g.put("ModelSamplingSD3", (770, 80), (370, 70), model=unet, shift=8.0)
     latent = g.put(
         "KSampler",
-        (770, 250),
-        (370, 290),
+        (770, 210),
+        (370, 250),
         model=shifted,
         positive=positive,
         negative=negative,
@@ -151,17 +150,17 @@ def _wan(g: Stages) -> tuple[Out, Out]:
         scheduler="simple",
         denoise=1.0,
     )
-    return g.put("VAEDecode", (770, 600), (370, 60), samples=latent, vae=vae), prompt
+    return g.put("VAEDecode", (770, 560), (370, 60), samples=latent, vae=vae), prompt
 
 
 def compare_settings() -> Graph:
     """The input, bicubic, and two noise levels with two values of guidance each, as one picture."""
     g = Stages()
-    frames, _, fps = g.video(-20, 120)
+    frames, _, fps = g.video(-30, 120)
     piece = g.put(
         "ImageFromBatch",
-        (-20, 780),
-        (300, 90),
+        (-30, 650),
+        (WIDE, 90),
         title="The first eight frames",
         image=frames,
         batch_index=0,

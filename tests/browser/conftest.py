@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clips import first_frame, shrink_clip
+from clips import shrink_clip
 from named_models import lay_named_models
 from served import served
 
@@ -66,15 +66,13 @@ def chromium(browser_path):
 def page_server(browser_path, tmp_path_factory, artifacts, sample_clip) -> Iterator[ComfyServer]:
     """The server whose page is driven: the newest tested ComfyUI, with its own frontend.
 
-    The files that the templates name lie in its input folder, as they do for a user who has them:
-    the clip, and the picture that every ComfyUI comes with. So does a smaller clip, for runs.
+    The files that the templates name lie in its input folder, laid there by the pack. So does a
+    smaller clip, for runs.
     """
     base = tmp_path_factory.mktemp("comfyui-page", numbered=False)
     lay_named_models(base)
     with served(default_version(), base, artifacts) as server:
-        server.upload(sample_clip)
         server.upload(shrink_clip(sample_clip, base / "small.mp4", 10, (48, 32)))
-        server.upload(first_frame(sample_clip, base / "example.png"))
         yield server
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scripts.env.layout import ROOT
 from scripts.workflows.blueprint import INPUTS, NAME
 
-DECODE = "UpscaleAVideoVAEDecode"
+DECODE, DETAIL = "UpscaleAVideoVAEDecode", "UpscaleAVideoDetail"
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
 
 
@@ -45,7 +45,7 @@ def test_the_server_lists_it(page_server):
     )
 
 
-def test_it_is_one_node_with_six_inputs(added):
+def test_it_is_one_node_with_the_inputs_that_matter(added):
     assert added.missing_nodes() == []
     inputs = added.page.evaluate("window.app.graph.nodes[0].inputs.map(input => input.name)")
     assert inputs == [name for name, _, _ in INPUTS]
@@ -61,13 +61,13 @@ def test_it_runs_between_load_and_save(added, page_server, sample_clip, tmp_path
     clip = shrink_clip(sample_clip, tmp_path / "little.mp4", 2, (48, 32))
     prompt = added.api_prompt()
     nodes = {node["class_type"]: key for key, node in prompt.items()}
-    for kind in ("UpscaleAVideoConditioning", "UpscaleAVideoPropagation", DECODE):
+    for kind in ("UpscaleAVideoConditioning", "UpscaleAVideoPropagation", DECODE, DETAIL):
         prompt[nodes[kind]]["inputs"]["frames"] = ["parts", 0]
     prompt[nodes["UpscaleAVideoSegmentSampler"]]["inputs"]["steps"] = 2
     video = {"file": page_server.upload(clip)}
     prompt["video"] = {"class_type": "LoadVideo", "inputs": video}
     prompt["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["video", 0]}}
-    saved = {"images": [nodes[DECODE], 0], "filename_prefix": "blueprint"}
+    saved = {"images": [nodes[DETAIL], 0], "filename_prefix": "blueprint"}
     prompt["save"] = {"class_type": "SaveImage", "inputs": saved}
     paths = page_server.output_paths(page_server.run(prompt), "save")
     assert len(paths) == 2

@@ -110,20 +110,21 @@ def test_no_kind_of_weights(pack):
         pack.nodes.loaders.load.names_of("mine")
 
 
-def test_the_sample_lies_in_the_input_folder(pack, tmp_path, monkeypatch, caplog):
+def test_the_samples_lie_in_the_input_folder(pack, tmp_path, monkeypatch, caplog):
     import folder_paths
 
     files = pack.nodes.base.files
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
-    files.place_sample()
-    placed = tmp_path / files.SAMPLE_NAME
-    assert placed.read_bytes() == files.SAMPLE.read_bytes()
-    placed.write_bytes(b"mine")
-    files.place_sample()
-    assert placed.read_bytes() == b"mine"
+    files.place_samples()
+    assert files.SAMPLES
+    for name, source in files.SAMPLES.items():
+        assert (tmp_path / name).read_bytes() == source.read_bytes()
+        (tmp_path / name).write_bytes(b"mine")
+    files.place_samples()
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in files.SAMPLES)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "none"))
     with caplog.at_level("INFO"):
-        files.place_sample()
+        files.place_samples()
     assert "could not be copied" in caplog.text
 
 

@@ -87,6 +87,18 @@ def test_a_crop_is_of_its_place_and_looks_like_it(pack, networks):
     assert torch.equal(piece.noise(5, "latent", 4), noise[..., 4:20, 8:28])
 
 
+def test_detail_is_that_of_the_node(pack, networks):
+    """The same dial, so the piece shows what the node will make of the run."""
+    images, changes = graph.frames(3, 16, 24), {"frames": 3, "steps": 1, "propagation_steps": ""}
+    made = run(pack, networks, images, **changes).result[0]
+    dial = pack.nodes.frames.detail.Detail
+    for value in (0.0, 0.6):
+        shown = run(pack, networks, images, detail=value, **changes).result[0]
+        expected = dial.execute(made, images, value).result[0]
+        torch.testing.assert_close(shown, expected, rtol=0, atol=1e-4)
+        assert (shown - made).abs().mean() > 5e-3
+
+
 def test_a_video_is_read_where_it_is_needed(pack, networks, tmp_path, monkeypatch):
     import folder_paths
 
@@ -138,6 +150,7 @@ def test_memory_is_that_of_the_whole_frames(pack, networks):
         ({"flow_model": object()}, "not a RAFT"),
         ({"propagation_steps": "7"}, "outside the run"),
         ({"overlap": 8}, "overlap"),
+        ({"detail": 1.5}, "detail of 1.5"),
     ],
 )
 @pytest.mark.usefixtures("nothing_loads")
