@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -94,6 +95,7 @@ def held_out(folder: Path, most: int | None = None) -> HeldOut:
     )
 
 
+@functools.cache
 def _held_out_arrays(folder: Path) -> dict[str, np.ndarray]:
     from ..evaluate import low_resolution
     from .clips import HELD_OUT_MILD, held_out_mild
