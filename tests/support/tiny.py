@@ -12,6 +12,16 @@ from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 
 UNET = UNetParams(channels=(32, 64, 64, 128), context_dim=48, heads=2, time_dim=128)
+TRAINED_UNET = UNetParams(
+    channels=(32, 64),
+    resnets=1,
+    attention=(False, True),
+    text_only=(True, False),
+    context_dim=24,
+    heads=2,
+    time_dim=32,
+)
+"""Small enough to be trained in a test."""
 VAES = {
     "vae_3d": VAEParams(channels=(32, 32, 64), temporal=False),
     "vae_video": VAEParams(channels=(32, 32, 64), condition_channels=32),

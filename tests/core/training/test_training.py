@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import TRAINED_UNET
 from torch import Tensor, nn
 
 from uav_core import load_unet, load_vae
 from uav_core.errors import InputError
-from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from uav_core.training import export, losses
 from uav_core.training import unet as unet_training
@@ -30,15 +31,6 @@ from uav_core.training.temporal import (
     temporal_bypassed,
 )
 
-UNET = UNetParams(
-    channels=(32, 64),
-    resnets=1,
-    attention=(False, True),
-    text_only=(True, False),
-    context_dim=24,
-    heads=2,
-    time_dim=32,
-)
 VAE = VAEParams(channels=(96, 32, 96), resnets=1, temporal=False)
 LOOP = LoopParams(steps=6, lr=1e-3, warmup=2, precision="fp32", save_every=3, log_every=1)
 BATCH = BatchParams(clips=2, frames=1, size=32)
@@ -62,14 +54,14 @@ def seeded():
 def inputs(b: int = 1, t: int = 3, side: int = 8) -> tuple[Tensor, ...]:
     latent, low_res = torch.randn(b, 4, t, side, side), torch.randn(b, 3, t, side, side)
     time, level = torch.full((b,), 500), torch.full((b,), 20)
-    return latent, time, low_res, torch.randn(b, 8, UNET.context_dim), level
+    return latent, time, low_res, torch.randn(b, 8, TRAINED_UNET.context_dim), level
 
 
 # ---------------------------------------------------------------- temporal layers
 
 
 def test_silenced_temporal_layers_add_nothing():
-    unet, given = TemporalUNet(UNET), inputs()
+    unet, given = TemporalUNet(TRAINED_UNET), inputs()
     with torch.no_grad():
         with temporal_bypassed(unet):
             image_model = unet(*given)
@@ -79,7 +71,7 @@ def test_silenced_temporal_layers_add_nothing():
 
 
 def test_the_bypass_ends_with_its_block():
-    unet, given = TemporalUNet(UNET), inputs()
+    unet, given = TemporalUNet(TRAINED_UNET), inputs()
     with torch.no_grad():
         before = unet(*given)
         with temporal_bypassed(unet):
@@ -89,7 +81,7 @@ def test_the_bypass_ends_with_its_block():
 
 @pytest.mark.parametrize("layers", ["all", "spatial", "temporal"])
 def test_only_the_chosen_layers_learn(layers):
-    unet = TemporalUNet(UNET)
+    unet = TemporalUNet(TRAINED_UNET)
     norms_in_plain_layout(unet)
     chosen = choose_layers(unet, layers)
     with temporal_bypassed(unet, layers == "spatial"):
@@ -103,7 +95,7 @@ def test_only_the_chosen_layers_learn(layers):
 
 
 def test_saving_memory_and_plain_norms_change_no_gradient():
-    unet, given = TemporalUNet(UNET), inputs()
+    unet, given = TemporalUNet(TRAINED_UNET), inputs()
 
     def gradients() -> list[Tensor]:
         unet.zero_grad()
@@ -257,8 +249,8 @@ def test_training_makes_the_loss_smaller(tmp_path):
 
 def test_a_unet_learns_and_its_file_loads(tmp_path):
     vae = TemporalVAE(VAE).eval()
-    network = TemporalUNet(UNET)
-    texts = unet_training.TextEmbeddings(8, UNET.context_dim)
+    network = TemporalUNet(TRAINED_UNET)
+    texts = unet_training.TextEmbeddings(8, TRAINED_UNET.context_dim)
     model = unet_training.UNetWithTexts(network, texts)
     norms_in_plain_layout(model)
     training = unet_training.UNetTraining(negative_share=0.5)
@@ -276,7 +268,7 @@ def test_a_unet_learns_and_its_file_loads(tmp_path):
     vae_file = tmp_path / "vae.safetensors"
     export.write(vae_file, export.vae_tensors(vae), torch.float32)
     loaded, known = export.load_trained_unet(tmp_path / "run")
-    assert loaded.params == UNET
+    assert loaded.params == TRAINED_UNET
     assert torch.equal(known["null_text_embedding"], texts.null_text_embedding)
     paths = export.export(tmp_path / "weights", vae_file, unet=tmp_path / "run")
     assert {path.stem for path in paths} == {
@@ -306,8 +298,8 @@ def test_the_velocity_target_is_the_samplers():
 
 
 def test_sampled_latents_depend_on_frames_and_texts():
-    vae, unet = TemporalVAE(VAE).eval(), TemporalUNet(UNET)
-    text = torch.randn(8, UNET.context_dim)
+    vae, unet = TemporalVAE(VAE).eval(), TemporalUNet(TRAINED_UNET)
+    text = torch.randn(8, TRAINED_UNET.context_dim)
     clean, low_res = paired_batch(Waves(), np.random.default_rng(0), replace(BATCH, frames=2))
 
     @torch.no_grad()

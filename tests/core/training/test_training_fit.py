@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tiny import TRAINED_UNET
 from torch import Tensor, nn
 
 from uav_core.devices import ways
 from uav_core.models.temporal import TemporalAttention
-from uav_core.models.unet import TemporalUNet, UNetParams
+from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.training import export
 from uav_core.training.data import pack
@@ -31,15 +32,6 @@ from uav_core.training.temporal import attention_of_batches, norms_in_plain_layo
 from uav_core.training.unet import TextEmbeddings
 from uav_core.weights import included
 
-UNET = UNetParams(
-    channels=(32, 64),
-    resnets=1,
-    attention=(False, True),
-    text_only=(True, False),
-    context_dim=24,
-    heads=2,
-    time_dim=32,
-)
 VAE = VAEParams(channels=(32, 32, 32), resnets=1, temporal=True, condition_channels=32)
 
 
@@ -71,9 +63,9 @@ def weights(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     for name, module in (
-        (included.UNET, TemporalUNet(UNET)),
+        (included.UNET, TemporalUNet(TRAINED_UNET)),
         (included.VAE_VIDEO, TemporalVAE(VAE)),
-        (included.TEXT, TextEmbeddings(8, UNET.context_dim)),
+        (included.TEXT, TextEmbeddings(8, TRAINED_UNET.context_dim)),
     ):
         path = root / f"{name}.safetensors"
         export.write(path, dict(module.state_dict()), torch.float16)
@@ -109,7 +101,7 @@ def gradients(unet: TemporalUNet, given: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def test_attention_of_batches_changes_no_gradient():
-    unet, given = TemporalUNet(UNET), inputs(3)
+    unet, given = TemporalUNet(TRAINED_UNET), inputs(3)
     norms_in_plain_layout(unet)
     plain = gradients(unet, given)
     attention_of_batches(unet)
@@ -119,7 +111,7 @@ def test_attention_of_batches_changes_no_gradient():
 
 
 def test_the_way_of_training_changes_no_gradient(monkeypatch):
-    unet, given = TemporalUNet(UNET), inputs(2)
+    unet, given = TemporalUNet(TRAINED_UNET), inputs(2)
     way = norms.TrainingWay(triton=False)
     served = []
     one = way._norm
