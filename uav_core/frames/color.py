@@ -90,13 +90,23 @@ def wavelet(content: Tensor, style: Tensor) -> Tensor:
 
 def low_frequencies(x: Tensor, levels: int) -> Tensor:
     """What is left of (n,c,h,w) after ever wider binomial blurs (dilation 1, 2, 4, ...)."""
-    channels = x.shape[1]
-    binomial = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
-    across = binomial.view(1, 1, 1, 3).repeat(channels, 1, 1, 1)
-    down = binomial.view(1, 1, 3, 1).repeat(channels, 1, 1, 1)
     for level in range(levels):
         dilation = 2**level
-        x = F.pad(x, (dilation,) * 4, mode="replicate")
-        x = F.conv2d(x, across, dilation=dilation, groups=channels)
-        x = F.conv2d(x, down, dilation=dilation, groups=channels)
+        for dim in (-1, -2):
+            x = _blurred(x, dilation, dim)
     return x
+
+
+def _blurred(x: Tensor, dilation: int, dim: int) -> Tensor:
+    """(1, 2, 1) / 4 along ``dim``, the outer values ``dilation`` away; the edges are repeated.
+
+    Sums of slices: a convolution of so few channels takes three times as long on a CPU.
+    """
+    n = x.shape[dim]
+    reach = min(dilation, n)
+    inner, out = n - reach, x * 0.5
+    out.narrow(dim, reach, inner).add_(x.narrow(dim, 0, inner), alpha=0.25)
+    out.narrow(dim, 0, inner).add_(x.narrow(dim, reach, inner), alpha=0.25)
+    out.narrow(dim, 0, reach).add_(x.narrow(dim, 0, 1), alpha=0.25)
+    out.narrow(dim, inner, reach).add_(x.narrow(dim, n - 1, 1), alpha=0.25)
+    return out

@@ -135,7 +135,7 @@ class Scene:
                 self.engine.decode(latents[:, :, i : i + n], frames[:, :, i : i + n], setting)
                 for i in range(0, latents.shape[2], n)
             ]
-            return torch.cat(parts, dim=2)
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
         return self._stepping_down(work, self.ladders.decode)
 

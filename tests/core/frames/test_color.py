@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from generated import det, golden
 
 from uav_core.errors import InputError
-from uav_core.frames.color import adain, color_fix, wavelet
+from uav_core.frames.color import adain, color_fix, low_frequencies, wavelet
 
 GOLDEN = golden()
 CONTENT = det("color/content", (3, 3, 64, 72)).clamp(-1, 1)
@@ -62,3 +62,15 @@ def test_color_fix_keeps_dtype_and_none_does_nothing():
 def test_color_fix_names_what_is_wrong(frames, low_res, mode, says):
     with pytest.raises(InputError, match=says):
         color_fix(torch.zeros(frames), torch.zeros(low_res), mode)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 64), (2, 3, 5, 7), (1, 1, 1, 20)])
+def test_low_frequencies_are_dilated_convolutions(shape):
+    x = det("color.low", shape)
+    kernel = torch.tensor([0.25, 0.5, 0.25])
+    both = (kernel[:, None] * kernel).expand(shape[1], 1, 3, 3)
+    expected = x
+    for dilation in (1, 2, 4, 8, 16):
+        padded = F.pad(expected, (dilation,) * 4, mode="replicate")
+        expected = F.conv2d(padded, both, dilation=dilation, groups=shape[1])
+    torch.testing.assert_close(low_frequencies(x, 5), expected, rtol=0, atol=2e-6)
