@@ -10,8 +10,17 @@ from uav_core.sampling.pipeline import sample
 
 
 @pytest.mark.parametrize("name", PIPELINE)
-@pytest.mark.usefixtures("ways")
 def test_golden(name):
+    check_golden(name)
+
+
+@pytest.mark.usefixtures("ways")
+def test_golden_in_all_ways():
+    """The shortest: each network has all its cases computed in all ways."""
+    check_golden("pipeline/T5s4")
+
+
+def check_golden(name):
     latents, frames = upscale(tiny.unet(), tiny.vae("vae_3d"), **pipeline_inputs(name))
     torch.testing.assert_close(latents, GOLDEN[f"{name}/latents"], rtol=1e-4, atol=1e-4)
     if f"{name}/frames_out" in GOLDEN:
@@ -27,9 +36,9 @@ def test_guidance_in_a_part_of_the_run():
 
     def unet(latent, *args, **kwargs):
         batches.append(len(latent))
-        return tiny.unet()(latent, *args, **kwargs)
+        return tiny.quick_unet()(latent, *args, **kwargs)
 
-    unet.params = tiny.unet().params
+    unet.params = tiny.quick_unet().params
 
     def run(**options):
         batches.clear()

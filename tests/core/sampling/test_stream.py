@@ -28,7 +28,7 @@ def test_bits_with_other_segments_and_steps(length, overlap, frames, steps):
 
 
 def test_bits_with_the_temporal_unet():
-    case = Case(StreamParams(9, 8, 10, steps=2), tiny.unet())
+    case = Case(StreamParams(9, 8, 10, steps=2), tiny.quick_unet())
     assert torch.equal(rest_of(case.stream()), case.at_once())
 
 
