@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .base import files
-from .frames import alpha, detail, output_size
+from .frames import alpha, detail, matte, output_size
 from .loaders import load, weights
 from .longvideo import jobs, simple, upscale
 from .longvideo import video_file as video_file  # for programs that write a VIDEO
@@ -30,6 +30,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     tiles.Tiles,
     detail.Detail,
     alpha.UpscaleAlpha,
+    matte.UpscaleMatte,
     output_size.SetOutputSize,
     output_size.FinishOutputSize,
     preview_crop.PreviewCrop,

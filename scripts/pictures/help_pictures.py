@@ -408,6 +408,17 @@ def alpha() -> torch.Tensor:
     return row([detail(p) for p in pictures], ["alpha enlarged (bilinear)", "Upscale Alpha"])
 
 
+def matte() -> torch.Tensor:
+    """A hard matte cut from the brightness of the frames."""
+    grey = clip().mean(-1)
+    known = (grey > grey.mean()).float()
+    large, _ = run(nodes().frames.matte.UpscaleMatte, known, upscaled())
+    plain = F.interpolate(known[:, None], scale_factor=4, mode="bicubic").movedim(1, -1)
+    pictures = [upscaled(), plain.clamp(0, 1).expand(-1, -1, -1, 3), large]
+    labels = ["upscaled frames", "matte enlarged (bicubic)", "Upscale Matte or Depth"]
+    return row([detail(p) for p in pictures], labels)
+
+
 def on_checkerboard(frames: torch.Tensor, opaque: torch.Tensor) -> torch.Tensor:
     """Frames over a checkerboard."""
     h, w = frames.shape[1:3]
@@ -452,6 +463,7 @@ PICTURES: dict[str, Callable[[], torch.Tensor]] = {
         preview_crop,
         output_size,
         alpha,
+        matte,
         segments,
     )
 }

@@ -1,0 +1,129 @@
+"""Mattes and depth enlarged in step with an upscaled picture: along its edges and its motion.
+
+What a frame gets is mixed with what its neighbours got, where the motion leads to the same thing:
+the flow there and back agrees, and so do the colours of the large picture. Only the fine part is
+mixed. Coarse values are the frame's own, so that fades and depth that changes do not lag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..flow.estimate import SMALLEST_SIDE, stretch_flow
+from ..flow.warp import inside, warp
+from ..frames.guided import crisp, enlarged, window_mean, within
+from .propagation import Motion, PropagationParams, Way
+
+ALIKE = 0.1
+"""Colours (of a range of 2) that differ by less are of the same thing."""
+
+Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From an earlier and a later picture, (1, 3, h, w) in [-1, 1], the flows between them."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    small: Tensor
+    guide: Tensor
+    large: Tensor
+
+
+def seen(guides: Tensor, small: tuple[int, int]) -> Tensor:
+    """Pictures (n, 3, h2, w2) at the size (h, w) of the values, or the least that a flow takes."""
+    h, w = (max(side, SMALLEST_SIDE) for side in small)
+    return F.interpolate(guides, (h, w), mode="area")
+
+
+def check_along(small: tuple[int, int, int], frames: tuple[int, int, int], what: str) -> None:
+    """See that values go with a picture, by the (t, h, w) of both.
+
+    Raises InputError for another number of frames, another aspect, or values of a larger size.
+    """
+    (count, h, w), (t, rows, columns) = small, frames
+    if count != t:
+        raise InputError(
+            f"{what} has {count} frames, the picture {t}: expected the same, one for each."
+        )
+    if h > rows or w > columns:
+        raise InputError(
+            f"{what} is {w}x{h}, the picture {columns}x{rows}: expected it no larger than that."
+        )
+    # Sides are rounded to whole pixels, of either size.
+    if abs(h - w * rows / columns) > 1 and abs(w - h * columns / rows) > 1:
+        raise InputError(
+            f"{what} is {w}x{h}, the picture {columns}x{rows}: expected the same aspect. Crop or "
+            "pad both alike."
+        )
+
+
+def enlarged_along(
+    small: Iterable[Tensor], guides: Iterable[Tensor], flow: Flow
+) -> Iterator[Tensor]:
+    """A clip of values at the size of the picture they belong to, frame by frame.
+
+    Three frames are held, so that memory does not grow with the clip.
+
+    Args:
+        small: each (c, h, w), of any range.
+        guides: the upscaled picture, each (3, h2, w2) in [-1, 1]; as many.
+        flow: called for every pair of neighbours, in order.
+
+    Returns:
+        Each (c, h2, w2), on the device of the guide. Nowhere more or less than the small values
+        next to it, of the same frame; binary mattes have edges of about one pixel.
+
+    Raises:
+        InputError: NaN or infinity, which the message tells the frame of; one of both is shorter.
+    """
+    frames = _frames(small, guides)
+    before: tuple[_Frame, Way] | None = None
+    now = next(frames, None)
+    while now is not None:
+        after = next(frames, None)
+        neighbours = [] if before is None else [before]
+        before = None
+        if after is not None:
+            size = now.small.shape[-2], now.small.shape[-1]
+            forward, backward = flow(seen(now.guide, size), seen(after.guide, size))
+            motion = Motion.of(forward.to(now.guide), backward.to(now.guide), PropagationParams())
+            neighbours.append((after, motion.ahead))
+            before = now, motion.back
+        yield crisp(_steadied(now, neighbours), now.small)[0]
+        now = after
+
+
+def _frames(small: Iterable[Tensor], guides: Iterable[Tensor]) -> Iterator[_Frame]:
+    own, pictures = iter(small), iter(guides)
+    number = -1
+    for number, guide in enumerate(pictures):
+        values = next(own, None)
+        if values is None:
+            raise InputError(f"The picture has more frames than the {number} of what goes with it.")
+        if not values.isfinite().all():
+            raise InputError(f"Frame {number} has NaN or infinity: expected numbers. Make it anew.")
+        values, guide = values[None].to(guide.device, torch.float32), guide[None].float()
+        yield _Frame(values, guide, enlarged(values, guide))
+    if next(own, None) is not None:
+        raise InputError(f"The picture has only {number + 1} frames: what goes with it has more.")
+
+
+def _steadied(frame: _Frame, neighbours: list[tuple[_Frame, Way]]) -> Tensor:
+    """The frame's enlarged values, mixed with those of its neighbours."""
+    size = frame.guide.shape[-2:]
+    total, weights = frame.large, torch.ones_like(frame.guide[:, :1])
+    for other, way in neighbours:
+        flow = stretch_flow(way.flow, *size)
+        trusted = F.interpolate(way.trusted.float(), size, mode="bilinear") * inside(flow)
+        apart = warp(other.guide, flow, "bilinear", "border") - frame.guide
+        trusted = trusted * torch.exp(-apart.square().sum(1, keepdim=True) / (2 * ALIKE**2))
+        total = total + trusted * warp(other.large, flow, "bicubic", "border")
+        weights = weights + trusted
+    mixed = total / weights
+    missing = frame.small - F.interpolate(mixed, frame.small.shape[-2:], mode="area")
+    return within(mixed + F.interpolate(window_mean(missing), size, mode="bilinear"), frame.small)
