@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..errors import InputError
 from ..files import check_target
+from ..jobs.passing import passing_folder
 from ..video.sequences import Frames, gather, scatter
 
 log = logging.getLogger("upscale_a_video")
@@ -60,8 +60,8 @@ def upscale_frames(
         upscale(o, o.input, target)
     else:
         check_target(target.parent, target.name)
-        with TemporaryDirectory(prefix=".frames_", dir=target.parent) as folder:
-            source = Path(folder, given.master.name)
+        with passing_folder(target.parent, ".frames_") as folder:
+            source = folder / given.master.with_suffix(".nut").name
             log.info("Reading %d frames of %s", len(given.numbers), given.folder)
             gather(given, source, o.rate)
             upscale(o, source, target)

@@ -132,13 +132,17 @@ def gather(
 ) -> None:
     """Make a video of them: FFV1 with 16 bits, which loses nothing that PNG or half floats hold.
 
+    In NUT, as Matroska counts milliseconds: every frame is shown at exactly i / ``rate`` seconds.
+
     Raises UnreadableVideoError for a file that is no picture, InputError for one of another size,
     DiskFullError and FileError of the video.
     """
     first, _ = _picture(frames.path(frames.numbers[0]))
     size = (first.width, first.height)
     params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
-    encode_part(video, _values(frames, size), params, size, check_cancelled=check_cancelled)
+    encode_part(
+        video, _values(frames, size), params, size, container="nut", check_cancelled=check_cancelled
+    )
 
 
 def scatter(

@@ -359,6 +359,9 @@ def test_a_path_too_long_for_the_system_is_said(clip, tmp_path, caplog):
 def test_a_folder_of_frames_becomes_a_folder_of_frames(ending, tmp_path, caplog):
     """Also again, from the video that is kept, and into a video."""
     folder, out = write_frames(tmp_path / "in", ending=ending), tmp_path / "out"
+    left = out / ".frames_of_a_run_that_was_killed"
+    left.mkdir(parents=True)
+    (left / "job.lock").touch()
     assert cli.main([str(folder), str(out), *FAST]) == 0
     names = [f"shot.{i:04d}{ending}" for i in (7, 8, 9)]
     assert sorted(p.name for p in out.iterdir()) == [*names, "shot.mkv", FOLDER]

@@ -9,7 +9,7 @@ import torch
 from made_frames import H, W, encoded, write_frames
 
 from uav_core import InputError
-from uav_core.video import VideoReader, probe
+from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, join, probe
 from uav_core.video.color import floats, from_floats
 from uav_core.video.sequences import BRIGHTEST, Frames, from_curve, gather, scatter, to_curve
 
@@ -104,3 +104,20 @@ def test_every_frame_of_the_video_is_a_picture(tmp_path):
     assert frames is not None
     gather(frames, tmp_path / "video.mkv", Fraction(24))
     assert len(list(VideoReader(tmp_path / "video.mkv"))) == 3
+
+
+@pytest.mark.parametrize("rate", ["25", "24000/1001", "30", "60"])
+@pytest.mark.parametrize("ending", [".mov", ".mp4"])
+def test_the_times_of_a_video_of_them_are_exact(rate, ending, tmp_path):
+    frames = Frames.there(write_frames(tmp_path / "in", count=4))
+    assert frames is not None
+    source, rate = tmp_path / "video.nut", Fraction(rate)
+    gather(frames, source, rate)
+    params = EncodeParams(container=ending).for_source(probe(source))
+    part = encode_part(tmp_path / "part.mkv", VideoReader(source), params, (W, H))
+    for video in (source, tmp_path / f"joined{ending}"):
+        if video != source:
+            join([part], video, frame_times(source), source, params)
+        times = frame_times(video)
+        assert [time * times.time_base for time in times] == [i / rate for i in range(4)]
+        assert probe(video).rate == rate

@@ -50,6 +50,7 @@ def encode_part(
     params: EncodeParams,
     size: tuple[int, int],
     *,
+    container: str = "matroska",
     check_cancelled: Callable[[], None] = ignore,
 ) -> PartInfo:
     """Encode frames into a part.
@@ -59,6 +60,7 @@ def encode_part(
         frames: each (3, height, width) in [-1, 1], on any device; taken one at a time.
         params: from ``EncodeParams.for_source``.
         size: (width, height) of every frame.
+        container: FFmpeg's name of another kind of file, which then is no part for ``join``.
         check_cancelled: called before each frame; may raise, which leaves nothing behind.
 
     Raises:
@@ -71,7 +73,7 @@ def encode_part(
     check_available(params)
     try:
         with writing(pathlib.Path(path)) as file:
-            count, reorder = _encode(file, frames, params, size, check_cancelled)
+            count, reorder = _encode(file, frames, params, size, container, check_cancelled)
     except FFmpegError as error:
         raise EncodeError(
             f"{params.codec} ({params.encoded_format}, {size[0]}x{size[1]}) failed: "
@@ -86,6 +88,7 @@ def _encode(
     frames: Iterable[Tensor],
     params: EncodeParams,
     size: tuple[int, int],
+    kind: str,
     check_cancelled: Callable[[], None],
 ) -> tuple[int, int]:
     convert, given, packed, reorder = FromRGB(params.encoded_format, params.color), 0, 0, 0
@@ -93,7 +96,7 @@ def _encode(
     with av.open(
         file,
         "w",
-        format="matroska",
+        format=kind,
         container_options={"fflags": "+bitexact"},
         buffer_size=BLOCK,
     ) as container:
