@@ -18,7 +18,9 @@ import json
 import logging
 import shutil
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ from scripts.workflows.presets import AUTHORS, SETTINGS, Preset, with_preset
 sys.path.extend([str(ROOT), str(ROOT / "tests" / "support")])
 from torchvision_shim.prestartup_script import install as complete_torchvision
 
-from uav_core.metrics import Comparison, compare, joint_borders
+from uav_core.flow.builtin import BuiltinFlow
+from uav_core.metrics import Comparison, Motion, compare, estimate_motion, joint_borders
 from uav_core.sampling.pipeline import bicubic
 from uav_core.sampling.presets import CUSTOM
 
@@ -67,6 +70,10 @@ def main() -> None:
     shutil.rmtree(base / "output", ignore_errors=True)  # of the last run
     lay_models(base / "models", options.models)
     prompt = load_prompt(options.clip.name, options.models is not None, options.steps)
+    original = read_video(ORIGINAL) if options.clip.resolve() == SAMPLE else None
+    # The slowest of the measures asks for the original alone, and a server leaves a core idle
+    # while it starts.
+    motion = None if original is None else motion_ahead(as_clip(original))
     with ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT) as server:
         server.upload(options.clip)
         log.info("Upscaling %s in %d steps...", options.clip.name, steps_of(prompt))
@@ -78,8 +85,8 @@ def main() -> None:
         upscaled = read_pictures(server.output_paths(entry, find(prompt, "SaveImage")))
     OUTPUT.mkdir(exist_ok=True)
     shutil.copy(video, OUTPUT / "demo.mp4")
-    original = read_video(ORIGINAL) if options.clip.resolve() == SAMPLE else None
-    show(read_video(options.clip), upscaled, original, joints(prompt, len(upscaled)))
+    borders = joints(prompt, len(upscaled))
+    show(read_video(options.clip), upscaled, original, borders, motion)
     for name in ("demo.mp4", "before_after.png", "comparison.txt", "comparison.json"):
         log.info("%s", (OUTPUT / name).relative_to(ROOT))
 
@@ -114,15 +121,40 @@ class Teller:
                 self._shares(stage, int(event.data["value"]), int(event.data["max"]))
 
 
+def motion_ahead(clip: torch.Tensor) -> Future[Motion]:
+    """The motion that the warping error assumes, estimated beside the server."""
+    found: Future[Motion] = Future()
+    shares = Shares()
+
+    def tell(done: int, total: int) -> None:
+        shares("Motion of the original, for the measures", done, total)
+
+    def work() -> None:
+        torch.set_num_threads(1)  # of this thread: the server needs the other cores
+        try:
+            flow, bound = BuiltinFlow(), LONGEST_SIDE_FOR_MOTION
+            found.set_result(estimate_motion(flow, clip, bound, tell))
+        except BaseException as error:
+            found.set_exception(error)
+
+    # A daemon, so that a server that fails need not wait for it.
+    threading.Thread(target=work, daemon=True).start()
+    return found
+
+
 def show(
-    small: np.ndarray, upscaled: np.ndarray, original: np.ndarray | None, borders: tuple[int, ...]
+    small: np.ndarray,
+    upscaled: np.ndarray,
+    original: np.ndarray | None,
+    borders: tuple[int, ...],
+    motion: Future[Motion] | None,
 ) -> None:
     """Leave the picture and the table of the upscaled clip next to bicubic and the original."""
     versions = {"bicubic": from_clip(bicubic(as_clip(small))), "Upscale-A-Video": upscaled}
     if original is not None:
         versions["original"] = original
     picture_of(small, versions).save(OUTPUT / "before_after.png")
-    comparison = measure(versions, borders)
+    comparison = measure(versions, borders, motion and motion.result())
     (OUTPUT / "comparison.txt").write_text(comparison.to_text() + "\n")
     (OUTPUT / "comparison.json").write_text(comparison.to_json() + "\n")
     log.info("\n%s\n", comparison.to_text())
@@ -215,13 +247,16 @@ def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
     return joint_borders(frames, sampler["segment_length"], sampler["overlap"], group)
 
 
-def measure(versions: dict[str, np.ndarray], borders: tuple[int, ...]) -> Comparison:
+def measure(
+    versions: dict[str, np.ndarray], borders: tuple[int, ...], motion: Motion | None
+) -> Comparison:
     """The table of measures; those of likeness where the original is known."""
     complete_torchvision()  # the package behind some of the measures imports it
     clips, shares = {name: as_clip(pixels) for name, pixels in versions.items()}, Shares()
     return compare(
         clips,
         clips.get("original"),
+        motion=motion,
         borders=borders,
         longest_side=LONGEST_SIDE_FOR_MOTION,
         progress=lambda done, total: shares("Measuring", done, total),

@@ -15,7 +15,7 @@ from ..flow.builtin import BuiltinFlow
 from .clips import check_alike, check_clip
 from .fidelity import fidelity
 from .joints import temporal_jump
-from .motion import estimate_motion, warping_error
+from .motion import Motion, estimate_motion, warping_error
 from .pictures import detail
 
 
@@ -99,6 +99,7 @@ def compare(
     reference: Tensor | None = None,
     flow_model: nn.Module | None = None,
     *,
+    motion: Motion | None = None,
     longest_side: int | None = None,
     borders: Collection[int] = (),
     progress: Progress = ignore,
@@ -108,10 +109,10 @@ def compare(
 
     The warping error (clips of two frames or more) assumes the motion of the reference, or without
     one that of the FIRST clip for all of them, so that the numbers can be compared: give the input
-    first. The flow comes from `flow_model`, by default the built-in one, estimated as
-    `estimate_motion` says. `borders` adds the temporal jump at those frames, a reference the
-    measures of likeness. Without the package piq those that need it are left out and the notes
-    say so.
+    first. It is `motion` where the caller has estimated it already; else the flow comes from
+    `flow_model`, by default the built-in one, as `estimate_motion` says. `borders` adds the
+    temporal jump at those frames, a reference the measures of likeness. Without the package piq
+    those that need it are left out and the notes say so.
 
     `progress(done, total)` counts flow pairs, both directions, and clips; `check_cancelled()` is
     called in between and may raise. Raises InputError for clips that differ, or no clip.
@@ -122,12 +123,10 @@ def compare(
     for clip in clips.values():
         check_clip(clip)
         check_alike(clip, clips[names[0]] if reference is None else reference)
-    pairs = 2 * (clips[names[0]].shape[2] - 1)
+    pairs = 2 * (clips[names[0]].shape[2] - 1) if motion is None else 0
     total = pairs + len(clips)
 
-    motion, motion_of, notes = None, None, []
     if pairs:
-        motion_of = names[0] if reference is None else "reference"
         motion = estimate_motion(
             BuiltinFlow() if flow_model is None else flow_model,
             clips[names[0]] if reference is None else reference,
@@ -135,6 +134,9 @@ def compare(
             progress=lambda done, _: progress(done, total),
             check_cancelled=check_cancelled,
         )
+    motion_of, notes = None, []
+    if motion is not None:
+        motion_of = names[0] if reference is None else "reference"
         share = float(motion.visible.float().mean())
         notes.append(f"E*warp covers the {share:.0%} of the pixels seen in the next frame too.")
 

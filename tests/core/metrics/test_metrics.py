@@ -324,6 +324,16 @@ def test_comparison_without_a_reference_uses_the_first_motion():
     assert set(table.rows["other"]) == {"warping_error", "detail"}
 
 
+def test_comparison_takes_a_motion_that_is_known():
+    frames, calls = clip(*[smooth()] * 3), []
+    frames[:, :, 1:] += 0.1
+    known = Motion(torch.zeros(1, 2, 2, H, W), torch.ones(1, 1, 2, H, W, dtype=torch.bool))
+    table = compare({"one": frames}, motion=known, progress=lambda *call: calls.append(call))
+    assert table.rows["one"]["warping_error"] == pytest.approx(1000 * 0.05**2 / 2, rel=1e-3)
+    assert table.motion_of == "one" and "covers the 100%" in table.to_text()
+    assert calls == [(1, 1)], "no flow is estimated"
+
+
 def test_one_frame_has_no_warping_error():
     table = compare({"one": clip(smooth())})
     assert set(table.rows["one"]) == {"detail"} and table.motion_of is None
