@@ -1,9 +1,7 @@
 """Make `workflows/*.jpg`: what the shipped workflows make, beside what they were given.
 
 They run on the first frames of the sample clip, with their own settings, in a real browser. Left of
-the line is the input, right of it the result; the comparison is shown as it is. Those whose first
-part needs models that the pack does not bring are shown as they open for a user who has those
-models.
+the line is the input, right of it the result; the comparison is shown as it is.
 
     python -m scripts.pictures.make_thumbnail [NAME ...]
 """
@@ -32,31 +30,17 @@ from scripts.workflows.stages import PICTURE, SAMPLE
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from clips import first_frame, shrink_clip
 from comfy_page import ComfyPage
-from named_models import lay_named_models
 
-NEED_MORE, AS_IT_IS = ("after_generator",), ("compare_settings",)
-# Wide enough that the page still draws texts when it shows the widest workflow as a whole.
-VIEW: ViewportSize = {"width": 2600, "height": 1500}
+AS_IT_IS = ("compare_settings",)
+VIEW: ViewportSize = {"width": 1600, "height": 1000}
 WIDTH = 640
 FRAMES, SIZE = 8, (96, 64)
-MARGIN = 8
-# Where the groups of the workflow lie on the page: left, top, right, bottom.
-GROUPS_ON_PAGE = """() => {
-    const boxes = window.app.graph.groups.map(group => group._bounding);
-    const corners = [
-        Math.min(...boxes.map(b => b[0])), Math.min(...boxes.map(b => b[1])),
-        Math.max(...boxes.map(b => b[0] + b[2])), Math.max(...boxes.map(b => b[1] + b[3])),
-    ];
-    const { scale, offset } = window.app.canvas.ds;
-    const { left, top } = window.app.canvas.canvas.getBoundingClientRect();
-    return corners.map((x, i) => (x + offset[i % 2]) * scale + [left, top][i % 2]);
-}"""
 
 log = logging.getLogger("make_thumbnail")
 
 
 def main() -> None:
-    """Run the workflows on the page, and keep a picture of their groups."""
+    """Run the workflows on the page, and keep a picture of what they make."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in sys.argv[1:] or GRAPHS:
         target = WORKFLOWS / f"{name}.jpg"
@@ -68,9 +52,8 @@ def main() -> None:
 
 
 def picture_of_run(base: Path, name: str) -> Image.Image:
-    """What a workflow makes, or its part of the page where it cannot run here."""
+    """What a workflow makes."""
     python, comfyui = environment_python(), comfyui_path(default_version())
-    lay_named_models(base)
     server = ComfyServer(comfyui, python, base, ROOT)
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -83,11 +66,8 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
         page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)
-        if name in NEED_MORE:
-            picture = shown(page, name)
-        else:
-            result = first_picture(server.output_path(page.run(timeout=3600)), base)
-            picture = result if name in AS_IT_IS else divided(given, result)
+        result = first_picture(server.output_path(page.run(timeout=3600)), base)
+        picture = result if name in AS_IT_IS else divided(given, result)
         browser.close()
     return picture
 
@@ -106,17 +86,6 @@ def divided(given: Image.Image, result: Image.Image) -> Image.Image:
     picture.paste(result.crop((middle, 0, *result.size)), (middle, 0))
     picture.paste("white", (middle - 1, 0, middle + 1, result.height))
     return picture
-
-
-def shown(page: ComfyPage, name: str) -> Image.Image:
-    """The workflow's groups on the page."""
-    page.page.evaluate("window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
-    page.page.wait_for_timeout(5000)
-    left, top, right, bottom = page.page.evaluate(GROUPS_ON_PAGE)
-    whole = Image.open(page.picture(name)).convert("RGB")
-    return whole.crop(
-        (int(left) - MARGIN, int(top) - MARGIN, int(right) + MARGIN, int(bottom) + MARGIN)
-    )
 
 
 if __name__ == "__main__":

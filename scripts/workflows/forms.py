@@ -29,8 +29,8 @@ class Node:
     inputs: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     color: str = ""
-    models: list[str] = field(default_factory=list)
-    """Addresses of files that the node needs; ComfyUI's page offers those that are missing."""
+    folded: bool = False
+    """Only its title is shown, until somebody opens it."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Graph:
 
     def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], /, **options: Any) -> int:
         """Add a node and return its id; what is not an option of Node is an input."""
-        extra = {key: options.pop(key) for key in ("title", "color", "models") if key in options}
+        extra = {key: options.pop(key) for key in ("title", "color", "folded") if key in options}
         self.nodes.append(Node(type, pos, size, options, **extra))
         return len(self.nodes)
 
@@ -142,7 +142,7 @@ def _ui_node(
         "type": node.type,
         "pos": list(node.pos),
         "size": list(node.size),
-        "flags": {},
+        "flags": {"collapsed": True} if node.folded else {},
         "order": number - 1,
         "mode": 0,
         "inputs": sockets,
@@ -156,13 +156,6 @@ def _ui_node(
         result["outputs"] = [
             {"name": name, "type": kind, "links": None}
             for name, kind in zip(definition["output_name"], definition["output"], strict=True)
-        ]
-    if node.models:
-        result["properties"]["models"] = [
-            # The address ends in the models folder's name and the file's.
-            {"name": parts[-1], "url": url, "directory": parts[-2]}
-            for url in node.models
-            for parts in [url.split("/")]
         ]
     if node.title:
         result["title"] = node.title

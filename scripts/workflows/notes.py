@@ -105,38 +105,36 @@ Old television, tapes and film transfers, at twice their size with their sound.
 Flicker is calmed along the motion (*propagation_steps*). Try a few seconds first."""
 
 GENERATOR = """\
-## Generate a video and upscale it, in one queue
+## Upscale what a generator made
 
-Group 1 is ComfyUI's own template *Wan 2.1 Text to Video*; its frames (832x480) go straight on and
-come out at 3328x1920. Any other generator does as well: connect its frames in place of *VAE Decode*
-and set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
+A clip stands in for the generator, so that this runs as it is. To put it behind yours (Wan, LTX,
+HunyuanVideo, any that gives frames):
 
-- **Wan's three files** are not part of the pack. They are at huggingface.co, in
-  *Comfy-Org/Wan_2.1_ComfyUI_repackaged*: *wan2.1_t2v_1.3B_fp16* (diffusion_models),
-  *umt5_xxl_fp8_e4m3fn_scaled* (text_encoders), *wan_2.1_vae* (vae).
-- **noise_level** low (20): the frames are clean already. Higher invents more.
-- Change the upscaler's settings and queue again: Wan does not run a second time while its seed is
-  fixed. Out of memory: see the workflow *low_vram*."""
+1. Select all (Ctrl+A), copy (Ctrl+C), and paste (Ctrl+V) into the generator's workflow.
+2. Connect its *VAE Decode* to **Frames to upscale**, and delete *Load Video*.
+3. Set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
 
+Both run in one queue; change the settings here, and the generator need not run again while its seed
+is fixed. Keep *noise_level* at 20: generated frames are clean. Out of memory: see *low_vram*."""
+
+LEVELS = {"above": 20, "below": 80}
+GUIDANCES = {"middle": 1.0, "right": 3.0}
+"""The settings that *compare_settings* compares, by where their results stand."""
 VERSIONS = ("as shipped, more detail", "smoother, smoother with more detail")
-"""Names of the results that *compare_settings* puts side by side, by rows."""
+"""The names of these results, by rows."""
 
 COMPARE = """\
 ## Compare settings on a few frames
 
-Eight frames. On the left the **input** as it is and plainly enlarged (**bicubic**); beside them
-four results: above *noise_level* 20, below 80, which is smoother; in the middle *guidance* 1, on
-the right 3, which has more detail. Everything else is the same, the seed too.
+Left: the **input** as it is, and plainly enlarged (**bicubic**). Beside them four results. Above
+*noise_level* is 20, below 80, which is smoother. In the middle *guidance* is 1, on the right 3,
+which has more detail. All else is alike, the seed too.
 
-1. Choose a clip; *batch_index* in *The first eight frames* says where to begin.
-2. Change the values in the two *Low-Res Conditioning* and the four *Segment Samplers*, and the
-   names in *Compare Videos* with them.
-3. Press **Run**. The video shows all of them at once; the tables say how steady each one is.
+1. Choose a clip; *batch_index* says at which frame to begin.
+2. Change the numbers in group 3, and the names in *Compare Videos* with them.
+3. Press **Run**. The video shows all at once; the tables say how steady each is.
 
-The steps of propagation are the same for all four as well. With the authors' weights look around
-the numbers below.
-
-"""
+A folded node opens with a click on the dot at its left."""
 
 
 BLUEPRINT = """\

@@ -23,6 +23,8 @@ Position = tuple[int, int]
 WIDE, PITCH = 320, 350
 """A node's width, and from one column to the next: nodes, their group's margins, a gap."""
 TALL = 990
+LOWER = 40
+"""How much lower the last column begins, whose top ComfyUI's Run panel would cover."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Stages(Graph):
         )
         return [Out(node.node, slot) for slot in range(3)]
 
-    def propagation(self, x: int, y: int, flow: Out | None, frames: Out) -> Out:
+    def propagation(self, x: int, y: int, flow: Out | None, frames: Out, **options: Any) -> Out:
         """Propagation along the motion; 220 high."""
         return self.put(
             "UpscaleAVideoPropagation",
@@ -118,6 +120,7 @@ class Stages(Graph):
             relative_threshold=0.001,
             absolute_threshold=0.05,
             flow_iterations=20,
+            **options,
         )
 
     def sampler(self, x: int, y: int, unet: Out, conditioning: Sequence[Out], **values: Any) -> Out:
@@ -158,12 +161,12 @@ class Stages(Graph):
         audio: Out | None = None,
         prefix: str = "video/upscaled",
     ) -> None:
-        """A video of the frames, saved; 490 high with its player."""
+        """A video of the frames, saved; 450 high with its player."""
         made = self.put("CreateVideo", (x, y), (WIDE, 110), images=images, fps=fps, audio=audio)
         self.put(
             "SaveVideo",
             (x, y + 150),
-            (WIDE, 340),
+            (WIDE, 300),
             video=made,
             filename_prefix=prefix,
             format="auto",
@@ -201,9 +204,9 @@ class Stages(Graph):
             )
             y += 150
         latent = self.sampler(x + PITCH, y + 280, unet, conditioning, propagation=propagation)
-        x += 2 * PITCH
-        images = self.decode(x, 80, latent, models.vae, frames, tile=tile, **decode)
+        x, y = x + 2 * PITCH, LOWER
+        images = self.decode(x, y + 80, latent, models.vae, frames, tile=tile, **decode)
         images = self.put(
-            "UpscaleAVideoDetail", (x, 370), (WIDE, 80), upscaled=images, frames=frames
+            "UpscaleAVideoDetail", (x, y + 370), (WIDE, 80), upscaled=images, frames=frames
         )
-        self.save_video(x, 490, images, fps, audio)
+        self.save_video(x, y + 490, images, fps, audio)

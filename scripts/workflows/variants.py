@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from scripts.workflows import notes
 from scripts.workflows.forms import Graph, Out
-from scripts.workflows.stages import PICTURE, PITCH, QUALITY, TALL, WIDE, Models, Stages
+from scripts.workflows.presets import INCLUDED
+from scripts.workflows.presets import SETTINGS as SETTINGS_NODE
+from scripts.workflows.stages import (
+    FLAWS,
+    LOWER,
+    PICTURE,
+    PITCH,
+    QUALITY,
+    SAMPLE,
+    TALL,
+    WIDE,
+    Models,
+    Stages,
+)
 
 # The colours of the groups, by what is in them.
 SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
 SETTINGS = "#a55"
-WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 TILE = 128
 
 
@@ -25,7 +37,7 @@ def upscale_groups(g: Stages, x: int, *, texts: int = 570) -> None:
     """The frames around what `Stages.upscale` puts; the first one ``texts`` high."""
     g.group("4  Text and low-res conditioning", (x, 0, 340, texts), TEXT)
     g.group("5  Sampling along the motion", (x + PITCH, 0, 340, TALL), SAMPLING)
-    g.group("6  Decode and save", (x + 2 * PITCH, 0, 340, TALL), RESULT)
+    g.group("6  Decode and save", (x + 2 * PITCH, LOWER, 340, TALL - LOWER), RESULT)
 
 
 def single_image() -> Graph:
@@ -38,8 +50,8 @@ def single_image() -> Graph:
     conditioning = g.conditioning(x, 400, image, texts)
     latent = g.sampler(x + PITCH, 80, models.unet, conditioning)
     x += 2 * PITCH
-    images = g.decode(x, 80, latent, models.vae, image)
-    g.put("SaveImage", (x, 370), (WIDE, 420), images=images, filename_prefix="upscaled")
+    images = g.decode(x, 80 + LOWER, latent, models.vae, image)
+    g.put("SaveImage", (x, 370 + LOWER), (WIDE, 420), images=images, filename_prefix="upscaled")
     g.group("1  Your image", (0, 0, 340, 490), SOURCE)
     upscale_groups(g, 2 * PITCH)
     g.note((0, 530), (340, TALL - 530), notes.IMAGE)
@@ -61,166 +73,151 @@ def low_vram() -> Graph:
 
 
 def after_generator() -> Graph:
-    """ComfyUI's own text-to-video graph for Wan 2.1, and its frames upscaled in the same queue."""
+    """The stages to be pasted behind any generator; a clip stands in for what it generates."""
     g = Stages()
-    generated, prompt = _wan(g)
-    x = 1180 + PITCH
-    text = g.put(
-        "StringConcatenate",
-        (x + 10, 620),
-        (WIDE, 200),
-        title="The same prompt and quality words",
-        string_a=prompt,
-        string_b=QUALITY,
-        delimiter=", ",
+    video = g.put("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
+    parts = g.put("GetVideoComponents", (10, 460), (WIDE, 100), video=video, folded=True)
+    frames = g.put(
+        "ImageFromBatch",
+        (10, 510),
+        (WIDE, 90),
+        title="Frames to upscale",
+        image=parts,
+        batch_index=0,
+        length=4096,
     )
-    g.upscale(x + 10, column(g, 1180), generated, 16.0, text=text)
-    g.group("1  Generate: ComfyUI's own Wan 2.1", (-40, 0, 1200, 700), SOURCE)
-    upscale_groups(g, x, texts=TALL)
-    g.note((-40, 740), (700, TALL - 740), notes.GENERATOR)
-    g.note((680, 740), (480, TALL - 740), notes.CHOOSE + "\n\n" + notes.authors())
+    g.upscale(2 * PITCH + 10, column(g, PITCH), frames, 25.0)
+    g.group("1  In the generator's place", (0, 0, 340, 610), SOURCE)
+    upscale_groups(g, 2 * PITCH)
+    g.note((0, 650), (340, TALL - 650), notes.GENERATOR)
+    g.note((2 * PITCH, 610), (340, TALL - 610), notes.CHOOSE + "\n\n" + notes.authors())
     return g
 
 
-def _wan(g: Stages) -> tuple[Out, Out]:
-    """ComfyUI's template `text_to_video_wan`; the frames and the prompt."""
-    unet = g.put(
-        "UNETLoader",
-        (-20, 80),
-        (340, 90),
-        unet_name="wan2.1_t2v_1.3B_fp16.safetensors",
-        weight_dtype="default",
-        models=[f"{WAN}/diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors"],
-    )
-    clip = g.put(
-        "CLIPLoader",
-        (-20, 230),
-        (340, 110),
-        clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-        type="wan",
-        device="default",
-        models=[f"{WAN}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"],
-    )
-    vae = g.put(
-        "VAELoader",
-        (-20, 400),
-        (340, 70),
-        vae_name="wan_2.1_vae.safetensors",
-        models=[f"{WAN}/vae/wan_2.1_vae.safetensors"],
-    )
-    prompt = g.put(
-        "PrimitiveStringMultiline",
-        (-20, 530),
-        (340, 150),
-        title="What the video shows",
-        value="a fox moving quickly in a beautiful winter scenery nature trees mountains daytime "
-        "tracking camera",
-    )
-    positive = g.put("CLIPTextEncode", (370, 80), (350, 110), text=prompt, clip=clip)
-    negative = g.put(
-        "CLIPTextEncode",
-        (370, 250),
-        (350, 130),
-        title="What Wan should avoid",
-        text="blurred details, subtitles, static picture, overexposed, low quality, deformed",
-        clip=clip,
-    )
-    empty = g.put(
-        "EmptyHunyuanLatentVideo",
-        (370, 440),
-        (350, 140),
-        width=832,
-        height=480,
-        length=33,
-        batch_size=1,
-    )
-    shifted = g.put("ModelSamplingSD3", (770, 80), (370, 70), model=unet, shift=8.0)
-    latent = g.put(
-        "KSampler",
-        (770, 210),
-        (370, 250),
-        model=shifted,
-        positive=positive,
-        negative=negative,
-        latent_image=empty,
-        seed=0,
-        steps=30,
-        cfg=6.0,
-        sampler_name="uni_pc",
-        scheduler="simple",
-        denoise=1.0,
-    )
-    return g.put("VAEDecode", (770, 560), (370, 60), samples=latent, vae=vae), prompt
-
-
 def compare_settings() -> Graph:
-    """The input, bicubic, and two noise levels with two values of guidance each, as one picture."""
+    """The input, bicubic, and two noise levels with two values of guidance each, as one picture.
+
+    What differs, and the steps, are nodes of their own; what is the same for all is folded.
+    """
     g = Stages()
-    frames, _, fps = g.video(-30, 120)
+    video = g.put("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
+    frames = g.put("GetVideoComponents", (10, 460), (WIDE, 100), video=video, folded=True)
     piece = g.put(
         "ImageFromBatch",
-        (-30, 650),
+        (10, 510),
         (WIDE, 90),
         title="The first eight frames",
         image=frames,
         batch_index=0,
         length=8,
     )
-    models = g.models(340, 120)
-    propagation = g.propagation(340, 660, models.flow, piece)
-    texts = g.texts(760, 120, models.clip)
-    pixels = g.put(
-        "ImageScaleBy",
-        (2440, 600),
-        (400, 110),
-        title="The input, its pixels enlarged",
-        image=piece,
-        upscale_method="nearest-exact",
-        scale_by=4.0,
-    )
-    # What is smaller than the others is enlarged by the comparison, bicubic.
-    known, rows = (("input", pixels), ("bicubic", piece)), []
-    for row, level in enumerate((20, 80)):
-        y = 120 + 720 * row
-        conditioning = g.conditioning(760, 500 + 720 * row, piece, texts, noise_level=level)
-        clips = []
-        for column, guidance in enumerate((1.0, 3.0)):
+    models = g.one_kind(PITCH + 10, 80)
+    levels, guidances = notes.LEVELS, notes.GUIDANCES
+    number, y = {}, 340
+    for title, value in (
+        *((f"noise_level, {where}", value) for where, value in levels.items()),
+        *((f"guidance, {where}", value) for where, value in guidances.items()),
+        ("steps, of all four", INCLUDED[SETTINGS_NODE]["steps"]),
+    ):
+        kind = "PrimitiveFloat" if isinstance(value, float) else "PrimitiveInt"
+        high = 60 if isinstance(value, float) else 85
+        node = g.put(kind, (PITCH + 10, y), (WIDE, high), title=title, value=value)
+        number[title], y = Out(node.node, 0, value), y + high + 40
+
+    x = 2 * PITCH + 10
+
+    def line(n: int) -> tuple[int, int]:
+        """Where the n-th folded node lies."""
+        return x, 80 + 48 * n
+
+    texts = [
+        g.put(
+            "CLIPTextEncode",
+            line(n),
+            (WIDE, 110),
+            title=title,
+            text=text,
+            clip=models.clip,
+            folded=True,
+        )
+        for n, (title, text) in enumerate(
+            (("Positive prompt", QUALITY), ("Negative prompt", FLAWS))
+        )
+    ]
+    propagation = g.propagation(*line(2), models.flow, piece, title="Propagation", folded=True)
+    at, clips = 3, {}
+    for level in levels:
+        conditioning = g.conditioning(
+            *line(at),
+            piece,
+            (texts[0], texts[1]),
+            noise_level=number[f"noise_level, {level}"],
+            title=f"Condition {level}",
+            folded=True,
+        )
+        for n, guidance in enumerate(guidances):
             latent = g.sampler(
-                1200 + 400 * column,
-                y,
+                *line(at + 1 + n),
                 models.unet,
                 conditioning,
                 propagation=propagation,
-                guidance=guidance,
+                guidance=number[f"guidance, {guidance}"],
+                steps=number["steps, of all four"],
+                title=f"Sample {level} {guidance}",
+                folded=True,
             )
-            clips.append(g.decode(2020, y + 330 * column, latent, models.vae, piece))
+            clips[level, guidance] = g.decode(
+                *line(at + 3 + n),
+                latent,
+                models.vae,
+                piece,
+                title=f"Decode {level} {guidance}",
+                folded=True,
+            )
+        at += 5
+    pixels = g.put(
+        "ImageScaleBy",
+        line(at),
+        (WIDE, 110),
+        title="Input, enlarged",
+        image=piece,
+        upscale_method="nearest-exact",
+        scale_by=4.0,
+        folded=True,
+    )
+    x += PITCH
+    # What is smaller than the others is enlarged by the comparison, bicubic.
+    known, rows = (("input", pixels), ("bicubic", piece)), []
+    for row, level in enumerate(levels):
         compared = g.put(
             "UpscaleAVideoCompare",
-            (2440, y),
-            (400, 330),
+            (x, 80 + 450 * row),
+            (WIDE, 400),
             first=known[row][1],
-            second=clips[0],
-            third=clips[1],
+            second=clips[level, "middle"],
+            third=clips[level, "right"],
             names=f"{known[row][0]}, {notes.VERSIONS[row]}",
+            title=f"Compare Videos, {level}",
         )
         rows.append(compared)
+    x += PITCH
     grid = g.put(
         "ImageStitch",
-        (2900, 120),
-        (360, 150),
+        (x, 80 + LOWER),
+        (WIDE, 150),
         title="One row under the other",
         image1=rows[0],
         image2=rows[1],
         direction="down",
         match_image_size=True,
     )
-    g.save_video(2900, 330, grid, fps, prefix="video/compared")
-    g.group("1  Your clip", (-40, 40, 340, 860), SOURCE)
-    g.group("2  Models and motion", (320, 40, 400, 920), LOADERS)
-    g.group("3  Text and two noise levels", (740, 40, 420, 1400), TEXT)
-    g.group("4  Two values of guidance at each", (1180, 40, 800, 1400), SAMPLING)
-    g.group("5  Decode", (2000, 40, 400, 1400), RESULT)
-    g.group("6  Compare", (2420, 40, 440, 1400), "#3a7a6a")
-    g.group("7  All four", (2880, 40, 400, 900), RESULT)
-    g.note((-40, 1010), (760, 430), notes.COMPARE + notes.authors(settings=False))
+    g.save_video(x, 270 + LOWER, grid, Out(frames.node, 2), prefix="video/compared")
+    g.group("1  Your clip", (0, 0, 340, 610), SOURCE)
+    g.group("2  Models", (PITCH, 0, 340, 240), LOADERS)
+    g.group("3  What differs", (PITCH, 250, 340, 660), SETTINGS)
+    g.group("4  Alike for all, folded", (2 * PITCH, 0, 340, 730), SAMPLING)
+    g.group("5  Compare", (3 * PITCH, 0, 340, 950), "#3a7a6a")
+    g.group("6  All in one video", (4 * PITCH, LOWER, 340, 730), RESULT)
+    g.note((0, 650), (340, TALL - 650), notes.COMPARE)
+    g.note((2 * PITCH, 770), (340, TALL - 770), notes.authors(settings=False, files=False))
     return g

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from clips import shrink_clip
-from named_models import lay_named_models
 from served import served
 
 from scripts.env.layout import default_version, find_chromium
@@ -67,10 +66,9 @@ def page_server(browser_path, tmp_path_factory, artifacts, sample_clip) -> Itera
     """The server whose page is driven: the newest tested ComfyUI, with its own frontend.
 
     The files that the templates name lie in its input folder, laid there by the pack. So does a
-    smaller clip, for runs.
+    smaller clip, for runs. Models are the included ones only, as a new user has them.
     """
     base = tmp_path_factory.mktemp("comfyui-page", numbered=False)
-    lay_named_models(base)
     with served(default_version(), base, artifacts) as server:
         server.upload(shrink_clip(sample_clip, base / "small.mp4", 10, (48, 32)))
         yield server

@@ -154,7 +154,7 @@ def test_it_works_in_the_new_look_of_nodes(settings):
     """With nodes drawn as elements of the page."""
     page = settings.page
     page.evaluate("window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
-    node = page.locator(".lg-node", has_text="Settings (Upscale-A-Video)")
+    node = page.locator(".lg-node", has_text="propagation_strength").first
     node.get_by_text("balanced").first.click()
     page.get_by_role("option", name="creative").click()
     page.wait_for_timeout(500)

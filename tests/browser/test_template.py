@@ -9,6 +9,9 @@ from scripts.env.layout import ROOT
 
 TEMPLATE = "upscale_video"
 TEMPLATES = tuple(sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+# On a laptop's screen; ComfyUI leaves out texts that would be smaller than this.
+LAPTOP = {"width": 1366, "height": 768}
+FONT, READABLE = 14, 8
 # Sent by the page; the nodes do without them.
 PAGE_ONLY = {"video-preview", "codec.encoding"}
 
@@ -16,12 +19,17 @@ PAGE_ONLY = {"video-preview", "codec.encoding"}
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_template_opens_complete(page, name):
     """And the page makes its API twin of it."""
+    page.page.set_viewport_size(LAPTOP)
     assert name in page.list_templates()
     page.picture("template-browser")
     page.open_template(name)
+    page.page.wait_for_timeout(1000)  # for the view to come to rest
     page.picture(f"{name}-opened")
     assert page.missing_nodes() == []
     assert page.node_types()
+    titles = page.page.evaluate("window.app.graph.nodes.map(node => node.title)")
+    assert not [title for title in titles if "Upscale-A-Video)" in title], "the badge says it"
+    assert page.page.evaluate("window.app.canvas.ds.scale") * FONT >= READABLE
     twin = json.loads((ROOT / "tests" / "server" / "api" / f"{name}.json").read_text())
     made = page.api_prompt()
     assert set(made) == set(twin)

@@ -26,8 +26,9 @@ TAKEN = {
 
 
 def box(node):
-    """Left, top, right, bottom, with the title."""
+    """Left, top, right, bottom, with the title; of a folded node the title alone."""
     (x, y), (width, height) = node["pos"], node["size"]
+    height = 0 if node["flags"].get("collapsed") else height
     return x, y - TITLE, x + width, y + height
 
 
