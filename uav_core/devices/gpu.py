@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from . import attention, memory, norms, stripes
-from .layers import Lending
-from .layout import per_frame
 from .memory import Sparing
 from .way import Way
 
@@ -63,27 +61,6 @@ class GPUWay(Way):
         if norms.serves(norm, x):
             return norms.normed(norm, x, shift, activate=True)
         return super().activated(norm, x, shift)
-
-    def convolved_and_activated(
-        self, conv: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | None
-    ) -> Tensor:
-        """The bias of the convolution goes with the shift: on its own it takes another pass."""
-        if not (
-            norms.serves(norm, x) and norms.has_kernels(x.device) and isinstance(conv, Lending)
-        ):
-            return super().convolved_and_activated(conv, norm, x, shift)
-
-        def work(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            def bare(x: Tensor) -> Tensor:
-                return conv.computed(x, weight, None)
-
-            out = per_frame(bare, x) if isinstance(conv, nn.Conv2d) else bare(x)
-            if bias is None:
-                return out, shift
-            return out, bias.repeat(len(x), 1) if shift is None else bias + shift
-
-        out, shift = conv.lend(work, x)
-        return norms.normed(norm, out, shift, activate=True)
 
 
 GPU = GPUWay()

@@ -50,9 +50,3 @@ class Way(ABC):
             shift = shift[(...,) + (None,) * (x.ndim - 2)]
             x = x + shift if torch.is_grad_enabled() else x.add_(shift)
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())
-
-    def convolved_and_activated(
-        self, conv: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | None
-    ) -> Tensor:
-        """SiLU of the normalised ``conv`` of ``x`` (b c t h w), plus ``shift`` (b, c)."""
-        return self.activated(norm, self.convolve(conv, x), shift)

@@ -89,7 +89,7 @@ class Resnet(nn.Module):
         if not self.is_temporal and way.cuts(x, self.conv1.out_channels):
             return stripes.resnet(self, x, shift)
         h = way.activated(self.norm1, x)
-        h = way.convolved_and_activated(self.conv1, self.norm2, h, shift)
+        h = way.activated(self.norm2, way.convolve(self.conv1, h), shift)
         h = way.convolve(self.conv2, h)
         if self.conv_shortcut is not None:
             x = per_frame(self.conv_shortcut, x)

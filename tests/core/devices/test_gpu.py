@@ -194,51 +194,32 @@ def test_sparing_does_without_what_is_free(monkeypatch):
     assert not GPU.runs_clips_apart(x)
 
 
-class StreamingConv2d(nn.Conv2d):
-    """As ComfyUI's where weights stream: they do not last."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        assert self.bias is not None
-        weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
-        out = self._conv_forward(input, weight, bias)
-        bias.fill_(torch.nan)
-        return out
-
-
-class StreamingConvs(Streaming):
-    """Operations with such layers."""
-
-    Conv2d, Conv3d, Linear = StreamingConv2d, nn.Conv3d, nn.Linear
-
-
-@pytest.mark.parametrize("operations", [nn, StreamingConvs])
 @pytest.mark.parametrize("kernels", [None, (3, 3)], ids=["per frame", "along time"])
-@pytest.mark.parametrize("time", [False, True])
-def test_fused_norms_take_the_bias_of_the_convolution(monkeypatch, operations, kernels, time):
-    """As where Triton is: its kernel adds what PyTorch's convolution does in a pass of its own."""
-    biases = []
+def test_fused_norms_add_the_time(monkeypatch, kernels):
+    """As where Triton is: its kernel adds what would take a pass of its own."""
+    shifts = []
 
     def normed(x, shift, weight, bias, groups, eps, activate):
         if shift is not None:
             assert shift.shape == x.shape[:2]
-            biases.append(shift)
+            shifts.append(shift)
             x = x + shift[..., None, None, None]
         out = F.group_norm(x, groups, weight, bias, eps)
         return F.silu(out) if activate else out
 
-    given = {"time_channels": 16} if time else {}
-    made = {"eps": 1e-5, "temporal_kernels": kernels, "operations": fitted(operations), **given}
-    layer = Resnet(32, 64, **made)
+    layer = Resnet(
+        32, 64, eps=1e-5, temporal_kernels=kernels, time_channels=16, operations=fitted(nn)
+    )
     for name, parameter in layer.named_parameters():
         parameter.copy_(det(f"gpu/{name}", parameter.shape))
     x = channels_last(det("gpu/x", (2, 32, 3, 5, 7)))
-    embedding = det("gpu/time", (2, 16)) if time else None
-    expected = layer(x.clone(), embedding)
+    time = det("gpu/time", (2, 16))
+    expected = layer(x.clone(), time)
     monkeypatch.setattr(ways, "of", lambda _: GPU)
     monkeypatch.setattr(norms, "has_kernels", lambda _: True)
     monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
-    torch.testing.assert_close(layer(x.clone(), embedding), expected, rtol=1e-4, atol=1e-4)
-    assert len(biases) == 1
+    torch.testing.assert_close(layer(x.clone(), time), expected, rtol=1e-4, atol=1e-4)
+    assert len(shifts) == 1
 
 
 @pytest.mark.parametrize("level", [Sparing.HALVES, Sparing.STRIPES])

@@ -150,11 +150,6 @@ class TrainingWay(GPUWay):
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         return self._norm(norm, x, False)
 
-    def convolved_and_activated(
-        self, conv: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | None
-    ) -> Tensor:
-        return self.activated(norm, self.convolve(conv, x), shift)
-
     def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
         if shift is not None:
             x = x + shift[(...,) + (None,) * (x.ndim - 2)].to(x.dtype)
