@@ -24,9 +24,9 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.measure.joints import spatial_jump  # noqa: E402
 from uav_core import load_unet, load_vae  # noqa: E402
 from uav_core.frames.color import color_fix  # noqa: E402
-from uav_core.metrics.joints import spatial_jump  # noqa: E402
 from uav_core.models.vae import UPSCALE  # noqa: E402
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise  # noqa: E402
 from uav_core.sampling.pipeline import decode, sample  # noqa: E402

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from generated import det
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uav_core.metrics import spatial_jump
+from bench.measure.joints import spatial_jump
 
 
 def smooth(name: str, channels: int, h: int, w: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ Clips are (1,3,t,h,w) in [-1, 1] as everywhere in the core; differences are take
 
 from .compare import Comparison, compare
 from .fidelity import fidelity, psnr
-from .joints import joint_borders, spatial_jump, temporal_jump
+from .joints import joint_borders, temporal_jump
 from .motion import Motion, estimate_motion, visible, warping_error
 from .pictures import detail, temporal_profile
 from .views import (
@@ -30,7 +30,6 @@ __all__ = [
     "joint_borders",
     "longest_motion",
     "psnr",
-    "spatial_jump",
     "temporal_jump",
     "temporal_profile",
     "thumbnail",

@@ -1,4 +1,4 @@
-"""Joints between what was computed apart: segments and decode groups in time, tiles in space.
+"""Joints between what was computed apart: segments and decode groups.
 
 A jump is the mean absolute difference of neighbours across the joints, divided by that of all
 other neighbours: 1.0 where no joint can be seen, 2.0 where the step is twice the usual.
@@ -47,34 +47,14 @@ def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:
     check_clip(frames, least=2)
     t = frames.shape[2]
     changes = [(frame(frames, i) - frame(frames, i - 1)).abs().mean() for i in range(1, t)]
-    return _jump(torch.stack(changes), borders, "frame")
+    return jump_across(torch.stack(changes), borders, "frame")
 
 
-def spatial_jump(
-    frames: Tensor, columns: Collection[int] = (), rows: Collection[int] = ()
-) -> float:
-    """How much more neighbouring pixels of a clip differ across tile borders than elsewhere.
+def jump_across(steps: Tensor, borders: Collection[int], what: str) -> float:
+    """Mean of the steps before `borders` against the mean of the others; step i leads to i + 1.
 
-    `columns` and `rows` hold the first column (row) after each border, in pixels of the clip,
-    from 1; both directions are averaged by their number of borders. Raises InputError as
-    `temporal_jump`.
+    `what` names a place in errors, as `temporal_jump` raises them.
     """
-    check_clip(frames)
-    if not columns and not rows:
-        raise InputError("No tile borders: expected columns or rows at which tiles meet.")
-    t = range(frames.shape[2])
-    jumps = []
-    for dim, borders in ((-1, columns), (-2, rows)):
-        if not borders:
-            continue
-        steps = [frame(frames, i).diff(dim=dim).abs().movedim(dim, 0).flatten(1).mean(1) for i in t]
-        jump = _jump(torch.stack(steps).mean(0), borders, "column" if dim == -1 else "row")
-        jumps += [jump] * len(set(borders))
-    return sum(jumps) / len(jumps)
-
-
-def _jump(steps: Tensor, borders: Collection[int], what: str) -> float:
-    """Mean of the steps before `borders` against the mean of the others; step i leads to i + 1."""
     places = sorted(set(borders))
     if not places or places[0] < 1 or places[-1] > len(steps):
         raise InputError(

@@ -18,7 +18,6 @@ from uav_core.metrics import (
     fidelity,
     joint_borders,
     psnr,
-    spatial_jump,
     temporal_jump,
     temporal_profile,
     visible,
@@ -154,19 +153,6 @@ def test_temporal_jump():
     assert temporal_jump(still, (2,)) == math.inf
 
 
-def test_spatial_jump():
-    across = torch.arange(32.0).mul(0.01).expand(3, 16, 32).clone()
-    assert spatial_jump(clip(across), columns=(8, 16)) == pytest.approx(1, rel=1e-4)
-    across[..., 16:] += 0.04
-    assert spatial_jump(clip(across), columns=(16,)) == pytest.approx(5, rel=1e-4)
-    assert spatial_jump(clip(across), columns=(8, 16)) == pytest.approx(3, rel=1e-4)
-    down = across.mT.contiguous()
-    assert spatial_jump(clip(down), rows=(16,)) == pytest.approx(5, rel=1e-4)
-    assert spatial_jump(clip(down), rows=(16,), columns=(8,)) == pytest.approx(
-        (5 + 1) / 2, rel=1e-4
-    )
-
-
 def test_borders_of_plans():
     assert joint_borders(14, length=8, overlap=2, group=0) == (6, 8)
     assert joint_borders(16, length=8, overlap=2, group=0) == (6, 8, 14)
@@ -182,13 +168,6 @@ def test_borders_of_plans():
 def test_borders_are_checked(borders):
     with pytest.raises(InputError, match="Borders at"):
         temporal_jump(ramp(4), borders)
-
-
-def test_some_tile_border_is_needed():
-    with pytest.raises(InputError, match="No tile borders"):
-        spatial_jump(ramp(4))
-    with pytest.raises(InputError, match="Borders at column"):
-        spatial_jump(ramp(4), columns=(16,))
 
 
 # ---------------------------------------------------------------- likeness
