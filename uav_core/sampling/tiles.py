@@ -8,7 +8,7 @@ fades into the next; a plan of one tile changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,10 +127,10 @@ def _shares(spans: Sequence[tuple[int, int]]) -> list[Tensor]:
 class TileBlend:
     """Sums up tiles, weighted, as they come: ``add`` each once, then ``result``.
 
-    Holds one picture in fp32, on ``device`` (where it is left out, that of the first part).
+    Holds one picture in fp32, on the device of the first part.
     """
 
-    def __init__(self, plan: Sequence[Tile], device: torch.device | str | None = None) -> None:
+    def __init__(self, plan: Sequence[Tile]) -> None:
         """Raises InputError for a plan whose tiles are not rows and columns of a grid."""
         rows = sorted({(tile.top, tile.bottom) for tile in plan})
         columns = sorted({(tile.left, tile.right) for tile in plan})
@@ -143,7 +143,6 @@ class TileBlend:
         self._rows = dict(zip(rows, _shares(rows), strict=True))
         self._columns = dict(zip(columns, _shares(columns), strict=True))
         self._missing = set(plan)
-        self._device = device
         self._total: Tensor | None = None
         self._dtype = torch.float32
 
@@ -166,7 +165,7 @@ class TileBlend:
             self._dtype = part.dtype
             exact = torch.promote_types(part.dtype, torch.float32)
             shape = (*part.shape[:-2], *self.size)
-            self._total = torch.zeros(shape, dtype=exact, device=self._device or part.device)
+            self._total = torch.zeros(shape, dtype=exact, device=part.device)
         weight = self._rows[rows][:, None] * self._columns[columns]
         tile.crop(self._total).addcmul_(part.to(self._total), weight.to(self._total))
         self._missing.remove(tile)
@@ -176,18 +175,6 @@ class TileBlend:
         if self._total is None or self._missing:
             raise InputError(f"{len(self._missing)} tiles have not been added: add all first.")
         return self._total.to(self._dtype)
-
-
-def blend_tiles(parts: Iterable[tuple[Tile, Tensor]], plan: Sequence[Tile], like: Tensor) -> Tensor:
-    """Blend the tiles' results (..., th, tw) into a picture of ``like``'s dtype, on its device.
-
-    ``parts`` may be a generator: one part is needed at a time. Raises InputError as TileBlend.
-    """
-    total = TileBlend(plan, like.device)
-    for tile, part in parts:
-        total.add(tile, part)
-        del part  # not to be held while the next is made
-    return total.result().to(like.dtype)
 
 
 def tiled_predict(

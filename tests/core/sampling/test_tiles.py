@@ -11,7 +11,6 @@ from uav_core.errors import InputError
 from uav_core.sampling.tiles import (
     Tile,
     TileBlend,
-    blend_tiles,
     plan_tiles,
     tiled_decode,
     tiled_predict,
@@ -55,13 +54,21 @@ def test_impossible_plans_are_named(h, w, tile, overlap):
         plan_tiles(h, w, (tile, tile), overlap)
 
 
+def blended(parts, plan) -> torch.Tensor:
+    total = TileBlend(plan)
+    for tile, part in parts:
+        total.add(tile, part)
+        del part
+    return total.result()
+
+
 @pytest.mark.parametrize("overlap", [0, 8, 16, 50])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_tiles_of_a_picture_give_the_picture(overlap, dtype):
     # The last tiles are moved back, so that up to three meet.
     x = det("picture", (2, 3, 100, 149)).to(dtype)
     plan = plan_tiles(100, 149, (64, 64), overlap)
-    out = blend_tiles(((tile, tile.crop(x)) for tile in plan), plan, x)
+    out = blended(((tile, tile.crop(x)) for tile in plan), plan)
     assert out.dtype == dtype
     torch.testing.assert_close(out, x, rtol=1e-6 if dtype == torch.float32 else 1e-3, atol=1e-6)
 
@@ -71,7 +78,7 @@ def test_every_pixel_of_every_tile_counts_and_fades():
     assert len(plan) == 3
     for chosen in plan:
         parts = [(t, torch.full((40, 48), float(t == chosen))) for t in plan]
-        share = blend_tiles(parts, plan, torch.empty(40, 100))
+        share = blended(parts, plan)
         assert (chosen.crop(share) > 0).all()
         # A raised cosine over n pixels is nowhere steeper than pi / (2 n).
         assert share.diff(dim=1).abs().max() <= torch.pi / 2 / 16
@@ -91,7 +98,7 @@ def test_parts_are_held_one_at_a_time():
             yield tile, part
             del part
 
-    assert blend_tiles(parts(), plan, torch.empty(1, 16, 64)).eq(1).all()
+    assert blended(parts(), plan).eq(1).all()
     assert len(alive) == 4
 
 
