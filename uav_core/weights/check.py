@@ -14,17 +14,13 @@ from pathlib import Path
 from ..errors import InputError, UpscaleAVideoError
 from ..files import human_bytes
 from .checkpoints import Kind
-from .convert import LICENSE, Part, convert_release
+from .convert import LICENSE, convert_release
 from .included import REPAIR
 from .survey import OWN, Survey, WeightFile, model_folders, survey
 
 log = logging.getLogger(__name__)
 
 HOME = "https://github.com/sczhou/Upscale-A-Video"
-
-# Bytes and SHA-256 of the authors' files by their names in the release, to be filled in from a
-# copy that can be trusted: {"unet/unet_video.bin": (1_234_567, "64 hex digits")}.
-KNOWN: dict[str, tuple[int, str]] = {}
 
 
 def table(found: Survey) -> str:
@@ -67,37 +63,25 @@ def _release(found: Survey) -> Iterator[str]:
             yield f"    missing: it belongs into models/{OWN}/{released},"
             yield f"    or converted into models/{part.target}"
         for file in files:
-            yield from _file(file, published(part, file))
+            yield from _file(file)
 
 
-def _file(file: WeightFile, origin: str) -> Iterator[str]:
+def _file(file: WeightFile) -> Iterator[str]:
     yield f"    {_state(file)}, {human_bytes(file.bytes)}: {file.path}"
     if file.fault:
         yield f"        {file.fault}"
         return
-    count = file.header.parameters
-    yield f"        {f'{count / 1e6:.1f} M parameters, ' if count else ''}{origin}"
+    count, source = file.header.parameters, file.header.metadata.get("uav.source")
+    said = [f"{count / 1e6:.1f} M parameters"] if count else []
+    said += [f"converted from {source}"] if source else []
+    if said:
+        yield f"        {', '.join(said)}"
     if file.sha256:
         yield f"        SHA-256 {file.sha256}"
 
 
 def _state(file: WeightFile) -> str:
     return "damaged" if file.fault else "whole"
-
-
-def published(part: Part, file: WeightFile) -> str:
-    """Whether a file, or the one it was converted from, is the one the authors published."""
-    source = file.header.metadata.get("uav.source", "").removeprefix("sha256:")
-    if part.sources[0] not in KNOWN:
-        return f"converted from {source}; no known checksum" if source else "no known checksum"
-    size, digest = KNOWN[part.sources[0]]
-    if source:
-        return f"converted from {'the' if source == digest else 'another than the'} published file"
-    if file.bytes != size:
-        return f"not the published file, which has {size} bytes"
-    if not file.sha256:
-        return "its size is that of the published file"
-    return "as published" if file.sha256 == digest else "not the published file"
 
 
 def _shipped(found: Survey) -> Iterator[str]:

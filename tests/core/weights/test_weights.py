@@ -12,7 +12,6 @@ import torch
 from generated import generate, key_shapes
 from safetensors.torch import save_file
 
-from uav_core.weights import check as weights
 from uav_core.weights import included
 from uav_core.weights import survey as weight_survey
 from uav_core.weights.check import table, usable
@@ -173,7 +172,6 @@ def test_survey_tells_whole_damaged_renamed_and_missing(models):
         "models/text_encoders/uav_text_encoder.safetensors",
         "github.com/sczhou/Upscale-A-Video",
         "S-Lab License 1.0 (non-commercial)",
-        "no known checksum",
         "a LoRA",
         "The included weights are ready",
     ):
@@ -226,23 +224,6 @@ def test_cancelling_ends_the_survey(models):
         survey(model_folders(models), check_cancelled=cancel)
 
 
-def test_published_checksums_are_compared(models, monkeypatch):
-    name = NAMES["unet"]
-    path = models / "upscale_a_video" / name
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    size = path.stat().st_size
-    for known, words in (
-        ((size, digest), "as published"),
-        ((size, "0" * 64), "not the published file"),
-        ((size + 1, digest), f"not the published file, which has {size + 1} bytes"),
-    ):
-        monkeypatch.setattr(weights, "KNOWN", {name: known})
-        assert words in table(survey(model_folders(models)))
-    monkeypatch.setattr(weights, "KNOWN", {name: (size, digest)})
-    assert weights.main([str(models), "--convert"]) == 1
-    assert "converted from the published file" in table(survey(model_folders(models)))
-
-
 def test_included_files_are_checked_against_what_they_were(tmp_path, monkeypatch):
     sums = (included.FOLDER / "SHA256SUMS").read_text().splitlines()
     for line in sums:
@@ -279,6 +260,8 @@ def test_command_reports_and_converts(models):
     assert "The authors' weights are ready to use." in done.stdout
     for name in ("diffusion_models/uav_unet", "vae/uav_vae_3d", "text_encoders/uav_text_encoder"):
         assert str(models / f"{name}.safetensors") in done.stdout
+    digest = hashlib.sha256((own / "pytorch_model.bin").read_bytes()).hexdigest()
+    assert f"converted from sha256:{digest}" in done.stdout
     assert run(models / "nothing").returncode == 2
     empty = models.parent / "empty"
     empty.mkdir()
