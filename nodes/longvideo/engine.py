@@ -26,7 +26,7 @@ from ..model.vae import check_vae
 from ..sampling.caches import without_caches
 from ..sampling.condition import Conditioning, condition
 from ..sampling.guidance import RangedGuider
-from ..sampling.propagate import check_flow_model, flow_memory
+from ..sampling.propagate import flow_memory
 from ..sampling.sample import check_conditioning, check_model
 from ..sampling.tiles import TiledModel, Wrapper, tiles_on
 
@@ -36,13 +36,11 @@ T = TypeVar("T")
 def check_parts(
     model: Any,
     vae: Any,
-    flow_model: Any,
     positive: Conditioning | None,
     negative: Conditioning | None,
 ) -> None:
     """InputError for parts that do not fit each other, before anything is read or loaded."""
     check_vae(vae)
-    check_flow_model(flow_model)
     unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
     for name, text in (("positive", positive), ("negative", negative)):
         check_conditioning(name, condition(text, small, 0), unet)
@@ -65,7 +63,7 @@ class ComfyEngine:
         params: LongVideoParams,
     ) -> None:
         """Raises InputError for parts that do not fit each other, before anything is loaded."""
-        check_parts(model, vae, flow_model, positive, negative)
+        check_parts(model, vae, positive, negative)
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative

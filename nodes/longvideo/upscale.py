@@ -14,7 +14,6 @@ import folder_paths
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 
-from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.frames.detail import FULL
 from ...uav_core.frames.output_size import Aspect, OutputSize, Target
@@ -31,7 +30,6 @@ from ..base.runtime import check_cancelled, progress_bar, show_status, show_text
 from ..base.schema import (
     ADVANCED,
     LONG_VIDEO,
-    OpticalFlow,
     schema,
     seed_input,
 )
@@ -50,9 +48,9 @@ from ..base.settings import (
     tile_overlap_input,
 )
 from ..frames.output_size import AFTER, BEFORE, size_inputs, when
-from ..loaders.load import flow_patcher
 from ..sampling.condition import Conditioning
 from ..sampling.guidance import share_input
+from ..sampling.propagate import flow_input, flow_or_builtin
 from ..sampling.sample import told_unfit
 from .engine import ComfyEngine
 from .prefix import resolved
@@ -262,11 +260,7 @@ class UpscaleLongVideo(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
                 ),
-                OpticalFlow.Input(
-                    "flow_model",
-                    optional=True,
-                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
-                ),
+                flow_input(),
                 Options.Input(
                     "options",
                     optional=True,
@@ -321,8 +315,7 @@ class UpscaleLongVideo(io.ComfyNode):
             seed,
         )
         unfit = told_unfit(cls, model, steps, guidance)
-        if flow_model is None:
-            flow_model = flow_patcher(BuiltinFlow())
+        flow_model = flow_or_builtin(flow_model)
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         output = folder_paths.get_output_directory()
         shown = Shown(cls)

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from ...uav_core.errors import InputError
 from ...uav_core.flow.bounded import bounded_size
-from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.metrics import compare, joint_borders, temporal_profile
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ..base.inputs import video_frames
 from ..base.runtime import check_cancelled, load_models, progress_bar
-from ..base.schema import ADVANCED, LOOK, OpticalFlow, schema
-from ..loaders.load import flow_patcher
-from ..sampling.propagate import check_flow_model, flow_memory
+from ..base.schema import ADVANCED, LOOK, schema
+from ..sampling.propagate import flow_input, flow_memory, flow_or_builtin
 from .panels import side_by_side, stacked, table_picture
 
 MOTION_SIDE = 512
@@ -61,11 +59,7 @@ class Compare(io.ComfyNode):
                     tooltip="What the clip should look like, if you have it. Adds PSNR, SSIM, "
                     "HaarPSI and GMSD, and gives the motion for the warping error.",
                 ),
-                OpticalFlow.Input(
-                    "flow_model",
-                    optional=True,
-                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
-                ),
+                flow_input(),
                 io.String.Input(
                     "names",
                     default="input, upscaled, third",
@@ -154,9 +148,7 @@ class Compare(io.ComfyNode):
         everything = same_size([*given, *([] if reference is None else [reference])])
         clips = dict(zip(called, everything, strict=False))
         target = None if reference is None else everything[-1]
-        if flow_model is None:
-            flow_model = flow_patcher(BuiltinFlow())
-        check_flow_model(flow_model)
+        flow_model = flow_or_builtin(flow_model)
 
         h, w = everything[0].shape[-2:]
         if len(first) > 1:

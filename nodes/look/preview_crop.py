@@ -12,7 +12,6 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.frames.detail import FULL, check_detail, with_detail
 from ...uav_core.jobs import JobPlan, disk_needed
@@ -28,7 +27,7 @@ from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.video import CODECS, EncodeParams
 from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, progress_bar, show_status
-from ..base.schema import ADVANCED, OpticalFlow, schema, seed_input
+from ..base.schema import ADVANCED, schema, seed_input
 from ..base.settings import (
     color_fix_input,
     detail_input,
@@ -41,12 +40,11 @@ from ..base.settings import (
     steps_input,
     strength_input,
 )
-from ..loaders.load import flow_patcher
 from ..longvideo.engine import check_parts
 from ..longvideo.upscale import run_params
 from ..model.vae import VideoVAE
 from ..sampling.condition import Conditioning, condition
-from ..sampling.propagate import FlowPropagation
+from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
 from ..sampling.sample import sample_segments
 from .compare import images, same_size
 from .panels import side_by_side
@@ -90,11 +88,7 @@ class PreviewCrop(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
                 ),
-                OpticalFlow.Input(
-                    "flow_model",
-                    optional=True,
-                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
-                ),
+                flow_input(),
                 io.Int.Input(
                     "first_frame",
                     default=0,
@@ -184,10 +178,9 @@ class PreviewCrop(io.ComfyNode):
         params = run_params(
             options, noise_level, steps, guidance, propagation_steps, color_fix, seed
         )
-        if flow_model is None:
-            flow_model = flow_patcher(BuiltinFlow())
+        flow_model = flow_or_builtin(flow_model)
         texts = positive, negative
-        check_parts(model, vae, flow_model, *texts)
+        check_parts(model, vae, *texts)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
         taken: list[StepDown] = []
         upscaled, measured = render(

@@ -7,13 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.metrics import difference, divided, flow_picture, longest_motion, validity
 from ...uav_core.sampling.propagation import PropagationParams
 from ..base.inputs import video_frames
-from ..base.schema import ADVANCED, LOOK, OpticalFlow, schema
-from ..loaders.load import flow_patcher
-from ..sampling.propagate import DEFAULT_ITERATIONS, check_flow_model, flows_of
+from ..base.schema import ADVANCED, LOOK, schema
+from ..sampling.propagate import DEFAULT_ITERATIONS, flow_input, flow_or_builtin, flows_of
 from .compare import clip_names, images, same_size
 from .panels import side_by_side
 
@@ -33,11 +31,7 @@ class ShowFlow(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("frames", tooltip="The clip that is upscaled, two frames or more."),
-                OpticalFlow.Input(
-                    "flow_model",
-                    optional=True,
-                    tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
-                ),
+                flow_input(),
                 io.Float.Input(
                     "relative_threshold",
                     default=PropagationParams.relative_threshold,
@@ -92,9 +86,7 @@ class ShowFlow(io.ComfyNode):
         flow_model: Any = None,
     ) -> io.NodeOutput:
         clip = video_frames(frames)
-        if flow_model is None:
-            flow_model = flow_patcher(BuiltinFlow())
-        check_flow_model(flow_model)
+        flow_model = flow_or_builtin(flow_model)
         pairs = clip.shape[2] - 1
         if pairs == 0:
             # One frame rests: white, and trusted everywhere.

@@ -19,6 +19,7 @@ from ..base.inputs import check_same_clip, video_frames
 from ..base.runtime import check_cancelled, load_models, progress_bar, stepping_down
 from ..base.schema import ADVANCED, OpticalFlow, PropagationSocket, schema
 from ..base.settings import strength_input
+from ..loaders.load import flow_patcher
 
 DEFAULT_ITERATIONS = 20
 # Of a pair of frames, a quarter above the tensors that the built-in estimator holds.
@@ -75,6 +76,23 @@ def check_flow_model(flow_model: Any) -> None:
             "The flow model is not a RAFT network, nor the built-in one: expected the output of "
             "'Load Flow Model' or of ComfyUI's 'Load Optical Flow Model'."
         )
+
+
+def flow_input() -> Any:
+    """The OPTICAL_FLOW of nodes that do without one as well."""
+    return OpticalFlow.Input(
+        "flow_model",
+        optional=True,
+        tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+    )
+
+
+def flow_or_builtin(flow_model: Any) -> Any:
+    """What is connected there, else the built-in estimator. Raises as ``check_flow_model``."""
+    if flow_model is None:
+        return flow_patcher(BuiltinFlow())
+    check_flow_model(flow_model)
+    return flow_model
 
 
 def flows_of(
