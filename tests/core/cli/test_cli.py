@@ -1,4 +1,4 @@
-"""The command line, with the included weights on small real files."""
+"""The command line on small real files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import av
 import pytest
+import tiny
 import torch
 from generated import det
 from made_frames import H as FRAMES_H
 from made_frames import W as FRAMES_W
 from made_frames import write_frames
+from safetensors.torch import save_file
 from video_files import write_clip
 
 from scripts.env.layout import ROOT
@@ -25,11 +27,33 @@ from uav_core.cli import main as cli
 from uav_core.jobs import FOLDER, list_jobs
 from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, probe
 from uav_core.video.color import floats
+from uav_core.weights import included
 
 KILLS = 10
 WAIT = 600
 FAST = ["--steps", "1", "--propagation-steps", "", "--cut-detection", "off", "--part-length", "2"]
 PARAMS = EncodeParams("ffv1", ".mkv", rate=Fraction(10))
+
+
+@pytest.fixture(scope="module")
+def quick_files(tmp_path_factory) -> dict[str, Path]:
+    """The quickest networks, as files under the names of the included ones."""
+    folder = tmp_path_factory.mktemp("quick")
+    networks = {
+        included.UNET: tiny.unet_weights(tiny.QUICK_UNET),
+        included.VAE_VIDEO: tiny.vae_weights("vae_3d", tiny.QUICK_VAES["vae_3d"]),
+    }
+    for name, weights in networks.items():
+        save_file(weights, folder / f"{name}.safetensors")
+    files = {name: folder / f"{name}.safetensors" for name in networks}
+    return {**files, included.TEXT: included.path_of(included.TEXT)}
+
+
+@pytest.fixture(autouse=True)
+def included_weights(request, quick_files, monkeypatch) -> None:
+    """The quick networks in place of the included weights, but in tests marked ``included``."""
+    if request.node.get_closest_marker("included") is None:
+        monkeypatch.setattr(included, "path_of", quick_files.__getitem__)
 
 
 @pytest.fixture
@@ -41,6 +65,7 @@ def clip(tmp_path) -> Path:
     return folder / "clip.mkv"
 
 
+@pytest.mark.included
 def test_a_file_becomes_a_file(clip, tmp_path, caplog):
     target = tmp_path / "out" / "large.mp4"
     target.parent.mkdir()

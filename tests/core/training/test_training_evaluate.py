@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import unet as tiny_unet
-from tiny import vae as tiny_vae
+from tiny import quick_unet, quick_vae
 
 from uav_core.training import evaluate
 from uav_core.training.data.clips import HeldOutClip
@@ -43,11 +42,11 @@ def test_the_table_holds_means_in_order():
 
 @pytest.mark.slow
 def test_a_clip_is_upscaled_and_measured_in_every_way(tmp_path):
-    unet = tiny_unet()
+    unet = quick_unet()
     texts = {
         name: torch.randn(8, 48) for name in ("null_text_embedding", "negative_text_embedding")
     }
-    weights = Weights(unet, texts, tiny_vae("vae_video"), tiny_vae("vae_3d"))
+    weights = Weights(unet, texts, quick_vae("vae_video"), quick_vae("vae_3d"))
     axis = torch.linspace(-1, 1, 64)
     frames = torch.stack([torch.sin(8 * (axis + 0.05 * i)).expand(3, 64, 64) for i in range(10)], 1)
     base = Settings(steps=4)
