@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class JobSummary:
     """One job folder. ``bytes`` are on the disk, ``age`` is in seconds since the last change.
 
-    ``status`` is "unfinished", "finished", "damaged" (``problem`` says how) or "empty" (of a run
-    that stopped before it began); it is as recorded, files are not read. ``busy``: a run holds it.
+    ``status`` is "unfinished", "finished", "damaged" or "empty" (of a run that stopped before it
+    began); it is as recorded, files are not read. ``busy``: a run holds it.
     """
 
     folder: Path
@@ -46,7 +46,6 @@ class JobSummary:
     name: str = ""
     frames_done: int = 0
     frames: int = 0
-    problem: str = ""
     output: str | None = None
     inputs: JobInputs | None = None
 
@@ -146,17 +145,17 @@ def _summary(folder: Path) -> JobSummary | None:
         size = sum(_size(entry) for entry in entries)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        return JobSummary(folder, DAMAGED, True, problem=str(name_error(error, folder, "listing")))
+    except OSError:
+        return JobSummary(folder, DAMAGED, True)
     job = JobSummary(folder, EMPTY, is_locked(folder), max(0, now() - int(found.st_mtime)), size)
     try:
         read = read_manifest(folder)
-    except DamagedManifestError as error:
-        return replace(job, status=DAMAGED, problem=str(error))
+    except DamagedManifestError:
+        return replace(job, status=DAMAGED)
     if read is None:
         if all(entry.name.endswith(TMP) for entry in entries):
             return job
-        return replace(job, status=DAMAGED, problem=f"{folder} has no {MANIFEST}.")
+        return replace(job, status=DAMAGED)
     manifest = read[0]
     return replace(
         job,
