@@ -15,6 +15,10 @@ takes numbered pictures, EXR or PNG, also as a folder that holds nothing else, a
 half floats or PNG with 16 bits. The video that they are made of stays beside them. Either side may
 be a video instead.
 
+    python -m uav_core.cli in.mp4 out.mp4 --along depth/d.%04d.exr depth_4x/d.%04d.exr
+
+enlarges a matte or depth clip as well, in step with the result: along its edges and its motion.
+
     python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
 
 runs the same on a ComfyUI that has this pack: the video is sent there, or read where it lies if
@@ -50,6 +54,7 @@ from ..video.sequences import Frames
 from ..weights import included
 from ..weights.hashes import weights_hash
 from ..weights.text import load_quality_text
+from .along import Layer, check_layers, write_layer
 from .folders import job_folders, plan_folder
 from .frames import upscale_frames, written
 from .options import encode_params, parser, run_params
@@ -77,6 +82,8 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
             check_for_server(o)
         given = Frames.there(o.input)
         made = written(o, given)
+        finished = o.output if made is None else made.master
+        layers = check_layers(o, given, finished)
         if o.workers:
             return workers()(
                 main,
@@ -87,10 +94,12 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
             )
         if given or made:
             upscale_frames(o, given, made, upscale_file)
-            return 0
-        if o.input.is_dir():
+        elif o.input.is_dir():
             return upscale_folder(o, share)
-        upscale_file(o, o.input, o.output)
+        else:
+            upscale_file(o, o.input, o.output)
+        for layer in layers:
+            enlarge_along(o, layer, finished)
     except UpscaleAVideoError as error:
         log.error("%s", error)
         return 1
@@ -111,6 +120,20 @@ def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
     finally:
         bar.close()
     log.info("%s", text)
+
+
+def enlarge_along(o: argparse.Namespace, layer: Layer, picture: Path) -> None:
+    """One that goes along with the finished video, on this machine."""
+    bar = Bar(layer.source.name)
+    try:
+        write_layer(layer, picture, flow_of(o), torch.device(device_of(o)), bar)
+    finally:
+        bar.close()
+
+
+def flow_of(o: argparse.Namespace) -> torch.nn.Module:
+    """The flow that the options name; of a server's the built-in one."""
+    return BuiltinFlow() if o.flow is None or o.server else load_flow_model(o.flow)
 
 
 def device_of(o: argparse.Namespace) -> str:
@@ -246,12 +269,11 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
     if o.flow is not None:
         paths["flow"] = Path(o.flow)
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
-    flow = BuiltinFlow() if o.flow is None else load_flow_model(o.flow)
     return CoreEngine(
         load_unet(unet_path, dtype=dtype, device=device),
         load_vae(vae_path, device=device),
         torch.stack((texts.embed(FLAWS), texts.embed(""))),
-        flow.to(device),
+        flow_of(o).to(device),
         params,
         hashes,
     )

@@ -37,6 +37,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--rate", type=rate, default=Fraction(24), help="of numbered pictures: 24, 30000/1001"
     )
+    p.add_argument(
+        "--along",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FILE", "OUT"),
+        help="a matte or depth clip, or numbered pictures, enlarged in step with the result; again "
+        "for more",
+    )
     p.add_argument("--sub-folders", action="store_true", help="those of the folder as well")
     p.add_argument("--steps", type=int, default=included.STEPS)
     p.add_argument("--guidance", type=float, default=included.GUIDANCE)

@@ -263,10 +263,19 @@ class FromRGB:
 
 
 def from_floats(values: Tensor) -> av.VideoFrame:
-    """A picture in gbrpf32le of values (3, h, w), as they are."""
-    picture = av.VideoFrame(values.shape[2], values.shape[1], "gbrpf32le")
-    for plane, channel in zip(_planes(picture, np.float32), (1, 2, 0), strict=True):
+    """A picture of floats, of values (3, h, w), or (1, h, w) for a gray one, as they are."""
+    order, name = ((1, 2, 0), "gbrpf32le") if len(values) == 3 else ((0,), "grayf32le")
+    picture = av.VideoFrame(values.shape[2], values.shape[1], name)
+    for plane, channel in zip(_planes(picture, np.float32), order, strict=True):
         plane[...] = values[channel].cpu().numpy()
+    return picture
+
+
+def gray16(values: Tensor) -> av.VideoFrame:
+    """A gray picture of 16 bits, of values (1, h, w) in [0, 1], by hand, as swscale rounds."""
+    picture = av.VideoFrame(values.shape[2], values.shape[1], "gray16be")
+    levels = values[0].float().mul(65535).round().clamp(0, 65535).to(torch.int32).cpu().numpy()
+    _planes(picture, np.uint16)[0][...] = levels.astype(">u2").view(np.uint16)
     return picture
 
 

@@ -24,7 +24,17 @@ from torch import Tensor
 from ..callbacks import ignore
 from ..errors import InputError
 from ..files import named_errors, write_whole
-from .color import BT709, Color, FromRGB, ToRGB, color_of, floats, from_floats, is_float
+from .color import (
+    BT709,
+    Color,
+    FromRGB,
+    ToRGB,
+    color_of,
+    floats,
+    from_floats,
+    gray16,
+    is_float,
+)
 from .errors import EncodeError, UnreadableVideoError
 from .reading.reader import VideoReader
 from .writing.choices import EncodeParams
@@ -137,8 +147,7 @@ def gather(
     Raises UnreadableVideoError for a file that is no picture, InputError for one of another size,
     DiskFullError and FileError of the video.
     """
-    first, _ = _picture(frames.path(frames.numbers[0]))
-    size = (first.width, first.height)
+    size = size_of(frames)
     params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
     encode_part(
         video, _values(frames, size), params, size, container="nut", check_cancelled=check_cancelled
@@ -166,12 +175,7 @@ def scatter(
         return to_rgb48(frame), "png", {}
 
     for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
-        path = frames.path(first + count - 1)
-        try:
-            data = encoded(*as_picture(frame))
-        except FFmpegError as error:
-            raise EncodeError(f"'{path}' cannot be encoded: {error.strerror}.") from error
-        write_whole(path, data)
+        _save(frames.path(first + count - 1), *as_picture(frame))
     return count
 
 
@@ -187,15 +191,56 @@ def _picture(path: Path) -> tuple[av.VideoFrame, Color]:
         ) from error
 
 
-def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
-    """(3, h, w) in [-1, 1] of each file."""
+def size_of(frames: Frames) -> tuple[int, int]:
+    """(width, height), of the first; UnreadableVideoError where it is no picture."""
+    first, _ = _picture(frames.path(frames.numbers[0]))
+    return first.width, first.height
+
+
+def numbers_of(frames: Frames) -> Iterator[Tensor]:
+    """The values of each file, (c, h, w): of EXR as they are, of PNG in [0, 1]; one of gray.
+
+    Raises as ``gather``; InputError for NaN or infinity too.
+    """
     said: set[str] = set()
+    for path, picture, color in _pictures(frames, size_of(frames), said):
+        if is_float(picture.format.name):
+            values = floats(picture)
+            if not values.isfinite().all():
+                raise InputError(
+                    f"'{path}' has NaN or infinity among its values: expected numbers. Render it "
+                    "again; limit far depth to a number."
+                )
+        else:
+            values = (ToRGB(color, (picture.width, picture.height))(picture) + 1) / 2
+        yield values[:1] if picture.format.name.startswith(("gray", "ya")) else values
 
-    def say(what: str) -> None:
-        if what not in said:
-            log.warning("'%s' and others: %s", path, what)
-        said.add(what)
 
+def save_numbers(path: Path, values: Tensor) -> None:
+    """Write what ``numbers_of`` reads: EXR with floats of 32 bits, PNG with 16 bits.
+
+    Raises EncodeError, DiskFullError and FileError.
+    """
+    if path.suffix.lower() == ".exr":
+        _save(path, from_floats(values), "exr", {"format": "float"})
+    elif len(values) == 1:
+        _save(path, gray16(values), "png", {})
+    else:
+        _save(path, FromRGB("rgb48be", BT709)(values * 2 - 1), "png", {})
+
+
+def _save(path: Path, picture: av.VideoFrame, codec: str, options: dict[str, str]) -> None:
+    try:
+        data = encoded(picture, codec, options)
+    except FFmpegError as error:
+        raise EncodeError(f"'{path}' cannot be encoded: {error.strerror}.") from error
+    write_whole(path, data)
+
+
+def _pictures(
+    frames: Frames, size: tuple[int, int], said: set[str]
+) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
+    """Each file decoded; ``said`` holds what was told of them, once each."""
     for path in map(frames.path, frames.numbers):
         picture, color = _picture(path)
         if (picture.width, picture.height) != size:
@@ -204,7 +249,20 @@ def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
                 "the first of these frames."
             )
         if any(component.is_alpha for component in picture.format.components):
-            say("Left out: transparency.")
+            _say(path, "Left out: transparency.", said)
+        yield path, picture, color
+
+
+def _say(path: Path, what: str, said: set[str]) -> None:
+    if what not in said:
+        log.warning("'%s' and others: %s", path, what)
+    said.add(what)
+
+
+def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
+    """(3, h, w) in [-1, 1] of each file."""
+    said: set[str] = set()
+    for path, picture, color in _pictures(frames, size, said):
         if not is_float(picture.format.name):
             yield ToRGB(color, size)(picture)
             continue
@@ -212,7 +270,7 @@ def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
         if light.isnan().any():
             raise InputError(f"'{path}' has NaN among its values: render it again.")
         if light.min() < 0 or light.max() > BRIGHTEST:
-            say(f"What is outside of 0 to {BRIGHTEST:.0f} is cut off.")
+            _say(path, f"What is outside of 0 to {BRIGHTEST:.0f} is cut off.", said)
         yield to_curve(light) * 2 - 1
 
 

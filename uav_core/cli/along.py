@@ -1,0 +1,183 @@
+"""Mattes and depth, files or numbered pictures, enlarged in step with the finished video."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..callbacks import Progress
+from ..errors import InputError
+from ..files import check_target
+from ..flow.bounded import both_ways_bounded
+from ..flow.estimate import NeighbourFlow
+from ..jobs.passing import passing_folder
+from ..sampling.along import check_along, enlarged_along
+from ..video import EncodeParams, Footage, VideoReader, encode_part, frame_times, join, probe
+from ..video.sequences import Frames, numbers_of, save_numbers, size_of
+
+log = logging.getLogger("upscale_a_video")
+
+VIDEOS = {".mkv": ("ffv1", "gbrp16le"), ".mov": ("prores", "yuv444p10le"), ".mp4": ("h264", "auto")}
+"""Codec and pixel format by the ending of the file to write."""
+FLOW_SIDE = 960
+"""Pixels of the longer side at which motion is estimated at the most."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One of what goes along."""
+
+    source: Path
+    target: Path
+    given: Frames | None
+    """The pictures to read; None for a video."""
+    made: Frames | None
+    """The pictures to write; None for a video."""
+
+    @classmethod
+    def of(cls, source: Path, target: Path) -> Layer:
+        """From the two that --along names; InputError for such as do not go together."""
+        given, made = Frames.there(source), Frames.named(target)
+        if made is None and given is not None and (target.is_dir() or not target.suffix):
+            made = replace(given, folder=target)
+        if made is None and given is not None:
+            raise InputError(f"'{target}' for '{source}': expected numbered pictures as well.")
+        if made is None and target.suffix.lower() not in VIDEOS:
+            raise InputError(
+                f"'{target}': expected numbered pictures, or a file that ends in "
+                f"{', '.join(VIDEOS)}."
+            )
+        if made is not None and made.linear != (given is not None and given.linear):
+            raise InputError(
+                f"'{target}' for '{source}': expected EXR for EXR, whose values have any range, "
+                "and PNG or a video for others."
+            )
+        return cls(source, target, given, made)
+
+    @property
+    def first(self) -> int:
+        """The number of the first picture to write."""
+        return self.given.numbers[0] if self.given is not None else 1
+
+    def measured(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        if self.given is not None:
+            w, h = size_of(self.given)
+            return len(self.given.numbers), h, w
+        info = probe(self.source)
+        return len(frame_times(self.source)), info.height, info.width
+
+    def check_values(self) -> None:
+        """See that they are numbers, and pictures of one size; a video is read later."""
+        for _ in numbers_of(self.given) if self.given is not None else ():
+            pass
+
+    def values(self) -> Iterator[Tensor]:
+        """(c, h, w) of each frame: of EXR as they are, of others in [0, 1]."""
+        if self.given is not None:
+            yield from numbers_of(self.given)
+        else:
+            for frame in VideoReader(self.source):
+                yield (frame + 1) / 2
+
+    def outputs(self, count: int) -> list[Path]:
+        """The files that it becomes."""
+        if self.made is None:
+            return [self.target]
+        return [self.made.path(self.first + i) for i in range(count)]
+
+
+def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> list[Layer]:
+    """What --along names, looked at before any work.
+
+    Args:
+        o: the command line.
+        given: the pictures to upscale; None for a video.
+        picture: the video that is made of them.
+
+    Raises:
+        InputError: of anything that the end would refuse; the message says what.
+    """
+    if not o.along:
+        return []
+    if o.workers or (given is None and not o.input.is_file()):
+        raise InputError("--along is for one video and one process: leave out --workers, folders.")
+    if o.aspect in ("pad", "crop"):
+        raise InputError(
+            f"--along with --aspect {o.aspect}: expected fit or stretch, which keep all of it."
+        )
+    if given is not None:
+        (w, h), count = size_of(given), len(given.numbers)
+    else:
+        footage = Footage.open(o.input, o.deinterlace)
+        w, h, count = footage.info.width, footage.info.height, len(footage.times)
+    layers = [Layer.of(source, target) for source, target in o.along]
+    taken = {os.path.realpath(picture), os.path.realpath(o.input)}
+    for layer in layers:
+        check_along(layer.measured(), (count, h, w), f"'{layer.source}'")
+        for path in layer.outputs(count):
+            real = os.path.realpath(path)
+            if real in taken or real in map(os.path.realpath, (layer.source, _first(layer))):
+                raise InputError(f"'{path}' is another's file: expected a name of its own.")
+            taken.add(real)
+            if path.exists() and not picture.exists():
+                raise InputError(f"'{path}' is there already: choose another name, or move it.")
+        layer.check_values()
+    for layer in layers:
+        path = layer.outputs(1)[0]
+        check_target(path.parent, path.name)
+    return layers
+
+
+def _first(layer: Layer) -> Path:
+    return layer.source if layer.given is None else layer.given.path(layer.first)
+
+
+def write_layer(
+    layer: Layer, picture: Path, flow: nn.Module, device: torch.device, progress: Progress
+) -> None:
+    """Enlarge one along the finished video. One that is complete is left as it is.
+
+    Raises InputError, EncodeError, DiskFullError and FileError.
+    """
+    guides = VideoReader(picture)
+    count = len(guides)
+    if all(path.exists() for path in layer.outputs(count)):
+        log.info("'%s' is there already, and left as it is.", layer.target)
+        return
+    neighbours = NeighbourFlow(flow.to(device))
+
+    def between(earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+        forward, back = both_ways_bounded(neighbours, earlier, later, FLOW_SIDE)
+        return forward, back
+
+    def frames() -> Iterator[Tensor]:
+        on_device = (guide.to(device) for guide in guides)
+        for done, frame in enumerate(enlarged_along(layer.values(), on_device, between), start=1):
+            yield frame
+            progress(done, count)
+
+    if layer.made is not None:
+        for path, frame in zip(layer.outputs(count), frames(), strict=True):
+            save_numbers(path, frame)
+    else:
+        _write_video(layer, guides, frames())
+    log.info("%d frames written along: %s", count, layer.target)
+
+
+def _write_video(layer: Layer, guides: VideoReader, frames: Iterator[Tensor]) -> None:
+    codec, pixels = VIDEOS[layer.target.suffix.lower()]
+    params = EncodeParams(codec, layer.target.suffix.lower(), pixel_format=pixels)
+    params = params.for_source(probe(layer.source))
+    size = (guides.info.width, guides.info.height)
+    shown = (frame.expand(3, -1, -1) * 2 - 1 for frame in frames)
+    with passing_folder(layer.target.parent, ".along_") as folder:
+        part = encode_part(folder / "part.mkv", shown, params, size)
+        join([part], layer.target, frame_times(layer.source), layer.source, params)
