@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ...uav_core.errors import InputError
 from ...uav_core.longvideo import Span
+from ...uav_core.video.sequences import Frames
 from ...uav_core.video.writing.sound import usual_layout
 from ..base.inputs import checked_frames
 
@@ -35,7 +37,7 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
 
     A video that comes from a file is read where it lies. One whose frames a node made or changed
     is first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
-    InputError for what is no VIDEO.
+    InputError for what is no VIDEO, or one of numbered pictures.
     """
     if not hasattr(video, "get_components"):
         raise InputError(
@@ -53,6 +55,7 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
             source = video.get_stream_source()
     span = trimmed_to(video)
     if isinstance(source, str):
+        check_no_pictures(source)
         yield source, span
         return
     folder = folder_paths.get_temp_directory()
@@ -69,6 +72,17 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
             yield path, None
     finally:
         os.unlink(path)
+
+
+def check_no_pictures(path: str) -> None:
+    """InputError for numbered pictures: by a name with %d in it, or their folder."""
+    if os.path.isdir(path) or (not os.path.exists(path) and Frames.named(Path(path)) is not None):
+        raise InputError(
+            f"The video is '{path}', a folder or numbered pictures: expected a video file, as a "
+            "VIDEO holds no more. For EXR or PNG of 16 bits run the command, which takes them: "
+            "python -m uav_core.cli FOLDER_IN FOLDER_OUT. Or load them as IMAGE and connect "
+            "'Create Video'."
+        )
 
 
 def is_file(video: Any) -> bool:

@@ -148,6 +148,18 @@ def test_sound_comes_along(pack, networks, folders):
     assert made.audio["waveform"].shape[-1] == pytest.approx(T * 800, abs=1100)
 
 
+@pytest.mark.parametrize("name", ["", "shot.%04d.exr"])
+def test_numbered_pictures_are_refused_with_what_to_do(pack, name, tmp_path):
+    from comfy_api.input_impl import VideoFromFile
+
+    clip = VideoFromFile(str(tmp_path / name))
+    with (
+        pytest.raises(pack.uav_core.InputError, match=r"uav_core\.cli FOLDER_IN"),
+        pack.nodes.longvideo.video_file.video_file(clip),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 9])
 def test_all_channels_of_the_sound_are_kept(pack, channels):
     import av
