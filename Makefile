@@ -6,13 +6,22 @@ PYTHON ?= python3
 ENVIRONMENT := $(PYTHON) -m scripts.env.environment
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-newest test-oldest check bench clean
+.PHONY: help demo pictures test test-newest test-oldest check bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo:  ## upscale the sample clip in a real ComfyUI
 	$(ENVIRONMENT) --measures -- -m scripts.demo
+
+pictures:  ## remake the pictures that depend on the included weights
+	$(ENVIRONMENT) --measures --browser -- -m scripts.demo
+	$(ENVIRONMENT) -- -m scripts.pictures.registry
+	$(ENVIRONMENT) -- -m scripts.pictures.help_pictures
+	$(ENVIRONMENT) -- -m scripts.pictures.help_screenshots
+	$(ENVIRONMENT) -- -m scripts.pictures.make_thumbnail
+	$(ENVIRONMENT) -- -m bench.tile_joints --clip assets/sample.mp4 --frames 1 --tile 48 \
+		--picture docs/tile_joints.jpg
 
 test:  ## all tests, with real ComfyUI servers and a real browser
 	$(ENVIRONMENT) --all-comfyui --tools --browser -- -m pytest tests $(PYTEST_ARGS)

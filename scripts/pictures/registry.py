@@ -1,10 +1,11 @@
-"""The pack's icon and banner for ComfyUI's registry, from a real result.
+"""The pack's icon and banner for ComfyUI's registry, and the README's picture, from a real result.
 
     make demo
     python -m scripts.pictures.registry
 
 One frame, divided: what went in on the left, what came out on the right. The registry wants an icon
-of at most 400x400 and a banner of 21:9, each at a public address, which pyproject.toml names.
+of at most 400x400 and a banner of 21:9, each at a public address, which pyproject.toml names. The
+README's picture is the one that the demo leaves, smaller.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from PIL import Image
 from scripts.env.layout import ROOT
 
 ICON, BANNER = ROOT / "assets" / "icon.png", ROOT / "assets" / "banner.jpg"
+README_PICTURE, README_WIDTH = ROOT / "docs" / "before_after.jpg", 1200
 FRAME = 12
 """In the middle of the sample clip."""
 ICON_BOX, BANNER_BOX = (104, 28, 304, 228), (57, 50, 351, 176)
@@ -48,14 +50,18 @@ def divided(before: Image.Image, after: Image.Image, box: tuple[int, int, int, i
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Write the three pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, default=ROOT / "assets" / "sample.mp4")
     parser.add_argument("--after", type=Path, default=ROOT / "output" / "demo.mp4")
+    parser.add_argument("--sheet", type=Path, default=ROOT / "output" / "before_after.png")
     o = parser.parse_args()
     before, after = frame_of(o.before, FRAME), frame_of(o.after, FRAME)
     divided(before, after, ICON_BOX, 400).save(ICON, optimize=True)
     divided(before, after, BANNER_BOX, 1260).save(BANNER, quality=88)
+    sheet = Image.open(o.sheet).convert("RGB")
+    sheet.thumbnail((README_WIDTH, sheet.height), Image.Resampling.LANCZOS)
+    sheet.save(README_PICTURE, quality=88)
 
 
 if __name__ == "__main__":
