@@ -13,17 +13,17 @@ from scripts.comfy_inside import import_pack
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A models folder with the tiny networks of the golden data, as files."""
+    """A models folder with the quickest networks, as files."""
     import tiny
 
     folder = tmp_path_factory.mktemp("models")
     own = folder / "upscale_a_video"
     own.mkdir()
-    save_file(tiny.unet_weights(), own / "unet.safetensors")
-    null_text = {"null_text_embedding": tiny.context()[0]}
-    save_file({**tiny.unet_weights(), **null_text}, own / "unet_null.safetensors")
-    for kind in ("vae_3d", "vae_video"):
-        save_file(tiny.vae_weights(kind), own / f"{kind}.safetensors")
+    unet = tiny.unet_weights(tiny.QUICK_UNET)
+    save_file(unet, own / "unet.safetensors")
+    save_file({**unet, "null_text_embedding": tiny.context()[0]}, own / "unet_null.safetensors")
+    for kind, params in tiny.QUICK_VAES.items():
+        save_file(tiny.vae_weights(kind, params), own / f"{kind}.safetensors")
     return folder
 
 
@@ -35,13 +35,23 @@ def pack(models) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def unet(pack, models):
-    """The MODEL of the tiny U-Net, one for the tests of a file."""
+    """The MODEL of the quick U-Net, one for the tests of a file."""
     return pack.nodes.model.unet.load_unet(str(models / "upscale_a_video" / "unet.safetensors"))
 
 
 @pytest.fixture(scope="module")
+def golden_unet(pack, tmp_path_factory):
+    """The MODEL of the U-Net of the golden data, likewise."""
+    import tiny
+
+    path = tmp_path_factory.mktemp("golden") / "unet.safetensors"
+    save_file(tiny.unet_weights(), path)
+    return pack.nodes.model.unet.load_unet(str(path))
+
+
+@pytest.fixture(scope="module")
 def vae(pack, models):
-    """The tiny ``vae_video``, likewise."""
+    """The quick ``vae_video``, likewise."""
     return pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_video.safetensors"))
 
 

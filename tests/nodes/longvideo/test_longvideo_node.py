@@ -43,7 +43,7 @@ def networks(pack):
     load = pack.nodes.loaders.load
     return {
         "model": load.LoadUNet.execute("unet.safetensors", "fp32").result[0],
-        "vae": load.LoadVAE.execute("vae_video.safetensors").result[0],
+        "vae": load.LoadVAE.execute("vae_3d.safetensors").result[0],
         "flow_model": load.LoadFlowModel.execute(load.BUILTIN_FLOW).result[0],
     }
 
@@ -99,6 +99,8 @@ def levels(images: torch.Tensor) -> torch.Tensor:
 
 def test_it_makes_what_the_nodes_for_clips_make(pack, networks, folders):
     images = levels(graph.frames(T))
+    vae = pack.nodes.loaders.load.LoadVAE.execute("vae_video.safetensors").result[0]
+    networks = {**networks, "vae": vae}  # whose decoder sees the input
     result = run(pack, networks, video(images))
     made = result.result[0].get_components()
     assert made.images.shape == (T, 4 * H, 4 * W, 3)

@@ -48,7 +48,7 @@ NAMES = {
 def test_lora_file_is_the_merged_weights(pack, native, unet, tmp_path, monkeypatch, naming):
     import folder_paths
 
-    weights = dict(tiny.unet_weights())
+    weights = dict(tiny.unet_weights(tiny.QUICK_UNET))
     lora = {}
     for layer in LAYERS:
         key = f"{layer}.weight"
@@ -303,7 +303,7 @@ def test_a_schedule_of_comfyuis_own(pack, unet):
         signal = (1 + sigma**2).rsqrt()
         step = int((table - sigma.log()).abs().argmin())
         v = core.sampling.pipeline.velocity(
-            tiny.unet(), x * signal, step, low_res, tiny.context(), level, guidance
+            tiny.quick_unet(), x * signal, step, low_res, tiny.context(), level, guidance
         )
         clean = signal * (x * signal) - sigma * signal * v
         x = clean + (x - clean) / sigma * lower

@@ -118,8 +118,8 @@ def test_native_euler_on_our_sigmas_is_ddim(pack, unet):
 def lora():
     key = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
     return {
-        f"diffusion_model.{key}.lora_up.weight": det("up", (64, 4)),
-        f"diffusion_model.{key}.lora_down.weight": det("down", (4, 64)),
+        f"diffusion_model.{key}.lora_up.weight": det("up", (32, 4)),
+        f"diffusion_model.{key}.lora_down.weight": det("down", (4, 32)),
         f"diffusion_model.{key}.alpha": torch.tensor(4.0),
     }
 
