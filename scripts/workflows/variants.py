@@ -33,10 +33,10 @@ def column(g: Stages, x: int, *, flow: bool = True, weight_dtype: str = "default
     return g.models(x + 10, 500, weight_dtype, flow)
 
 
-def upscale_groups(g: Stages, x: int, *, texts: int = 570) -> None:
-    """The frames around what `Stages.upscale` puts; the first one ``texts`` high."""
-    g.group("4  Text and low-res conditioning", (x, 0, 340, texts), TEXT)
-    g.group("5  Sampling along the motion", (x + PITCH, 0, 340, TALL), SAMPLING)
+def upscale_groups(g: Stages, x: int, sampling: str = "Sampling along the motion") -> None:
+    """The frames around what `Stages.upscale` puts."""
+    g.group("4  Text and low-res conditioning", (x, 0, 340, 570), TEXT)
+    g.group(f"5  {sampling}", (x + PITCH, 0, 340, TALL), SAMPLING)
     g.group("6  Decode and save", (x + 2 * PITCH, LOWER, 340, TALL - LOWER), RESULT)
 
 
@@ -53,7 +53,7 @@ def single_image() -> Graph:
     images = g.decode(x, 80 + LOWER, latent, models.vae, image)
     g.put("SaveImage", (x, 370 + LOWER), (WIDE, 420), images=images, filename_prefix="upscaled")
     g.group("1  Your image", (0, 0, 340, 490), SOURCE)
-    upscale_groups(g, 2 * PITCH)
+    upscale_groups(g, 2 * PITCH, "Sampling")
     g.note((0, 530), (340, TALL - 530), notes.IMAGE)
     g.note((2 * PITCH, 610), (340, TALL - 610), notes.authors(propagation=False))
     return g
