@@ -35,8 +35,14 @@ def stored(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, to
     return {k: v if k.endswith("freqs") else v.to(dtype) for k, v in weights.items()}
 
 
+def quick_weights(kind: str) -> dict[str, torch.Tensor]:
+    if kind == "unet":
+        return tiny.unet_weights(tiny.QUICK_UNET)
+    return tiny.vae_weights(kind, tiny.QUICK_VAES[kind])
+
+
 def write(folder, kind: str, precision: str, suffix: str = "safetensors") -> str:
-    weights = tiny.unet_weights() if kind == "unet" else tiny.vae_weights(kind)
+    weights = quick_weights(kind)
     path = folder / f"{kind}.{suffix}"
     if suffix == "bin":
         torch.save(stored(weights, STORED[precision]), path)
@@ -111,7 +117,7 @@ def test_unet_samples_as_without(
 def test_wrong_files_get_the_errors_they_get_without(
     pack, needs_dynamic, tmp_path, monkeypatch, kind, fault
 ):
-    weights = dict(tiny.unet_weights() if kind == "unet" else tiny.vae_weights(kind))
+    weights = dict(quick_weights(kind))
     linear = {
         "unet": "mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight",
         "vae_3d": "decoder.mid_block.attentions.0.query.weight",
@@ -219,7 +225,7 @@ def with_lora(unet: Any) -> Any:
     import comfy.sd
 
     key = "mid_block.attentions.0.transformer_blocks.0.attn1.to_v"
-    rows, columns = tiny.unet_weights()[f"{key}.weight"].shape
+    rows, columns = quick_weights("unet")[f"{key}.weight"].shape
     lora = {
         f"diffusion_model.{key}.lora_up.weight": det("up", (rows, 4)),
         f"diffusion_model.{key}.lora_down.weight": det("down", (4, columns)),
