@@ -53,6 +53,13 @@ def schema(
     )
 
 
+def for_page(made: Any, **extra: Any) -> Any:
+    """An input with something added to the definition that the page gets (web/js)."""
+    # An argument in later versions only; the attribute is in all.
+    made.extra_dict = {**made.extra_dict, **extra}
+    return made
+
+
 def seed_input(tooltip: str, **extra: Any) -> Any:
     """The usual seed, with the control that changes it after every run; ``extra`` as ADVANCED."""
     return io.Int.Input(

@@ -21,10 +21,17 @@ from ...uav_core.frames.output_size import (
 )
 from ...uav_core.values import in_range
 from ..base.runtime import check_cancelled
-from ..base.schema import ADVANCED, schema
+from ..base.schema import ADVANCED, for_page, schema
 
 SizeSocket = io.Custom("UAV_OUTPUT_SIZE")
 BEFORE, AFTER = WHEN["before"], WHEN["after"]
+# What the page (web/js/applies.js) shows of the inputs below a target.
+APPLIES = "uav_applies"
+USED: dict[Target, list[str]] = {
+    "factor": ["factor"],
+    "short side": ["short_side"],
+    "exact size": ["width", "height", "aspect"],
+}
 ALIASES = ("upscale 2x", "resize video", "target resolution", "upscale to 1080p", "letterbox")
 
 
@@ -138,7 +145,7 @@ def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[
         )
 
     return [
-        choice(target, get_args(Target), tooltip),
+        for_page(choice(target, get_args(Target), tooltip), **{APPLIES: USED}),
         io.Float.Input(
             "factor",
             default=factor,

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...uav_core.sampling import presets
 from ..base.runtime import show_status
-from ..base.schema import schema
+from ..base.schema import for_page, schema
 from ..base.settings import guidance_input, noise_level_input, steps_input, strength_input
 
 # What the page's part of the node (web/js/settings.js) looks for in the definition.
@@ -17,10 +17,9 @@ PRESETS = "uav_presets"
 
 def choice_input(name: str, options: list[str], tooltip: str, **extra: Any) -> Any:
     """A choice; ``extra`` is added to the definition that the page gets."""
-    made = io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
-    # An argument in later versions only; the attribute is in all.
-    made.extra_dict = {**made.extra_dict, **extra}
-    return made
+    return for_page(
+        io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip), **extra
+    )
 
 
 def named_input(name: str, known: dict[str, dict[str, Any]], tooltip: str) -> Any:

@@ -68,7 +68,7 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
     options = g.add(
         "UpscaleAVideoLongVideoOptions",
         (2 * PITCH + 10, 80),
-        (WIDE, 600),
+        (WIDE, 520),
         codec="h264",
         container=".mp4",
         crf=-1,

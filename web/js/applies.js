@@ -1,0 +1,53 @@
+// Shows only those of a node's widgets that its choice uses. A node takes part if one of its inputs
+// brings `uav_applies` (nodes/base/schema.py): value of that input -> the widgets that count then.
+import { app } from "../../../scripts/app.js";
+
+const KEY = "uav_applies";
+
+/** The choosing input's name and its table; undefined if none has one. */
+function tableOf(definition) {
+  const inputs = { ...definition?.input?.required, ...definition?.input?.optional };
+  const found = Object.entries(inputs).find(([, spec]) => spec[1]?.[KEY]);
+  return found && [found[0], found[1][1][KEY]];
+}
+
+/** Have `then` called after the node's own method. */
+function after(object, method, then) {
+  const before = object[method];
+  object[method] = function (...args) {
+    const result = before?.apply(this, args);
+    then();
+    return result;
+  };
+}
+
+function connect(node, [choice, table]) {
+  const widget = (name) => node.widgets.find((widget) => widget.name === name);
+  const linked = (name) => node.inputs?.some((i) => i.widget?.name === name && i.link != null);
+
+  function show() {
+    const used = table[widget(choice).value] ?? Object.values(table).flat();
+    for (const name of new Set(Object.values(table).flat())) {
+      const hidden = !used.includes(name) && !linked(name);
+      widget(name).hidden = hidden;
+      widget(name).options.hidden = hidden; // where nodes are elements of the page
+    }
+  }
+
+  function fit() {
+    show();
+    node.setSize([node.size[0], node.computeSize()[1]]);
+  }
+
+  after(widget(choice), "callback", fit);
+  after(node, "onConfigure", show); // opening a workflow, undo, paste: the size is the saved one
+  fit();
+}
+
+app.registerExtension({
+  name: "UpscaleAVideo.Applies",
+  nodeCreated(node) {
+    const table = tableOf(node.constructor.nodeData);
+    if (table) connect(node, table);
+  },
+});
