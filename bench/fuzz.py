@@ -343,6 +343,8 @@ def main(words: list[str] | None = None) -> int:
         child(o.child, o.seed, o.first, o.first + o.files, o.keep)
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if o.keep:
+        o.keep.mkdir(parents=True, exist_ok=True)
     figures = run(o.files, o.seed, first=o.first, keep=o.keep)
     for failure in figures.failures:
         log.error("%s", failure)

@@ -24,6 +24,12 @@ def test_a_short_run():
     assert figures.outcomes["UnreadableVideoError"] > 5
 
 
+def test_a_stream_that_comes_up_late_ends_no_run():
+    """An FLV whose second sound begins in the middle: PyAV ended it with an IndexError."""
+    figures = fuzz.run(1, seed=2711, first=2249)
+    assert figures.failures == []
+
+
 def test_the_files_are_the_same_each_time_and_of_many_containers(tmp_path):
     whole = fuzz.make_whole(tmp_path)
     assert len({path.suffix for path in whole}) >= 10

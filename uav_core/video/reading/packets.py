@@ -39,6 +39,10 @@ def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Pa
         except FFmpegError as error:
             failures += 1
             why = error.strerror
+        except IndexError:
+            # At the end, where PyAV flushes streams as well that came up in the middle of the file
+            # and that it has not listed.
+            return
     log.warning("The file is damaged and ends early (%s).", why)
 
 
