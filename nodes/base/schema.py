@@ -53,8 +53,8 @@ def schema(
     )
 
 
-def for_page(made: Any, **extra: Any) -> Any:
-    """An input with something added to the definition that the page gets (web/js)."""
+def for_page(made: io.Combo.Input, **extra: Any) -> io.Combo.Input:
+    """A choice with something added to the definition that the page gets (web/js)."""
     # An argument in later versions only; the attribute is in all.
     made.extra_dict = {**made.extra_dict, **extra}
     return made
