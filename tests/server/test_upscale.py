@@ -223,4 +223,7 @@ def test_free_unloads_the_models(comfy_server, graph):
     run()
     assert run() == (0, set(graph.prompt)), "all of it is in the cache"
     comfy_server.free()
-    assert run() == (1, set()), "the cache is empty, and the model has to be loaded again"
+    # ComfyUI frees between two runs: on a busy machine the next one may come first.
+    if (after := run()) != (1, set()):
+        after = run()
+    assert after == (1, set()), "the cache is empty, and the model has to be loaded again"
