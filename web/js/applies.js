@@ -1,5 +1,5 @@
 // Shows only those of a node's widgets that its choice uses. A node takes part if one of its inputs
-// brings `uav_applies` (nodes/base/schema.py): value of that input -> the widgets that count then.
+// brings `uav_applies` (nodes/frames/output_size.py): value of that input -> the widgets that count then.
 import { app } from "../../../scripts/app.js";
 
 const KEY = "uav_applies";
