@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management as mm
@@ -15,9 +15,8 @@ from torch import Tensor
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.frames.detail import FULL, check_detail, with_detail
 from ...uav_core.jobs import JobPlan, disk_needed
-from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.estimate import Estimate, Measured, clip_bytes, estimate
-from ...uav_core.longvideo.forecast import work_of
+from ...uav_core.longvideo.course import DECODING, FLOW, SAMPLING
+from ...uav_core.longvideo.estimate import Estimate, Work, clip_bytes
 from ...uav_core.models.vae import UPSCALE
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.ladder import StepDown
@@ -182,15 +181,14 @@ class PreviewCrop(io.ComfyNode):
         texts = positive, negative
         check_parts(model, vae, *texts)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
+        work = Work(params, [len(part)], *piece.size)
         taken: list[StepDown] = []
-        upscaled, measured = render(
-            model, vae, flow_model, texts, part, piece, params, taken.append
-        )
+        upscaled, seconds = render(model, vae, flow_model, texts, part, piece, work, taken.append)
         if detail != FULL:
             pieces = video_frames(upscaled), video_frames(part)
             upscaled = to_images(with_detail(*pieces, detail))
         plain, result = (images(c) for c in same_size([part, upscaled]))
-        whole = estimate_clip(model, vae, piece, params, measured, isinstance(clip, Tensor))
+        whole = estimate_clip(model, vae, piece, work, seconds, isinstance(clip, Tensor))
         text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")
         text = "\n".join([text, *map(str, taken)])
         show_status(cls, text)
@@ -207,18 +205,17 @@ def render(
     texts: tuple[Conditioning | None, Conditioning | None],
     part: Tensor,
     piece: Piece,
-    params: LongVideoParams,
+    work: Work,
     on_step: Callable[[StepDown], None],
-) -> tuple[Tensor, Measured]:
-    """The piece's frames ``part`` as the run would make them, and how long that took.
+) -> tuple[Tensor, dict[str, float]]:
+    """The piece's frames ``part`` as the run would make them, and the seconds of every stage.
 
     ``on_step`` is told where memory ran out, and how it went on.
     """
-    frames = video_frames(part)
+    params, frames = work.params, video_frames(part)
     noise = piece.noise(params.seed, LOW_RES, 3).to(frames)
     low_res = schedule.noise_low_res(frames, noise, params.noise_level)
     latent = piece.noise(params.seed, LATENT, 4)
-    work = work_of(params, [len(part)], *piece.size)
 
     propagation, flow = None, Laps()
     if work.propagates:
@@ -246,7 +243,7 @@ def render(
         on_pass=passes.lap,
         on_step=on_step,
     )
-    pass_seconds = passes.mean()
+    sampling = passes.mean() * work.passes
 
     vae.load(max(work.groups), *piece.size)
     groups, bar = Laps(), progress_bar(len(work.groups))
@@ -265,8 +262,9 @@ def render(
         on_step=on_step,
     )
     check_cancelled()
-    pair_seconds = flow.total() / work.pairs if work.pairs else 0.0
-    return upscaled, Measured(work, pass_seconds, groups.mean(), pair_seconds)
+    decoding = groups.mean() * len(work.groups)
+    flowing = flow.total() if work.pairs else 0.0
+    return upscaled, {SAMPLING: sampling, DECODING: decoding, FLOW: flowing}
 
 
 class Laps:
@@ -294,23 +292,26 @@ def estimate_clip(
     model: comfy.model_patcher.ModelPatcher,
     vae: VideoVAE,
     piece: Piece,
-    params: LongVideoParams,
-    measured: Measured,
+    part: Work,
+    seconds: Mapping[str, float],
     held_whole: bool,
 ) -> Estimate:
-    """The whole clip of a piece: held whole by the nodes for clips, or by 'Upscale Long Video'."""
-    t, h, w = piece.frames, piece.h, piece.w
-    work = work_of(params, [t], h, w)
-    noise_shape = (work.halves, 4, max(work.segments), h, w)
+    """The whole clip of a piece: held whole by the nodes for clips, or by 'Upscale Long Video'.
+
+    ``seconds`` are those of every stage for ``part``.
+    """
+    params, t, h, w = part.params, piece.frames, piece.h, piece.w
+    work = Work(params, [t], h, w)
+    noise_shape = (params.halves, 4, max(work.segments), h, w)
     each = CODEC.bits_per_pixel / 8 * UPSCALE**2 * h * w
     held, disk = clip_bytes(t, h, w), round(each * t)
     if not held_whole:
         held = params.stream(t, h, w).state_bytes
         plan = JobPlan(t, params.part_length, (range(t),))
         disk = disk_needed(plan, each, state_bytes=held)
-    return estimate(
+    return Estimate(
         work,
-        measured,
+        work.scaled(part, seconds),
         pass_bytes=int(model.model.memory_required(noise_shape)) + model.model_size(),
         group_bytes=vae.memory_required(max(work.groups), h, w) + vae.patcher.model_size(),
         held_bytes=held,

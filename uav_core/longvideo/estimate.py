@@ -7,14 +7,24 @@ faster than the area, and other work on the machine is not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from time import perf_counter
 
-from ..errors import InputError
 from ..files import human_bytes
 from ..models.vae import UPSCALE
-from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_groups, plan_segments
+from ..sampling.propagation import parse_steps
+from ..sampling.segments import plan_groups, plan_segments
+from .course import DECODING, FLOW, SAMPLING, Course
+from .engine import Engine
+from .params import LongVideoParams
+
+# The first pass loads and warms up, so it is not counted.
+WARM_UP = 1
+# Passes after which the first estimate is given.
+PASSES = 3
 
 # What the nodes that hold a clip whole keep for one pixel of the input and frame, as numbers of
 # four bytes: the frames themselves and noised, with the noise (9); seven latents while sampling,
@@ -24,31 +34,16 @@ NUMBERS_PER_PIXEL = 9 + 7 * 4 + 4 + 3 + 3 * UPSCALE**2
 
 @dataclass(frozen=True)
 class Work:
-    """A run, as far as its cost depends on it. Raises InputError for values out of range."""
+    """What a run on frames (h, w) consists of. Raises InputError for a scene without frames."""
 
+    params: LongVideoParams
     scenes: Sequence[int]
     """Frames of each scene; one scene where nothing is known of cuts."""
     h: int
     w: int
-    """Of the input, in pixels."""
-    steps: int
-    halves: int = 1
-    """2 with classifier-free guidance, which runs the model on two texts, else 1."""
-    guided_steps: int | None = None
-    """Steps with guidance, which run both halves; all of them where left out."""
-    segment_length: int = SEGMENT_LENGTH
-    overlap: int = OVERLAP
-    frames_per_group: int = DECODE_GROUP
-    propagates: bool = False
-    """Whether flow is estimated between all frames."""
 
     def __post_init__(self) -> None:
-        if not self.scenes or min(self.h, self.w, self.steps) < 1 or self.halves not in (1, 2):
-            raise InputError(
-                f"Work of {len(self.scenes)} scenes of {self.w}x{self.h} in {self.steps} steps, "
-                f"{self.halves} halves: expected at least 1 of each, and 1 or 2 halves."
-            )
-        _ = self.passes, self.groups  # which check frames, segments and groups
+        _ = self.segments  # which checks the frames
 
     @property
     def frames(self) -> int:
@@ -58,19 +53,25 @@ class Work:
     @cached_property
     def segments(self) -> tuple[int, ...]:
         """The frames of every segment of all scenes."""
-        plans = (plan_segments(n, self.segment_length, self.overlap) for n in self.scenes)
+        length, overlap = self.params.segment_length, self.params.overlap
+        plans = (plan_segments(n, length, overlap) for n in self.scenes)
         return tuple(segment.stop - segment.start for plan in plans for segment in plan)
 
     @property
     def passes(self) -> int:
         """Passes of the U-Net: each segment at each step."""
-        return self.steps * len(self.segments)
+        return self.params.steps * len(self.segments)
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
         """The frames of every group that is decoded together."""
-        plans = (plan_groups(n, self.frames_per_group) for n in self.scenes)
+        plans = (plan_groups(n, self.params.frames_per_group) for n in self.scenes)
         return tuple(len(group) for plan in plans for group in plan)
+
+    @property
+    def propagates(self) -> bool:
+        """Whether flow is estimated between all frames."""
+        return bool(parse_steps(self.params.propagation_steps, self.params.steps))
 
     @property
     def pairs(self) -> int:
@@ -78,102 +79,129 @@ class Work:
         return sum(n - 1 for n in self.scenes) if self.propagates else 0
 
     @property
-    def pixels(self) -> int:
-        """Pixels of one frame."""
-        return self.h * self.w
+    def amounts(self) -> dict[str, int]:
+        """What the seconds of every stage grow with, pixel by pixel."""
+        p, pixels = self.params, self.h * self.w
+        runs = p.steps + (p.halves - 1) * p.guided.count(p.steps)
+        return {
+            SAMPLING: runs * sum(self.segments) * pixels,
+            DECODING: self.frames * pixels,
+            FLOW: self.pairs * pixels,
+        }
 
-    @property
-    def sampled(self) -> int:
-        """Positions that all passes see: frames, pixels and halves."""
-        guided = self.steps if self.guided_steps is None else self.guided_steps
-        runs = self.steps + (guided if self.halves == 2 else 0)
-        return runs * sum(self.segments) * self.pixels
+    def scaled(self, piece: Work, seconds: Mapping[str, float]) -> dict[str, float]:
+        """Seconds of every stage, from those of a piece.
 
-
-@dataclass(frozen=True)
-class Measured:
-    """Seconds that a piece took, without loading models."""
-
-    piece: Work
-    pass_seconds: float
-    """The mean of one pass of the U-Net."""
-    group_seconds: float
-    """The mean of one group of the decoder."""
-    pair_seconds: float = 0.0
-    """Of the flow of one pair of frames, both ways."""
+        The piece may have smaller frames, a smaller number of them, or both.
+        """
+        own, its = self.amounts, piece.amounts
+        return {stage: took * own[stage] / max(its[stage], 1) for stage, took in seconds.items()}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes. Bytes are peaks."""
+    """What a run takes, without loading models. Bytes are peaks."""
 
     work: Work
-    sampling_seconds: float
-    decoding_seconds: float
-    flow_seconds: float
-    device_bytes: int
-    """Of the largest pass or group, with the weights it needs; on the GPU if there is one."""
-    ram_bytes: int
-    """What is held in the computer's memory beside that."""
+    stages: Mapping[str, float]
+    """Seconds of every stage."""
+    pass_bytes: int
+    """Device memory of the largest pass of the U-Net, with its weights; 0 where not known."""
+    group_bytes: int
+    """The same of a group of the decoder."""
+    held_bytes: int
+    """RAM that frames, latents and states take: ``clip_bytes`` where a clip is held whole, the
+    state of the stream otherwise."""
     disk_bytes: int
+    """For the result and what is kept until it is finished."""
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, without loading models."""
-        return self.sampling_seconds + self.decoding_seconds + self.flow_seconds
+        """Of the whole run."""
+        return sum(self.stages.values())
 
-    def to_text(self, device: str = "GPU") -> str:
+    def to_text(self, device: str) -> str:
         """In a few lines; ``device`` is what runs the models, "GPU" or "CPU"."""
-        work, memory = self.work, f"memory of the GPU {human_bytes(self.device_bytes)}, "
-        held = self.ram_bytes
-        if device != "GPU" or not self.device_bytes:
-            memory, held = "", held + self.device_bytes
+        work, on_device = self.work, max(self.pass_bytes, self.group_bytes)
+        memory, held = f"memory of the GPU {human_bytes(on_device)}, ", self.held_bytes
+        if device != "GPU" or not on_device:
+            memory, held = "", held + on_device
         scenes = f" in {len(work.scenes)} scenes" if len(work.scenes) > 1 else ""
         per_frame = self.seconds / work.frames
-        flow = f", flow {duration(self.flow_seconds)}" if work.pairs else ""
+        flow = f", flow {duration(self.stages[FLOW])}" if work.pairs else ""
         return (
             f"Estimate for all {work.frames} frames of {work.w}x{work.h}{scenes}: "
             f"{duration(self.seconds)}, {per_frame:.3g} s a frame.\n"
-            f"Sampling {duration(self.sampling_seconds)} ({work.passes} passes), decoding "
-            f"{duration(self.decoding_seconds)} ({len(work.groups)} groups){flow}.\n"
+            f"Sampling {duration(self.stages[SAMPLING])} ({work.passes} passes), decoding "
+            f"{duration(self.stages[DECODING])} ({len(work.groups)} groups){flow}.\n"
             f"About {memory}RAM {human_bytes(held)}, disk {human_bytes(self.disk_bytes)}."
         )
 
 
-def estimate(
-    work: Work,
-    measured: Measured,
-    *,
-    pass_bytes: int = 0,
-    group_bytes: int = 0,
-    held_bytes: int = 0,
-    disk_bytes: int = 0,
-) -> Estimate:
-    """What ``work`` takes, from a piece of the same kind.
+class Forecast:
+    """Times the pieces of a run, and says what the whole will take.
 
-    Args:
-        work: the whole run.
-        measured: seconds of a piece, which may have smaller frames, a smaller number of them, or
-            both.
-        pass_bytes: device memory of the largest pass of the U-Net, with its weights.
-        group_bytes: the same of a group of the decoder.
-        held_bytes: RAM that frames, latents and states take: ``clip_bytes`` where a clip is held
-            whole, the state of the stream otherwise.
-        disk_bytes: for the result and what is kept until it is finished.
+    First after a few passes, about sampling alone; then after the first group was decoded, which
+    with many steps is much later, about everything.
     """
-    piece = measured.piece
-    sampling = measured.pass_seconds * piece.passes * work.sampled / piece.sampled
-    area = work.pixels / piece.pixels
-    decoding = measured.group_seconds * len(piece.groups) * work.frames / piece.frames * area
-    return Estimate(
-        work=work,
-        sampling_seconds=sampling,
-        decoding_seconds=decoding,
-        flow_seconds=measured.pair_seconds * work.pairs * area,
-        device_bytes=max(pass_bytes, group_bytes),
-        ram_bytes=held_bytes,
-        disk_bytes=disk_bytes,
-    )
+
+    def __init__(
+        self, work: Work, engine: Engine, tell: Callable[[str], None], resizing_bytes: int = 0
+    ) -> None:
+        """``tell`` is given the text; ``resizing_bytes`` of RAM are taken to resize a frame."""
+        self.work, self.engine, self._tell = work, engine, tell
+        self.resizing_bytes = resizing_bytes
+        sizes = (work.params.stream(frames, work.h, work.w) for frames in set(work.scenes))
+        self.state_bytes = max(stream.state_bytes for stream in sizes)
+        """An upper guess of a sampler state."""
+        self.disk_bytes = 0
+        """As the one who checks the disk last found; in the text."""
+        self.estimate: Estimate | None = None
+        """Of the whole video, once there is one."""
+        sampled = work.params.steps * sum(work.segments)
+        self.course = Course({SAMPLING: sampled, DECODING: work.frames, FLOW: work.pairs})
+        """How far the run is."""
+        self._passes = 0
+        self._said: set[str] = set()
+
+    @contextmanager
+    def timed(self, stage: str, frames: int) -> Iterator[None]:
+        """Around one piece of work on so many frames (of a flow: one pair)."""
+        started = perf_counter()
+        yield
+        seconds = perf_counter() - started
+        self._passes += stage == SAMPLING
+        warm = stage != SAMPLING or self._passes > WARM_UP
+        self.course.did(stage, frames, seconds if warm else None)
+        if stage == DECODING:
+            self._say(DECODING)
+        elif self._passes == WARM_UP + PASSES:
+            self._say(SAMPLING)
+
+    def _say(self, what: str) -> None:
+        # A resumed run may decode before it has sampled enough.
+        if what in self._said or DECODING in self._said or not self.course.measured(SAMPLING):
+            return
+        self._said.add(what)
+        self.estimate = self._estimated()
+        text = self.estimate.to_text(self.engine.device_name())
+        self._tell(text if what == DECODING else f"{text}\nDecoding is not timed yet.")
+
+    def _estimated(self) -> Estimate:
+        work, course = self.work, self.course
+        n, group, h, w = max(work.segments), max(work.groups), work.h, work.w
+        stages = {
+            stage: course.rate(stage) * frames if course.measured(stage) else 0.0
+            for stage, frames in course.whole.items()
+        }
+        frames_bytes = 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
+        return Estimate(
+            work,
+            stages,
+            *self.engine.memory(n, group, h, w),
+            held_bytes=self.state_bytes + self.resizing_bytes + frames_bytes,
+            disk_bytes=self.disk_bytes,
+        )
 
 
 def clip_bytes(frames: int, h: int, w: int) -> int:

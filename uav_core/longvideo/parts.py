@@ -20,8 +20,7 @@ from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Stage
-from .estimate import duration
-from .forecast import Forecast
+from .estimate import Forecast, Work, duration
 from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
@@ -72,10 +71,8 @@ class Parts:
         """Parts made so far."""
         self._ladders = Ladders.of(params, *self.source.size)
         self._ladders.resume(job.manifest.fallbacks)
-        scenes = [len(scene) for scene in job.plan.scenes]
-        self._forecast = Forecast(
-            params, scenes, self.source.size, engine, status, self.source.resizing.bytes
-        )
+        work = Work(params, [len(scene) for scene in job.plan.scenes], *self.source.size)
+        self._forecast = Forecast(work, engine, status, self.source.resizing.bytes)
         self._scene: tuple[int, Scene] | None = None
         self._at = 0
         """First frame of the part under way."""

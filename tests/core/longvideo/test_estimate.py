@@ -1,76 +1,83 @@
-"""The arithmetic of an estimate, on runs counted by hand."""
+"""An estimate: its arithmetic, on runs counted by hand, and what is told on a clock of the test."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from uav_core import InputError
-from uav_core.longvideo.estimate import Measured, Work, clip_bytes, duration, estimate
+from uav_core.longvideo import LongVideoParams, estimate
+from uav_core.longvideo.course import DECODING, FLOW, SAMPLING
+from uav_core.longvideo.estimate import Estimate, Forecast, Work, clip_bytes, duration
+from uav_core.sampling.guidance import GuidanceRange
 
-PIECE = Work((8,), 20, 30, steps=5, frames_per_group=4)
+PLAIN = LongVideoParams(steps=5, guidance=1.0, propagation_steps="", frames_per_group=4)
+MOVING = replace(PLAIN, propagation_steps="last 1")
+PIECE = Work(PLAIN, (8,), 20, 30)
+SECONDS = {SAMPLING: 10.0, DECODING: 6.0, FLOW: 0.0}
 
 
 def test_work_is_counted():
-    work = Work((20, 3), 10, 10, steps=4, halves=2, frames_per_group=3, propagates=True)
+    params = LongVideoParams(steps=4, guidance=2.0, propagation_steps="last 1", frames_per_group=3)
+    work = Work(params, (20, 3), 10, 10)
     # 20 frames: 0-8, 6-14, 12-20; 3 frames: one short segment.
     assert work.segments == (8, 8, 8, 3)
     assert work.passes == 16 and work.frames == 23 and work.pairs == 21
     assert work.groups == (3,) * 6 + (2, 3)
-    assert work.sampled == 4 * 27 * 100 * 2
+    assert work.amounts == {SAMPLING: 4 * 27 * 100 * 2, DECODING: 2300, FLOW: 2100}
 
 
 def test_a_piece_that_is_the_whole_takes_as_long():
-    result = estimate(PIECE, Measured(PIECE, pass_seconds=2.0, group_seconds=3.0))
-    assert result.sampling_seconds == pytest.approx(10)
-    assert result.decoding_seconds == pytest.approx(6)
-    assert result.seconds == pytest.approx(16)
+    assert PIECE.scaled(PIECE, SECONDS) == pytest.approx(SECONDS)
 
 
 @pytest.mark.parametrize(
-    ("changes", "sampling", "decoding"),
+    ("changes", "size", "sampling", "decoding"),
     [
-        ({"h": 40, "w": 60}, 4, 4),
-        ({"steps": 10}, 2, 1),
-        ({"halves": 2}, 2, 1),
-        ({"halves": 2, "guided_steps": 1}, 1.2, 1),
-        ({"scenes": (8, 8, 8)}, 3, 3),
-        ({"scenes": (20,)}, 3, 2.5),
-        ({"scenes": (4,)}, 0.5, 0.5),
-        ({"frames_per_group": 8}, 1, 1),
-        ({"scenes": (16,), "overlap": 0}, 2, 2),
-        ({"scenes": (16,), "overlap": 7}, 9, 2),
+        ({}, ((8,), 40, 60), 4, 4),
+        ({"steps": 10}, ((8,), 20, 30), 2, 1),
+        ({"guidance": 2.0}, ((8,), 20, 30), 2, 1),
+        ({"guidance": 2.0, "guided": GuidanceRange(0.0, 0.2)}, ((8,), 20, 30), 1.2, 1),
+        ({}, ((8, 8, 8), 20, 30), 3, 3),
+        ({}, ((20,), 20, 30), 3, 2.5),
+        ({}, ((4,), 20, 30), 0.5, 0.5),
+        ({"frames_per_group": 8}, ((8,), 20, 30), 1, 1),
+        ({"overlap": 0}, ((16,), 20, 30), 2, 2),
+        ({"overlap": 7}, ((16,), 20, 30), 9, 2),
     ],
 )
-def test_time_grows_with_what_there_is_to_do(changes, sampling, decoding):
-    known = {"scenes": (8,), "h": 20, "w": 30, "steps": 5, "frames_per_group": 4}
-    result = estimate(Work(**{**known, **changes}), Measured(PIECE, 2.0, 3.0))
-    assert result.sampling_seconds == pytest.approx(10 * sampling)
-    assert result.decoding_seconds == pytest.approx(6 * decoding)
+def test_time_grows_with_what_there_is_to_do(changes, size, sampling, decoding):
+    result = Work(replace(PLAIN, **changes), *size).scaled(PIECE, SECONDS)
+    assert result[SAMPLING] == pytest.approx(10 * sampling)
+    assert result[DECODING] == pytest.approx(6 * decoding)
 
 
 def test_flow_is_counted_by_pairs_where_there_is_any():
-    work = Work((5, 5), 40, 30, steps=1, propagates=True)
-    measured = Measured(PIECE, 0.0, 0.0, pair_seconds=0.5)
-    assert estimate(work, measured).flow_seconds == pytest.approx(8 * 0.5 * 2)
-    assert estimate(Work((5, 5), 40, 30, steps=1), measured).flow_seconds == 0
+    piece, seconds = Work(MOVING, (2,), 20, 30), {FLOW: 0.5}
+    assert Work(MOVING, (5, 5), 40, 30).scaled(piece, seconds)[FLOW] == pytest.approx(8 * 0.5 * 2)
+    assert Work(PLAIN, (5, 5), 40, 30).scaled(piece, seconds)[FLOW] == 0
+    assert Work(MOVING, (5, 5), 40, 30).scaled(PIECE, {FLOW: 0.0})[FLOW] == 0
 
 
 def test_the_larger_of_pass_and_group_counts():
-    measured = Measured(PIECE, 1, 1)
-    result = estimate(
-        PIECE, measured, pass_bytes=3 << 30, group_bytes=5 << 30, held_bytes=1 << 30, disk_bytes=99
-    )
-    assert result.device_bytes == 5 << 30 and result.ram_bytes == 1 << 30
-    on_gpu, on_cpu = result.to_text(), result.to_text("CPU")
+    result = Estimate(PIECE, SECONDS, 3 << 30, 5 << 30, held_bytes=1 << 30, disk_bytes=99)
+    on_gpu, on_cpu = result.to_text("GPU"), result.to_text("CPU")
     assert "memory of the GPU 5 GiB, RAM 1 GiB, disk 99 bytes" in on_gpu
     assert "About RAM 6 GiB" in on_cpu and "GPU" not in on_cpu
 
 
 def test_the_text_says_that_it_is_an_estimate():
-    work = Work((100, 50), 20, 30, steps=5, propagates=True)
-    text = estimate(work, Measured(PIECE, 2.0, 3.0, 0.1)).to_text()
-    assert text.startswith("Estimate for all 150 frames of 30x20 in 2 scenes: ")
+    work = Work(MOVING, (100, 50), 20, 30)
+    stages = {SAMPLING: 2.0, DECODING: 3.0, FLOW: 15.0}
+    text = Estimate(work, stages, 0, 0, 0, 0).to_text("GPU")
+    assert text.startswith("Estimate for all 150 frames of 30x20 in 2 scenes: 20 s, ")
     assert f"({work.passes} passes)" in text and f"({len(work.groups)} groups), flow 15 s" in text
+
+
+def test_a_scene_without_frames_is_refused():
+    with pytest.raises(InputError):
+        Work(PLAIN, (0,), 20, 30)
 
 
 def test_a_clip_held_whole_takes_its_result_and_more():
@@ -88,18 +95,68 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"scenes": ()},
-        {"scenes": (0,)},
-        {"steps": 0},
-        {"halves": 3},
-        {"overlap": 8},
-        {"frames_per_group": 0},
-        {"h": 0},
-    ],
-)
-def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(InputError):
-        Work(**{"scenes": (8,), "h": 20, "w": 30, "steps": 5, **wrong})
+PARAMS = LongVideoParams(steps=10, guidance=6.0, propagation_steps="last 2", frames_per_group=3)
+# Segments of 8 with an overlap of 2: 3 of the 20 frames, 1 of the 8.
+SCENES, SEGMENTS = [20, 8], 4
+RUN = Work(PARAMS, SCENES, 16, 24)
+
+
+class Engine:
+    """Only what a forecast asks."""
+
+    def memory(self, frames, group, h, w):
+        assert (frames, group, h, w) == (8, 3, 16, 24)
+        return 5 << 30, 3 << 30
+
+    def device_name(self):
+        return "GPU"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when the test says so."""
+    now = [0.0]
+    monkeypatch.setattr(estimate, "perf_counter", lambda: now[0])
+    return now
+
+
+def piece_of(guess: Forecast, clock, stage: str, frames: int, seconds: float) -> None:
+    with guess.timed(stage, frames):
+        clock[0] += seconds
+
+
+def test_time_and_memory_follow_from_the_first_pieces(clock):
+    told: list[str] = []
+    guess = Forecast(RUN, Engine(), told.append)  # pyright: ignore[reportArgumentType]
+    guess.disk_bytes = 1 << 20
+    piece_of(guess, clock, SAMPLING, 8, 100.0)  # loads the model: not counted
+    for _ in range(3):
+        assert told == []
+        piece_of(guess, clock, SAMPLING, 8, 2.0)
+    assert len(told) == 1 and told[0].endswith("Decoding is not timed yet.")
+    assert guess.estimate is not None
+    assert guess.estimate.stages[SAMPLING] == pytest.approx(2.0 * 10 * SEGMENTS)
+    piece_of(guess, clock, FLOW, 1, 0.5)
+    piece_of(guess, clock, DECODING, 3, 1.5)
+    for _ in range(5):
+        piece_of(guess, clock, DECODING, 3, 9.0)
+        piece_of(guess, clock, SAMPLING, 8, 2.0)
+    assert len(told) == 2, "it is told once"
+    whole = guess.estimate
+    assert whole.stages[DECODING] == pytest.approx(0.5 * sum(SCENES))
+    assert whole.stages[FLOW] == pytest.approx(0.5 * (sum(SCENES) - len(SCENES)))
+    assert whole.seconds == pytest.approx(80 + 14 + 13)
+    assert whole.pass_bytes == 5 << 30 and whole.disk_bytes == 1 << 20
+    assert "1:47 min" in told[1] and "memory of the GPU 5 GiB" in told[1]
+
+
+def test_a_resumed_run_that_decodes_first_says_nothing_it_does_not_know(clock):
+    told: list[str] = []
+    guess = Forecast(RUN, Engine(), told.append)  # pyright: ignore[reportArgumentType]
+    piece_of(guess, clock, DECODING, 3, 1.5)
+    assert told == [] and guess.estimate is None
+    for _ in range(4):
+        piece_of(guess, clock, SAMPLING, 8, 2.0)
+    piece_of(guess, clock, DECODING, 3, 1.5)
+    assert guess.estimate is not None
+    assert guess.estimate.stages[DECODING] == pytest.approx(0.5 * sum(SCENES))
