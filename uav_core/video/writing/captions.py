@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +14,7 @@ from av.subtitles.stream import SubtitleStream
 
 from ..reading.probe import readable
 from ..reading.times import FrameTimes
-from .sound import Cut, kept_tags
+from .sound import Cut, Timed, describe
 
 log = logging.getLogger(__name__)
 
@@ -31,70 +30,46 @@ _GAP = b"\0\0"
 """Between two texts in MP4; the muxer fills gaps by itself."""
 
 
-class Captions:
-    """All text subtitles of a source, given out up to a time.
+def caption_packets(
+    source: InputContainer, output: OutputContainer, container: str, times: FrameTimes, cut: Cut
+) -> Timed:
+    """Give the output all text subtitles of a source; their packets to write, by time.
 
     Copied where the container can hold their kind, otherwise encoded to MP4's text or, in Matroska,
     to SubRip, which drops some styling. What cannot be kept is logged. All of them are read at
-    once: an hour has some hundred kilobytes.
+    once, and ``source`` is of no use for anything else then: an hour has some hundred kilobytes.
     """
+    targets = {}
+    for stream in source.streams.subtitles:
+        target = _add_stream(stream, output, container)
+        if target is not None:
+            describe(target, stream)
+            targets[stream.index] = target
+    streams = [s for s in source.streams.subtitles if s.index in targets]
+    found = []
+    for packet in times.packets(source, streams) if targets else ():
+        if packet.pts is not None and bytes(packet) != _GAP:
+            found += _placed(packet, targets[packet.stream.index], cut)
+    return iter(sorted(found, key=lambda entry: entry[0]))
 
-    def __init__(
-        self,
-        source: InputContainer,
-        output: OutputContainer,
-        container: str,
-        times: FrameTimes,
-        cut: Cut,
-    ) -> None:
-        """Reads all of ``source``, which is of no use for anything else then."""
-        self._cut, self._times = cut, times
-        targets = {}
-        for stream in source.streams.subtitles:
-            target = _add_stream(stream, output, container)
-            if target is not None:
-                target.metadata.update(kept_tags(stream.metadata))
-                target.disposition = stream.disposition.value
-                targets[stream.index] = target
-        found = list(self._read(source, targets)) if targets else []
-        self._packets = sorted(found, key=lambda entry: entry[0])
-        self._next = 0
 
-    def until(self, time: Fraction | None) -> Iterator[Packet]:
-        """Packets to write that start before ``time``, of the source; None for all the rest."""
-        while self._next < len(self._packets):
-            start, packet = self._packets[self._next]
-            if time is not None and start > time:
-                return
-            self._next += 1
-            yield packet
-
-    def _read(
-        self, source: InputContainer, targets: dict[int, Any]
-    ) -> Iterator[tuple[Fraction, Packet]]:
-        streams = [s for s in source.streams.subtitles if s.index in targets]
-        for packet in self._times.packets(source, streams):
-            target = targets[packet.stream.index]
-            if packet.pts is not None and bytes(packet) != _GAP:
-                yield from self._placed(packet, target)
-
-    def _placed(self, packet: Packet, target: Any) -> Iterator[tuple[Fraction, Packet]]:
-        base = Fraction(packet.time_base)
-        start = (packet.pts or 0) * base
-        stop = start + (packet.duration or 0) * base
-        start, stop = self._cut.shortened(start, stop)
-        if start >= stop:
-            return
-        source: Any = packet.stream
-        written = packet
-        if source.codec_context.codec.canonical_name != target.codec_context.codec.canonical_name:
-            written = _encoded(packet, source, target)
-            if written is None:
-                return
-        written.pts = written.dts = round((start - self._cut.origin) / base)
-        written.duration = max(1, round((stop - start) / base))
-        written.time_base, written.stream = base, target
-        yield start, written
+def _placed(packet: Packet, target: Any, cut: Cut) -> list[tuple[Fraction, Packet]]:
+    """When a text is shown, and its packet as it is written; nothing if it is not to be."""
+    base = Fraction(packet.time_base)
+    start = (packet.pts or 0) * base
+    start, stop = cut.shortened(start, start + (packet.duration or 0) * base)
+    source: Any = packet.stream
+    written: Packet | None = packet
+    if start >= stop:
+        return []
+    if source.codec_context.codec.canonical_name != target.codec_context.codec.canonical_name:
+        written = _encoded(packet, source, target)
+    if written is None:
+        return []
+    written.pts = written.dts = round((start - cut.origin) / base)
+    written.duration = max(1, round((stop - start) / base))
+    written.time_base, written.stream = base, target
+    return [(start, written)]
 
 
 def caption_codec(source: SubtitleStream) -> str:

@@ -8,13 +8,16 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import merge
 from itertools import pairwise
 from math import log10
+from operator import itemgetter
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
+from av.video.stream import VideoStream
 
 from ...callbacks import Progress, ignore
 from ...errors import InputError
@@ -22,10 +25,10 @@ from ...files import BLOCK, check_space, writing
 from ..errors import BadPartError, EncodeError, EncodeParamsError
 from ..reading.probe import Path, open_video, readable
 from ..reading.times import FrameTimes
-from .captions import Captions, copy_attachments, copy_chapters
+from .captions import caption_packets, copy_attachments, copy_chapters
 from .choices import EncodeParams
 from .parts import PartInfo, opened
-from .sound import Cut, Sound, audio_start
+from .sound import Cut, Timed, audio_start, sound_packets
 from .timecode import copy_timecode
 
 log = logging.getLogger(__name__)
@@ -165,7 +168,7 @@ def join(
     check_space(pathlib.Path(target).parent, sum(part.bytes for part in parts))
     try:
         with (
-            open_video(source) as (container, stream),
+            open_video(source) as (container, shown),
             open_video(source) as (again, _),
             writing(pathlib.Path(target)) as file,
         ):
@@ -195,13 +198,41 @@ def join(
                 container_options={"fflags": "+bitexact", **clock.muxer_options(params.container)},
                 buffer_size=BLOCK,
             ) as output:
-                writer = _Writer(output, container, parts, params, clock)
-                sound = Sound(container, output, params.container, times, cut)
-                captions = Captions(again, output, params.container, times, cut)
+                stream, headers = _add_stream(output, parts[0], params)
+                tags = readable(container.metadata).items()
+                output.metadata.update((k, v) for k, v in tags if k.lower() not in _DROPPED_TAGS)
+                sound = sound_packets(container, output, params.container, times, cut)
+                captions = caption_packets(again, output, params.container, times, cut)
                 copy_chapters(container, output, times, cut)
                 copy_attachments(container, output, params.container)
-                copy_timecode(container, stream, output, params.rate, first)
-                writer.write((sound, captions), origin, progress, check_cancelled)
+                copy_timecode(container, shown, output, params.rate, first)
+
+                def pictures() -> Timed:
+                    found = _pictures(parts, headers, params.part_rate)
+                    for order, (packet, index) in enumerate(found):
+                        packet.pts, packet.dts, packet.duration = clock.stamps(order, index)
+                        packet.time_base, packet.stream = clock.time_base, stream
+                        yield packet.dts * clock.time_base + origin, packet
+
+                done = refused = 0
+                # At the same time sound comes first, then text.
+                for _, packet in merge(sound, captions, pictures(), key=itemgetter(0)):
+                    check_cancelled()
+                    try:
+                        output.mux(packet)
+                    except InvalidDataError as error:
+                        if packet.stream is stream:
+                            raise
+                        refused += 1  # one of sound or text that is damaged
+                        log.debug("A packet does not go into the file: %s.", error.strerror)
+                    if packet.stream is stream:
+                        done += 1
+                        progress(done, frames)
+                if refused:
+                    log.warning(
+                        "%d damaged pieces of sound do not go into the file and are left out.",
+                        refused,
+                    )
     except FFmpegError as error:
         raise EncodeError(
             f"'{os.fspath(target)}' cannot be joined: {error.strerror}. If the source's audio is "
@@ -210,85 +241,42 @@ def join(
     return os.path.getsize(target)
 
 
-class _Writer:
-    """Writes the video packets of all parts, and what belongs beside them."""
+def _add_stream(
+    output: OutputContainer, part: PartInfo, params: EncodeParams
+) -> tuple[VideoStream, bytes | None]:
+    """The finished file's stream of pictures, and the headers that all parts must have."""
+    with opened(part.path) as (_, template):
+        stream = output.add_stream_from_template(template, opaque=True)
+        headers = template.codec_context.extradata
+    stream.codec_context.framerate = params.rate
+    if params.codec == "h265" and params.container != ".mkv":
+        stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
+    return stream, headers
 
-    def __init__(
-        self,
-        output: OutputContainer,
-        source: InputContainer,
-        parts: Sequence[PartInfo],
-        params: EncodeParams,
-        clock: Clock,
-    ) -> None:
-        self._output, self._parts, self._clock = output, parts, clock
-        self._rate, self._refused = params.part_rate, 0
-        with opened(parts[0].path) as (_, stream):
-            self._stream = output.add_stream_from_template(stream, opaque=True)
-            self._headers = stream.codec_context.extradata
-        self._stream.codec_context.framerate = params.rate
-        if params.codec == "h265" and params.container != ".mkv":
-            self._stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
-        output.metadata.update(
-            (k, v) for k, v in readable(source.metadata).items() if k.lower() not in _DROPPED_TAGS
-        )
 
-    def write(
-        self,
-        beside: tuple[Sound, Captions],
-        origin: Fraction,
-        progress: Progress,
-        check_cancelled: Callable[[], None],
-    ) -> None:
-        base, frames = self._clock.time_base, len(self._clock.shown) - 1
-        for order, (packet, index) in enumerate(self._packets()):
-            check_cancelled()
-            packet.pts, packet.dts, packet.duration = self._clock.stamps(order, index)
-            packet.time_base, packet.stream = base, self._stream
-            for source in beside:
-                for piece in source.until(packet.dts * base + origin):
-                    self._mux(piece)
-            self._output.mux(packet)
-            progress(order + 1, frames)
-        for source in beside:
-            for piece in source.until(None):
-                check_cancelled()
-                self._mux(piece)
-        if self._refused:
-            log.warning(
-                "%d damaged pieces of sound do not go into the file and are left out.",
-                self._refused,
-            )
-
-    def _mux(self, piece: Packet) -> None:
-        """Write a packet of sound or text; one that is damaged may be refused."""
-        try:
-            self._output.mux(piece)
-        except InvalidDataError as error:
-            self._refused += 1
-            log.debug("A packet does not go into the file: %s.", error.strerror)
-
-    def _packets(self) -> Iterator[tuple[Packet, int]]:
-        """(packet, number of its frame) of all parts, in the order of decoding."""
-        start = 0
-        for part in self._parts:
-            seen = 0
-            with opened(part.path) as (container, stream):
-                if stream.codec_context.extradata != self._headers:
-                    raise BadPartError(
-                        f"The part '{part.path}' was encoded with other settings, or another "
-                        "version of the encoder, than the first: encode the parts again."
-                    )
-                for packet in container.demux(stream):
-                    if packet.size:
-                        index = round((packet.pts or 0) * packet.time_base * self._rate)
-                        if packet.is_corrupt or index >= part.frames:
-                            break
-                        seen += 1
-                        yield packet, start + index
-            if seen != part.frames:
+def _pictures(
+    parts: Sequence[PartInfo], headers: bytes | None, rate: Fraction
+) -> Iterator[tuple[Packet, int]]:
+    """(packet, number of its frame) of all parts, in the order of decoding."""
+    start = 0
+    for part in parts:
+        seen = 0
+        with opened(part.path) as (container, stream):
+            if stream.codec_context.extradata != headers:
                 raise BadPartError(
-                    f"The part '{part.path}' has {seen} readable frames, {part.frames} were "
-                    "written: delete it and encode its frames again."
+                    f"The part '{part.path}' was encoded with other settings, or another version "
+                    "of the encoder, than the first: encode the parts again."
                 )
-            start += part.frames
+            for packet in container.demux(stream):
+                if packet.size:
+                    index = round((packet.pts or 0) * packet.time_base * rate)
+                    if packet.is_corrupt or index >= part.frames:
+                        break
+                    seen += 1
+                    yield packet, start + index
+        if seen != part.frames:
+            raise BadPartError(
+                f"The part '{part.path}' has {seen} readable frames, {part.frames} were written: "
+                "delete it and encode its frames again."
+            )
+        start += part.frames

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from av.audio.layout import AudioLayout
@@ -35,6 +35,10 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 6400
 _MOST_LATE = 50
 
 
+Timed = Iterator[tuple[Fraction | float, Packet]]
+"""Packets to write, and from when on in seconds of the source: -inf is at once, inf at the end."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """The stretch of a source that is kept, in seconds of the frames' clock."""
@@ -58,8 +62,7 @@ class Track:
         self.source = source
         self.target: Any
         self.copied, self.target = _add_stream(source, output, container)
-        self.target.metadata.update(kept_tags(source.metadata))
-        self.target.disposition = source.disposition.value
+        describe(self.target, source)
         self.done = False
         self._late = 0
         self._last: int | None = None
@@ -158,9 +161,11 @@ def usual_layout(channels: int) -> str:
         return f"{channels} channels"
 
 
-def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
-    """Tags that are about the content, not about how the source was written."""
-    return {k: v for k, v in readable(metadata).items() if k.lower() in ("language", "title")}
+def describe(target: Any, source: Any) -> None:
+    """Give a stream the source's tags that are about the content, and what it is chosen for."""
+    tags = readable(source.metadata).items()
+    target.metadata.update((k, v) for k, v in tags if k.lower() in ("language", "title"))
+    target.disposition = source.disposition.value
 
 
 def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
@@ -172,39 +177,25 @@ def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
     ]
 
 
-class Sound:
-    """All audio streams of a source, given out up to a time.
+def sound_packets(
+    source: InputContainer, output: OutputContainer, container: str, times: FrameTimes, cut: Cut
+) -> Timed:
+    """Give the output all audio streams of a source; their packets to write, in the file's order.
 
     ``times`` are those of the frames, whose clock the sound is put on.
     """
+    streams = [s for s in source.streams.audio if s.codec_context is not None]
+    tracks = {s.index: Track(s, output, container) for s in streams}
 
-    def __init__(
-        self,
-        source: InputContainer,
-        output: OutputContainer,
-        container: str,
-        times: FrameTimes,
-        cut: Cut,
-    ) -> None:
-        streams = [s for s in source.streams.audio if s.codec_context is not None]
-        self._tracks = {s.index: Track(s, output, container) for s in streams}
-        self._cut = cut
-        self._packets = times.packets(source, streams) if streams else iter(())
-        self._held: Packet | None = None
-
-    def until(self, time: Fraction | None) -> Iterator[Packet]:
-        """Packets to write that start before ``time``, of the source; None for all the rest."""
-        while not all(track.done for track in self._tracks.values()):
-            packet = self._held or next(self._packets, None)
-            self._held = None
-            if packet is None:
+    def made() -> Timed:
+        for packet in times.packets(source, streams) if streams else ():
+            stamp = packet.pts if packet.dts is None else packet.dts
+            start = -inf if stamp is None else stamp * packet.time_base
+            yield from ((start, out) for out in tracks[packet.stream.index].packets(packet, cut))
+            if all(track.done for track in tracks.values()):
                 break
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            if time is not None and stamp is not None and stamp * packet.time_base > time:
-                self._held = packet
-                return
-            yield from self._tracks[packet.stream.index].packets(packet, self._cut)
-        if time is None:
-            for track in self._tracks.values():
-                if not track.done:
-                    yield from track.packets(Packet(), self._cut)
+        for track in tracks.values():
+            if not track.done:
+                yield from ((inf, out) for out in track.packets(Packet(), cut))
+
+    return made()
