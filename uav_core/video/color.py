@@ -22,52 +22,21 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 
-# The numbers are those of ITU-T H.273, which every format uses.
-MATRICES = {
-    "rgb": 0,
-    "bt709": 1,
-    UNKNOWN: 2,
-    "fcc": 4,
-    "bt470bg": 5,
-    "smpte170m": 6,
-    "smpte240m": 7,
-    "ycgco": 8,
-    "bt2020nc": 9,
-    "bt2020c": 10,
-}
-PRIMARIES = {
-    "bt709": 1,
-    UNKNOWN: 2,
-    "bt470m": 4,
-    "bt470bg": 5,
-    "smpte170m": 6,
-    "smpte240m": 7,
-    "film": 8,
-    "bt2020": 9,
-    "smpte428": 10,
-    "smpte431": 11,
-    "smpte432": 12,
-    "ebu3213": 22,
-}
-TRANSFERS = {
-    "bt709": 1,
-    UNKNOWN: 2,
-    "gamma22": 4,
-    "gamma28": 5,
-    "smpte170m": 6,
-    "smpte240m": 7,
-    "linear": 8,
-    "log100": 9,
-    "log316": 10,
-    "iec61966-2-4": 11,
-    "bt1361e": 12,
-    "iec61966-2-1": 13,
-    "bt2020-10": 14,
-    "bt2020-12": 15,
-    "smpte2084": 16,
-    "smpte428": 17,
-    "arib-std-b67": 18,
-}
+
+def _numbers(names: str) -> dict[str, int]:
+    """Of each name the place it stands at: its number in ITU-T H.273, which every format uses."""
+    return {name: number for number, name in enumerate(names.split()) if name != "-"}
+
+
+MATRICES = _numbers("rgb bt709 unknown - fcc bt470bg smpte170m smpte240m ycgco bt2020nc bt2020c")
+PRIMARIES = _numbers(
+    "- bt709 unknown - bt470m bt470bg smpte170m smpte240m film bt2020 smpte428 smpte431 smpte432 "
+    "- - - - - - - - - ebu3213"
+)
+TRANSFERS = _numbers(
+    "- bt709 unknown - gamma22 gamma28 smpte170m smpte240m linear log100 log316 iec61966-2-4 "
+    "bt1361e iec61966-2-1 bt2020-10 bt2020-12 smpte2084 smpte428 arib-std-b67"
+)
 RANGES = {UNKNOWN: 0, "limited": 1, "full": 2}
 
 # swscale's own numbers of the matrices it can convert.
@@ -148,7 +117,7 @@ def is_float(pixel_format: str) -> bool:
     return re.search("f(16|32)(le|be)?$", pixel_format) is not None
 
 
-def _planes(frame: av.VideoFrame, dtype: type[np.generic]) -> list[np.ndarray]:
+def _planes(frame: av.VideoFrame, dtype: np.typing.DTypeLike) -> list[np.ndarray]:
     """Writable views (h, w) of a planar picture without chroma subsampling."""
     h, w = frame.height, frame.width
     planes: Any = frame.planes  # buffers, which its type does not say
@@ -156,6 +125,15 @@ def _planes(frame: av.VideoFrame, dtype: type[np.generic]) -> list[np.ndarray]:
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).view(dtype)[:h, :w]
         for plane in planes
     ]
+
+
+def _picture(name: str, values: np.ndarray) -> av.VideoFrame:
+    """A planar picture of RGB, which FFmpeg keeps as G, B, R, or gray values, (c, h, w)."""
+    picture = av.VideoFrame(values.shape[2], values.shape[1], name)
+    order = (1, 2, 0) if len(values) == 3 else (0,)
+    for plane, channel in zip(_planes(picture, values.dtype), order, strict=True):
+        plane[...] = values[channel]
+    return picture
 
 
 def floats(frame: av.VideoFrame) -> Tensor:
@@ -242,10 +220,8 @@ class FromRGB:
         planar = self._format.startswith("gbrp")
         name = self._format if planar else "gbrp" if bits == 8 else "gbrp16le"
         levels = frame.float().add(1).mul(white / 2).round().clamp(0, white).to(torch.int32)
-        picture = av.VideoFrame(frame.shape[2], frame.shape[1], name)
         dtype = np.uint8 if bits == 8 else np.uint16
-        for plane, channel in zip(_planes(picture, dtype), (1, 2, 0), strict=True):
-            plane[...] = levels[channel].cpu().numpy()
+        picture = _picture(name, levels.cpu().numpy().astype(dtype))
         if rgb and not planar:
             picture = self._reformatter.reformat(picture, format=self._format)
         elif not rgb:
@@ -264,19 +240,14 @@ class FromRGB:
 
 def from_floats(values: Tensor) -> av.VideoFrame:
     """A picture of floats, of values (3, h, w), or (1, h, w) for a gray one, as they are."""
-    order, name = ((1, 2, 0), "gbrpf32le") if len(values) == 3 else ((0,), "grayf32le")
-    picture = av.VideoFrame(values.shape[2], values.shape[1], name)
-    for plane, channel in zip(_planes(picture, np.float32), order, strict=True):
-        plane[...] = values[channel].cpu().numpy()
-    return picture
+    name = "gbrpf32le" if len(values) == 3 else "grayf32le"
+    return _picture(name, values.float().cpu().numpy())
 
 
 def gray16(values: Tensor) -> av.VideoFrame:
     """A gray picture of 16 bits, of values (1, h, w) in [0, 1], by hand, as swscale rounds."""
-    picture = av.VideoFrame(values.shape[2], values.shape[1], "gray16be")
-    levels = values[0].float().mul(65535).round().clamp(0, 65535).to(torch.int32).cpu().numpy()
-    _planes(picture, np.uint16)[0][...] = levels.astype(">u2").view(np.uint16)
-    return picture
+    levels = values.float().mul(65535).round().clamp(0, 65535).to(torch.int32)
+    return _picture("gray16be", levels.cpu().numpy().astype(">u2"))
 
 
 def tag(target: Any, color: Color, rgb: bool) -> None:

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 # Their packets may hold pictures that are never shown.
 _HIDDEN_PICTURES = ("vp8", "vp6", "vp6f", "vp7")
-_UNKNOWN = -(2**63)
 _REPEATED = -1
 """In place of a packet's number: the picture is lost, the one before stays."""
 _ENDS = 4096
@@ -211,9 +210,10 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> 
     name = os.fspath(path)
     with open_video(path) as (container, stream):
         scan = _Scan(container, stream, check_cancelled)
-    if not scan.trusted:
+    times = scan.in_packets()
+    if times is None:
         log.info("Decoding '%s' once: its packets do not tell when frames are shown.", name)
-    times = scan.in_packets() if scan.trusted else _decoded(name, scan, check_cancelled)
+        times = _decoded(name, scan, check_cancelled)
     if not times:
         raise UnreadableVideoError(
             f"'{name}' has a video stream without a single picture. Copy or record it again."
@@ -250,8 +250,9 @@ class _Scan:
         self.step = max(1, round(1 / (rate * self.base)))
         self.hidden = context.codec.canonical_name in _HIDDEN_PICTURES
         self._reorders = getattr(context, "has_b_frames", True)
-        self.shown, self.decoded = array("q"), array("q")
-        """When each packet of the picture is shown and decoded; _UNKNOWN where it does not say."""
+        self.shown: list[int | None] = []
+        self.decoded: list[int | None] = []
+        """When each packet of the picture is shown and decoded; None where it does not say."""
         self.discarded: set[int] = set()
         self.keys: list[tuple[int, int, tuple[int, int]]] = []
         """Number, target and mark of every keyframe, as in Entry."""
@@ -299,8 +300,8 @@ class _Scan:
                 continue
             number = self.track.count
             self.track.add(packet, place)
-            self.shown.append(_UNKNOWN if packet.pts is None else packet.pts)
-            self.decoded.append(_UNKNOWN if packet.dts is None else packet.dts)
+            self.shown.append(packet.pts)
+            self.decoded.append(packet.dts)
             position = position if packet.pos is None else packet.pos
             time = packet.pts if packet.dts is None else packet.dts
             target = position if self.by_bytes else time
@@ -316,24 +317,19 @@ class _Scan:
             self.decoded.pop()
             self._corrupt -= 1
 
-    @property
-    def trusted(self) -> bool:
-        """Whether the packets alone tell which frames there are, and when they are shown."""
-        shown = self.shown
-        if not shown or not self.keys or self.keys[0][0] != 0:
-            return False
+    def in_packets(self) -> FrameTimes | None:
+        """The frames, if the packets alone tell which there are and when they are shown."""
+        shown = [time for time in self.shown if time is not None]
+        if not shown or len(shown) < len(self.shown) or not self.keys or self.keys[0][0] != 0:
+            return None
         if self.hidden or self._corrupt or len(self.track.runs) > 1:
-            return False
-        if min(shown) < shown[0] or shown[0] == _UNKNOWN or len(set(shown)) < len(shown):
-            return False
+            return None
+        if min(shown) < shown[0] or len(set(shown)) < len(shown):
+            return None
         if any(self._strange(n) for n in range(len(shown))):
-            return False
-        rising = all(a < b for a, b in pairwise(shown))
-        return not (rising and self._reorders and len(shown) > 1)
-
-    def in_packets(self) -> FrameTimes:
-        """The frames where packets are to be trusted."""
-        shown = self.shown
+            return None
+        if self._reorders and len(shown) > 1 and all(a < b for a, b in pairwise(shown)):
+            return None
         kept = (n for n in range(len(shown)) if n not in self.discarded)
         numbers = sorted(kept, key=shown.__getitem__)
         return self.finished([shown[n] for n in numbers], numbers)
@@ -347,15 +343,14 @@ class _Scan:
         """(shown, decoded) of a packet as the file says them; None for what cannot be."""
         if self.segment_of(number) < 0:
             return None, None
-        shown, decoded = self.shown[number], self.decoded[number]
-        if decoded == _UNKNOWN:
-            return (None if shown == _UNKNOWN else shown), None
-        return (None if self._strange(number) else shown), decoded
+        return None if self._strange(number) else self.shown[number], self.decoded[number]
 
     def _strange(self, number: int) -> bool:
         """Whether a packet is shown so long before or after it is decoded that a time is wrong."""
         shown, decoded = self.shown[number], self.decoded[number]
-        return decoded != _UNKNOWN and abs(shown - decoded) * self.base > self._ahead
+        if shown is None or decoded is None:
+            return False
+        return abs(shown - decoded) * self.base > self._ahead
 
     def finished(
         self,
