@@ -11,9 +11,10 @@ from video_files import RATE, seconds_shown, sound_of, write_clip
 
 from uav_core.errors import InputError
 from uav_core.video import EncodeParams, Footage, contents, encode_part, join
-from uav_core.video.reading import deinterlace, finding
+from uav_core.video.reading import deinterlace
+from uav_core.video.reading import footage as looking
 from uav_core.video.reading.deinterlace import Mending
-from uav_core.video.reading.finding import Finding, find_fields
+from uav_core.video.reading.footage import Finding, find_fields
 
 COUNT = 62
 CAPTURE = {"codec": "ffv1"}  # of every picture by itself, and without marks
@@ -184,7 +185,7 @@ def test_without_the_filters(tmp_path, monkeypatch):
     assert Footage.open(path).mending == Mending("all", "bottom")
     with pytest.raises(InputError, match=r"fieldmatch.*pip install av"):
         Footage.open(path, "film")
-    monkeypatch.setattr(finding, "filters_available", none - {"idet"})
+    monkeypatch.setattr(looking, "filters_available", none - {"idet"})
     assert Footage.open(path).mending == Mending()
 
 
@@ -197,7 +198,7 @@ def test_looking_takes_few_pictures(tmp_path, monkeypatch):
         options={"preset": "ultrafast", "g": "40", "sc_threshold": "0"},
     )
     footage, read_of = Footage.open(path), []
-    reader = finding.VideoReader
+    reader = looking.VideoReader
 
     class Counting(reader):
         def pictures(self):
@@ -205,7 +206,7 @@ def test_looking_takes_few_pictures(tmp_path, monkeypatch):
                 read_of.append(number)
                 yield number, picture
 
-    monkeypatch.setattr(finding, "VideoReader", Counting)
+    monkeypatch.setattr(looking, "VideoReader", Counting)
     found = find_fields(path, footage.info, footage.times)
     assert found == Finding("whole")
     assert len(read_of) < 180

@@ -1,20 +1,80 @@
-"""A video file as it is worked on: its frames, their times, and what is done to its pictures."""
+"""A video file as it is worked on: its frames, their times, and what is done to its pictures.
+
+That follows what they are, whatever the file says of them: whole, of two fields, or telecined film.
+Some hundred pictures, spread over the file, are looked at by FFmpeg's idet, which tells by their
+motion which lines were taken first; and film by the rhythm in which its fields repeat.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+import av
+from av.filter import Graph, filters_available
+from av.filter.context import FilterContext
 
 from ...callbacks import ignore
 from ...errors import InputError
-from .deinterlace import Deinterlace, Mending, can_bring_film_back, check_deinterlace
-from .film import CYCLE, KEPT, FilmTimes
-from .finding import Finding, find_fields, mending_for
+from .deinterlace import (
+    Deinterlace,
+    Mending,
+    Order,
+    can_bring_film_back,
+    check_deinterlace,
+    input_of,
+    pulled,
+    shape_of,
+)
+from .film import CYCLE, KEPT, FilmTimes, luma, repeated_fields
 from .probe import Path, VideoInfo, probe
 from .reader import VideoReader
 from .times import FrameTimes, frame_times
 
+log = logging.getLogger(__name__)
+
+_ROW, _PLACES = 31, 10  # pictures that are looked at in a row; places in the file, at most
+_ENOUGH = 5  # rows after which nothing more is looked at if all of them say the same
+_PATIENCE = 300  # pictures that are read at most to reach a place
+_TALLEST = 1152  # lines: taller video was never made of fields
+_FEWEST = 5  # pictures of a row that idet must tell
+_CLEAR = 0.5  # share of these by which one order must outnumber the other
+_RHYTHM = 0.6  # share of cycles with film's rhythm that makes a row film
+_MOST = 0.75  # share of the rows that must agree
+_RIGHT = 0.9  # share of the pictures whose mark must be right
 _ORDER = {"": "", "top": ", the upper lines first", "bottom": ", the lower lines first"}
+
+Kind = Literal["whole", "fields", "film"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the pictures show."""
+
+    kind: Kind | None = None
+    """None: nothing is sure enough to act upon."""
+    order: Order = ""
+    """Of fields and film; "" for whole pictures."""
+    marked: bool = False
+    """Whether those of fields are marked so."""
+    in_order: bool = False
+    """Whether the marks, or where there are none FFmpeg, have the order right."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Some pictures in a row."""
+
+    kind: Literal["whole", "fields", "film", "combed"]
+    """"combed": fields or film, and not clear which."""
+    order: Order
+    marked: int
+    in_order: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -93,3 +153,149 @@ class Footage:
             check_cancelled=check_cancelled,
             mending=self.mending,
         )
+
+
+def find_fields(
+    path: Path, info: VideoInfo, times: FrameTimes, *, check_cancelled: Callable[[], None] = ignore
+) -> Finding:
+    """Look at pictures all over the file, some seconds at most."""
+    if info.coded_size[1] > _TALLEST:
+        return Finding()
+    if not {"idet", "metadata", "select", "split"} <= filters_available:
+        log.warning("This PyAV has no idet: interlaced video is known by the file's marks alone.")
+        return Finding()
+    rows: list[_Row] = []
+    for place in _places(times):
+        with VideoReader(
+            path, place.start, times=times, info=info, check_cancelled=check_cancelled
+        ) as reader:
+            pictures = _of(reader, place)
+            while row := list(islice(pictures, _ROW)):
+                rows += _look(row)
+        if len(rows) >= _ENOUGH and len({(row.kind, row.order) for row in rows}) == 1:
+            break
+    return _verdict(rows)
+
+
+def _places(times: FrameTimes) -> list[range]:
+    """Where to look: from keyframes on, which cost nothing to get to; a middle one first."""
+    starts = [entry.frame for entry in times.entries] or [0]
+    if len(starts) > _PLACES:
+        starts = [starts[(2 * i + 1) * len(starts) // (2 * _PLACES)] for i in range(_PLACES)]
+    ends = [*starts[1:], len(times)]
+    length = _ROW * _PLACES // len(starts)
+    places = [range(a, min(a + length, b)) for a, b in zip(starts, ends, strict=True) if a < b]
+    return places[1::2] + places[::2]
+
+
+def _of(reader: VideoReader, place: range) -> Iterator[av.VideoFrame]:
+    """The pictures of a place; none if _PATIENCE pictures do not lead to it."""
+    for frame, picture in islice(reader.pictures(), _PATIENCE + len(place)):
+        if frame >= place.stop:
+            break
+        if frame >= place.start:
+            yield picture
+
+
+def _look(pictures: list[av.VideoFrame]) -> list[_Row]:
+    """What some pictures in a row are; nothing if they do not tell."""
+    top, bottom, whole, marked_top, marked_bottom = _sorted(pictures)
+    combed, told = top | bottom, len(top) + len(bottom) + len(whole)
+    clear = len(top) - len(bottom)
+    if told < _FEWEST:
+        return []
+    if abs(clear) < _CLEAR * told:
+        return [_Row("whole", "", 0, 0, 0)] if len(whole) > _CLEAR * told else []
+    order: Order = "top" if clear > 0 else "bottom"
+    shares = repeated_fields(map(luma, pictures))
+    kind = "combed" if shares is None else "film" if shares >= _RHYTHM else "fields"
+    wrong = marked_bottom if order == "top" else combed - marked_bottom
+    return [
+        _Row(
+            kind,
+            order,
+            marked=len(combed & (marked_top | marked_bottom)),
+            in_order=len(combed - wrong),
+            count=len(combed),
+        )
+    ]
+
+
+def _sorted(pictures: list[av.VideoFrame]) -> list[set[int]]:
+    """The numbers of the pictures that show the upper lines first, show the lower lines first, and
+    are whole; then of those that are marked as upper first, and as lower first.
+
+    The filters sort them into five outputs: PyAV 14 gives what idet says in no other way.
+    """
+    graph, first = Graph(), pictures[0]
+    source = input_of(graph, first)
+    marks, kinds, idet = graph.add("split", "3"), graph.add("split", "3"), graph.add("idet")
+    source.link_to(marks)
+    marks.link_to(idet)
+    idet.link_to(kinds)
+    ends: list[FilterContext] = []
+    for i, kind in enumerate(("tff", "bff", "progressive")):
+        key = f"mode=select:key=lavfi.idet.single.current_frame:value={kind}"
+        ends.append(_end(graph, kinds, i, "metadata", key))
+    for i, mark in enumerate(("TOPFIRST", "BOTTOMFIRST"), start=1):
+        ends.append(_end(graph, marks, i, "select", f"eq(interlace_type,{mark})"))
+    graph.configure()
+    found: list[set[int]] = [set() for _ in ends]
+    for number, picture in enumerate([*pictures, None]):
+        if picture is not None:
+            if shape_of(picture) != shape_of(first):
+                continue
+            picture.pts = number
+        source.push(picture)
+        for numbers, end in zip(found, ends, strict=True):
+            numbers.update(made.pts for made in pulled(end) if made.pts is not None)
+    return found
+
+
+def _end(graph: Graph, split: FilterContext, i: int, name: str, options: str) -> FilterContext:
+    chosen, sink = graph.add(name, options), graph.add("buffersink")
+    split.link_to(chosen, i)
+    chosen.link_to(sink)
+    return sink
+
+
+def _verdict(rows: list[_Row]) -> Finding:
+    kinds = Counter(row.kind for row in rows)
+    combed = [row for row in rows if row.kind != "whole"]
+    if not rows or len(combed) < _MOST * len(rows):
+        return Finding("whole" if rows and kinds["whole"] >= _MOST * len(rows) else None)
+    top = sum(row.order == "top" for row in combed)
+    order: Order = "top" if 2 * top >= len(combed) else "bottom"
+    if max(top, len(combed) - top) < _MOST * len(combed):
+        return Finding()
+    film = kinds["film"] and kinds["film"] >= _MOST * (kinds["film"] + kinds["fields"])
+    count = sum(row.count for row in combed)
+    return Finding(
+        "film" if film else "fields",
+        order,
+        marked=sum(row.marked for row in combed) >= _RIGHT * count,
+        in_order=sum(row.in_order for row in combed) >= _RIGHT * count,
+    )
+
+
+def mending_for(choice: Deinterlace, marked: bool, finding: Finding) -> Mending:
+    """What is to be done.
+
+    Args:
+        choice: the user's.
+        marked: whether the file says that it is interlaced.
+        finding: what its pictures show.
+    """
+    if choice == "never":
+        return Mending()
+    if choice in ("top", "bottom"):
+        return Mending("all", choice)
+    order = "" if finding.in_order else finding.order
+    if choice == "always":
+        return Mending("all", order)
+    if choice == "film" or (finding.kind == "film" and can_bring_film_back()):
+        return Mending("film", finding.order)
+    if finding.kind in ("fields", "film"):
+        right = finding.marked and finding.in_order
+        return Mending("marked") if right else Mending("all", order)
+    return Mending("marked") if marked and finding.kind != "whole" else Mending()

@@ -15,14 +15,20 @@ import av.stream
 from av import logging as av_logging
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..color import Color, color_of, depth
 from ..errors import UnreadableVideoError
-from .orientation import Orientation, orientation_of
 from .packets import Decoder, packets
-from .side_data import has_alpha, light_level, mastering_display
+from .side_data import (
+    Orientation,
+    has_alpha,
+    is_slanted,
+    kinds_of,
+    light_level,
+    mastering_display,
+    orientation_of,
+)
 
 # Pictures that are asked whether they are interlaced: a progressive one may begin the file.
 _ASKED = 10
@@ -60,6 +66,10 @@ class VideoInfo:
     """The display an HDR master was made on, as ``mastering_display`` has it."""
     light_level: str = ""
     """As ``light_level`` has it."""
+    slant: int = 0
+    """Degrees by which the picture is to be turned and is not: no multiple of 90."""
+    side_data: tuple[str, ...] = ()
+    """What its first picture carries, by FFmpeg's names."""
 
     @property
     def rotation(self) -> int:
@@ -184,12 +194,10 @@ def probe(path: Path) -> VideoInfo:
     index, or has no video stream or no picture.
     """
     with open_video(path) as (container, stream):
-        decoder = Decoder(stream, single=True)
-        pictures = (picture for _, picture in decoder.pictures(packets(container, [stream])))
+        decoder, source = Decoder(stream, single=True), packets(container, [stream])
+        opening = [*islice(source, 1)]
+        pictures = (picture for _, picture in decoder.pictures(chain(opening, source)))
         first = _first_frame(pictures, decoder, os.fspath(path))
-        # HEVC says it in the file's first packet, which needs the file to be opened once more.
-        hevc = stream.codec_context.codec.canonical_name == "hevc"
-        headers = _first_packet(path) if hevc else None
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -207,15 +215,12 @@ def probe(path: Path) -> VideoInfo:
             bit_depth=depth(first.format.name),
             color=color_of(stream.codec_context),
             interlaced=any(p.interlaced_frame for p in islice(chain((first,), pictures), _ASKED)),
-            has_alpha=has_alpha(stream, headers, first),
+            has_alpha=has_alpha(stream, opening[0], first),
             mastering=mastering_display(first),
             light_level=light_level(first),
+            slant=first.rotation if is_slanted(first) else 0,
+            side_data=kinds_of(first),
         )
-
-
-def _first_packet(path: Path) -> Packet | None:
-    with open_video(path) as (container, stream):
-        return next((packet for packet in packets(container, [stream]) if packet.size), None)
 
 
 def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:

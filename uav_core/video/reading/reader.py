@@ -120,13 +120,14 @@ class VideoReader:
 
     def _paced(self) -> Iterator[av.VideoFrame]:
         """One picture for every one that is needed."""
-        want, shown, repeated, self._wrong = self._start, None, 0, False
+        want, shown, known = self._start, None, self._times.damage()
         pictures = self.pictures()
         if self._makes_whole:
             pictures = deinterlaced(pictures, self.mending)
         for frame, picture in chain(pictures, ((self._stop, None),)):
             while want < min(frame, self._stop) and shown is not None:
-                repeated += self._repeat(want)
+                if not self._times.lost(want):
+                    self._times.found_lost.add(want)
                 yield shown
                 want += 1
             if picture is None or want == self._stop:
@@ -140,15 +141,8 @@ class VideoReader:
                 f"No frame of '{self.path}' from number {self._start} on can be decoded: the "
                 "file is damaged there. Copy it again, or stop before that frame."
             )
-        for note in self._times.damage() if repeated or self._wrong else ():
+        for note in self._times.damage() if self._times.damage() != known else ():
             log.warning("%s: %s", self.path, note)
-
-    def _repeat(self, frame: int) -> bool:
-        """Note that a frame is lost; whether that was not known before."""
-        if self._times.lost(frame) or frame in self._times.found_lost:
-            return False
-        self._times.found_lost.add(frame)
-        return True
 
     @property
     def _makes_whole(self) -> bool:
@@ -211,14 +205,10 @@ class VideoReader:
             before = number
             frame = self._times.frame_of(number, again)
             if frame is not None:
-                if picture.is_corrupt and self._start <= frame < self._stop:
-                    self._note_wrong(frame)
+                inside = self._start <= frame < self._stop
+                if picture.is_corrupt and inside and frame not in self._times.wrong:
+                    self._times.found_wrong.add(frame)
                 yield frame, picture
-
-    def _note_wrong(self, frame: int) -> None:
-        if frame not in self._times.wrong | self._times.found_wrong:
-            self._wrong = True
-            self._times.found_wrong.add(frame)
 
     def _sought(
         self, container: InputContainer, stream: VideoStream, entry: Entry

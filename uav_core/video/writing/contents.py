@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import av.stream
@@ -12,8 +11,6 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from ..color import depth
-from ..reading.orientation import is_slanted
-from ..reading.packets import Decoder, packets
 from ..reading.probe import Path, VideoInfo, open_video
 from ..reading.side_data import light_options
 from .captions import attachments_of, caption_codec, fate_of_captions, keeps_attachments
@@ -70,7 +67,7 @@ def contents(
             *_tracks(container, stream, params.container),
             *_timecode(container, stream, params, whole),
             *_picture(info, params),
-            *_side_data(container, stream, info, params),
+            *_side_data(info, params),
         ]
     return tuple(dict.fromkeys(rows))
 
@@ -145,9 +142,7 @@ def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
         yield Holding(f"{info.bit_depth} bits per channel", "converted", f"they become {encoded}")
 
 
-def _side_data(
-    container: InputContainer, stream: VideoStream, info: VideoInfo, params: EncodeParams
-) -> Iterator[Holding]:
+def _side_data(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
     can_say = light_options(CODECS[params.codec].encoder, "L(1,1)", "1,1")
     for what, value in (
         ("the HDR master's display", info.mastering),
@@ -158,22 +153,13 @@ def _side_data(
         elif value:
             why = f"{params.codec} cannot say it; h264, h265 and av1 can"
             yield Holding(what, "left out", why)
-    decoder = Decoder(stream, single=True)
-    for _, picture in islice(decoder.pictures(packets(container, [stream])), 1):
-        yield from _of_picture(picture)
-
-
-def _of_picture(picture: Any) -> Iterator[Holding]:
-    if is_slanted(picture):
-        yield Holding(
-            f"the mark to turn the picture by {picture.rotation} degrees",
-            "left out",
-            "only multiples of 90 can be applied",
-        )
-    # PyAV 19 gives the kinds, earlier ones the data.
-    for data in picture.side_data:
-        if (found := _LEFT_OUT.get(getattr(data, "type", data).name)) is not None:
-            yield Holding(found[0], "left out", found[1])
+    if info.slant:
+        what = f"the mark to turn the picture by {info.slant} degrees"
+        yield Holding(what, "left out", "only multiples of 90 can be applied")
+    for name in info.side_data:
+        if name in _LEFT_OUT:
+            what, why = _LEFT_OUT[name]
+            yield Holding(what, "left out", why)
 
 
 def _codec(stream: Any) -> str:
