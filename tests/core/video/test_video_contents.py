@@ -21,7 +21,6 @@ from uav_core.video import (
     join,
     probe,
 )
-from uav_core.video.reading.side_data import light_options
 
 FONT = b"no real font " * 20
 MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
@@ -205,28 +204,24 @@ def test_the_timecode_is_kept(tmp_path, ending):
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def hdr(path: Path, codec: str, encoder: str) -> Path:
-    options = light_options(encoder, MASTERING, LIGHT)
-    quiet = "log-level=error:hdr10=1:" if codec == "h265" else ""
+def hdr(path: Path) -> Path:
+    params = EncodeParams(container=".mkv", mastering=MASTERING, light_level=LIGHT)
     return write_clip(
         path,
         3,
         size=(96, 64),
-        codec=encoder,
         pixel_format="yuv420p10le",
-        options={f"{encoder.removeprefix('lib')}-params": quiet + options},
+        options={"x264-params": params.encoder_options()["x264-params"]},
         tags={"color_primaries": 9, "color_trc": 16, "colorspace": 9},
     )
 
 
-@pytest.mark.parametrize(
-    ("codec", "encoder"), [("h264", "libx264"), ("h265", "libx265"), ("av1", "libsvtav1")]
-)
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-def test_the_light_of_an_hdr_master_is_kept(tmp_path, codec, encoder, ending):
+def test_the_light_of_an_hdr_master_is_kept(tmp_path, codec, ending):
     if codec not in available_codecs() or "h264" not in available_codecs():
         pytest.skip("this PyAV cannot encode it")
-    source = hdr(tmp_path / "a.mkv", "h264", "libx264")
+    source = hdr(tmp_path / "a.mkv")
     assert (probe(source).mastering, probe(source).light_level) == (MASTERING, LIGHT)
     assert "Kept: the HDR master's display." in rows(source, ending, codec)
     made = probe(joined(source, ending, codec=codec))
@@ -242,7 +237,7 @@ def test_the_light_of_an_hdr_master_is_kept(tmp_path, codec, encoder, ending):
 
 
 def test_the_light_of_an_hdr_master_that_a_codec_cannot_say_is_named(tmp_path):
-    source = hdr(tmp_path / "a.mkv", "h264", "libx264")
+    source = hdr(tmp_path / "a.mkv")
     said = rows(source, ".mkv", "ffv1")
     assert "Left out: the HDR light level: ffv1 cannot say it; h264, h265 and av1 can." in said
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from uav_core.video import EncodeParams, encode_part
-from uav_core.video.writing.choices import CODECS, available_codecs
-from uav_core.video.writing.priority import usual_priority
+from uav_core.video.writing.choices import CODECS, available_codecs, usual_priority
 
 TASKS = "/proc/self/task"
 

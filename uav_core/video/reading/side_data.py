@@ -179,23 +179,8 @@ def light_level(picture: av.VideoFrame) -> str:
     return f"{most},{mean}" if most or mean else ""
 
 
-def light_options(encoder: str, mastering: str, light: str) -> str:
-    """The two as options inside an encoder's own list of them; "" for one that has none."""
-    names = {
-        "libx264": ("mastering-display", "cll"),
-        "libx265": ("master-display", "max-cll"),
-        "libsvtav1": ("mastering-display", "content-light"),
-    }.get(encoder)
-    if names is None:
-        return ""
-    if encoder == "libsvtav1" and mastering:
-        mastering = _in_units(mastering)
-    given = zip(names, (mastering, light), strict=True)
-    return ":".join(f"{name}={value}" for name, value in given if value)
-
-
-def _in_units(mastering: str) -> str:
-    """With fractions and candela per square metre, as SVT-AV1 wants it."""
+def in_units(mastering: str) -> str:
+    """A ``mastering_display`` with fractions and candela per square metre, as SVT-AV1 wants it."""
     parts = []
     for part in mastering.rstrip(")").split(")"):
         name, values = part.split("(")

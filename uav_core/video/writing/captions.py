@@ -72,15 +72,15 @@ def _placed(packet: Packet, target: Any, cut: Cut) -> list[tuple[Fraction, Packe
     return [(start, written)]
 
 
-def caption_codec(source: SubtitleStream) -> str:
-    """FFmpeg's name of the kind of subtitles."""
-    context: Any = source.codec_context
-    return context.codec.canonical_name if context is not None else "an unknown format"
+def codec_name(stream: Any) -> str:
+    """FFmpeg's name of the codec of a stream."""
+    context = stream.codec_context
+    return "an unknown codec" if context is None else context.codec.canonical_name
 
 
 def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
     """What becomes of a stream of subtitles, and how: as a Holding says it."""
-    name, context = caption_codec(source), source.codec_context
+    name, context = codec_name(source), source.codec_context
     if name not in _TEXT:
         return "left out", "they are pictures, drawn for the source's size"
     if name in _COPIED[container]:
@@ -112,7 +112,7 @@ def copy_attachments(source: InputContainer, output: OutputContainer, container:
 def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
     """The stream of the finished file, or None if it cannot have these subtitles."""
     context: Any = source.codec_context
-    name, (fate, why) = caption_codec(source), fate_of_captions(source, container)
+    name, (fate, why) = codec_name(source), fate_of_captions(source, container)
     language = readable(source.metadata).get("language", "no language")
     try:
         if fate == "kept":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from os import environ
 from typing import Any
 
 import av
@@ -17,8 +19,7 @@ from av.error import FFmpegError
 from ..color import BT709, Color, output_color, tag
 from ..errors import EncodeParamsError
 from ..reading.probe import VideoInfo
-from ..reading.side_data import light_options
-from .priority import usual_priority
+from ..reading.side_data import in_units
 
 _X26X_PRESETS = (
     "ultrafast",
@@ -31,8 +32,14 @@ _X26X_PRESETS = (
     "slower",
     "veryslow",
 )
+_TASKS = "/proc/self/task"
 _SUBSAMPLED = ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le")
 _DENSE = ("yuv444p", "yuv444p10le")
+
+
+# x264's AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree), so
+# that what happens to lie there decides the bytes: the same frames would not give the same.
+_X264 = "asm=avx2" if "AVX512" in torch.backends.cpu.get_cpu_capability() else ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Codec:
     pixel_formats: tuple[str, ...]
     auto: tuple[str, str]
     """Pixel format for 8-bit and for deeper sources."""
+    options: dict[str, str]
+    """Of the encoder, by FFmpeg's names; {preset}, {crf} and {threads} stand for the values."""
     crf: tuple[int, int, int] | None = None
     presets: tuple[str, ...] = ()
     preset: str = ""
@@ -51,6 +60,8 @@ class Codec:
     """Smallest side in pixels."""
     bits_per_pixel: float = 1.0
     """An upper guess for a frame at the default quality."""
+    light: tuple[str, str, str] | None = None
+    """What takes the light of an HDR video: the option, and in it the display and the level."""
 
 
 CODECS = {
@@ -59,37 +70,49 @@ CODECS = {
         (".mp4", ".mkv", ".mov"),
         _SUBSAMPLED + _DENSE,
         ("yuv420p", "yuv420p10le"),
+        {"preset": "{preset}", "crf": "{crf}", "x264-params": _X264},
         (0, 51, 18),
         _X26X_PRESETS,
         "medium",
         bits_per_pixel=0.6,
+        light=("x264-params", "mastering-display", "cll"),
     ),
     "h265": Codec(
         "libx265",
         (".mp4", ".mkv", ".mov"),
         _SUBSAMPLED + _DENSE,
         ("yuv420p", "yuv420p10le"),
+        {
+            "preset": "{preset}",
+            "crf": "{crf}",
+            "x265-params": "log-level=error:info=0:open-gop=0:"
+            "pools={threads}:frame-threads={frame_threads}",
+        },
         (0, 51, 20),
         _X26X_PRESETS,
         "medium",
         64,  # below that width x265 writes past the end of its memory
         bits_per_pixel=0.5,
+        light=("x265-params", "master-display", "max-cll"),
     ),
     "av1": Codec(
         "libsvtav1",
         (".mp4", ".mkv"),
         ("yuv420p", "yuv420p10le"),
         ("yuv420p", "yuv420p10le"),
+        {"preset": "{preset}", "crf": "{crf}", "svtav1-params": "lp={threads}"},
         (0, 63, 26),
         tuple(str(i) for i in range(14)),
         "8",
         bits_per_pixel=0.4,
+        light=("svtav1-params", "mastering-display", "content-light"),
     ),
     "prores": Codec(
         "prores_ks",
         (".mov", ".mkv"),
         ("yuv422p10le", "yuv444p10le"),
         ("yuv422p10le", "yuv422p10le"),
+        {"profile": "{preset}", "vendor": "apl0"},
         None,
         ("proxy", "lt", "standard", "hq"),
         "hq",
@@ -100,6 +123,7 @@ CODECS = {
         (".mkv",),
         ("bgr0", "gbrp10le", "gbrp16le", *_SUBSAMPLED, *_DENSE),
         ("bgr0", "gbrp10le"),
+        {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
         bits_per_pixel=14.0,
     ),
 }
@@ -198,44 +222,24 @@ class EncodeParams:
         """Options of the encoder, by FFmpeg's names."""
         codec = CODECS[self.codec]
         preset = codec.preset if self.preset == "auto" else self.preset
-        crf = str(self.crf if self.crf is not None else codec.crf[2]) if codec.crf else ""
-        light = light_options(codec.encoder, self.mastering, self.light_level)
-        options = {
-            "libx264": {"preset": preset, "crf": crf, **_x264_options()},
-            "libx265": {
-                "preset": preset,
-                "crf": crf,
-                "x265-params": "log-level=error:info=0:open-gop=0:"
-                f"pools={self.threads}:frame-threads={min(self.threads, 2)}",
-            },
-            "libsvtav1": {
-                "preset": preset,
-                "crf": crf,
-                "svtav1-params": f"lp={self.threads}",
-            },
-            "prores_ks": {
-                "profile": "4444" if self.encoded_format == "yuv444p10le" else preset,
-                "vendor": "apl0",
-            },
-            "ffv1": {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
+        if self.codec == "prores" and self.encoded_format == "yuv444p10le":
+            preset = "4444"
+        values = {
+            "preset": preset,
+            "crf": self.crf if self.crf is not None or codec.crf is None else codec.crf[2],
+            "threads": self.threads,
+            "frame_threads": min(self.threads, 2),
         }
-        found = options[codec.encoder]
-        if light:
-            own = f"{codec.encoder.removeprefix('lib')}-params"
-            found[own] = ":".join(part for part in (found.get(own, ""), light) if part)
-        return found
-
-
-@cache
-def _x264_options() -> dict[str, str]:
-    """What makes x264 give the same bytes for the same frames.
-
-    Its AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree), so
-    that what happens to lie there decides the bytes.
-    """
-    if "AVX512" in torch.backends.cpu.get_cpu_capability():
-        return {"x264-params": "asm=avx2"}
-    return {}
+        found = {name: value.format(**values) for name, value in codec.options.items()}
+        if codec.light:
+            option, *names = codec.light
+            mastering = self.mastering
+            if mastering and self.codec == "av1":
+                mastering = in_units(mastering)
+            light = zip(names, (mastering, self.light_level), strict=True)
+            parts = [found[option], *(f"{name}={value}" for name, value in light if value)]
+            found[option] = ":".join(filter(None, parts))
+        return {name: value for name, value in found.items() if value}
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...], codec: str) -> None:
@@ -253,7 +257,7 @@ def _odd_advice(codec: str) -> str:
 def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:
     """Set up an encoder's context, before it opens, for frames of (width, height)."""
     # SVT-AV1 writes its settings to stderr and takes its log level from nowhere else.
-    environ.setdefault("SVT_LOG", "1")
+    os.environ.setdefault("SVT_LOG", "1")
     context.width, context.height = size
     context.pix_fmt = params.encoded_format
     context.time_base = 1 / params.part_rate
@@ -264,6 +268,30 @@ def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> N
     context.flags |= Flags.bitexact
     tag(context, params.color, av.VideoFormat(params.encoded_format).is_rgb)
     context.options = params.encoder_options()
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Around the opening of an encoder: nothing in this process has a higher priority afterwards.
+
+    SVT-AV1, run by root, as in most containers, puts the thread that opens it and its own ones
+    above all others of the machine (SCHED_FIFO, 99), and whatever that thread starts later inherits
+    it. Threads that wait for each other by spinning, as PyTorch's do, then wait for ever.
+    """
+    if not hasattr(os, "sched_getscheduler") or not os.path.isdir(_TASKS):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    there = set(os.listdir(_TASKS))
+    try:
+        yield
+    finally:
+        changed = {"0", *os.listdir(_TASKS)} - there
+        for task in map(int, changed):
+            # Threads may have ended.
+            with suppress(OSError):
+                if os.sched_getscheduler(task) != policy:
+                    os.sched_setscheduler(task, policy, parameters)
 
 
 @cache

@@ -12,8 +12,7 @@ from av.video.stream import VideoStream
 
 from ..color import depth
 from ..reading.probe import Path, VideoInfo, open_video
-from ..reading.side_data import light_options
-from .captions import attachments_of, caption_codec, fate_of_captions, keeps_attachments
+from .captions import attachments_of, codec_name, fate_of_captions, keeps_attachments
 from .choices import CODECS, EncodeParams
 from .sound import encoder_for
 from .timecode import fits_into, keeps_timecode, timecode_of
@@ -67,9 +66,13 @@ def contents(
             *_tracks(container, stream, params.container),
             *_timecode(container, stream, params, whole),
             *_picture(info, params),
-            *_side_data(info, params),
         ]
     return tuple(dict.fromkeys(rows))
+
+
+def _kept_unless(why: str, what: str, fate: Fate = "left out") -> Holding:
+    """Kept if there is no reason why not; else what becomes of it for that reason."""
+    return Holding(what, fate, why) if why else Holding(what, "kept")
 
 
 def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Iterator[Holding]:
@@ -78,81 +81,60 @@ def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Itera
         if stream.disposition & cover:
             yield Holding("the cover picture", "left out", "add it again with a tagger")
         elif stream.index != shown.index:
-            yield Holding(
-                f"another video track ({_codec(stream)})", "left out", "the first is upscaled"
-            )
+            what = f"another video track ({codec_name(stream)})"
+            yield Holding(what, "left out", "the first is upscaled")
     for stream in container.streams.audio:
+        what = f"sound ({_language(stream)}{codec_name(stream)}"
         if stream.codec_context is None:
-            what = f"sound ({_language(stream)}{_codec(stream)})"
-            yield Holding(what, "left out", "this PyAV has no decoder for it")
+            yield Holding(f"{what})", "left out", "this PyAV has no decoder for it")
             continue
-        what = f"sound ({_language(stream)}{_codec(stream)}, {stream.layout.name})"
-        if (encoder := encoder_for(stream, ending)) is None:
-            yield Holding(what, "kept")
-        else:
-            yield Holding(what, "converted", f"{ending} does not hold it; it becomes {encoder}")
+        encoder = encoder_for(stream, ending)
+        why = f"{ending} does not hold it; it becomes {encoder}" if encoder else ""
+        yield _kept_unless(why, f"{what}, {stream.layout.name})", "converted")
     for stream in container.streams.subtitles:
-        what = f"subtitles ({_language(stream)}{caption_codec(stream)})"
+        what = f"subtitles ({_language(stream)}{codec_name(stream)})"
         yield Holding(what, *fate_of_captions(stream, ending))
     for stream in container.streams.data:
         if "timecode" not in stream.metadata:
             name = stream.metadata.get("handler_name", "").strip() or "of no name"
             yield Holding(f"a data track ({name})", "left out", "what it means is not known")
+    why = "" if keeps_attachments(ending) else f"{ending} has no attachments; .mkv may"
     for attachment in attachments_of(container):
-        what = f"the attachment {attachment.name or 'without a name'}"
-        if keeps_attachments(ending):
-            yield Holding(what, "kept")
-        else:
-            yield Holding(what, "left out", f"{ending} has no attachments; .mkv may")
+        yield _kept_unless(why, f"the attachment {attachment.name or 'without a name'}")
 
 
 def _timecode(
     container: InputContainer, stream: VideoStream, params: EncodeParams, whole: bool
 ) -> Iterator[Holding]:
-    code = timecode_of(container)
-    if not code:
-        return
+    why, code = "", timecode_of(container)
     if not whole:
         why = "the video begins later"
     elif not keeps_timecode(params.rate, stream):
         why = "the rate of frames is none it can count"
-    elif not fits_into(params.container):
+    elif code and not fits_into(params.container):
         why = "a newer PyAV can write it, or .mkv"
-    else:
-        yield Holding(f"the timecode {code}", "kept")
-        return
-    yield Holding(f"the timecode {code}", "left out", why)
+    if code:
+        yield _kept_unless(why, f"the timecode {code}")
 
 
 def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
     if info.has_alpha:
         yield Holding("transparency", "left out", "'Upscale Alpha' keeps it, for clips")
     if info.rotation or info.orientation.mirrored:
-        yield Holding(
-            "the mark to turn the picture", "converted", "the frames themselves are turned"
-        )
+        what = "the mark to turn the picture"
+        yield Holding(what, "converted", "the frames themselves are turned")
     if info.sample_aspect != 1:
-        what = f"the pixels' aspect of {info.sample_aspect}"
-        if params.sample_aspect == info.sample_aspect:
-            yield Holding(what, "kept")
-        else:
-            yield Holding(what, "converted", "the pixels become square")
+        why = "" if params.sample_aspect == info.sample_aspect else "the pixels become square"
+        yield _kept_unless(why, f"the pixels' aspect of {info.sample_aspect}", "converted")
     encoded = depth(params.encoded_format)
     if info.bit_depth > encoded:
         yield Holding(f"{info.bit_depth} bits per channel", "converted", f"they become {encoded}")
-
-
-def _side_data(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
-    can_say = light_options(CODECS[params.codec].encoder, "L(1,1)", "1,1")
-    for what, value in (
-        ("the HDR master's display", info.mastering),
-        ("the HDR light level", info.light_level),
-    ):
-        if value and can_say:
-            yield Holding(what, "kept")
-        elif value:
-            why = f"{params.codec} cannot say it; h264, h265 and av1 can"
-            yield Holding(what, "left out", why)
+    can_say = CODECS[params.codec].light
+    why = "" if can_say else f"{params.codec} cannot say it; h264, h265 and av1 can"
+    if info.mastering:
+        yield _kept_unless(why, "the HDR master's display")
+    if info.light_level:
+        yield _kept_unless(why, "the HDR light level")
     if info.slant:
         what = f"the mark to turn the picture by {info.slant} degrees"
         yield Holding(what, "left out", "only multiples of 90 can be applied")
@@ -160,11 +142,6 @@ def _side_data(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
         if name in _LEFT_OUT:
             what, why = _LEFT_OUT[name]
             yield Holding(what, "left out", why)
-
-
-def _codec(stream: Any) -> str:
-    context = stream.codec_context
-    return "an unknown codec" if context is None else context.codec.canonical_name
 
 
 def _language(stream: Any) -> str:

@@ -25,8 +25,7 @@ from ...files import BLOCK, hash_file, writing
 from ..color import FromRGB
 from ..errors import BadPartError, EncodeError
 from ..reading.probe import Path
-from .choices import CODECS, EncodeParams, check_available, open_encoder
-from .priority import usual_priority
+from .choices import CODECS, EncodeParams, check_available, open_encoder, usual_priority
 
 log = logging.getLogger(__name__)
 
