@@ -97,13 +97,15 @@ class LongVideoParams:
 
         What those come to depends on the video: see ``LongVideo``.
         """
-        left_out = {"size", "resize", "deinterlace"}
+        left_out = {"size", "resize", "deinterlace", "detail"}
         # Jobs from before these options existed must match.
         if self.guided.is_whole:
             left_out.add("guided")
-        if self.detail == FULL:
-            left_out.add("detail")
-        return {k: v for k, v in asdict(self).items() if k not in left_out}
+        plain = {k: v for k, v in asdict(self).items() if k not in left_out}
+        if self.detail != FULL:
+            # Named so since a half means back-projection: older frames are not to be mixed with.
+            plain["detail_by_back_projection"] = self.detail
+        return plain
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:
         """The same for one scene of frames (h, w)."""

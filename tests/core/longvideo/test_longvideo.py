@@ -533,7 +533,8 @@ def test_settings_are_plain_and_complete():
     of_the_video = {"size", "resize", "deinterlace"}  # see Source
     assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided", "detail"}
     some = replace(PARAMS, guided=GuidanceRange(0, 0.5), detail=0.5).settings()
-    assert set(some) == set(vars(PARAMS)) - of_the_video
+    there = set(vars(PARAMS)) - of_the_video - {"detail"}
+    assert set(some) == {*there, "detail_by_back_projection"}
     assert json.loads(json.dumps(some)) == some
 
 
