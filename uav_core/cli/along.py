@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from ..jobs.passing import passing_folder
 from ..sampling.along import check_along, enlarged_along
 from ..video import EncodeParams, Footage, VideoReader, encode_part, frame_times, join, probe
 from ..video.sequences import Frames, numbers_of, save_numbers, size_of
+from .frames import named
 
 log = logging.getLogger("upscale_a_video")
 
@@ -44,9 +45,8 @@ class Layer:
     @classmethod
     def of(cls, source: Path, target: Path) -> Layer:
         """From the two that --along names; InputError for such as do not go together."""
-        given, made = Frames.there(source), Frames.named(target)
-        if made is None and given is not None and (target.is_dir() or not target.suffix):
-            made = replace(given, folder=target)
+        given = Frames.there(source)
+        made = named(target, given)
         if made is None and given is not None:
             raise InputError(f"'{target}' for '{source}': expected numbered pictures as well.")
         if made is None and target.suffix.lower() not in VIDEOS:
@@ -73,11 +73,6 @@ class Layer:
             return len(self.given.numbers), h, w
         info = probe(self.source)
         return len(frame_times(self.source)), info.height, info.width
-
-    def check_values(self) -> None:
-        """See that they are numbers, and pictures of one size; a video is read later."""
-        for _ in numbers_of(self.given) if self.given is not None else ():
-            pass
 
     def values(self) -> Iterator[Tensor]:
         """(c, h, w) of each frame: of EXR as they are, of others in [0, 1]."""
@@ -122,22 +117,20 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
     taken = {os.path.realpath(picture), os.path.realpath(o.input)}
     for layer in layers:
         check_along(layer.measured(), (count, h, w), f"'{layer.source}'")
+        own = (layer.source, layer.given.path(layer.first) if layer.given else layer.source)
         for path in layer.outputs(count):
             real = os.path.realpath(path)
-            if real in taken or real in map(os.path.realpath, (layer.source, _first(layer))):
+            if real in taken or real in map(os.path.realpath, own):
                 raise InputError(f"'{path}' is another's file: expected a name of its own.")
             taken.add(real)
             if path.exists() and not picture.exists():
                 raise InputError(f"'{path}' is there already: choose another name, or move it.")
-        layer.check_values()
+        for _ in numbers_of(layer.given) if layer.given is not None else ():
+            pass  # they are numbers, and pictures of one size; a video is read later
     for layer in layers:
         path = layer.outputs(1)[0]
         check_target(path.parent, path.name)
     return layers
-
-
-def _first(layer: Layer) -> Path:
-    return layer.source if layer.given is None else layer.given.path(layer.first)
 
 
 def write_layer(
@@ -168,16 +161,12 @@ def write_layer(
         for path, frame in zip(layer.outputs(count), frames(), strict=True):
             save_numbers(path, frame)
     else:
-        _write_video(layer, guides, frames())
+        codec, pixels = VIDEOS[layer.target.suffix.lower()]
+        params = EncodeParams(codec, layer.target.suffix.lower(), pixel_format=pixels)
+        params = params.for_source(probe(layer.source))
+        size = (guides.info.width, guides.info.height)
+        shown = (frame.expand(3, -1, -1) * 2 - 1 for frame in frames())
+        with passing_folder(layer.target.parent, ".along_") as folder:
+            part = encode_part(folder / "part.mkv", shown, params, size)
+            join([part], layer.target, frame_times(layer.source), layer.source, params)
     log.info("%d frames written along: %s", count, layer.target)
-
-
-def _write_video(layer: Layer, guides: VideoReader, frames: Iterator[Tensor]) -> None:
-    codec, pixels = VIDEOS[layer.target.suffix.lower()]
-    params = EncodeParams(codec, layer.target.suffix.lower(), pixel_format=pixels)
-    params = params.for_source(probe(layer.source))
-    size = (guides.info.width, guides.info.height)
-    shown = (frame.expand(3, -1, -1) * 2 - 1 for frame in frames)
-    with passing_folder(layer.target.parent, ".along_") as folder:
-        part = encode_part(folder / "part.mkv", shown, params, size)
-        join([part], layer.target, frame_times(layer.source), layer.source, params)

@@ -17,11 +17,17 @@ from ..video.sequences import Frames, gather, scatter
 log = logging.getLogger("upscale_a_video")
 
 
+def named(target: Path, given: Frames | None) -> Frames | None:
+    """The pictures that a target means, a folder with the names of those given; None: a video."""
+    made = Frames.named(target)
+    if made is None and given is not None and (target.is_dir() or not target.suffix):
+        made = replace(given, folder=target)
+    return made
+
+
 def written(o: argparse.Namespace, given: Frames | None) -> Frames | None:
-    """The pictures to write; None for a video. A folder gets the names of those ``given``."""
-    made = Frames.named(o.output)
-    if made is None and given is not None and (o.output.is_dir() or not o.output.suffix):
-        made = replace(given, folder=o.output)
+    """The pictures to write; None for a video."""
+    made = named(o.output, given)
     if made is None:
         return None
     if o.workers:

@@ -54,21 +54,21 @@ from ..video.sequences import Frames
 from ..weights import included
 from ..weights.hashes import weights_hash
 from ..weights.text import load_quality_text
-from .along import Layer, check_layers, write_layer
+from .along import check_layers, write_layer
 from .folders import job_folders, plan_folder
 from .frames import upscale_frames, written
-from .options import encode_params, parser, run_params
+from .options import parser, run_params
 from .remote import MissingPackError, ServerUnreachableError, WeightNames
 from .remote.graph import long_video_graph
 
 log = logging.getLogger("upscale_a_video")
 
 
-def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int:
+def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -> int:
     """Run the command; 0 if everything that was asked for is done.
 
-    ``share`` is (number, count) of one among several workers: of a folder, each begins with
-    another video.
+    ``share`` is (number, count) of one among several workers, None for what starts them: of a
+    folder, each begins with another video.
     """
     words = sys.argv[1:] if words is None else words
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -84,22 +84,22 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
         made = written(o, given)
         finished = o.output if made is None else made.master
         layers = check_layers(o, given, finished)
-        if o.workers:
-            return workers()(
-                main,
-                without(words, "--workers", "--ray"),
-                o.workers,
-                address=o.ray,
-                gpus=1 if device_of(o).startswith("cuda") else 0,
-            )
+        if o.workers and share is None:
+            try:
+                from .workers import run_workers
+            except ImportError as error:
+                raise missing("--workers", error) from error
+            gpus = 1 if device_of(o).startswith("cuda") else 0
+            return run_workers(main, words, o.workers, address=o.ray, gpus=gpus)
         if given or made:
             upscale_frames(o, given, made, upscale_file)
         elif o.input.is_dir():
-            return upscale_folder(o, share)
+            return upscale_folder(o, *(share or (0, 1)))
         else:
             upscale_file(o, o.input, o.output)
         for layer in layers:
-            enlarge_along(o, layer, finished)
+            with Bar(layer.source.name) as bar:
+                write_layer(layer, finished, flow_of(o), torch.device(device_of(o)), bar)
     except UpscaleAVideoError as error:
         log.error("%s", error)
         return 1
@@ -113,22 +113,19 @@ def main(words: list[str] | None = None, share: tuple[int, int] = (0, 1)) -> int
 
 
 def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
-    """One file into one, here or on the server, with a bar and a report."""
-    bar = Bar(source.name)
-    try:
-        text = (upscale_there if o.server is not None else upscale)(o, source, target, bar)
-    finally:
-        bar.close()
+    """One file into one, here or on the server, with a bar and a report.
+
+    What cannot be done is not sent, and leaves no folder behind.
+    """
+    run = upscale if o.server is None else server_run()
+    params = run_params(o)
+    encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
+    info = probe(source)
+    Resizing.of(params, info).encode(encode.for_source(info))
+    check_target(target.parent, target.name)
+    with Bar(source.name) as bar:
+        text = run(o, source, target, params, encode, bar)
     log.info("%s", text)
-
-
-def enlarge_along(o: argparse.Namespace, layer: Layer, picture: Path) -> None:
-    """One that goes along with the finished video, on this machine."""
-    bar = Bar(layer.source.name)
-    try:
-        write_layer(layer, picture, flow_of(o), torch.device(device_of(o)), bar)
-    finally:
-        bar.close()
 
 
 def flow_of(o: argparse.Namespace) -> torch.nn.Module:
@@ -155,54 +152,59 @@ def check_for_server(o: argparse.Namespace) -> None:
             )
 
 
-def workers() -> Callable[..., int]:
-    """What runs the command in several processes; MissingPartError if it is not packed."""
-    try:
-        from .workers import run_workers
-    except ImportError as error:
-        check_packed("--workers", error)
-        raise
-    return run_workers
+def missing(option: str, error: ImportError) -> UpscaleAVideoError:
+    """What to say of an option for which something cannot be imported.
 
-
-def check_packed(option: str, error: ImportError) -> None:
-    """MissingPartError if what cannot be imported is ours: the registry's archive lacks it."""
+    What is ours lacks in the registry's archive.
+    """
     if (error.name or "").startswith(f"{__package__}."):
-        raise MissingPartError(
+        return MissingPartError(
             f"{option} is not in the archive of ComfyUI's registry, which takes no network clients "
             f"({error}). Run the command from a clone of the repository, which has it, or leave "
             f"{option} out."
-        ) from error
+        )
+    return MissingPackageError(
+        f"{option} needs {error.name} ({error}): install it with 'pip install {error.name}', or "
+        "run the command with ComfyUI's Python, which has it."
+    )
 
 
 class MissingPartError(UpscaleAVideoError):
     """The installation lacks an optional part of the pack."""
 
 
-def upscale_there(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
-    """One file into one on a running ComfyUI; the report."""
+def server_run() -> Callable[..., str]:
+    """What runs one file on a running ComfyUI, like ``upscale``; or what is missing for it."""
     try:
         from .remote.run import upscale_on_server
     except ImportError as error:
-        check_packed("--server", error)
-        raise MissingPackageError(
-            f"--server needs aiohttp ({error}): install it with 'pip install aiohttp', or run the "
-            "command with ComfyUI's Python, which has it."
-        ) from error
-    names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
-    weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
-    params, encode = run_params(o), encode_params(o, target)
-    check_file(params, encode, source)  # what cannot be done is not sent
-    check_target(target.parent, target.name)
-    graph = long_video_graph(params, encode, weights)
-    return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.beside))
+        raise missing("--server", error) from error
+
+    def run(
+        o: argparse.Namespace,
+        source: Path,
+        target: Path,
+        params: LongVideoParams,
+        encode: EncodeParams,
+        bar: Bar,
+    ) -> str:
+        names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
+        weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
+        graph = long_video_graph(params, encode, weights)
+        return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.beside))
+
+    return run
 
 
-def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
+def upscale(
+    o: argparse.Namespace,
+    source: Path,
+    target: Path,
+    params: LongVideoParams,
+    encode: EncodeParams,
+    bar: Bar,
+) -> str:
     """One file into one on this machine, under the very name that was asked for; the report."""
-    params, encode = run_params(o), encode_params(o, target)
-    check_file(params, encode, source)  # what cannot be done leaves no folder behind
-    check_target(target.parent, target.name)
     jobs = target.parent / FOLDER
     run = LongVideo(
         source,
@@ -219,13 +221,7 @@ def upscale(o: argparse.Namespace, source: Path, target: Path, bar: Bar) -> str:
     return run.run().to_text()
 
 
-def check_file(params: LongVideoParams, encode: EncodeParams, source: Path) -> None:
-    """UnreadableVideoError, InputError or EncodeParamsError, from the beginning of the file."""
-    info = probe(source)
-    Resizing.of(params, info).encode(encode.for_source(info))
-
-
-def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> int:
+def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
     """Every video of a folder into another, going on past those that cannot be."""
     if o.output.suffix and not o.output.is_dir():
         raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
@@ -236,7 +232,7 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
     if not plan.videos:
         raise InputError(f"The folder '{o.input}' has no video: expected files such as clip.mp4.")
     check_target(o.output, plan.videos[0][1].name)
-    first = len(plan.videos) * share[0] // share[1]
+    first = len(plan.videos) * number // count
     videos = plan.videos[first:] + plan.videos[:first]
     failed: dict[Path, str] = {}
     for number, (path, target) in enumerate(videos, start=1):
@@ -259,38 +255,24 @@ def upscale_folder(o: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> in
 
 def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreEngine:
     """The networks that the options name."""
-    unet_path = Path(o.unet or included.path_of(included.UNET))
-    vae_path = Path(o.vae or included.path_of(included.VAE_VIDEO))
-    text_path = Path(o.texts or included.path_of(included.TEXT))
-    device = device_of(o)
-    dtype = torch.float16 if o.half else torch.float32
-    texts = load_quality_text(text_path)
-    paths = {"unet": unet_path, "vae": vae_path, "texts": text_path}
+    paths = {
+        "unet": Path(o.unet or included.path_of(included.UNET)),
+        "vae": Path(o.vae or included.path_of(included.VAE_VIDEO)),
+        "texts": Path(o.texts or included.path_of(included.TEXT)),
+    }
     if o.flow is not None:
         paths["flow"] = Path(o.flow)
+    texts, device = load_quality_text(paths["texts"]), device_of(o)
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
+    dtype = torch.float16 if o.half else torch.float32
     return CoreEngine(
-        load_unet(unet_path, dtype=dtype, device=device),
-        load_vae(vae_path, device=device),
+        load_unet(paths["unet"], dtype=dtype, device=device),
+        load_vae(paths["vae"], device=device),
         torch.stack((texts.embed(FLAWS), texts.embed(""))),
         flow_of(o).to(device),
         params,
         hashes,
     )
-
-
-def without(words: list[str], *names: str) -> list[str]:
-    """A command line without some options and their values."""
-    kept, values = [], 0
-    for word in words:
-        name, _, value = word.partition("=")
-        if name in names:
-            values = 0 if value else 1
-        elif values:
-            values = 0
-        else:
-            kept.append(word)
-    return kept
 
 
 class Bar:
@@ -323,7 +305,10 @@ class Bar:
         else:
             self.bar.set_postfix_str(text.partition("\n")[0])
 
-    def close(self) -> None:
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()

@@ -17,7 +17,7 @@ from ..longvideo import LongVideoParams
 from ..longvideo.params import PART_LENGTH
 from ..models.vae import UPSCALE
 from ..sampling.guidance import GuidanceRange
-from ..video import CODECS, Deinterlace, EncodeParams
+from ..video import CODECS, Deinterlace
 from ..video.scenes import METHODS, SceneParams
 from ..weights import included
 
@@ -166,8 +166,3 @@ def output_size(o: argparse.Namespace) -> OutputSize:
             f"--resize {o.resize} without a size: give --factor, --short-side or --size as well."
         )
     return OutputSize(factor=UPSCALE if o.factor is None else o.factor)
-
-
-def encode_params(o: argparse.Namespace, target: Path) -> EncodeParams:
-    """The options that decide the file."""
-    return EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)

@@ -104,8 +104,3 @@ def test_without_ray_it_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match="Install ray"):
         run_workers(cli.main, [], 2)
-
-
-def test_words_about_workers_are_taken_out():
-    words = ["a", "--workers", "2", "b", "--ray=auto", "--steps", "3", "--workers=4"]
-    assert cli.without(words, "--workers", "--ray") == ["a", "b", "--steps", "3"]
