@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,30 +117,27 @@ def _no_video(path: Path) -> str:
 def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
     """A place for the result of each, no two alike on any system."""
 
-    def ending(path: Path) -> str:
+    def name(path: Path, number: int = 0) -> Path:
         own = path.suffix.lower()
-        return own if own in containers else containers[0]
+        more = (f"_{path.suffix[1:]}" if number else "") + (f"_{number}" if number > 1 else "")
+        ending = own if own in containers else containers[0]
+        return _usable(path.with_name(f"{path.stem}{more}{ending}"))
 
-    def plain(path: Path) -> Path:
-        return _usable(path.with_name(f"{path.stem}{ending(path)}"))
-
-    wanted: dict[str, list[Path]] = {}
-    for path in sources:
-        wanted.setdefault(_key(plain(path)), []).append(path)
-    taken: dict[str, Path] = {}
-    for path in sources:
+    plain = {path: _key(name(path)) for path in sources}
+    wanted, taken = Counter(plain.values()), set[str]()
+    names: dict[Path, Path] = {}
+    for path, key in plain.items():
         # Of several only the one that keeps its ending is called as it was.
-        alone = len(wanted[_key(plain(path))]) == 1
-        if alone or (path.suffix.lower() == ending(path) and _key(plain(path)) not in taken):
-            taken[_key(plain(path))] = path
-    names = {path: plain(path) for path in taken.values()}
+        alone = wanted[key] == 1
+        if alone or (path.suffix.lower() in containers and key not in taken):
+            names[path] = name(path)
+            taken.add(key)
     for path in sources:
         number = 1
         while path not in names:
-            more = f"_{path.suffix[1:]}" + (f"_{number}" if number > 1 else "")
-            name = _usable(path.with_name(f"{path.stem}{more}{ending(path)}"))
-            if _key(name) not in taken:
-                taken[_key(name)], names[path] = path, name
+            if _key(name(path, number)) not in taken:
+                names[path] = name(path, number)
+                taken.add(_key(names[path]))
             number += 1
     return [names[path] for path in sources]
 

@@ -58,8 +58,8 @@ from .along import check_layers, write_layer
 from .folders import job_folders, plan_folder
 from .frames import upscale_frames, written
 from .options import parser, run_params
-from .remote import MissingPackError, ServerUnreachableError, WeightNames
-from .remote.graph import long_video_graph
+from .remote import MissingPackError, ServerUnreachableError
+from .remote.graph import WeightNames, long_video_graph
 
 log = logging.getLogger("upscale_a_video")
 

@@ -32,12 +32,11 @@ def parser(description: str) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("input", type=Path, nargs="?", help="a video, or a folder of them")
-    p.add_argument("output", type=Path, nargs="?", help="the video to write, or a folder")
-    p.add_argument(
-        "--rate", type=rate, default=Fraction(24), help="of numbered pictures: 24, 30000/1001"
-    )
-    p.add_argument(
+    add = p.add_argument
+    add("input", type=Path, nargs="?", help="a video, or a folder of them")
+    add("output", type=Path, nargs="?", help="the video to write, or a folder")
+    add("--rate", type=rate, default=Fraction(24), help="of numbered pictures: 24, 30000/1001")
+    add(
         "--along",
         type=Path,
         nargs=2,
@@ -47,44 +46,42 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="a matte or depth clip, or numbered pictures, enlarged in step with the result; again "
         "for more",
     )
-    p.add_argument("--sub-folders", action="store_true", help="those of the folder as well")
-    p.add_argument("--steps", type=int, default=included.STEPS)
-    p.add_argument("--guidance", type=float, default=included.GUIDANCE)
-    p.add_argument("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
-    p.add_argument("--guidance-end", type=float, default=1.0, help="the same")
-    p.add_argument("--noise-level", type=int, default=included.NOISE_LEVEL)
-    p.add_argument("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
-    p.add_argument(
-        "--color-fix", dest="color", choices=get_args(ColorMode), default=included.COLOR_FIX
-    )
-    p.add_argument(
+    add("--sub-folders", action="store_true", help="those of the folder as well")
+    add("--steps", type=int, default=included.STEPS)
+    add("--guidance", type=float, default=included.GUIDANCE)
+    add("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
+    add("--guidance-end", type=float, default=1.0, help="the same")
+    add("--noise-level", type=int, default=included.NOISE_LEVEL)
+    add("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
+    add("--color-fix", dest="color", choices=get_args(ColorMode), default=included.COLOR_FIX)
+    add(
         "--detail",
         type=float,
         default=FULL,
         help="how much of the result is kept: 0 a plain enlargement, 0.5 only what is finer than "
         "the input, 1 all of it",
     )
-    p.add_argument(
+    add(
         "--frames-per-group",
         type=int,
         default=included.FRAMES_PER_GROUP,
         help="frames decoded together",
     )
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
-    p.add_argument("--cut-detection", choices=METHODS, default="auto")
-    p.add_argument("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
-    p.add_argument(
+    add("--seed", type=int, default=0)
+    add("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
+    add("--cut-detection", choices=METHODS, default="auto")
+    add("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
+    add(
         "--deinterlace",
         choices=get_args(Deinterlace),
         default="auto",
         help="auto: what the pictures show, else what the video says; always, top, bottom: all of "
         "it, in the order found, upper or lower lines first; film: telecined film; never",
     )
-    p.add_argument("--codec", choices=tuple(CODECS), default="h264")
-    p.add_argument("--crf", type=int, help="quality; lower is better and larger")
-    p.add_argument("--pixel-format", default="auto")
-    p.add_argument("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
+    add("--codec", choices=tuple(CODECS), default="h264")
+    add("--crf", type=int, help="quality; lower is better and larger")
+    add("--pixel-format", default="auto")
+    add("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
     size = p.add_argument_group("size of the result, 1 to 4 times the input; 4x where left out")
     one = size.add_mutually_exclusive_group()
     one.add_argument("--factor", type=float, help="times the input, such as 2")

@@ -94,8 +94,14 @@ def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tu
 
     def counted() -> Iterator[Tensor]:
         nonlocal total
-        for frame in _checked(frames):
-            total += 1
+        first: tuple[int, ...] | None = None
+        for total, frame in enumerate(frames, start=1):
+            shape = tuple(frame.shape)
+            if len(shape) != 3 or shape[0] != 3 or 0 in shape or shape != (first or shape):
+                raise InputError(
+                    f"Frame {total - 1} is {shape}: expected {first or '(3, h, w)'} like all."
+                )
+            first = shape
             yield frame
 
     cuts: list[int] = []
@@ -174,16 +180,6 @@ def _parse_time(part: str) -> float | None:
     if m := re.fullmatch(r"(?:(\d+):(?=[0-5]?\d:))?(\d+):([0-5]?\d(?:\.\d+)?)", part):
         return int(m[1] or 0) * 3600 + int(m[2]) * 60 + float(m[3])
     return None
-
-
-def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-    first: tuple[int, ...] | None = None
-    for i, frame in enumerate(frames):
-        shape = tuple(frame.shape)
-        if len(shape) != 3 or shape[0] != 3 or 0 in shape or shape != (first or shape):
-            raise InputError(f"Frame {i} is {shape}: expected {first or '(3, h, w)'} like all.")
-        first = shape
-        yield frame
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ class Frames:
         if ending.lower() not in PICTURES:
             return None
         numbers = sorted(int(m["number"]) for m in found)
-        run = cls(folder, begin, min(len(m["number"]) for m in found), ending)
-        run = cls(run.folder, begin, run.digits, ending, range(numbers[0], numbers[-1] + 1))
+        digits = min(len(m["number"]) for m in found)
+        run = cls(folder, begin, digits, ending, range(numbers[0], numbers[-1] + 1))
         for number in run.numbers:
             if not run.path(number).is_file():
                 raise InputError(
@@ -149,9 +149,8 @@ def gather(
     """
     size = size_of(frames)
     params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
-    encode_part(
-        video, _values(frames, size), params, size, container="nut", check_cancelled=check_cancelled
-    )
+    shown = _values(frames)
+    encode_part(video, shown, params, size, container="nut", check_cancelled=check_cancelled)
 
 
 def scatter(
@@ -166,16 +165,14 @@ def scatter(
     DiskFullError and FileError.
     """
     to_rgb48, count = FromRGB("rgb48be", BT709), 0
-
-    def as_picture(frame: Tensor) -> tuple[av.VideoFrame, str, dict[str, str]]:
+    for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
+        path = frames.path(first + count - 1)
         if frames.linear:
             # Rounded here, as the encoder cuts off.
             light = from_curve((frame.float() + 1) / 2).half().float()
-            return from_floats(light), "exr", {"format": "half"}
-        return to_rgb48(frame), "png", {}
-
-    for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
-        _save(frames.path(first + count - 1), *as_picture(frame))
+            _save(path, from_floats(light), {"format": "half"})
+        else:
+            _save(path, to_rgb48(frame))
     return count
 
 
@@ -202,8 +199,7 @@ def numbers_of(frames: Frames) -> Iterator[Tensor]:
 
     Raises as ``gather``; InputError for NaN or infinity too.
     """
-    said: set[str] = set()
-    for path, picture, color in _pictures(frames, size_of(frames), said):
+    for path, picture, color in _pictures(frames):
         if is_float(picture.format.name):
             values = floats(picture)
             if not values.isfinite().all():
@@ -222,55 +218,51 @@ def save_numbers(path: Path, values: Tensor) -> None:
     Raises EncodeError, DiskFullError and FileError.
     """
     if path.suffix.lower() == ".exr":
-        _save(path, from_floats(values), "exr", {"format": "float"})
+        _save(path, from_floats(values), {"format": "float"})
     elif len(values) == 1:
-        _save(path, gray16(values), "png", {})
+        _save(path, gray16(values))
     else:
-        _save(path, FromRGB("rgb48be", BT709)(values * 2 - 1), "png", {})
+        _save(path, FromRGB("rgb48be", BT709)(values * 2 - 1))
 
 
-def _save(path: Path, picture: av.VideoFrame, codec: str, options: dict[str, str]) -> None:
+def _save(path: Path, picture: av.VideoFrame, options: dict[str, str] | None = None) -> None:
     try:
-        data = encoded(picture, codec, options)
+        data = encoded(picture, path.suffix[1:].lower(), options or {})
     except FFmpegError as error:
         raise EncodeError(f"'{path}' cannot be encoded: {error.strerror}.") from error
     write_whole(path, data)
 
 
-def _pictures(
-    frames: Frames, size: tuple[int, int], said: set[str]
-) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
-    """Each file decoded; ``said`` holds what was told of them, once each."""
+def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
+    """Each file decoded."""
+    (width, height), said = size_of(frames), False
     for path in map(frames.path, frames.numbers):
         picture, color = _picture(path)
-        if (picture.width, picture.height) != size:
+        if (picture.width, picture.height) != (width, height):
             raise InputError(
-                f"'{path}' is {picture.width}x{picture.height}: expected {size[0]}x{size[1]}, as "
+                f"'{path}' is {picture.width}x{picture.height}: expected {width}x{height}, as "
                 "the first of these frames."
             )
-        if any(component.is_alpha for component in picture.format.components):
-            _say(path, "Left out: transparency.", said)
+        if not said and any(component.is_alpha for component in picture.format.components):
+            log.warning("'%s' and others: Left out: transparency.", path)
+            said = True
         yield path, picture, color
 
 
-def _say(path: Path, what: str, said: set[str]) -> None:
-    if what not in said:
-        log.warning("'%s' and others: %s", path, what)
-    said.add(what)
-
-
-def _values(frames: Frames, size: tuple[int, int]) -> Iterator[Tensor]:
+def _values(frames: Frames) -> Iterator[Tensor]:
     """(3, h, w) in [-1, 1] of each file."""
-    said: set[str] = set()
-    for path, picture, color in _pictures(frames, size, said):
+    said = False
+    for path, picture, color in _pictures(frames):
         if not is_float(picture.format.name):
-            yield ToRGB(color, size)(picture)
+            yield ToRGB(color, (picture.width, picture.height))(picture)
             continue
         light = floats(picture)
         if light.isnan().any():
             raise InputError(f"'{path}' has NaN among its values: render it again.")
-        if light.min() < 0 or light.max() > BRIGHTEST:
-            _say(path, f"What is outside of 0 to {BRIGHTEST:.0f} is cut off.", said)
+        if not said and (light.min() < 0 or light.max() > BRIGHTEST):
+            outside = f"What is outside of 0 to {BRIGHTEST:.0f} is cut off."
+            log.warning("'%s' and others: %s", path, outside)
+            said = True
         yield to_curve(light) * 2 - 1
 
 

@@ -1,12 +1,21 @@
 """Long videos on a running ComfyUI, over its HTTP interface. Needs aiohttp, as ComfyUI does."""
 
-from .errors import MissingPackError, ServerError, ServerJobError, ServerUnreachableError
-from .graph import WeightNames
+from __future__ import annotations
 
-__all__ = [
-    "MissingPackError",
-    "ServerError",
-    "ServerJobError",
-    "ServerUnreachableError",
-    "WeightNames",
-]
+from ...errors import UpscaleAVideoError
+
+
+class ServerError(UpscaleAVideoError):
+    """Base of what can go wrong with a server; the message says what to do."""
+
+
+class ServerUnreachableError(ServerError):
+    """Nothing answers at the address, or what answers is no ComfyUI."""
+
+
+class MissingPackError(ServerError):
+    """The server does not have this pack's nodes, or has an older pack."""
+
+
+class ServerJobError(ServerError):
+    """The server refused the job, failed in a node, or was told to stop."""

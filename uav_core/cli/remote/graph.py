@@ -13,7 +13,7 @@ from ...longvideo.params import LongVideoParams
 from ...sampling.presets import FLAWS, QUALITY
 from ...video import EncodeParams
 from ...weights import included
-from .errors import MissingPackError, ServerJobError
+from . import MissingPackError, ServerJobError
 
 Graph = dict[str, dict[str, Any]]
 

@@ -17,7 +17,7 @@ from ...files import hash_file, is_plain, read_plain, write_whole, writing
 from ...jobs import FOLDER
 from ...jobs.plain import canonical
 from ...video import fingerprint, probe
-from .errors import ServerJobError
+from . import ServerJobError
 from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
 from .server import Server, plain_stem
 

@@ -20,7 +20,7 @@ from ...callbacks import Progress
 from ...errors import InputError
 from ...files import BLOCK
 from ...video.fingerprint import Fingerprint
-from .errors import ServerError, ServerJobError, ServerUnreachableError
+from . import ServerError, ServerJobError, ServerUnreachableError
 
 PATIENCE = 60.0
 """Seconds that a server may be silent during a job before it counts as gone."""
@@ -187,24 +187,20 @@ class Server:
         server refuses it, a node fails or the prompt is stopped, ServerUnreachableError if the
         server goes away.
         """
-        opened = asyncio.Event()
-        listening = asyncio.create_task(self._listen(prompt, node, progress, say, opened))
-        hearing = asyncio.create_task(opened.wait())
+        ready = asyncio.Event()
+        listening = asyncio.create_task(self._listen(prompt, node, progress, say, ready))
         try:
-            # What is said before the socket is open is lost.
-            await asyncio.wait((listening, hearing), return_when=asyncio.FIRST_COMPLETED)
+            await ready.wait()  # what is said before the socket is open is lost
             await self._queue(graph, prompt)
             heard = time.monotonic()
             while True:
                 try:
+                    # In this order: what leaves the queue is in the history at once.
+                    waits = await self._queued(prompt)
                     entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
                     if entry is not None:
                         return judged(entry)
-                    if not await self._queued(prompt):
-                        # It may have ended between the two questions.
-                        entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
-                        if entry is not None:
-                            return judged(entry)
+                    if not waits:
                         raise ServerJobError(
                             "The server does not know the job any more; it was started again, or "
                             "its queue was cleared. Run the same command again to go on."
@@ -213,16 +209,9 @@ class Server:
                 except ServerUnreachableError:
                     if time.monotonic() - heard > PATIENCE:
                         raise
-                await asyncio.wait((listening,), timeout=1)
-                if listening.done():
-                    # Without it there is no progress to show, but the job goes on.
-                    await asyncio.sleep(1)
-                    listening = asyncio.create_task(
-                        self._listen(prompt, node, progress, say, opened)
-                    )
+                await asyncio.sleep(1)
         finally:
             listening.cancel()
-            hearing.cancel()
 
     async def _queued(self, prompt: str) -> bool:
         queue = await self._json("GET", "queue")
@@ -234,27 +223,35 @@ class Server:
         node: str,
         progress: Progress,
         say: Callable[[str], None],
-        opened: asyncio.Event,
+        ready: asyncio.Event,
     ) -> None:
+        """Hear what is said of a prompt; ``ready`` once that is so, or cannot be.
+
+        Without it there is no progress to show, but the job goes on.
+        """
         address = self.url / "ws"
-        try:
-            async with self._session.ws_connect(
-                address, params={"clientId": self._client}, max_msg_size=0
-            ) as socket:
-                opened.set()
-                async for message in socket:
-                    if message.type == aiohttp.WSMsgType.TEXT:
-                        said = json.loads(message.data)
-                        data = said.get("data") or {}
-                        mine = data.get("prompt_id") == prompt and data.get("node") == node
-                        if said.get("type") == "progress" and mine:
-                            progress(int(data["value"]), int(data["max"]))
-                    elif message.type == aiohttp.WSMsgType.BINARY:
-                        text = node_text(message.data, node)
-                        if text is not None:
-                            say(text)
-        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            log.debug("No progress from %s: %s", address, error)
+        while True:
+            try:
+                async with self._session.ws_connect(
+                    address, params={"clientId": self._client}, max_msg_size=0
+                ) as socket:
+                    ready.set()
+                    async for message in socket:
+                        if message.type == aiohttp.WSMsgType.TEXT:
+                            said = json.loads(message.data)
+                            data = said.get("data") or {}
+                            mine = data.get("prompt_id") == prompt and data.get("node") == node
+                            if said.get("type") == "progress" and mine:
+                                progress(int(data["value"]), int(data["max"]))
+                        elif message.type == aiohttp.WSMsgType.BINARY:
+                            text = node_text(message.data, node)
+                            if text is not None:
+                                say(text)
+            except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                log.debug("No progress from %s: %s", address, error)
+            finally:
+                ready.set()
+            await asyncio.sleep(1)
 
     async def cancel(self, prompt: str) -> None:
         """Stop a prompt, whether it runs or waits; others go on."""
