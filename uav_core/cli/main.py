@@ -35,7 +35,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +113,36 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
 
 
 def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
-    """One file into one, here or on the server, with a bar and a report.
+    """One file into one, here or on the server, under the very name that was asked for.
 
     What cannot be done is not sent, and leaves no folder behind.
     """
-    run = upscale if o.server is None else server_run()
-    params = run_params(o)
+    there = None if o.server is None else server_run()
+    params, jobs = run_params(o), target.parent / FOLDER
     encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
     info = probe(source)
     Resizing.of(params, info).encode(encode.for_source(info))
     check_target(target.parent, target.name)
     with Bar(source.name) as bar:
-        text = run(o, source, target, params, encode, bar)
+        if there is not None:
+            names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
+            weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
+            graph = long_video_graph(params, encode, weights)
+            text = asyncio.run(there(o.server, source, target, graph, bar, bar.beside))
+        else:
+            run = LongVideo(
+                source,
+                target.parent,
+                engine(o, params, jobs),
+                params,
+                encode,
+                file_name=target.name,
+                jobs=jobs,
+                progress=bar,
+                status=bar.say,
+                stage=bar.beside,
+            )
+            text = run.run().to_text()
     log.info("%s", text)
 
 
@@ -173,52 +191,13 @@ class MissingPartError(UpscaleAVideoError):
     """The installation lacks an optional part of the pack."""
 
 
-def server_run() -> Callable[..., str]:
-    """What runs one file on a running ComfyUI, like ``upscale``; or what is missing for it."""
+def server_run() -> Callable[..., Coroutine[Any, Any, str]]:
+    """What runs one file on a ComfyUI; an error that says what is missing for it."""
     try:
         from .remote.run import upscale_on_server
     except ImportError as error:
         raise missing("--server", error) from error
-
-    def run(
-        o: argparse.Namespace,
-        source: Path,
-        target: Path,
-        params: LongVideoParams,
-        encode: EncodeParams,
-        bar: Bar,
-    ) -> str:
-        names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
-        weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
-        graph = long_video_graph(params, encode, weights)
-        return asyncio.run(upscale_on_server(o.server, source, target, graph, bar, bar.beside))
-
-    return run
-
-
-def upscale(
-    o: argparse.Namespace,
-    source: Path,
-    target: Path,
-    params: LongVideoParams,
-    encode: EncodeParams,
-    bar: Bar,
-) -> str:
-    """One file into one on this machine, under the very name that was asked for; the report."""
-    jobs = target.parent / FOLDER
-    run = LongVideo(
-        source,
-        target.parent,
-        engine(o, params, jobs),
-        params,
-        encode,
-        file_name=target.name,
-        jobs=jobs,
-        progress=bar,
-        status=bar.say,
-        stage=bar.beside,
-    )
-    return run.run().to_text()
+    return upscale_on_server
 
 
 def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:

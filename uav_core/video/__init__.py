@@ -19,7 +19,7 @@ from .reading.probe import VideoInfo, probe
 from .reading.reader import VideoReader
 from .reading.times import FrameTimes, frame_times
 from .writing.choices import CODECS, EncodeParams, available_codecs
-from .writing.contents import Holding, contents
+from .writing.contents import contents
 from .writing.join import join
 from .writing.parts import PartInfo, encode_part, part_info
 
@@ -34,7 +34,6 @@ __all__ = [
     "Fingerprint",
     "Footage",
     "FrameTimes",
-    "Holding",
     "InputChangedError",
     "PartInfo",
     "UnreadableVideoError",

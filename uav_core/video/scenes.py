@@ -195,24 +195,22 @@ class _Change:
 
 def _changes(frames: Iterable[Tensor]) -> Iterator[_Change]:
     """The change at every frame but the first, _SIDE - 1 frames late."""
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=2 * _SIDE)
-    count = 0
-    for frame in frames:
-        # The colours alone, sorted, hardly change as something moves; the picture itself does.
-        grid = F.adaptive_avg_pool2d((frame.float() + 1) * 127.5, _GRID).flatten(1)
-        recent.append((grid, grid.sort(dim=1).values))
-        count += 1
-        if count > _SIDE:
-            yield _change(count - _SIDE, [*recent], len(recent) - _SIDE)
-    for left in range(min(_SIDE, count) - 1, 0, -1):
-        yield _change(count - left, [*recent], len(recent) - left)
-
-
-def _change(number: int, recent: list[tuple[Tensor, Tensor]], at: int) -> _Change:
-    """The change at ``recent[at]``, which is frame ``number``."""
-    before, after = recent[max(0, at - _SIDE) : at], recent[at : at + _SIDE]
-    lasting = min(_distance(a, b) for a in before for b in after)
-    return _Change(number, _distance(recent[at - 1], recent[at]), lasting)
+    recent: deque[tuple[Tensor, Tensor] | None] = deque([None] * 2 * _SIDE, 2 * _SIDE)
+    # None is what follows the end: it moves the last frames to the middle.
+    padded = chain(frames, [None] * (_SIDE - 1))
+    for number, frame in enumerate(padded, start=1 - _SIDE):
+        seen = None
+        if frame is not None:
+            # The colours alone, sorted, hardly change as something moves; the picture itself does.
+            grid = F.adaptive_avg_pool2d((frame.float() + 1) * 127.5, _GRID).flatten(1)
+            seen = grid, grid.sort(dim=1).values
+        recent.append(seen)
+        if number > 0:
+            known = [*recent]
+            before = [each for each in known[:_SIDE] if each is not None]
+            after = [each for each in known[_SIDE:] if each is not None]
+            lasting = min(_distance(a, b) for a in before for b in after)
+            yield _Change(number, _distance(before[-1], after[0]), lasting)
 
 
 def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:

@@ -34,23 +34,17 @@ class WeightNames:
 
 def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: WeightNames) -> Graph:
     """The graph in API form, still without a video and a name for the result."""
-    options: dict[str, Any] = {
+    own = "cuts tile tile_overlap segment_length overlap frames_per_group lr_guidance part_length"
+    options: dict[str, Any] = {name: getattr(params, name) for name in own.split()} | {
         "codec": encode.codec,
         "container": encode.container,
         "crf": -1 if encode.crf is None else encode.crf,
         "pixel_format": encode.pixel_format,
         "cut_detection": params.scenes.method,
-        "cuts": params.cuts,
-        "tile": params.tile,
-        "tile_overlap": params.tile_overlap,
         "propagation_strength": params.propagation.strength,
-        "segment_length": params.segment_length,
-        "overlap": params.overlap,
-        "frames_per_group": params.frames_per_group,
-        "lr_guidance": params.lr_guidance,
-        "part_length": params.part_length,
     }
-    upscale: dict[str, Any] = {
+    own = "noise_level steps guidance propagation_steps seed"
+    upscale: dict[str, Any] = {name: getattr(params, name) for name in own.split()} | {
         "model": ["unet", 0],
         "vae": ["vae", 0],
         "video": [_VIDEO, 0],
@@ -58,12 +52,7 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "negative": ["negative", 0],
         "flow_model": ["flow", 0],
         "options": ["options", 0],
-        "noise_level": params.noise_level,
-        "steps": params.steps,
-        "guidance": params.guidance,
-        "propagation_steps": params.propagation_steps,
         "color_fix": params.color,
-        "seed": params.seed,
         "filename_prefix": "",
     }
     # Inputs that came later stand there only where they are used: an older pack on the server does
@@ -76,15 +65,9 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         upscale["detail"] = params.detail
     size = params.size
     if size != LongVideoParams().size:
-        options |= {
-            "output_size": size.target,
-            "factor": size.factor,
-            "short_side": size.short_side,
-            "width": size.width,
-            "height": size.height,
-            "aspect": size.aspect,
-            "resize": WHEN[params.resize],
-        }
+        own = "factor short_side width height aspect"
+        options |= {name: getattr(size, name) for name in own.split()}
+        options |= {"output_size": size.target, "resize": WHEN[params.resize]}
     return {
         _VIDEO: _node("LoadVideo", file=""),
         "unet": _node("UpscaleAVideoUNetLoader", unet_name=weights.unet, weight_dtype="default"),

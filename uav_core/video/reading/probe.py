@@ -115,11 +115,11 @@ def _silence() -> None:
 
 def readable(metadata: Mapping[str, str]) -> dict[str, str]:
     """Tags of a file with U+FFFD in place of what is not UTF-8, under any PyAV."""
-    return {_utf8(key): _utf8(value) for key, value in metadata.items()}
 
+    def utf8(text: str) -> str:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return {utf8(key): utf8(value) for key, value in metadata.items()}
 
 
 def _check_file(name: str) -> None:
@@ -197,7 +197,15 @@ def probe(path: Path) -> VideoInfo:
         decoder, source = Decoder(stream, single=True), packets(container, [stream])
         opening = [*islice(source, 1)]
         pictures = (picture for _, picture in decoder.pictures(chain(opening, source)))
-        first = _first_frame(pictures, decoder, os.fspath(path))
+        first = next(pictures, None)
+        if first is None:
+            wrong = f"'{os.fspath(path)}' has a video stream without a single picture."
+            if decoder.errors:
+                wrong = (
+                    f"'{os.fspath(path)}' is damaged: none of its {decoder.errors} pictures can be "
+                    "decoded."
+                )
+            raise UnreadableVideoError(f"{wrong} Copy or record it again.")
         turned = orientation_of(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         if turned.transpose:
@@ -221,17 +229,3 @@ def probe(path: Path) -> VideoInfo:
             slant=first.rotation if is_slanted(first) else 0,
             side_data=kinds_of(first),
         )
-
-
-def _first_frame(pictures: Iterator[av.VideoFrame], decoder: Decoder, name: str) -> av.VideoFrame:
-    first = next(pictures, None)
-    if first is not None:
-        return first
-    if decoder.errors:
-        raise UnreadableVideoError(
-            f"'{name}' is damaged: none of its {decoder.errors} pictures can be decoded. Copy or "
-            "record it again."
-        )
-    raise UnreadableVideoError(
-        f"'{name}' has a video stream without a single picture. Copy or record it again."
-    )

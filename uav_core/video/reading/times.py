@@ -257,16 +257,16 @@ class _Scan:
         self.keys: list[tuple[int, int, tuple[int, int]]] = []
         """Number, target and mark of every keyframe, as in Entry."""
         self._corrupt = 0
-        sound, texts = container.streams.audio, container.streams.subtitles
         self._ahead = AHEAD_BROKEN if broken else AHEAD
         self.track = Track(self.base, self._ahead)
-        beside: dict[int, Track] = {}
-        for other in (*sound, *texts):
-            ahead = AHEAD_SOUND if other in sound else None
-            beside[other.index] = Track(Fraction(other.time_base or 1), ahead)
-        self._read(container, stream, beside, check_cancelled)
-        self.sound = {s.index: beside[s.index] for s in sound}
-        self.texts = {s.index: beside[s.index] for s in texts}
+        self.sound, self.texts = (
+            {s.index: Track(Fraction(s.time_base or 1), ahead) for s in streams}
+            for streams, ahead in (
+                (container.streams.audio, AHEAD_SOUND),
+                (container.streams.subtitles, None),
+            )
+        )
+        self._read(container, stream, check_cancelled)
         for track in (self.track, *self.sound.values()):
             track.mark_strays()
         self.segments, of_run = find_segments(self.track, list(self.sound.values()))
@@ -285,13 +285,9 @@ class _Scan:
         ]
 
     def _read(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        beside: dict[int, Track],
-        check_cancelled: Callable[[], None],
+        self, container: InputContainer, stream: VideoStream, check_cancelled: Callable[[], None]
     ) -> None:
-        position, last = 0, None
+        position, last, beside = 0, None, self.sound | self.texts
         streams = [s for s in container.streams if s is stream or s.index in beside]
         for place, packet in enumerate(packets(container, streams)):
             check_cancelled()
@@ -362,13 +358,17 @@ class _Scan:
         notes: Sequence[str] = (),
     ) -> FrameTimes:
         """All of it together; ``bad``: packets whose pictures are no place to begin at."""
+        shifts: dict[int, list[Shift]] = {}
+        for tracks, ordered in ((self.sound, True), (self.texts, False)):
+            for i, track in tracks.items():
+                shifts[i] = shifts_of(track, self.segments, ordered=ordered)
         result = FrameTimes(
             times,
             numbers,
             time_base=self.base,
             by_bytes=self.by_bytes,
             segments=self.segments,
-            shifts=self._shifts(),
+            shifts={i: s for i, s in shifts.items() if any(shift.seconds for shift in s)},
             notes=notes,
         )
         result.damaged = damaged
@@ -379,14 +379,6 @@ class _Scan:
                 result.entries.append(Entry(number, frame, target, mark))
         result.entries.sort(key=lambda entry: entry.frame)
         return result
-
-    def _shifts(self) -> dict[int, list[Shift]]:
-        """The shifts of those streams of sound and text that need any."""
-        found: dict[int, list[Shift]] = {}
-        for tracks, ordered in ((self.sound, True), (self.texts, False)):
-            for i, track in tracks.items():
-                found[i] = shifts_of(track, self.segments, ordered=ordered)
-        return {i: s for i, s in found.items() if any(shift.seconds for shift in s)}
 
 
 def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> FrameTimes:
@@ -403,12 +395,23 @@ def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> Fra
     times, placed = _on_one_clock(scan, numbers, missing)
     lost = sum(number == _REPEATED for number in placed)
     headless = sum(number < min(numbers) for number in missing)
+    notes = []
+    if len(scan.segments) > 1:
+        notes.append(
+            f"The file's times begin again or leap {len(scan.segments) - 1} times, as in joined "
+            "recordings; pictures and sound go on without a gap, as players show them."
+        )
+    if headless:
+        notes.append(
+            f"The first {headless} pictures build on ones that the file does not hold and are "
+            "left out, as players do."
+        )
     return scan.finished(
         times,
         placed,
         bad=frozenset(bad),
         damaged=bool(errors or bad or lost),
-        notes=_notes(len(scan.segments), lost if errors else 0, len(bad), headless),
+        notes=notes + _damage(lost if errors else 0, len(bad)),
     )
 
 
@@ -475,21 +478,6 @@ def _of_segment(
     frames += [(time, _REPEATED) for time in places_of_lost(times, absent, step)]
     frames.sort(key=lambda frame: frame[0])
     return [time for time, _ in frames], [number for _, number in frames]
-
-
-def _notes(segments: int, lost: int, damaged: int, headless: int) -> list[str]:
-    notes = []
-    if segments > 1:
-        notes.append(
-            f"The file's times begin again or leap {segments - 1} times, as in joined recordings; "
-            "pictures and sound go on without a gap, as players show them."
-        )
-    if headless:
-        notes.append(
-            f"The first {headless} pictures build on ones that the file does not hold and are "
-            "left out, as players do."
-        )
-    return notes + _damage(lost, damaged)
 
 
 def _damage(lost: int, wrong: int) -> list[str]:

@@ -21,16 +21,8 @@ from ..errors import EncodeParamsError
 from ..reading.probe import VideoInfo
 from ..reading.side_data import in_units
 
-_X26X_PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
+_X26X_PRESETS = tuple(
+    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 )
 _TASKS = "/proc/self/task"
 _SUBSAMPLED = ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le")
@@ -166,11 +158,17 @@ class EncodeParams:
                 f"Codec '{self.codec}' is not known: expected one of {', '.join(CODECS)}."
             )
         codec = CODECS[self.codec]
-        _check_choice("container", self.container, codec.containers, self.codec)
-        if self.pixel_format != "auto":
-            _check_choice("pixel format", self.pixel_format, codec.pixel_formats, self.codec)
-        if self.preset != "auto" and codec.presets:
-            _check_choice("preset", self.preset, codec.presets, self.codec)
+        for what, value, choices in (
+            ("container", self.container, codec.containers),
+            ("pixel format", self.pixel_format, ("auto", *codec.pixel_formats)),
+            ("preset", self.preset, ("auto", *codec.presets) if codec.presets else (self.preset,)),
+        ):
+            if value not in choices:
+                expected = ", ".join(choice for choice in choices if choice != "auto")
+                raise EncodeParamsError(
+                    f"The {what} '{value}' does not go with {self.codec}: expected one of "
+                    f"{expected}."
+                )
         if self.crf is not None and codec.crf and not codec.crf[0] <= self.crf <= codec.crf[1]:
             raise EncodeParamsError(
                 f"CRF {self.crf} for {self.codec}: expected {codec.crf[0]} (best) to "
@@ -242,13 +240,6 @@ class EncodeParams:
         return {name: value for name, value in found.items() if value}
 
 
-def _check_choice(what: str, value: str, choices: tuple[str, ...], codec: str) -> None:
-    if value not in choices:
-        raise EncodeParamsError(
-            f"The {what} '{value}' does not go with {codec}: expected one of {', '.join(choices)}."
-        )
-
-
 def _odd_advice(codec: str) -> str:
     formats = [f for f in CODECS[codec].pixel_formats if f not in _SUBSAMPLED]
     return f"the pixel format {formats[0]}" if formats else "the codec h264 with yuv444p"
@@ -297,19 +288,15 @@ def usual_priority() -> Iterator[None]:
 @cache
 def available_codecs() -> tuple[str, ...]:
     """The codecs, of those in CODECS, whose encoder this build of PyAV can open."""
-    return tuple(name for name in CODECS if _opens(name))
-
-
-def _opens(name: str) -> bool:
-    params = EncodeParams(name, CODECS[name].containers[0])
-    try:
-        context = av.CodecContext.create(CODECS[name].encoder, "w")
-        open_encoder(context, params, (64, 64))
-        with usual_priority():
-            context.open()
-    except (FFmpegError, UnknownCodecError):
-        return False
-    return True
+    found = []
+    for name, codec in CODECS.items():
+        with suppress(FFmpegError, UnknownCodecError):
+            context = av.CodecContext.create(codec.encoder, "w")
+            open_encoder(context, EncodeParams(name, codec.containers[0]), (64, 64))
+            with usual_priority():
+                context.open()
+            found.append(name)
+    return tuple(found)
 
 
 def check_available(params: EncodeParams) -> None:

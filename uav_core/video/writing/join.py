@@ -13,7 +13,6 @@ from itertools import pairwise
 from math import log10
 from operator import itemgetter
 
-import av
 from av.container import OutputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
@@ -21,13 +20,14 @@ from av.video.stream import VideoStream
 
 from ...callbacks import Progress, ignore
 from ...errors import InputError
-from ...files import BLOCK, check_space, writing
+from ...files import check_space, writing
 from ..errors import BadPartError, EncodeError, EncodeParamsError
 from ..reading.probe import Path, open_video, readable
 from ..reading.times import FrameTimes
 from .captions import caption_packets, copy_attachments, copy_chapters
 from .choices import EncodeParams
 from .parts import PartInfo, opened
+from .parts import output as new_file
 from .sound import Cut, Timed, audio_start, sound_packets
 from .timecode import copy_timecode
 
@@ -191,13 +191,8 @@ def join(
                 end=times[end] * base if end < len(times) else None,
                 origin=origin,
             )
-            with av.open(
-                file,
-                "w",
-                format=_FORMATS[params.container],
-                container_options={"fflags": "+bitexact", **clock.muxer_options(params.container)},
-                buffer_size=BLOCK,
-            ) as output:
+            options = clock.muxer_options(params.container)
+            with new_file(file, _FORMATS[params.container], options) as output:
                 stream, headers = _add_stream(output, parts[0], params)
                 tags = readable(container.metadata).items()
                 output.metadata.update((k, v) for k, v in tags if k.lower() not in _DROPPED_TAGS)

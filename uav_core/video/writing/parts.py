@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import av
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -91,14 +91,7 @@ def _encode(
     check_cancelled: Callable[[], None],
 ) -> tuple[int, int]:
     convert, given, packed, reorder = FromRGB(params.encoded_format, params.color), 0, 0, 0
-    # A file of ours instead of a name: FFmpeg would not tell of a disk that is full at the end.
-    with av.open(
-        file,
-        "w",
-        format=kind,
-        container_options={"fflags": "+bitexact"},
-        buffer_size=BLOCK,
-    ) as container:
+    with output(file, kind) as container:
         stream = container.add_stream(CODECS[params.codec].encoder, rate=params.part_rate)
         open_encoder(stream.codec_context, params, size)
 
@@ -128,6 +121,15 @@ def _encode(
     if packed != given:
         raise EncodeError(f"{params.codec} made {packed} pictures of {given} frames.")
     return given, reorder
+
+
+def output(file: object, kind: str, options: dict[str, str] | None = None) -> OutputContainer:
+    """A container, by FFmpeg's name of its kind, whose bytes depend on what is written alone.
+
+    A file of ours instead of a name: FFmpeg would not tell of a disk that is full at the end.
+    """
+    options = {"fflags": "+bitexact", **(options or {})}
+    return av.open(file, "w", format=kind, container_options=options, buffer_size=BLOCK)
 
 
 def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
