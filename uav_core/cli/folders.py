@@ -121,7 +121,7 @@ def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
         own = path.suffix.lower()
         more = (f"_{path.suffix[1:]}" if number else "") + (f"_{number}" if number > 1 else "")
         ending = own if own in containers else containers[0]
-        return _usable(path.with_name(f"{path.stem}{more}{ending}"))
+        return Path(*map(_usable_name, path.with_name(f"{path.stem}{more}{ending}").parts))
 
     plain = {path: _key(name(path)) for path in sources}
     wanted, taken = Counter(plain.values()), set[str]()
@@ -147,12 +147,8 @@ def _key(path: Path) -> str:
     return path.as_posix().casefold()
 
 
-def _usable(path: Path) -> Path:
-    """The path, its parts changed as little as every system needs."""
-    return Path(*(_usable_name(part) for part in path.parent.parts), _usable_name(path.name))
-
-
 def _usable_name(name: str) -> str:
+    """The name of a file or folder, changed as little as every system needs."""
     name = re.sub(r"[\\:\x00-\x1f\x7f\ud800-\udfff]", "_", name)
     stem, ending = os.path.splitext(name)
     room = MOST_OUTPUT_BYTES - len(ending.encode())

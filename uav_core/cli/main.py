@@ -35,7 +35,6 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +116,23 @@ def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
 
     What cannot be done is not sent, and leaves no folder behind.
     """
-    there = None if o.server is None else server_run()
+    if o.server is not None:
+        try:
+            from .remote.run import upscale_on_server
+        except ImportError as error:
+            raise missing("--server", error) from error
     params, jobs = run_params(o), target.parent / FOLDER
     encode = EncodeParams(o.codec, target.suffix.lower(), o.crf, o.pixel_format)
     info = probe(source)
     Resizing.of(params, info).encode(encode.for_source(info))
     check_target(target.parent, target.name)
     with Bar(source.name) as bar:
-        if there is not None:
+        if o.server is not None:
             names = {key: getattr(o, key) for key in ("unet", "vae", "texts", "flow")}
             weights = WeightNames(**{key: name for key, name in names.items() if name is not None})
             graph = long_video_graph(params, encode, weights)
-            text = asyncio.run(there(o.server, source, target, graph, bar, bar.beside))
+            report = upscale_on_server(o.server, source, target, graph, bar, bar.beside)
+            text = asyncio.run(report)
         else:
             run = LongVideo(
                 source,
@@ -189,15 +193,6 @@ def missing(option: str, error: ImportError) -> UpscaleAVideoError:
 
 class MissingPartError(UpscaleAVideoError):
     """The installation lacks an optional part of the pack."""
-
-
-def server_run() -> Callable[..., Coroutine[Any, Any, str]]:
-    """What runs one file on a ComfyUI; an error that says what is missing for it."""
-    try:
-        from .remote.run import upscale_on_server
-    except ImportError as error:
-        raise missing("--server", error) from error
-    return upscale_on_server
 
 
 def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:

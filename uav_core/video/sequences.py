@@ -100,20 +100,19 @@ class Frames:
         found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
         if named is not None:
             found = [m for m in found if (m["begin"], m["ending"]) == (named.begin, named.ending)]
-        # A name must be what its number gives, or it is of another run.
-        runs = {(m["begin"], m["ending"]) for m in found}
-        if len(runs) != 1 or (named is None and len(found) < max(2, len(names))):
-            if named is None:
-                return None
-            raise InputError(
-                f"'{path}': there is no such file. Look at the name before the number."
-            )
-        ((begin, ending),) = runs
+            if not found:
+                raise InputError(
+                    f"'{path}': there is no such file. Look at the name before the number."
+                )
+        elif len(found) < max(2, len(names)) or len({(m["begin"], m["ending"]) for m in found}) > 1:
+            return None
+        begin, ending = found[0]["begin"], found[0]["ending"]
         if ending.lower() not in PICTURES:
             return None
         numbers = sorted(int(m["number"]) for m in found)
         digits = min(len(m["number"]) for m in found)
         run = cls(folder, begin, digits, ending, range(numbers[0], numbers[-1] + 1))
+        # A name must be what its number gives, or it is of another run.
         for number in run.numbers:
             if not run.path(number).is_file():
                 raise InputError(

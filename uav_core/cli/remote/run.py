@@ -47,7 +47,8 @@ async def upscale_on_server(
     """
     probe(source)  # what cannot be read is not sent
     known = fingerprint(source)
-    asked = _asked(known.blake2b, graph)
+    question = canonical({"contents": known.blake2b, "graph": graph}, "graph")
+    asked = hashlib.blake2b(question, digest_size=16).hexdigest()
     downloads = target.parent / FOLDER / DOWNLOADS
     if os.path.lexists(target):
         if not _is_ours(target, asked, downloads):
@@ -79,11 +80,6 @@ async def upscale_on_server(
             # Before the file has its name, so that none of ours is taken for another's.
             _remember(downloads, target.name, {"asked": asked, "blake2b": hash_file(file.name)})
     return "\n".join(shown.get("text") or ())
-
-
-def _asked(contents: str, graph: Graph) -> str:
-    body = {"contents": contents, "graph": graph}
-    return hashlib.blake2b(canonical(body, "graph"), digest_size=16).hexdigest()
 
 
 def _is_ours(target: Path, asked: str, downloads: Path) -> bool:

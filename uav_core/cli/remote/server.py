@@ -196,7 +196,8 @@ class Server:
             while True:
                 try:
                     # In this order: what leaves the queue is in the history at once.
-                    waits = await self._queued(prompt)
+                    queue = await self._json("GET", "queue")
+                    waits = any(item[1] == prompt for items in queue.values() for item in items)
                     entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
                     if entry is not None:
                         return judged(entry)
@@ -212,10 +213,6 @@ class Server:
                 await asyncio.sleep(1)
         finally:
             listening.cancel()
-
-    async def _queued(self, prompt: str) -> bool:
-        queue = await self._json("GET", "queue")
-        return any(item[1] == prompt for items in queue.values() for item in items)
 
     async def _listen(
         self,

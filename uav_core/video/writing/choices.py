@@ -211,9 +211,11 @@ class EncodeParams:
             )
         pixels = av.VideoFormat(self.encoded_format, 2, 2)
         if width % (2 // pixels.chroma_width()) or height % (2 // pixels.chroma_height()):
+            formats = [f for f in CODECS[self.codec].pixel_formats if f not in _SUBSAMPLED]
+            other = f"the pixel format {formats[0]}" if formats else "the codec h264 with yuv444p"
             raise EncodeParamsError(
                 f"{width}x{height} in {self.encoded_format}: this format needs even sides. Choose "
-                f"{_odd_advice(self.codec)}, or crop the video by one line."
+                f"{other}, or crop the video by one line."
             )
 
     def encoder_options(self) -> dict[str, str]:
@@ -238,11 +240,6 @@ class EncodeParams:
             parts = [found[option], *(f"{name}={value}" for name, value in light if value)]
             found[option] = ":".join(filter(None, parts))
         return {name: value for name, value in found.items() if value}
-
-
-def _odd_advice(codec: str) -> str:
-    formats = [f for f in CODECS[codec].pixel_formats if f not in _SUBSAMPLED]
-    return f"the pixel format {formats[0]}" if formats else "the codec h264 with yuv444p"
 
 
 def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:

@@ -60,7 +60,8 @@ class Clock:
         is later than its frame is shown.
         """
         early = order - self.reorder
-        dts = self.shown[early] if early >= 0 else self.shown[0] + early * self._step
+        first, second = self.shown[:2]
+        dts = self.shown[early] if early >= 0 else first + early * (second - first)
         return self.shown[index], dts, self.shown[index + 1] - self.shown[index]
 
     def muxer_options(self, container: str) -> dict[str, str]:
@@ -74,10 +75,6 @@ class Clock:
         while scale < _LEAST_TIMESCALE:
             scale *= 2
         return {"video_track_timescale": str(scale)}
-
-    @property
-    def _step(self) -> int:
-        return self.shown[1] - self.shown[0]
 
 
 def plan_clock(
