@@ -16,7 +16,7 @@ from torch import Tensor
 from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
 from ...uav_core.flow.estimate import NeighbourFlow
 from ...uav_core.longvideo import LongVideoParams
-from ...uav_core.longvideo.engine import HELD_SHARE, Predict, Stage, decoded
+from ...uav_core.longvideo.engine import Predict, Stage, decoded
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.ladder import Setting
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
@@ -31,19 +31,6 @@ from ..sampling.sample import check_conditioning, check_model
 from ..sampling.tiles import TiledModel, Wrapper, tiles_on
 
 T = TypeVar("T")
-
-
-def check_parts(
-    model: Any,
-    vae: Any,
-    positive: Conditioning | None,
-    negative: Conditioning | None,
-) -> None:
-    """InputError for parts that do not fit each other, before anything is read or loaded."""
-    check_vae(vae)
-    unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
-    for name, text in (("positive", positive), ("negative", negative)):
-        check_conditioning(name, condition(text, small, 0), unet)
 
 
 class ComfyEngine:
@@ -63,7 +50,11 @@ class ComfyEngine:
         params: LongVideoParams,
     ) -> None:
         """Raises InputError for parts that do not fit each other, before anything is loaded."""
-        check_parts(model, vae, positive, negative)
+        check_vae(vae)
+        unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
+        for name, text in (("positive", positive), ("negative", negative)):
+            check_conditioning(name, condition(text, small, 0), unet)
+        self.device: torch.device = model.load_device
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
@@ -87,11 +78,6 @@ class ComfyEngine:
             # Left out for fp32: jobs from before there was another precision must match.
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
-
-    def place(self, held_bytes: int) -> torch.device:
-        device: torch.device = self.model.load_device
-        total: Any = mm.get_total_memory(device)
-        return device if held_bytes * HELD_SHARE <= total else torch.device("cpu")
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         model = self.model.clone()
@@ -125,25 +111,18 @@ class ComfyEngine:
         latents, network = latents.to(self.vae.device), self.vae.first_stage_model
         return decoded(network, latents, frames, self.params, setting, check_cancelled)
 
-    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
+    def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
+        if stage == "decode":
+            own = 0 if least else self.vae.patcher.model_size()
+            return own + self.vae.memory_required(frames, h, w, spared=least)
+        model: Any = self.model.model
+        if least:
+            return model.least_bytes(frames, h, w)
         shape = (self.params.halves, 4, frames, h, w)
-        patcher = self.vae.patcher
-        return (
-            int(self.model.model.memory_required(shape)) + self.model.model_size(),
-            self.vae.memory_required(group, h, w) + patcher.model_size(),
-        )
+        return int(model.memory_required(shape)) + self.model.model_size()
 
     def room(self) -> int:
-        return device_room(self.model.load_device)
-
-    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
-        if stage == "decode":
-            together = min(setting.frames or frames, frames)
-            return self.vae.memory_required(together, *setting.size(h, w), spared=True)
-        return self.model.model.least_bytes(frames, *setting.size(h, w))
-
-    def device_name(self) -> str:
-        return "CPU" if mm.get_torch_device().type == "cpu" else "GPU"
+        return device_room(self.device)
 
     def release(self) -> None:
         mm.soft_empty_cache()

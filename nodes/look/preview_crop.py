@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import comfy.model_management as mm
 import comfy.model_patcher
 import torch
 from comfy_api.latest import io, ui
@@ -39,7 +38,7 @@ from ..base.settings import (
     steps_input,
     strength_input,
 )
-from ..longvideo.engine import check_parts
+from ..longvideo.engine import ComfyEngine
 from ..longvideo.upscale import run_params
 from ..model.vae import VideoVAE
 from ..sampling.condition import Conditioning, condition
@@ -179,7 +178,7 @@ class PreviewCrop(io.ComfyNode):
         )
         flow_model = flow_or_builtin(flow_model)
         texts = positive, negative
-        check_parts(model, vae, *texts)
+        engine = ComfyEngine(model, vae, *texts, flow_model, params)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
         work = Work(params, [len(part)], *piece.size)
         taken: list[StepDown] = []
@@ -188,9 +187,8 @@ class PreviewCrop(io.ComfyNode):
             pieces = video_frames(upscaled), video_frames(part)
             upscaled = to_images(with_detail(*pieces, detail))
         plain, result = (images(c) for c in same_size([part, upscaled]))
-        whole = estimate_clip(model, vae, piece, work, seconds, isinstance(clip, Tensor))
-        text = whole.to_text("CPU" if mm.get_torch_device().type == "cpu" else "GPU")
-        text = "\n".join([text, *map(str, taken)])
+        whole = estimate_clip(engine, piece, work, seconds, isinstance(clip, Tensor))
+        text = "\n".join([whole.to_text(engine.device), *map(str, taken)])
         show_status(cls, text)
         middle = slice(len(result) // 2, len(result) // 2 + 1)
         shown = side_by_side([plain[middle], result[middle]], ["bicubic", "upscaled"])
@@ -289,8 +287,7 @@ class Laps:
 
 
 def estimate_clip(
-    model: comfy.model_patcher.ModelPatcher,
-    vae: VideoVAE,
+    engine: ComfyEngine,
     piece: Piece,
     part: Work,
     seconds: Mapping[str, float],
@@ -302,7 +299,6 @@ def estimate_clip(
     """
     params, t, h, w = part.params, piece.frames, piece.h, piece.w
     work = Work(params, [t], h, w)
-    noise_shape = (params.halves, 4, max(work.segments), h, w)
     each = CODEC.bits_per_pixel / 8 * UPSCALE**2 * h * w
     held, disk = clip_bytes(t, h, w), round(each * t)
     if not held_whole:
@@ -312,8 +308,8 @@ def estimate_clip(
     return Estimate(
         work,
         work.scaled(part, seconds),
-        pass_bytes=int(model.model.memory_required(noise_shape)) + model.model_size(),
-        group_bytes=vae.memory_required(max(work.groups), h, w) + vae.patcher.model_size(),
+        pass_bytes=engine.memory("sample", max(work.segments), h, w),
+        group_bytes=engine.memory("decode", max(work.groups), h, w),
         held_bytes=held,
         disk_bytes=disk,
     )

@@ -32,9 +32,6 @@ from 0 on, with its noised frames (1, 3, n, h, w)."""
 
 Stage = Literal["sample", "decode"]
 
-HELD_SHARE = 8
-"""Latents wait on the device if they take at most one part in so many of its memory."""
-
 
 class Engine(Protocol):
     """The networks of a run.
@@ -45,17 +42,11 @@ class Engine(Protocol):
 
     ddim: DDIM
     """The arithmetic that goes with what ``Predict`` returns."""
+    device: torch.device
+    """That the U-Net runs on."""
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         """Hashes in hex of networks and texts by name; ``cache`` is a folder to keep them in."""
-        ...
-
-    def place(self, held_bytes: int) -> torch.device:
-        """Where so many bytes of latents wait between passes, and are computed with.
-
-        Beside the networks if there is room, so that no pass waits for copies. The same for the
-        same size on the same machine, as the place decides the last bits.
-        """
         ...
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
@@ -74,23 +65,15 @@ class Engine(Protocol):
         """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), of one group."""
         ...
 
-    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
-        """Bytes on the device for a pass of ``frames`` (h, w), and for decoding a ``group``.
+    def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
+        """Bytes on the device for a pass over ``frames`` (h, w), or for decoding them.
 
-        With the weights that each needs; 0 where it is not known.
+        With the weights it needs, or at the very ``least``, without them; 0 where it is not known.
         """
         ...
 
     def room(self) -> int:
         """Bytes of the device's memory; 0 where it is not known, or not bounded."""
-        ...
-
-    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
-        """Bytes that a pass over ``frames`` (h, w), or decoding them, takes at the very least."""
-        ...
-
-    def device_name(self) -> str:
-        """ "GPU" or "CPU"."""
         ...
 
     def release(self) -> None:
@@ -128,12 +111,6 @@ class CoreEngine:
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         return self.hashes
 
-    def place(self, held_bytes: int) -> torch.device:
-        if self.device.type != "cuda":
-            return self.device
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        return self.device if held_bytes * HELD_SHARE <= total else torch.device("cpu")
-
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         return work(self.predict)
 
@@ -164,30 +141,19 @@ class CoreEngine:
         latents = latents.to(device)
         return decoded(self.vae, latents, frames, self.params, setting, self.check_cancelled)
 
-    def memory(self, frames: int, group: int, h: int, w: int) -> tuple[int, int]:
-        return tuple(  # type: ignore[return-value]
-            self._bytes(stage, n, h, w) + sum(x.nbytes for x in network.parameters())
-            for stage, n, network in (("sample", frames, self.unet), ("decode", group, self.vae))
-        )
+    def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
+        network = self.unet if stage == "sample" else self.vae
+        own = 0 if least else sum(x.nbytes for x in network.parameters())
+        each = next(network.parameters()).itemsize
+        if stage == "decode":
+            return own + decode_bytes(self.vae.params, frames, h, w, each, least)
+        halves = 1 if least else self.params.halves
+        return own + pass_bytes(self.unet.params, halves, frames, h, w, each, least)
 
     def room(self) -> int:
         if self.device.type != "cuda":
             return 0
         return torch.cuda.get_device_properties(self.device).total_memory
-
-    def least(self, stage: Stage, setting: Setting, frames: int, h: int, w: int) -> int:
-        together = min(setting.frames or frames, frames)
-        return self._bytes(stage, together, *setting.size(h, w), spared=True)
-
-    def _bytes(self, stage: str, frames: int, h: int, w: int, spared: bool = False) -> int:
-        if stage == "decode":
-            each = next(self.vae.parameters()).itemsize
-            return decode_bytes(self.vae.params, frames, h, w, each, spared)
-        halves = 1 if spared else self.params.halves
-        return pass_bytes(self.unet.params, halves, frames, h, w, self.dtype.itemsize, spared)
-
-    def device_name(self) -> str:
-        return "CPU" if self.device.type == "cpu" else "GPU"
 
     def release(self) -> None:
         if self.device.type == "cuda":

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
 
+import torch
+
 from ..files import human_bytes
 from ..models.vae import UPSCALE
 from ..sampling.propagation import parse_steps
@@ -120,11 +122,11 @@ class Estimate:
         """Of the whole run."""
         return sum(self.stages.values())
 
-    def to_text(self, device: str) -> str:
-        """In a few lines; ``device`` is what runs the models, "GPU" or "CPU"."""
+    def to_text(self, device: torch.device) -> str:
+        """In a few lines; ``device`` is what runs the models."""
         work, on_device = self.work, max(self.pass_bytes, self.group_bytes)
         memory, held = f"memory of the GPU {human_bytes(on_device)}, ", self.held_bytes
-        if device != "GPU" or not on_device:
+        if device.type == "cpu" or not on_device:
             memory, held = "", held + on_device
         scenes = f" in {len(work.scenes)} scenes" if len(work.scenes) > 1 else ""
         per_frame = self.seconds / work.frames
@@ -184,7 +186,7 @@ class Forecast:
             return
         self._said.add(what)
         self.estimate = self._estimated()
-        text = self.estimate.to_text(self.engine.device_name())
+        text = self.estimate.to_text(self.engine.device)
         self._tell(text if what == DECODING else f"{text}\nDecoding is not timed yet.")
 
     def _estimated(self) -> Estimate:
@@ -198,7 +200,8 @@ class Forecast:
         return Estimate(
             work,
             stages,
-            *self.engine.memory(n, group, h, w),
+            pass_bytes=self.engine.memory("sample", n, h, w),
+            group_bytes=self.engine.memory("decode", group, h, w),
             held_bytes=self.state_bytes + self.resizing_bytes + frames_bytes,
             disk_bytes=self.disk_bytes,
         )

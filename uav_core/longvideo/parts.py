@@ -14,14 +14,21 @@ from ..callbacks import Progress
 from ..errors import InputError
 from ..files import check_space, human_bytes
 from ..jobs import Job, disk_needed
-from ..sampling.ladder import Setting, StepDown
+from ..sampling.ladder import (
+    Ladder,
+    Setting,
+    StepDown,
+    decode_ladder,
+    flow_ladder,
+    from_tile,
+    sample_ladder,
+)
 from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Stage
 from .estimate import Forecast, Work, duration
-from .ladders import Ladders
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
@@ -69,8 +76,10 @@ class Parts:
         self._tell_stage, self._stage, self._told = stage, "", 0.0
         self.made = 0
         """Parts made so far."""
-        self._ladders = Ladders.of(params, *self.source.size)
-        self._ladders.resume(job.manifest.fallbacks)
+        self._ladders = ladders(params, *self.source.size)
+        for fallback in job.manifest.fallbacks:
+            for name, setting in fallback.setting.items():
+                self._ladders[name].resume(Setting.from_json(dict(setting)))
         work = Work(params, [len(scene) for scene in job.plan.scenes], *self.source.size)
         self._forecast = Forecast(work, engine, status, self.source.resizing.bytes)
         self._scene: tuple[int, Scene] | None = None
@@ -78,23 +87,21 @@ class Parts:
         """First frame of the part under way."""
         self._elsewhere = 0
         """Frames of other runs that are counted."""
-        self._foresee(engine)
+        self._foresee("sample", params.segment_length)
+        self._foresee("decode", params.frames_per_group)
         self.count_frames()
 
-    def _foresee(self, engine: Engine) -> None:
+    def _foresee(self, stage: Stage, frames: int) -> None:
         """Begin with what can fit at all; the same on the same machine, whatever is free now."""
-        stages: dict[Stage, int] = {
-            "sample": self.params.segment_length,
-            "decode": self.params.frames_per_group,
-        }
-        for stage, frames in stages.items():
 
-            def least(setting: Setting, stage: Stage = stage, frames: int = frames) -> int:
-                return engine.least(stage, setting, frames, *self.source.size)
+        def least(setting: Setting) -> int:
+            together = min(setting.frames or frames, frames)
+            size = setting.size(*self.source.size)
+            return self.engine.memory(stage, together, *size, least=True)
 
-            step = self._ladders.named()[stage].foresee(least, engine.room())
-            if step is not None:
-                self._stepped_down(step)
+        step = self._ladders[stage].foresee(least, self.engine.room())
+        if step is not None:
+            self._stepped_down(step)
 
     def close(self) -> None:
         """Let go of the scene under way."""
@@ -173,7 +180,8 @@ class Parts:
         """Record it: what is made from here on depends on it."""
         self.report.notes.append(str(step))
         self._status(str(step))
-        self.job.add_fallback(self._at, self._ladders.to_json())
+        settings = {name: ladder.setting.to_json() for name, ladder in self._ladders.items()}
+        self.job.add_fallback(self._at, settings)
 
     def _pixels(self, frames: range) -> Iterator[Tensor]:
         job, number = self.job, self.job.plan.scene_at(frames.start)
@@ -240,3 +248,17 @@ class Parts:
         except BaseException:
             window.close()
             raise
+
+
+def ladders(params: LongVideoParams, h: int, w: int) -> dict[str, Ladder]:
+    """Those of a job's stages, by the names that its records use, for frames (h, w).
+
+    Begun with the settings asked for; once stepped down they hold for the rest of the job.
+    """
+    overlap, group, tile = params.tile_overlap, params.frames_per_group, params.tile
+    sample = sample_ladder(params.segment_length, h, w, overlap)
+    decode = decode_ladder(group, h, w, group, overlap)
+    if tile and tile < max(h, w):
+        sample = from_tile(sample, tile, overlap)
+        decode = from_tile(decode, tile, overlap)
+    return {"sample": sample, "decode": decode, "flow": flow_ladder(h, w)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -19,12 +19,13 @@ from ..sampling.stream.frames import HeldFrames, separate
 from ..values import check_finite
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Predict
-from .ladders import Ladders
 from .params import LongVideoParams
 from .source.window import Window
 
 T = TypeVar("T")
 
+# Latents wait on the device if they take at most one part in so many of its memory.
+HELD_SHARE = 8
 # Flow is estimated for so many pairs at once, so that its network and the U-Net take turns rarely.
 FLOW_PAIRS = 64
 
@@ -43,14 +44,17 @@ class Scene:
         size: tuple[int, int],
         engine: Engine,
         params: LongVideoParams,
-        ladders: Ladders,
+        ladders: Mapping[str, Ladder],
         *,
         on_step: Callable[[Any], None],
         timed: Callable[[str, int], AbstractContextManager[None]],
         check_cancelled: Callable[[], None],
         state: StreamState | None = None,
     ) -> None:
-        """``size`` is (h, w) of the low-resolution frames; ``timed`` is as in ``Forecast``."""
+        """``size`` is (h, w) of the low-resolution frames; ``timed`` is as in ``Forecast``.
+
+        ``ladders`` are those of the stages "sample", "decode" and "flow".
+        """
         self.window, self.engine, self.params, self.ladders = window, engine, params, ladders
         self.size, self.count = size, frames
         self._timed = timed
@@ -69,7 +73,7 @@ class Scene:
             lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *size),
             self._flow if stream.propagates else None,
             ddim=engine.ddim,
-            device=engine.place(stream.state_bytes),
+            device=place(engine, stream.state_bytes),
             check_cancelled=check_cancelled,
         )
         if state is not None:
@@ -137,7 +141,7 @@ class Scene:
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-        return self._stepping_down(work, self.ladders.decode)
+        return self._stepping_down(work, self.ladders["decode"])
 
     def _advance(self, count: int) -> Tensor:
         def work(predict: Predict) -> Tensor | int:
@@ -161,7 +165,7 @@ class Scene:
         with self._timed(SAMPLING, len(frames)):
             return self._stepping_down(
                 lambda setting: predict(latent, step, low_res, setting),
-                self.ladders.sample,
+                self.ladders["sample"],
             )
 
     def _noised_frames(self, frames: range) -> Tensor:
@@ -193,12 +197,22 @@ class Scene:
             a, b = (self.window.frames(i, i + 1)[:, :, 0] for i in (pair, pair + 1))
             with self._timed(FLOW, 1):
                 self._flows[pair] = self._stepping_down(
-                    lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders.flow
+                    lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders["flow"]
                 )
 
     def _stepping_down(self, work: Callable[[Setting], T], ladder: Ladder) -> T:
         engine = self.engine
         return run_with_fallback(work, ladder, engine.release, self._on_step, engine.ran_out)
+
+
+def place(engine: Engine, held_bytes: int) -> torch.device:
+    """Where so many bytes of latents wait between passes, and are computed with.
+
+    Beside the networks if there is room, so that no pass waits for copies. The same for the same
+    size on the same machine, as the place decides the last bits.
+    """
+    room = engine.room()
+    return torch.device("cpu") if room and held_bytes * HELD_SHARE > room else engine.device
 
 
 class _Flow(Exception):

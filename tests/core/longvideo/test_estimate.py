@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from uav_core import InputError
 from uav_core.longvideo import LongVideoParams, estimate
@@ -12,6 +13,7 @@ from uav_core.longvideo.course import DECODING, FLOW, SAMPLING
 from uav_core.longvideo.estimate import Estimate, Forecast, Work, clip_bytes, duration
 from uav_core.sampling.guidance import GuidanceRange
 
+GPU = torch.device("cuda")
 PLAIN = LongVideoParams(steps=5, guidance=1.0, propagation_steps="", frames_per_group=4)
 MOVING = replace(PLAIN, propagation_steps="last 1")
 PIECE = Work(PLAIN, (8,), 20, 30)
@@ -62,7 +64,7 @@ def test_flow_is_counted_by_pairs_where_there_is_any():
 
 def test_the_larger_of_pass_and_group_counts():
     result = Estimate(PIECE, SECONDS, 3 << 30, 5 << 30, held_bytes=1 << 30, disk_bytes=99)
-    on_gpu, on_cpu = result.to_text("GPU"), result.to_text("CPU")
+    on_gpu, on_cpu = result.to_text(GPU), result.to_text(torch.device("cpu"))
     assert "memory of the GPU 5 GiB, RAM 1 GiB, disk 99 bytes" in on_gpu
     assert "About RAM 6 GiB" in on_cpu and "GPU" not in on_cpu
 
@@ -70,7 +72,7 @@ def test_the_larger_of_pass_and_group_counts():
 def test_the_text_says_that_it_is_an_estimate():
     work = Work(MOVING, (100, 50), 20, 30)
     stages = {SAMPLING: 2.0, DECODING: 3.0, FLOW: 15.0}
-    text = Estimate(work, stages, 0, 0, 0, 0).to_text("GPU")
+    text = Estimate(work, stages, 0, 0, 0, 0).to_text(GPU)
     assert text.startswith("Estimate for all 150 frames of 30x20 in 2 scenes: 20 s, ")
     assert f"({work.passes} passes)" in text and f"({len(work.groups)} groups), flow 15 s" in text
 
@@ -104,12 +106,11 @@ RUN = Work(PARAMS, SCENES, 16, 24)
 class Engine:
     """Only what a forecast asks."""
 
-    def memory(self, frames, group, h, w):
-        assert (frames, group, h, w) == (8, 3, 16, 24)
-        return 5 << 30, 3 << 30
+    device = GPU
 
-    def device_name(self):
-        return "GPU"
+    def memory(self, stage, frames, h, w):
+        assert (frames, h, w) == ({"sample": 8, "decode": 3}[stage], 16, 24)
+        return {"sample": 5 << 30, "decode": 3 << 30}[stage]
 
 
 @pytest.fixture
