@@ -26,7 +26,7 @@ from made_jobs import (  # noqa: E402
     untrue_records,
 )
 
-from uav_core.jobs import Job, clean  # noqa: E402
+from uav_core.jobs import JOINING, Job, clean  # noqa: E402
 
 CRASHED = 9
 
@@ -56,7 +56,7 @@ def hold(root: str) -> None:
 def share(root: str) -> None:
     """Make what no other run makes, until nothing is left to take on."""
     with Job.open(root, inputs(), lambda: SCENES) as job:
-        while (scene := job.claim()) is not None:
+        while (scene := job.claim()) not in (None, JOINING):
             for index in job.missing_parts(scene):
                 add_part(job, index)
                 add_state(job, job.plan.part(index).start)

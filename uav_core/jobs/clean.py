@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import FileError, InputError
 from ..files import is_plain, name_error
 from ..paths import TMP
-from .lock import LockedFile, is_locked, runs_in
+from .lock import LockedFile, is_held, runs_in
 from .manifest import (
     FINISHED,
     DamagedManifestError,
@@ -61,21 +61,16 @@ def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
     Folders that do not have a job's name, and links, are passed over. FileError if one of
     ``roots`` cannot be read.
     """
-    jobs = [job for root in roots for job in _jobs_in(Path(os.path.realpath(root)))]
+    jobs: list[JobSummary] = []
+    for root in (Path(os.path.realpath(root)) for root in roots):
+        try:
+            names = os.listdir(root)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise name_error(error, root, "listing") from error
+        jobs += filter(None, (_summary(root / name) for name in names if is_job_id(name)))
     return tuple(sorted(jobs, key=lambda job: (-job.age, job.id)))
-
-
-def _jobs_in(root: Path) -> Iterator[JobSummary]:
-    try:
-        names = os.listdir(root)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise name_error(error, root, "listing") from error
-    for name in sorted(names):
-        job = _summary(root / name) if is_job_id(name) else None
-        if job is not None:
-            yield job
 
 
 def with_other_weights(
@@ -147,15 +142,15 @@ def _summary(folder: Path) -> JobSummary | None:
         return None
     except OSError:
         return JobSummary(folder, DAMAGED, True)
-    job = JobSummary(folder, EMPTY, is_locked(folder), max(0, now() - int(found.st_mtime)), size)
+    busy = is_held(folder / LOCK) or runs_in(folder)
+    job = JobSummary(folder, DAMAGED, busy, max(0, now() - int(found.st_mtime)), size)
     try:
         read = read_manifest(folder)
     except DamagedManifestError:
-        return replace(job, status=DAMAGED)
+        return job
     if read is None:
-        if all(entry.name.endswith(TMP) for entry in entries):
-            return job
-        return replace(job, status=DAMAGED)
+        begun = any(not entry.name.endswith(TMP) for entry in entries)
+        return job if begun else replace(job, status=EMPTY)
     manifest = read[0]
     return replace(
         job,

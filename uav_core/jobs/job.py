@@ -34,7 +34,7 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .names import is_data, is_ours, part_name, state_name
+from .names import PART, STATE, is_data, is_ours
 from .plain import check_plain
 from .plan import JobPlan
 
@@ -68,6 +68,8 @@ class Job:
         self.folder, self.output_folder = folder, output_folder
         self.manifest = manifest
         """As this run last saw it; ``refresh`` looks again."""
+        self.id, self.plan = manifest.id, manifest.plan
+        """The name of the folder, and the frame ranges that this job follows."""
         self._run, self._check_cancelled = run, check_cancelled
         self._stamp = manifest_stamp(folder)
         self._guard = threading.RLock()
@@ -125,16 +127,6 @@ class Job:
         return job
 
     @property
-    def id(self) -> str:
-        """The job's id, and the name of its folder."""
-        return self.manifest.id
-
-    @property
-    def plan(self) -> JobPlan:
-        """The frame ranges that this job follows."""
-        return self.manifest.plan
-
-    @property
     def finished(self) -> bool:
         """Whether the output was there and whole when the job was opened, or is done since."""
         return self.manifest.status == FINISHED
@@ -150,24 +142,18 @@ class Job:
     def claim(self) -> int | None:
         """Take on the first scene that has parts missing and that no other run works on.
 
-        None if there is none: all is done, or others are at work on what is left. What was taken
-        on before is given free.
+        JOINING if no part is missing and they are to be joined. None if there is nothing to take
+        on: all is done, or others are at work on what is left. What was taken on before is given
+        free.
         """
         with self._locked():
-            taken, plan = self._run.others(), self.plan
-            scenes = (plan.scene_at(plan.part(i).start) for i in self.missing_parts())
-            scene = next((scene for scene in scenes if scene not in taken), None)
-            self._run.work_on(NOTHING if scene is None else scene)
-            return scene
-
-    def claim_joining(self) -> bool:
-        """Take on joining the parts; whether that is to be done and no other run does it."""
-        with self._locked():
-            free = JOINING not in self._run.others()
-            ready = free and not self.finished and not self.missing_parts()
-            if ready:
-                self._run.work_on(JOINING)
-            return ready
+            taken, missing, plan = self._run.others(), self.missing_parts(), self.plan
+            work: Iterable[int] = (plan.scene_at(plan.part(i).start) for i in missing)
+            if not missing and not self.finished:
+                work = (JOINING,)
+            claimed = next((what for what in work if what not in taken), None)
+            self._run.work_on(NOTHING if claimed is None else claimed)
+            return claimed
 
     def alone(self) -> bool:
         """Whether no other run works on the job."""
@@ -195,7 +181,7 @@ class Job:
     def part_path(self, index: int) -> Path:
         """Where part ``index`` lies or is to be written; InputError outside the plan."""
         self.plan.part(index)
-        return self.folder / part_name(index)
+        return self.folder / PART.format(index)
 
     def add_part(self, index: int) -> PartRecord:
         """Record the file at ``part_path(index)`` as finished, once it is safe on the disk.
@@ -223,7 +209,7 @@ class Job:
         Runs that work on different scenes never choose the same file.
         """
         first, taken = scene * (STATES_OF_A_SCENE + 1) + 1, {s.file for s in self.manifest.states}
-        names = (state_name(first + i) for i in range(STATES_OF_A_SCENE + 1))
+        names = (STATE.format(first + i) for i in range(STATES_OF_A_SCENE + 1))
         return self.folder / next(name for name in names if name not in taken)
 
     def set_state(self, scene: int, frames_done: int) -> StateRecord:
@@ -395,25 +381,20 @@ class Job:
         """The folder of a recorded output."""
         return self.output_folder if output.folder is None else self._base / output.folder
 
-    def _outputs(self, name: str) -> list[tuple[Path, OutputRecord]]:
-        """Where the recorded output may lie: its own place, or the one that is asked for."""
-        output = self.manifest.output
-        if output is None:
-            return []
-        places = {self._place(output) / output.name: output}
-        for other in (output.name, name):
-            if other:
-                moved = replace(output, name=other, folder=self._relative)
-                places.setdefault(self.output_folder / other, moved)
-        return list(places.items())
-
     def _restart(self, newest: bool, output_name: str) -> None:
         """Read every recorded file, and forget what is not whole."""
-        old, folder, outputs = self.manifest, self.folder, self._outputs(output_name)
+        old, folder = self.manifest, self.folder
+        outputs: dict[Path, OutputRecord] = {}
+        if old.output is not None:
+            # In its own place, or in the one that is asked for, under either name.
+            names = old.output.name, output_name or old.output.name
+            moved = (replace(old.output, name=name, folder=self._relative) for name in names)
+            for output in (old.output, *moved):
+                outputs.setdefault(self._place(output) / output.name, output)
         whole = {
-            "parts": tuple(p for p in old.parts if self._holds(folder / part_name(p.index), p)),
+            "parts": tuple(p for p in old.parts if self._holds(folder / PART.format(p.index), p)),
             "states": tuple(s for s in old.states if self._holds(folder / s.file, s)),
-            "output": next((o for path, o in outputs if self._holds(path, o)), None),
+            "output": next((o for path, o in outputs.items() if self._holds(path, o)), None),
         }
         if replace(old, **whole) != old or not newest:
             # Not yet a good one to keep beside it: the backup itself may be all there is.
@@ -438,7 +419,7 @@ class Job:
 
     def _remove_leftovers(self) -> None:
         """Delete what a crash left: half-written files, and whole ones that are not recorded."""
-        kept = {part_name(part.index) for part in self.manifest.parts}
+        kept = {PART.format(part.index) for part in self.manifest.parts}
         kept |= {state.file for state in self.manifest.states}
         if self.manifest.output is not None:
             kept.add(self.manifest.output.name)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..callbacks import ignore
 from ..errors import FileError, UpscaleAVideoError
 from ..files import PLAIN, named_errors, read_plain
-from .names import LOCK, is_run, run_name
+from .names import LOCK, RUN, is_run
 
 if sys.platform == "win32":
     import msvcrt
@@ -53,12 +53,12 @@ class LockedFile:
         self.path, self._file = path, file
 
     @classmethod
-    def take(cls, path: Path) -> Self | None:
+    def take(cls, path: Path, flags: int = os.O_CREAT) -> Self | None:
         """Lock a file, made if it is not there; None if another holds it, or its folder is gone.
 
-        Raises FileError if the file cannot be used.
+        Without ``flags`` it is not made. Raises FileError if the file cannot be used.
         """
-        file = _open(path, os.O_CREAT)
+        file = _open(path, flags)
         if file is None:
             return None
         try:
@@ -120,7 +120,7 @@ class Run(LockedFile):
     def enter(cls, folder: Path) -> Self:
         """Take the first free place. Raises JobBusyError if all are taken, FileError."""
         for number in range(MOST_RUNS):
-            run = cls.take(folder / run_name(number))
+            run = cls.take(folder / RUN.format(number))
             if run is not None:
                 return run
         raise JobBusyError(
@@ -147,11 +147,6 @@ def _works_on(path: Path) -> int:
     return int(found[1]) if found else NOTHING
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a run works in ``folder``; also if that cannot be found out."""
-    return is_held(folder / LOCK) or runs_in(folder)
-
-
 def runs_in(folder: Path) -> bool:
     """Whether a run works in ``folder``, for a caller that holds the job's lock."""
     try:
@@ -163,19 +158,16 @@ def runs_in(folder: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether the file is locked; also if that cannot be found out."""
     try:
-        file = _open(path)
-        if file is None:
-            return False
-        with file:
-            free = _lock(file, path)
-            if free:
-                _unlock(file)
-        return not free
+        lock = LockedFile.take(path, 0)
     except FileError:
         return True
+    if lock is None:
+        return os.path.lexists(path)
+    lock.release()
+    return False
 
 
-def _open(path: Path, flags: int = 0) -> BinaryIO | None:
+def _open(path: Path, flags: int) -> BinaryIO | None:
     """The lock's file; None if it, or with O_CREAT its folder, is not there."""
     if os.path.islink(path):
         raise FileError(f"{path} is a link. Delete it.")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 from ..paths import plain_name
-from .names import STATE
+from .names import is_state
 
 DIGEST_BYTES = 32
 MOST_FRAMES = 2**31 - 1
@@ -88,7 +88,7 @@ Seconds = Annotated[int, _integer(2**40)]
 Digest = Annotated[
     str, _string("a checksum in hex", re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}").fullmatch)
 ]
-StateName = Annotated[str, _string("such as state_000001.bin", re.compile(STATE).fullmatch)]
+StateName = Annotated[str, _string("such as state_000001.bin", is_state)]
 FileName = Annotated[str, _string("the name of a file", plain_name)]
 Folder = Annotated[str, _string("the names of folders", _is_folder)]
 Shown = Annotated[str, _string(f"at most {MOST_NAME} printable characters", _is_shown)]
@@ -122,7 +122,18 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     """The ``kind`` that ``to_plain`` made ``value`` of; else ValueError, naming the place."""
     inner = get_args(kind)
     if is_dataclass(kind):
-        return _record(kind, value, where)
+        known = _fields(kind)  # pyright: ignore[reportArgumentType]
+        least = {name for name, (_, left_out) in known.items() if not left_out}
+        if type(value) is not dict or not least <= value.keys() <= known.keys():
+            keys = sorted(value) if type(value) is dict else value
+            raise ValueError(f"{where} has {keys!r:.200}, expected {', '.join(known)}")
+        found: dict[str, Any] = {}
+        for name, item in value.items():
+            inner, left_out = known[name]
+            # What may be left out is never written as None.
+            inner = get_args(inner)[0] if left_out else inner
+            found[name] = from_plain(inner, item, f"{where}.{name}")
+        return kind(**found)  # pyright: ignore[reportCallIssue]
     if get_origin(kind) is tuple:
         if type(value) is not list:
             raise ValueError(f"{where} is {value!r:.60}, expected a list")
@@ -138,18 +149,3 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     if not holds(value):
         raise ValueError(f"{where} is {value!r:.60}, expected {what}")
     return value
-
-
-def _record(record: Any, value: Any, where: str) -> Any:
-    known = _fields(record)
-    least = {name for name, (_, left_out) in known.items() if not left_out}
-    if type(value) is not dict or not least <= value.keys() <= known.keys():
-        keys = sorted(value) if type(value) is dict else value
-        raise ValueError(f"{where} has {keys!r:.200}, expected {', '.join(known)}")
-    found = {}
-    for name, item in value.items():
-        kind, left_out = known[name]
-        # What may be left out is never written as None.
-        kind = get_args(kind)[0] if left_out else kind
-        found[name] = from_plain(kind, item, f"{where}.{name}")
-    return record(**found)

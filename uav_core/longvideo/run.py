@@ -16,14 +16,7 @@ import torch
 from ..callbacks import Progress, ignore
 from ..errors import InputError
 from ..files import check_target
-from ..jobs import (
-    Job,
-    JobInputs,
-    JobPlan,
-    JobSummary,
-    job_id,
-    with_other_weights,
-)
+from ..jobs import JOINING, Job, JobInputs, JobPlan, JobSummary, job_id, with_other_weights
 from ..paths import output_name
 from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_info
 from ..video.scenes import find_cuts, parse_cuts, plan_scenes
@@ -209,20 +202,20 @@ class LongVideo:
     def _share(self, task: Task, job: Job, parts: Parts) -> None:
         """Make what no other run makes, until all is made and joined."""
         while not job.finished:
-            scene = job.claim()
-            if scene is not None:
-                parts.count_frames()
-                for index in job.missing_parts(scene):
-                    if parts.made % CHECK_EVERY_PARTS == 0:
-                        task.source.check_unchanged()
-                    parts.make(index)
-            elif job.claim_joining():
-                task.source.check_unchanged()
-                self._join(task, job)
-            else:
+            work = job.claim()
+            if work is None:
                 parts.close()
                 self._wait(job)
                 parts.count_frames()
+            elif work == JOINING:
+                task.source.check_unchanged()
+                self._join(task, job)
+            else:
+                parts.count_frames()
+                for index in job.missing_parts(work):
+                    if parts.made % CHECK_EVERY_PARTS == 0:
+                        task.source.check_unchanged()
+                    parts.make(index)
 
     def _wait(self, job: Job) -> None:
         """Until another run has finished something, or died."""

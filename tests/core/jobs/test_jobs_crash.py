@@ -22,7 +22,7 @@ from made_jobs import (
     untrue_records,
 )
 
-from uav_core.jobs import Job, clean, list_jobs
+from uav_core.jobs import JOINING, Job, clean, list_jobs
 
 WORKER = Path(__file__).parents[3] / "tests" / "support" / "job_worker.py"
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -103,18 +103,18 @@ def test_runs_share_the_scenes_and_a_killed_one_gives_its_own_back(start, tmp_pa
         assert job.claim() == 1 and not job.alone()
         for index in job.missing_parts(1):
             add_part(job, index)
-        assert job.claim() is None and not job.claim_joining()
+        assert job.claim() is None
         kill(process)
         assert job.alone() and job.claim() == 0
         with Job.open(tmp_path, inputs(), lambda: PLAN) as other:  # in the same process
             assert other.claim() is None
         for index in job.missing_parts(0):
             add_part(job, index)
-        assert job.claim() is None and job.claim_joining()
+        assert job.claim() == JOINING
         with Job.open(tmp_path, inputs(), lambda: PLAN) as other:
-            assert other.missing_parts() == () and not other.claim_joining()
+            assert other.missing_parts() == () and other.claim() is None
             finish(job, keep_parts=False)
-            assert not other.claim_joining() and other.finished
+            assert other.claim() is None and other.finished
     assert [job.busy for job in list_jobs(tmp_path)] == [False]
     assert len(clean(tmp_path, keep_days=0)) == 1
 
