@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...uav_core.errors import InputError
-from ...uav_core.longvideo.source.span import frames_of_span
+from ...uav_core.longvideo.source import frames_of_span
 from ...uav_core.sampling.noise import frame_noise
 from ...uav_core.video import Footage
 from ..base.inputs import MIN_SIDE, checked_frames

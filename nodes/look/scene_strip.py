@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...uav_core.longvideo.source.span import frames_of_span, seconds_of
+from ...uav_core.longvideo.source import frames_of_span, seconds_of
 from ...uav_core.metrics import thumbnail
 from ...uav_core.video import Footage
 from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, plan_scenes

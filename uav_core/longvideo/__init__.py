@@ -9,7 +9,6 @@ from .engine import CoreEngine, Engine
 from .params import LongVideoParams
 from .report import Report
 from .run import LongVideo
-from .source.resizing import Resizing
-from .source.span import Span
+from .source import Resizing, Span
 
 __all__ = ["CoreEngine", "Engine", "LongVideo", "LongVideoParams", "Report", "Resizing", "Span"]

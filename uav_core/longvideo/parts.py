@@ -32,7 +32,7 @@ from .estimate import Forecast, Work, duration
 from .params import LongVideoParams
 from .report import Report
 from .scene import Scene
-from .source.video import Source
+from .source import Source
 
 PROGRESS = 1000
 """What progress is counted to: the work is not known in pieces of one kind."""

@@ -24,8 +24,7 @@ from .engine import Engine
 from .params import LongVideoParams
 from .parts import PROGRESS, Parts, Task
 from .report import Report
-from .source.span import Span
-from .source.video import Source
+from .source import Source, Span
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ class LongVideo:
         task = self._task()
         with self._open(task) as job:
             self._work(task, job)
-            task.report.notes += task.source.times.damage()
+            task.report.notes += task.source.footage.times.damage()
             name = self._result_name(task.begin, job.id)
             if job.deliver(name, self._check_cancelled):
                 task.report.notes.append(f"Copied from '{job.output_path}'.")
@@ -117,12 +116,12 @@ class LongVideo:
 
     def _task(self) -> Task:
         source = Source.open(self.path, self.params, self.span, self._check_cancelled)
-        encode = source.resizing.encode(self.encode.for_source(source.info))
+        encode = source.resizing.encode(self.encode.for_source(source.footage.info))
         h, w = source.resizing.plan.size
         resized = source.resizing.to_text()
         size = f"{w}x{h}" if resized else "4x"
         report = Report(frames=len(source.frames), size=(w, h), resized=resized)
-        report.notes += source.times.notes
+        report.notes += source.footage.times.notes
         for note in source.notes(encode):
             self._note(report, note)
         return Task(source, encode, self.name or f"{self.path.stem}_{size}", report)
@@ -264,7 +263,7 @@ class LongVideo:
         join(
             parts,
             target,
-            task.source.times,
+            task.source.footage.times,
             self.path,
             task.encode,
             first=task.source.frames.start,

@@ -20,7 +20,7 @@ from ..values import check_finite
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Predict
 from .params import LongVideoParams
-from .source.window import Window
+from .source import Window
 
 T = TypeVar("T")
 

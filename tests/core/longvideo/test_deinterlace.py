@@ -13,7 +13,7 @@ from video_files import RATE, picture, write_clip
 from uav_core.callbacks import ignore
 from uav_core.errors import InputError
 from uav_core.longvideo import Span
-from uav_core.longvideo.source.video import Source
+from uav_core.longvideo.source import Source
 from uav_core.video import Deinterlace, Footage, probe
 from uav_core.video.reading.deinterlace import Mending, deinterlaced
 

@@ -1,1 +1,0 @@
-"""The video that a run upscales, frame by frame."""
