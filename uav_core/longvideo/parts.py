@@ -52,43 +52,38 @@ class Task:
     begin: str
     """How the result's file name begins; the start of the job's id and the ending follow."""
     report: Report
+    """Is added to."""
+    engine: Engine
+    params: LongVideoParams
+    # As of ``LongVideo``:
+    progress: Progress
+    status: Callable[[str], None]
+    stage: Callable[[str], None]
+    check_cancelled: Callable[[], None]
 
 
 class Parts:
     """Makes parts of a job, fastest in the order of the frames. To be closed at the end."""
 
-    def __init__(
-        self,
-        job: Job,
-        task: Task,
-        engine: Engine,
-        params: LongVideoParams,
-        *,
-        progress: Progress,
-        status: Callable[[str], None],
-        stage: Callable[[str], None],
-        check_cancelled: Callable[[], None],
-    ) -> None:
-        """The callbacks are those of ``LongVideo``; the task's report is added to."""
-        self.job, self.engine, self.params = job, engine, params
-        self.source, self.encode, self.report = task.source, task.encode, task.report
-        self._progress, self._status, self._check_cancelled = progress, status, check_cancelled
-        self._tell_stage, self._stage, self._told = stage, "", 0.0
+    def __init__(self, job: Job, task: Task) -> None:
+        self.job, self.task, self.source, self.report = job, task, task.source, task.report
+        self.engine, self.params = task.engine, task.params
+        self._stage, self._told = "", 0.0
         self.made = 0
         """Parts made so far."""
-        self._ladders = ladders(params, *self.source.size)
+        self._ladders = ladders(task.params, *self.source.size)
         for fallback in job.manifest.fallbacks:
             for name, setting in fallback.setting.items():
                 self._ladders[name].resume(Setting.from_json(dict(setting)))
-        work = Work(params, [len(scene) for scene in job.plan.scenes], *self.source.size)
-        self._forecast = Forecast(work, engine, status, self.source.resizing.bytes)
+        work = Work(task.params, [len(scene) for scene in job.plan.scenes], *self.source.size)
+        self._forecast = Forecast(work, task.engine, task.status, self.source.resizing.bytes)
         self._scene: tuple[int, Scene] | None = None
         self._at = 0
         """First frame of the part under way."""
         self._elsewhere = 0
         """Frames of other runs that are counted."""
-        self._foresee("sample", params.segment_length)
-        self._foresee("decode", params.frames_per_group)
+        self._foresee("sample", self.params.segment_length)
+        self._foresee("decode", self.params.frames_per_group)
         self.count_frames()
 
     def _foresee(self, stage: Stage, frames: int) -> None:
@@ -115,11 +110,11 @@ class Parts:
         self._check_space()
         frames = plan.part(index)
         self._at = frames.start
-        self._status(f"part {index + 1} of {plan.parts}{self._time_left()}")
+        self.task.status(f"part {index + 1} of {plan.parts}{self._time_left()}")
         path, size = self.job.part_path(index), self.report.size
         # Encoded on another thread: the networks need not wait for it.
         used_behind(
-            lambda pixels: encode_part(path, pixels, self.encode, size),
+            lambda pixels: encode_part(path, pixels, self.task.encode, size),
             self._pixels(frames),
             room=self.params.frames_per_group,
         )
@@ -149,12 +144,12 @@ class Parts:
     def _show(self) -> None:
         """From the first on, and never all of it, while there is work."""
         done = int(self._forecast.course.share * PROGRESS)
-        self._progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
+        self.task.progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
 
     def _tell(self) -> None:
         self._told = time.monotonic()
         share = f"{self._forecast.course.share:.0%}"
-        self._tell_stage(f"{DOING[self._stage]}: {share}{self._time_left()}")
+        self.task.stage(f"{DOING[self._stage]}: {share}{self._time_left()}")
 
     def _time_left(self) -> str:
         left = self._forecast.course.seconds_left
@@ -168,18 +163,18 @@ class Parts:
         else:
             w, h = self.report.size
             # A guess, before the first part tells.
-            each = CODECS[self.encode.codec].bits_per_pixel * w * h / 8
+            each = CODECS[self.task.encode.codec].bits_per_pixel * w * h / 8
         state = self._forecast.state_bytes
         need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
         self._forecast.disk_bytes = need
         if not parts:
-            self._status(f"about {human_bytes(need)} of disk are needed")
+            self.task.status(f"about {human_bytes(need)} of disk are needed")
         check_space(job.folder, need)
 
     def _stepped_down(self, step: StepDown) -> None:
         """Record it: what is made from here on depends on it."""
         self.report.notes.append(str(step))
-        self._status(str(step))
+        self.task.status(str(step))
         settings = {name: ladder.setting.to_json() for name, ladder in self._ladders.items()}
         self.job.add_fallback(self._at, settings)
 
@@ -189,7 +184,7 @@ class Parts:
         scene = self._scene_at(number, frames.start - start)
         stop = frames.stop - start
         for _ in frames:
-            self._check_cancelled()
+            self.task.check_cancelled()
             # A state is of use only if it is not past the part that comes next.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(number, scene)
@@ -242,7 +237,7 @@ class Parts:
                 self._ladders,
                 on_step=self._stepped_down,
                 timed=self._timed,
-                check_cancelled=self._check_cancelled,
+                check_cancelled=self.task.check_cancelled,
                 state=state,
             )
         except BaseException:

@@ -124,7 +124,18 @@ class LongVideo:
         report.notes += source.footage.times.notes
         for note in source.notes(encode):
             self._note(report, note)
-        return Task(source, encode, self.name or f"{self.path.stem}_{size}", report)
+        return Task(
+            source,
+            encode,
+            self.name or f"{self.path.stem}_{size}",
+            report,
+            self.engine,
+            self.params,
+            self._progress,
+            self._status,
+            self._stage,
+            self._check_cancelled,
+        )
 
     def _note(self, report: Report, note: str) -> None:
         report.notes.append(note)
@@ -185,17 +196,7 @@ class LongVideo:
             self._check_name(self._result_name(task.begin, job.id))
             if left == plan.frames:
                 self._rehearse(task)
-        parts = Parts(
-            job,
-            task,
-            self.engine,
-            self.params,
-            progress=self._progress,
-            status=self._status,
-            stage=self._stage,
-            check_cancelled=self._check_cancelled,
-        )
-        with closing(parts):
+        with closing(Parts(job, task)) as parts:
             self._share(task, job, parts)
 
     def _share(self, task: Task, job: Job, parts: Parts) -> None:
