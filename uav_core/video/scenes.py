@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -139,38 +138,33 @@ def parse_cuts(text: str, seconds: Sequence[float] | None = None) -> tuple[int, 
 
     Raises InputError naming the part that is not understood, or is outside the video.
     """
-    parts = [part for part in (p.strip().lower() for p in text.split(",")) if part]
-    cuts = {_parse_cut(part, text, seconds) for part in parts}
-    return tuple(sorted(cuts - {0}))
-
-
-def _parse_cut(part: str, text: str, seconds: Sequence[float] | None) -> int:
-    if re.fullmatch(r"\d+", part):
-        frame = int(part)
-        if seconds is not None and frame >= len(seconds):
+    cuts = set()
+    for part in filter(None, (p.strip().lower() for p in text.split(","))):
+        frame = int(part) if re.fullmatch(r"\d+", part) else None
+        time = _parse_time(part)
+        if frame is None and time is None:
+            raise InputError(
+                f'Cuts "{text}": "{part}" is not understood. Expected frames such as "340" or '
+                'times such as "0:12.5", "1:02:03" or "12.5s", separated by commas.'
+            )
+        if seconds is None:
+            continue
+        end = seconds[-1] - seconds[0] if seconds else 0.0
+        if frame is not None and frame >= len(seconds):
             raise InputError(
                 f'Cuts "{text}": the video has {len(seconds)} frames, 0 to {len(seconds) - 1}; '
                 f"there is no frame {frame}."
             )
-        return frame if seconds is not None else 0
-    time = _parse_time(part)
-    if time is None:
-        raise InputError(
-            f'Cuts "{text}": "{part}" is not understood. Expected frames such as "340" or times '
-            'such as "0:12.5", "1:02:03" or "12.5s", separated by commas.'
-        )
-    if seconds is None:
-        return 0
-    if not seconds or time > seconds[-1] - seconds[0]:
-        end = seconds[-1] - seconds[0] if seconds else 0.0
-        raise InputError(
-            f'Cuts "{text}": "{part}" is after the last frame, which is at {end:.3f}s.'
-        )
-    time += seconds[0]
-    after = bisect_left(seconds, time)
-    if after and time - seconds[after - 1] <= seconds[after] - time:
-        return after - 1
-    return after
+        if time is not None:
+            if not seconds or time > end:
+                raise InputError(
+                    f'Cuts "{text}": "{part}" is after the last frame, which is at {end:.3f}s.'
+                )
+            time += seconds[0]
+            away = [abs(shown - time) for shown in seconds]
+            frame = away.index(min(away))
+        cuts.add(frame)
+    return tuple(sorted(cuts - {0}))
 
 
 def _parse_time(part: str) -> float | None:

@@ -11,7 +11,6 @@ from video_files import RATE, seconds_shown, sound_of, write_clip
 
 from uav_core.errors import InputError
 from uav_core.video import EncodeParams, Footage, contents, encode_part, join
-from uav_core.video.reading import deinterlace
 from uav_core.video.reading import footage as looking
 from uav_core.video.reading.deinterlace import Mending
 from uav_core.video.reading.footage import Finding, find_fields
@@ -180,7 +179,7 @@ def test_film_that_is_asked_for(tmp_path):
 def test_without_the_filters(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mkv", telecined(COUNT, False))
     none = frozenset({"bwdif", "split", "select", "metadata", "idet"})
-    monkeypatch.setattr(deinterlace, "filters_available", none)
+    monkeypatch.setattr(looking, "filters_available", none)
     # Film is made whole as other fields are; asked for, it is refused.
     assert Footage.open(path).mending == Mending("all", "bottom")
     with pytest.raises(InputError, match=r"fieldmatch.*pip install av"):

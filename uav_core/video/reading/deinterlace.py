@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from typing import Any, Literal, get_args
 
 import av
-from av.filter import Graph, filters_available
+from av.filter import Graph
 from av.filter.context import FilterContext
 
 from ...errors import InputError
@@ -56,22 +56,8 @@ class Mending:
             return {"deinterlace": "auto" if self.kind == "marked" else "always"}
         return {"deinterlace": {"kind": self.kind, "order": self.order}}
 
-    def filters(self) -> tuple[tuple[str, str], ...]:
-        """FFmpeg's filters and their options, each of which gives one picture for one."""
-        which = "all" if self.kind == "all" else "interlaced"
-        whole = ("bwdif", f"mode=send_frame:parity={_PARITY[self.order]}:deint={which}")
-        if self.kind != "film":
-            return (whole,)
-        # What is no film after all is still combed then, and made whole.
-        return (("fieldmatch", f"order={_PARITY[self.order]}"), whole)
-
 
 AS_THEY_ARE = Mending()
-
-
-def can_bring_film_back() -> bool:
-    """Whether this build of PyAV has what it takes."""
-    return "fieldmatch" in filters_available
 
 
 def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
@@ -88,7 +74,7 @@ def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
     for _, alike in groupby(pictures, key=lambda each: shape_of(each[1])):
         graph, times = None, deque[int]()
         for time, picture in alike:
-            graph = graph or _chain(picture, mending.filters())
+            graph = graph or _chain(picture, mending)
             times.append(time)
             graph.push(picture)
             yield from ((times.popleft(), made) for made in pulled(graph))
@@ -112,11 +98,16 @@ def input_of(graph: Graph, picture: av.VideoFrame) -> FilterContext:
     )
 
 
-def _chain(picture: av.VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
-    """Filters one after the other, for pictures like this one."""
-    graph = Graph()
-    ends = input_of(graph, picture), graph.add("buffersink")
-    graph.link_nodes(ends[0], *(graph.add(*each) for each in filters), ends[1]).configure()
+def _chain(picture: av.VideoFrame, mending: Mending) -> Graph:
+    """Filters, each of which gives one picture for one, for pictures like this one."""
+    graph, parity = Graph(), _PARITY[mending.order]
+    links = [input_of(graph, picture)]
+    if mending.kind == "film":
+        # What is no film after all is still combed then, and made whole.
+        links.append(graph.add("fieldmatch", f"order={parity}"))
+    which = "all" if mending.kind == "all" else "interlaced"
+    links.append(graph.add("bwdif", f"mode=send_frame:parity={parity}:deint={which}"))
+    graph.link_nodes(*links, graph.add("buffersink")).configure()
     return graph
 
 

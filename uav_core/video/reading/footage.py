@@ -24,7 +24,6 @@ from .deinterlace import (
     Deinterlace,
     Mending,
     Order,
-    can_bring_film_back,
     check_deinterlace,
     input_of,
     pulled,
@@ -109,7 +108,7 @@ class Footage:
             InputError: another word for ``deinterlace``, or film without the filters for it.
         """
         check_deinterlace(deinterlace)
-        if deinterlace == "film" and not can_bring_film_back():
+        if deinterlace == "film" and "fieldmatch" not in filters_available:
             raise InputError(
                 "This build of PyAV has no filter 'fieldmatch', which brings film back: install "
                 "PyAV from PyPI (pip install av), or choose 'always'."
@@ -293,7 +292,8 @@ def mending_for(choice: Deinterlace, marked: bool, finding: Finding) -> Mending:
     order = "" if finding.in_order else finding.order
     if choice == "always":
         return Mending("all", order)
-    if choice == "film" or (finding.kind == "film" and can_bring_film_back()):
+    film = finding.kind == "film" and "fieldmatch" in filters_available
+    if choice == "film" or film:
         return Mending("film", finding.order)
     if finding.kind in ("fields", "film"):
         right = finding.marked and finding.in_order
