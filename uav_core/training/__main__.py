@@ -91,9 +91,9 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     p = stage("vae", train_vae, "per-frame VAE from nothing", lr=5e-4, clips=6, frames=1)
-    adversarial(p)
+    p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
     p = stage("decoder", train_decoder, "temporal decoder on a VAE", lr=5e-4, clips=2, frames=3)
-    adversarial(p)
+    p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
     p.add_argument("--vae", type=Path, required=True, help="the VAE to start from")
     p.add_argument("--unet", type=Path, help="a U-Net to sample latents; without, noised ones")
     p.add_argument("--noise", type=float, default=0.5, help="noise on latents without a U-Net")
@@ -116,13 +116,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def adversarial(p: argparse.ArgumentParser) -> None:
-    """The options of the adversarial loss."""
-    p.add_argument("--adversarial", type=float, default=0.0, help="weight of the hinge loss")
-    p.add_argument("--adversarial-from", type=int, default=0, help="step it sets in")
-    p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
-
-
 def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
     """The batch and the loop that the options ask for."""
     batch = BatchParams(o.clips, o.frames, o.size)
@@ -137,13 +130,6 @@ def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
         save_every=o.save_every,
     )
     return batch, loop
-
-
-def vae_loss(o: argparse.Namespace) -> vae.VAELoss:
-    """The weights of the VAEs' loss that the options ask for."""
-    return vae.VAELoss(
-        gradient=o.gradient, adversarial=o.adversarial, adversarial_from=o.adversarial_from
-    )
 
 
 def start(o: argparse.Namespace, *modules: nn.Module) -> ClipSource:
@@ -165,10 +151,11 @@ def train_vae(o: argparse.Namespace) -> None:
     batch, loop = settings(o)
     rng = step_rng(o.seed, loop.steps)
     start_as_resize(model, clean_batch(source, rng, replace(batch, clips=16)).to(o.device))
-    run = Loop(o.run, vae.vae_players(model, source, batch, vae_loss(o), loop), loop)
+    loss = vae.vae_loss(model, source, batch, vae.VAELoss(gradient=o.gradient), loop)
+    run = Loop(o.run, model, loss, loop)
     run.run(o.until)
     if run.step == loop.steps:
-        average = run.averages["vae"]
+        average: Any = run.average
         vae.normalise_latent(average, source, batch)
         export.write(o.run / export.RESULT, export.vae_tensors(average), torch.float32)
 
@@ -196,11 +183,12 @@ def train_decoder(o: argparse.Namespace) -> None:
             guidance=(1.0, o.guidance),
             from_noise=o.from_noise,
         )
-    players = vae.decoder_players(model, source, batch, vae_loss(o), loop, latents)
-    run = Loop(o.run, players, loop)
+    weights = vae.VAELoss(gradient=o.gradient)
+    loss = vae.decoder_loss(model, source, batch, weights, loop, latents)
+    run = Loop(o.run, model, loss, loop)
     run.run(o.until)
     if run.step == loop.steps:
-        export.write(o.run / export.RESULT, export.vae_tensors(run.averages["vae"]), torch.float32)
+        export.write(o.run / export.RESULT, export.vae_tensors(run.average), torch.float32)
 
 
 def train_unet(o: argparse.Namespace) -> None:
@@ -228,10 +216,11 @@ def train_unet(o: argparse.Namespace) -> None:
     source = start(o, model)
     batch, loop = settings(o)
     training = unet.UNetTraining(layers=o.layers, learn_texts=o.init is None)
-    run = Loop(o.run, unet.unet_players(model, frozen, source, batch, training, loop), loop)
+    loss = unet.unet_loss(model, frozen, source, batch, training, loop)
+    run = Loop(o.run, model, loss, loop)
     run.run(o.until)
     if run.step == loop.steps:
-        average = run.averages["unet"]
+        average: Any = run.average
         export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
 
 

@@ -47,19 +47,8 @@ class LoopParams:
     log_every: int = 25
 
 
-@dataclass
-class Player:
-    """A network that learns, and what it is to make small.
-
-    ``loss(step, rng)`` gives the named parts of the loss; their sum is minimised. An adversarial
-    run has two players, who take turns within a step.
-    """
-
-    name: str
-    module: nn.Module
-    loss: Callable[[int, np.random.Generator], dict[str, Tensor]]
-    lr_scale: float = 1.0
-    averaged: bool = True
+Loss = Callable[[np.random.Generator], dict[str, Tensor]]
+"""loss(rng): the named parts, whose sum is made small."""
 
 
 def step_rng(seed: int, step: int, part: int = 0) -> np.random.Generator:
@@ -76,22 +65,20 @@ def learning_rate(step: int, params: LoopParams) -> float:
 
 
 class Loop:
-    """Trains players and keeps the run in a folder: ``state.pt``, ``losses.csv``, ``curves.png``.
+    """Trains a network; the run's folder has ``state.pt``, ``losses.csv`` and ``curves.png``.
 
     A run that was stopped goes on where its last checkpoint was, and ends where an undisturbed one
     does, but for what the maths library does not repeat: every random number belongs to a step.
     """
 
-    def __init__(self, folder: Path, players: list[Player], params: LoopParams) -> None:
+    def __init__(self, folder: Path, module: nn.Module, loss: Loss, params: LoopParams) -> None:
         """Raises InputError if the folder holds a run with other settings."""
-        self.folder, self.players, self.params = folder, players, params
+        self.folder, self.module, self.loss, self.params = folder, module, loss, params
         self.step = 0
-        self.optimizers, self.averages = {}, {}
-        for player in players:
-            learning = [p for p in player.module.parameters() if p.requires_grad]
-            self.optimizers[player.name] = torch.optim.Adam(learning, params.lr, (0.9, 0.99))
-            if player.averaged:
-                self.averages[player.name] = copy.deepcopy(player.module).requires_grad_(False)
+        learning = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(learning, params.lr, (0.9, 0.99))
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        """With the averaged weights, which are what is kept in the end."""
         # Needed by fp16 alone, whose small gradients would vanish.
         scaled = params.precision == "fp16"
         self.scaler = torch.amp.GradScaler(torch.device(params.device).type, enabled=scaled)
@@ -108,6 +95,15 @@ class Loop:
             del kept[name]
         return kept
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "weights": self.module,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+
     def _resume(self, state: Mapping[str, Any]) -> None:
         if state["settings"] != self._settings():
             raise InputError(
@@ -115,13 +111,8 @@ class Loop:
                 f"{self._settings()}. Use the same ones to go on, or another folder."
             )
         self.step, self.history = state["step"], state["history"]
-        for player in self.players:
-            kept = state["players"][player.name]
-            player.module.load_state_dict(kept["weights"])
-            self.optimizers[player.name].load_state_dict(kept["optimizer"])
-            if player.averaged:
-                self.averages[player.name].load_state_dict(kept["average"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         log.info("going on at step %d of %d", self.step, self.params.steps)
 
     def save(self) -> None:
@@ -130,19 +121,7 @@ class Loop:
             "settings": self._settings(),
             "step": self.step,
             "history": self.history,
-            "scaler": self.scaler.state_dict(),
-            "players": {
-                player.name: {
-                    "weights": player.module.state_dict(),
-                    "optimizer": self.optimizers[player.name].state_dict(),
-                    **(
-                        {"average": self.averages[player.name].state_dict()}
-                        if player.averaged
-                        else {}
-                    ),
-                }
-                for player in self.players
-            },
+            **{name: part.state_dict() for name, part in self._parts.items()},
         }
         part = self.folder / f"{STATE}.part"
         torch.save(state, part)
@@ -167,9 +146,8 @@ class Loop:
         sums: dict[str, list[float]] = {}
         started, first = time.monotonic(), self.step
         while self.step < end:
-            for player in self.players:
-                for name, value in self._step(player).items():
-                    sums.setdefault(name, []).append(value)
+            for name, value in self._step().items():
+                sums.setdefault(name, []).append(value)
             self.step += 1
             if self.step % self.params.log_every == 0 or self.step == end:
                 row = {name: sum(values) / len(values) for name, values in sums.items()}
@@ -189,17 +167,17 @@ class Loop:
             if self.step % self.params.save_every == 0 or self.step == end:
                 self.save()
 
-    def _step(self, player: Player) -> dict[str, float]:
-        p, optimizer = self.params, self.optimizers[player.name]
+    def _step(self) -> dict[str, float]:
+        p, optimizer = self.params, self.optimizer
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, p) * player.lr_scale
+            group["lr"] = learning_rate(self.step, p)
         optimizer.zero_grad(set_to_none=True)
         report: dict[str, float] = {}
         for part in range(p.accumulate):
             rng = step_rng(p.seed, self.step, part)
             # What a loss draws from torch's own generator belongs to the step as well.
             torch.manual_seed(int(rng.integers(2**31)))
-            parts = player.loss(self.step, rng)
+            parts = self.loss(rng)
             total = torch.stack(list(parts.values())).sum() / p.accumulate
             self.scaler.scale(total).backward()
             for name, value in parts.items():
@@ -213,16 +191,15 @@ class Loop:
         else:
             log.warning("step %d: the gradient is not finite; the step is left out", self.step)
         self.scaler.update()
-        if player.averaged:
-            self._average(player)
+        self._move_average()
         return report
 
     @torch.no_grad()
-    def _average(self, player: Player) -> None:
+    def _move_average(self) -> None:
         # A short memory at first, or the random start would stay in the average for long.
         decay = min(self.params.ema, (1 + self.step) / (10 + self.step))
-        average = self.averages[player.name].state_dict()
-        for name, value in player.module.state_dict().items():
+        average = self.average.state_dict()
+        for name, value in self.module.state_dict().items():
             if value.is_floating_point():
                 average[name].lerp_(value, 1 - decay)
             else:

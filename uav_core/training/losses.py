@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch import Tensor
 
 
 def differences(x: Tensor) -> list[Tensor]:
@@ -37,23 +34,3 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 def hinge_generator(fake: Tensor) -> Tensor:
     """The generator's side of the hinge loss."""
     return -fake.mean()
-
-
-class PatchDiscriminator(nn.Module):
-    """Judges patches of a clip: spectrally normalised 3-D convolutions, no normalisation layers.
-
-    (b, 3, t, h, w) -> (b, 1, t, h / 8, w / 8).
-    """
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        widths = [3, width, 2 * width, 4 * width]
-        layers: list[nn.Module] = []
-        for cin, cout in pairwise(widths):
-            conv = nn.Conv3d(cin, cout, (3, 4, 4), stride=(1, 2, 2), padding=1)
-            layers += [spectral_norm(conv), nn.LeakyReLU(0.2)]
-        layers.append(spectral_norm(nn.Conv3d(widths[-1], 1, 3, padding=1)))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)

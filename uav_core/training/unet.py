@@ -20,7 +20,7 @@ from ..sampling import schedule
 from ..sampling.ddim import VelocityDDIM
 from ..sampling.propagation import propagate
 from .data.batches import BatchParams, Source, paired_batch, poor
-from .loop import LoopParams, Player, autocast
+from .loop import LoopParams, Loss, autocast
 from .temporal import Layers, choose_layers, temporal_bypassed
 
 SMALL_UNET = UNetParams(
@@ -68,21 +68,21 @@ class UNetTraining:
     noise_levels: tuple[int, int] = (0, 250)
 
 
-def unet_players(
+def unet_loss(
     model: UNetWithTexts,
     vae: TemporalVAE,
     source: Source,
     batch: BatchParams,
     training: UNetTraining,
     loop: LoopParams,
-) -> list[Player]:
+) -> Loss:
     """The U-Net, with the encoder of ``vae`` frozen."""
     choose_layers(model.unet, training.layers)
     model.texts.requires_grad_(training.learn_texts and training.layers != "temporal")
     vae.requires_grad_(False)
     table = schedule.alphas_cumprod().to(loop.device)
 
-    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         clean, low_res = paired_batch(source, rng, batch)
         negative = torch.from_numpy(rng.random(len(clean)) < training.negative_share)
         for i in negative.nonzero().flatten().tolist():
@@ -105,7 +105,7 @@ def unet_players(
             v = model.unet(noisy, t, noised, text, level)
         return {"v": F.mse_loss(v.float(), target)}
 
-    return [Player("unet", model, loss)]
+    return loss
 
 
 def mix(signal: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:

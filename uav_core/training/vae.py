@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..models.layers import per_frame
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from .data.batches import BatchParams, Source, clean_batch, paired_batch
-from .loop import LoopParams, Player, autocast
-from .losses import PatchDiscriminator, gradient_loss, hinge_discriminator, hinge_generator, kl_loss
+from .loop import LoopParams, Loss, autocast
+from .losses import gradient_loss, kl_loss
 
 SMALL_VAE = VAEParams(channels=(96, 64, 96), resnets=1, temporal=False)
 SMALL_CONDITION = 64
@@ -32,9 +32,6 @@ class VAELoss:
 
     gradient: float = 0.5
     kl: float = 2e-3
-    adversarial: float = 0.0
-    adversarial_from: int = 0
-    """The step from which on the discriminator's judgement counts."""
 
 
 def moments(vae: TemporalVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,31 +41,31 @@ def moments(vae: TemporalVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return mean, logvar.clamp(-30, 20)
 
 
-def vae_players(
-    vae: TemporalVAE, source: Source, batch: BatchParams, loss: VAELoss, loop: LoopParams
-) -> list[Player]:
+def vae_loss(
+    vae: TemporalVAE, source: Source, batch: BatchParams, weights: VAELoss, loop: LoopParams
+) -> Loss:
     """Encoder and decoder of a per-frame VAE, trained together on clean frames."""
 
-    def reconstruct(rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         clean = clean_batch(source, rng, batch).to(loop.device)
         with autocast(loop):
             mean, logvar = moments(vae, clean)
             mean, logvar = mean.float(), logvar.float()
             z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
             out = vae.decode(z).float()
-        return out, clean, {"kl": loss.kl * kl_loss(mean, logvar)}
+        return {"kl": weights.kl * kl_loss(mean, logvar), **likeness(out, clean, weights)}
 
-    return _players(vae, reconstruct, loss, loop)
+    return loss
 
 
-def decoder_players(
+def decoder_loss(
     vae: TemporalVAE,
     source: Source,
     batch: BatchParams,
-    loss: VAELoss,
+    weights: VAELoss,
     loop: LoopParams,
     latents: Latents,
-) -> list[Player]:
+) -> Loss:
     """The temporal decoder alone, on latents as a sampler gives them and the degraded frames.
 
     ``latents(clean, low_res, rng)`` gives (b, 4, t, h, w), already divided by the latent scale.
@@ -76,49 +73,23 @@ def decoder_players(
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
 
-    def reconstruct(rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         clean, low_res = (x.to(loop.device) for x in paired_batch(source, rng, batch))
         with torch.no_grad(), autocast(loop):
             z = latents(clean, low_res, rng).float()
         with autocast(loop):
             out = vae.decode(z, low_res).float()
-        return out, clean, {}
+        return likeness(out, clean, weights)
 
-    return _players(vae, reconstruct, loss, loop)
+    return loss
 
 
-def _players(
-    vae: TemporalVAE,
-    reconstruct: Callable[[np.random.Generator], tuple[Tensor, Tensor, dict[str, Tensor]]],
-    weights: VAELoss,
-    loop: LoopParams,
-) -> list[Player]:
-    critic = PatchDiscriminator().to(loop.device) if weights.adversarial else None
-    seen: dict[str, Tensor] = {}
-
-    def generator(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        out, clean, parts = reconstruct(rng)
-        parts["l1"] = F.l1_loss(out, clean)
-        parts["gradient"] = weights.gradient * gradient_loss(out, clean)
-        if critic is not None and step >= weights.adversarial_from:
-            critic.requires_grad_(False)
-            with autocast(loop):
-                judged = critic(out).float()
-            critic.requires_grad_(True)
-            parts["adversarial"] = weights.adversarial * hinge_generator(judged)
-        seen.update(real=clean, fake=out.detach())
-        return parts
-
-    def discriminator(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        assert critic is not None
-        with autocast(loop):
-            real, fake = critic(seen["real"]).float(), critic(seen["fake"]).float()
-        return {"discriminator": hinge_discriminator(real, fake)}
-
-    players = [Player("vae", vae, generator)]
-    if critic is not None:
-        players.append(Player("critic", critic, discriminator, averaged=False))
-    return players
+def likeness(out: Tensor, clean: Tensor, weights: VAELoss) -> dict[str, Tensor]:
+    """The parts of a loss that compare pixels."""
+    return {
+        "l1": F.l1_loss(out, clean),
+        "gradient": weights.gradient * gradient_loss(out, clean),
+    }
 
 
 def with_temporal_decoder(vae: TemporalVAE, condition_channels: int) -> TemporalVAE:

@@ -1,6 +1,7 @@
 // Shows only those of a node's widgets that its choice uses. A node takes part if one of its inputs
 // brings `uav_applies` (nodes/frames/output_size.py): value of that input -> the widgets that count then.
 import { app } from "../../../scripts/app.js";
+import { after } from "./after.js";
 
 const KEY = "uav_applies";
 
@@ -9,16 +10,6 @@ function tableOf(definition) {
   const inputs = { ...definition?.input?.required, ...definition?.input?.optional };
   const found = Object.entries(inputs).find(([, spec]) => spec[1]?.[KEY]);
   return found && [found[0], found[1][1][KEY]];
-}
-
-/** Have `then` called after the node's own method. */
-function after(object, method, then) {
-  const before = object[method];
-  object[method] = function (...args) {
-    const result = before?.apply(this, args);
-    then();
-    return result;
-  };
 }
 
 function connect(node, [choice, table]) {

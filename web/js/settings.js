@@ -5,6 +5,7 @@
 // Only what a person does calls a widget's callback: opening a workflow and undo put values back
 // without it, so nothing is overwritten then.
 import { app } from "../../../scripts/app.js";
+import { after } from "./after.js";
 
 const KEY = "uav_presets";
 
@@ -14,16 +15,6 @@ function presetsOf(definition) {
   for (const [name, spec] of Object.entries(inputs)) {
     if (spec[1]?.[KEY]) return { kind: name, ...spec[1][KEY] };
   }
-}
-
-/** Call `then` whenever a person has changed the widget. */
-function whenChanged(widget, then) {
-  const before = widget.callback;
-  widget.callback = function (...args) {
-    const result = before?.apply(this, args);
-    then();
-    return result;
-  };
 }
 
 function connect(node, { kind, custom, table }) {
@@ -43,12 +34,12 @@ function connect(node, { kind, custom, table }) {
     node.setDirtyCanvas(true, true);
   }
 
-  whenChanged(widget(kind), () => choosers.forEach(fill));
+  after(widget(kind), "callback", () => choosers.forEach(fill));
   for (const chooser of choosers) {
-    whenChanged(widget(chooser), () => fill(chooser));
+    after(widget(chooser), "callback", () => fill(chooser));
     const [choices] = Object.values(table);
     for (const name of Object.keys(Object.values(choices[chooser])[0])) {
-      whenChanged(widget(name), () => compare(chooser));
+      after(widget(name), "callback", () => compare(chooser));
     }
   }
 }
