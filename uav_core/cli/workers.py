@@ -45,7 +45,13 @@ def run_workers(
     """
     if count < 1:
         raise InputError(f"{count} workers: expected 1 or more.")
-    ray = _ray()
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Several workers need the package ray, which cannot be imported ({error}). Install "
+            "ray, or run the same command in several terminals: runs of one job share its scenes."
+        ) from error
     _connect(ray, address, count, count * gpus)
     try:
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_work)
@@ -70,16 +76,6 @@ def _work(main: Callable[..., int], words: list[str], number: int, count: int) -
     return main(words, share=(number, count))
 
 
-def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise MissingPackageError(
-            f"Several workers need the package ray, which cannot be imported ({error}). Install "
-            "ray, or run the same command in several terminals: runs of one job share its scenes."
-        ) from error
-
-
 def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
     options: dict[str, Any] = {"address": address}
     if not address:
@@ -90,7 +86,9 @@ def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
     # Where this package lies, for processes that are started elsewhere.
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     try:
-        _look_for(address)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():  # which Ray itself would try for minutes if nobody listens
+            socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
         ray.init(
             log_to_driver=True,
             runtime_env={"env_vars": {"PYTHONPATH": path.rstrip(os.pathsep)}},
@@ -101,10 +99,3 @@ def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
             f"No Ray at '{address or 'this machine'}' ({error}). Give the address of a running "
             "cluster, such as 'auto' or 'ray://host:10001', or none."
         ) from error
-
-
-def _look_for(address: str) -> None:
-    """Raises OSError if nobody listens at "host:port", which Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()

@@ -78,7 +78,10 @@ async def upscale_on_server(
             if os.path.lexists(target):
                 raise InputError(f"'{target}' has appeared meanwhile: choose another name.")
             # Before the file has its name, so that none of ours is taken for another's.
-            _remember(downloads, target.name, {"asked": asked, "blake2b": hash_file(file.name)})
+            entry = {"asked": asked, "blake2b": hash_file(file.name)}
+            fetched = {**_read(downloads), target.name: entry}
+            text = json.dumps(fetched, indent=1, ensure_ascii=False)
+            write_whole(downloads, text.encode())
     return "\n".join(shown.get("text") or ())
 
 
@@ -98,8 +101,3 @@ def _read(downloads: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _remember(downloads: Path, name: str, entry: dict[str, str]) -> None:
-    content = {**_read(downloads), name: entry}
-    write_whole(downloads, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -92,33 +95,21 @@ def has_alpha(stream: VideoStream, packet: Packet, picture: av.VideoFrame) -> bo
         return True
     codec = stream.codec_context.codec.canonical_name
     if codec == "hevc":
-        headers = bytes(stream.codec_context.extradata or b"")
-        return any(_is_alpha(unit) for unit in _units(headers, bytes(packet)))
+        return any(_is_alpha(unit) for unit in _units(stream, packet))
     there = any(component.is_alpha for component in picture.format.components)
     if there and codec == "gif":
         return bool(picture.to_ndarray(format="rgba")[..., 3].min() < 255)
     return there
 
 
-def _units(headers: bytes, packet: bytes) -> Iterator[bytes]:
-    """The NAL units of an HEVC stream's headers and of a packet."""
-    if headers[:1] != b"\1" or len(headers) < 23:
-        for data in (headers, packet):
-            yield from data.split(b"\0\0\1")[1:]
-        return
-    # As in MP4 (ISO/IEC 14496-15): arrays of units with their lengths.
-    at, arrays, size = 23, headers[22], (headers[21] & 3) + 1
-    for _ in range(arrays):
-        count, at = int.from_bytes(headers[at + 1 : at + 3], "big"), at + 3
-        for _ in range(count):
-            length, at = int.from_bytes(headers[at : at + 2], "big"), at + 2
-            yield headers[at : at + length]
-            at += length
-    at = 0
-    while at + size < len(packet):
-        length, at = int.from_bytes(packet[at : at + size], "big"), at + size
-        yield packet[at : at + length]
-        at += length
+def _units(stream: VideoStream, packet: Packet) -> Iterator[bytes]:
+    """The NAL units of an HEVC stream's headers and of a packet, which is of no use then."""
+    made: list[Packet] = []
+    with suppress(FFmpegError):  # of what is damaged only the headers are known
+        # Of a form with lengths, as in MP4, it makes one with marks, and puts the headers there.
+        made = BitStreamFilterContext("hevc_mp4toannexb", stream).filter(packet)
+    for data in (stream.codec_context.extradata, *made):
+        yield from bytes(data or b"").split(b"\0\0\1")[1:]
 
 
 def _is_alpha(unit: bytes) -> bool:

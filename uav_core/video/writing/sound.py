@@ -137,20 +137,15 @@ def _add_stream(
     if encoder == "aac" and rate not in _AAC_RATES:
         rate = 48000
     target: Any = output.add_stream(encoder, rate=rate)
-    target.codec_context.layout = _layout(source)
+    layout = source.layout.name
+    if layout.endswith(" channels") or "/" in layout:  # the file does not name it
+        layout = usual_layout(source.channels)
+    target.codec_context.layout = layout
     target.codec_context.time_base = Fraction(1, rate)
     target.codec_context.flags |= Flags.bitexact
     if encoder == "aac":
         target.bit_rate = _BITS_PER_CHANNEL * source.channels
     return False, target
-
-
-def _layout(source: AudioStream) -> str:
-    """The channel layout; the usual one for their number where the file does not name it."""
-    name = source.layout.name
-    if name.endswith(" channels") or "/" in name:
-        return usual_layout(source.channels)
-    return name
 
 
 def usual_layout(channels: int) -> str:
