@@ -56,7 +56,7 @@ def decode_bytes(
 
     ``spared`` as for a pass.
     """
-    widths = params.channels[::-1]
+    widths = params.decoder_widths
     pixels = frames * h * w * UPSCALE**2
     scores = min(attention.BLOCK // (4 if spared else 1), 4 * frames * (h * w) ** 2)
     peak = MIDDLE * widths[0] * pixels / 4 ** (len(widths) - 1) * each + SCORES * scores

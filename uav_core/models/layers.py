@@ -7,6 +7,7 @@ the tensor is laid out channels-last: frames, tokens and clips are then views of
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,7 +18,12 @@ from ..devices import stripes, ways
 from ..devices.layers import PLAIN
 from ..devices.layout import added, per_frame
 
-GROUPS = 32
+MOST_GROUPS = 32
+
+
+def groups(channels: int) -> int:
+    """Groups of a norm: the 32 of the released networks, or what divides both."""
+    return gcd(channels, MOST_GROUPS)
 
 
 def normed(norm: nn.Module, x: Tensor) -> Tensor:
@@ -47,7 +53,7 @@ class Resnet(nn.Module):
         time_channels: int | None = None,
         temporal_kernels: tuple[int, int] | None = None,
         refine_3d: bool = False,
-        groups_in: int = GROUPS,
+        groups_in: int | None = None,
         operations: Any = PLAIN,
         **factory: Any,
     ) -> None:
@@ -62,20 +68,24 @@ class Resnet(nn.Module):
                 cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0), **factory
             )
 
-        self.norm1 = operations.GroupNorm(groups_in, in_channels, eps=eps, **factory)
+        self.norm1 = operations.GroupNorm(
+            groups_in or groups(in_channels), in_channels, eps=eps, **factory
+        )
         self.conv1: Any = conv(in_channels, 0)
         if time_channels is not None:
             self.time_emb_proj = operations.Linear(time_channels, out_channels, **factory)
         else:
             self.time_emb_proj = None
-        self.norm2 = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
+        self.norm2 = operations.GroupNorm(groups(out_channels), out_channels, eps=eps, **factory)
         self.conv2: Any = conv(out_channels, 1)
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
         else:
             self.conv_shortcut = None
         if refine_3d:
-            self.norm_3d = operations.GroupNorm(GROUPS, out_channels, eps=eps, **factory)
+            self.norm_3d = operations.GroupNorm(
+                groups(out_channels), out_channels, eps=eps, **factory
+            )
             self.conv_3d = operations.Conv3d(out_channels, out_channels, 3, padding=1, **factory)
         else:
             self.conv_3d = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..devices.layers import PLAIN, fitted
 from ..errors import CheckpointMismatchError, InputError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, activated, added, normed, per_frame
+from .layers import Downsample, Resnet, Upsample, activated, added, groups, normed, per_frame
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -32,6 +32,13 @@ class VAEParams:
     temporal: bool = True
     """The decoder has 3x3x3 convolutions and is conditioned on the low-resolution frames."""
     condition_channels: int = 128
+    decoder_channels: tuple[int, ...] | None = None
+    """The decoder's widths, full size first, where they are not the encoder's."""
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """The decoder's widths, full size last as it goes through them."""
+        return (self.decoder_channels or self.channels)[::-1]
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor]) -> VAEParams:
@@ -56,10 +63,13 @@ class VAEParams:
 
         levels = count("encoder.down_blocks.{}.resnets.0.conv1.weight")
         temporal = "decoder.condition_in.0.conv1.weight" in sd
+        down, up = (
+            tuple(shape(f"{place}.{i}.resnets.0.conv1.weight")[0] for i in range(levels))
+            for place in ("encoder.down_blocks", "decoder.up_blocks")
+        )
         return cls(
-            channels=tuple(
-                shape(f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0] for i in range(levels)
-            ),
+            channels=down,
+            decoder_channels=None if up[::-1] == down else up[::-1],
             latent_channels=shape("post_quant_conv.weight")[0],
             resnets=count("encoder.down_blocks.0.resnets.{}.conv1.weight"),
             temporal=temporal,
@@ -74,7 +84,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
         super().__init__()
-        self.group_norm = operations.GroupNorm(32, channels, eps=EPS, **factory)
+        self.group_norm = operations.GroupNorm(groups(channels), channels, eps=EPS, **factory)
         self.query = operations.Linear(channels, channels, **factory)
         self.key = operations.Linear(channels, channels, **factory)
         self.value = operations.Linear(channels, channels, **factory)
@@ -153,7 +163,7 @@ class Encoder(nn.Module):
             ]
         )
         self.mid_block = MidBlock(ch[-1], False, made, factory)
-        self.conv_norm_out = operations.GroupNorm(32, ch[-1], eps=EPS, **factory)
+        self.conv_norm_out = operations.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS, **factory)
         self.conv_out = operations.Conv2d(ch[-1], 2 * p.latent_channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
@@ -192,7 +202,7 @@ class Decoder(nn.Module):
 
     def __init__(self, p: VAEParams, made: dict, factory: dict) -> None:
         super().__init__()
-        operations, ch = made["operations"], p.channels[::-1]
+        operations, ch = made["operations"], p.decoder_widths
         self.conv_in = operations.Conv2d(p.latent_channels, ch[0], 3, padding=1, **factory)
         if p.temporal:
             cond = p.condition_channels
@@ -217,7 +227,7 @@ class Decoder(nn.Module):
                 for i in range(len(ch))
             ]
         )
-        self.conv_norm_out = operations.GroupNorm(32, ch[-1], eps=EPS, **factory)
+        self.conv_norm_out = operations.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS, **factory)
         self.conv_out = operations.Conv2d(ch[-1], 3, 3, padding=1, **factory)
 
     def forward(self, z: Tensor, low_res: Tensor | None, w: float, attend: Attention) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the networks: ``python -m uav_core.training {vae,unet,decoder,fit,pack,export} ...``.
+"""Train the networks: ``python -m uav_core.training STAGE ...``.
 
     python -m uav_core.training.data.sources DATA
     python -m uav_core.training vae     --data DATA --run RUNS/vae --steps 4000
@@ -7,6 +7,7 @@
                                         --init RUNS/spatial --frames 6
     python -m uav_core.training decoder --data DATA --run RUNS/decoder --vae VAE
                                         --unet RUNS/temporal --frames 3
+    python -m uav_core.training narrow  --weights weights --width 48 --output NARROW
     python -m uav_core.training fit     --data DATA --run RUNS/fit --budget 300
     python -m uav_core.training pack    --data DATA --out DATA.tar
     python -m uav_core.training export  --vae RUNS/vae --decoder RUNS/decoder
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from ..errors import InputError, UpscaleAVideoError
 from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
 from ..sampling.pipeline import load_vae
+from ..weights import included
 from . import export, unet, vae
 from .data import pack
 from .data.batches import BatchParams, clean_batch
@@ -38,6 +41,7 @@ from .data.clips import ClipSource
 from .fit.run import add_options
 from .fit.run import run as fit
 from .loop import Loop, LoopParams, step_rng
+from .narrow import narrow
 from .start import start_as_resize, start_unet
 from .temporal import norms_in_plain_layout, save_memory, silence_temporal
 
@@ -71,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         p = stages.add_parser(name, help=text, description=text)
         p.set_defaults(stage=run)
         p.add_argument("--threads", type=int, help="CPU threads")
-        if name in ("export", "fit", "pack"):
+        if name in ("export", "fit", "narrow", "pack"):
             return p
         p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
         p.add_argument("--run", type=Path, required=True, help="folder of this run")
@@ -104,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
     p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
     p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
+    p = stage("narrow", run_narrow, "leave out channels of the decoder's layers at full size")
+    p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
+    p.add_argument("--width", type=int, required=True, help="channels at full size")
+    p.add_argument("--output", type=Path, required=True, help="folder for all weights")
     add_options(stage("fit", fit, "go on from whole weights: both networks, by time or by steps"))
     p = stage("pack", run_pack, "put what another machine needs into one file")
     p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
@@ -222,6 +230,14 @@ def train_unet(o: argparse.Namespace) -> None:
     if run.step == loop.steps:
         average: Any = run.average
         export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
+
+
+def run_narrow(o: argparse.Namespace) -> None:
+    """All weights with a narrower decoder, for ``fit`` to go on from."""
+    shutil.copytree(o.weights, o.output, dirs_exist_ok=True)
+    name = f"{included.VAE_VIDEO}.safetensors"
+    narrower = narrow(load_vae(o.weights / name), o.width)
+    export.write(o.output / name, export.vae_tensors(narrower), torch.float16)
 
 
 def run_pack(o: argparse.Namespace) -> None:
