@@ -19,7 +19,7 @@ MARK = " (included)"
 """What the loaders add to these names in their lists."""
 
 # What they are used with: the workflows, the command line and the evaluation read it here.
-STEPS, GUIDANCE, NOISE_LEVEL = 6, 1.0, 20
+STEPS, GUIDANCE, NOISE_LEVEL = 4, 1.0, 20
 PROPAGATED = 2
 """At so many of the last steps the latent is propagated."""
 COLOR_FIX: ColorMode = "wavelet"
