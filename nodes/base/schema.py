@@ -53,6 +53,17 @@ def schema(
     )
 
 
+def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
+    """All widgets of a node: those of ``values`` that it has, and its own defaults."""
+    inputs: dict[str, Any] = {entry.id: entry for entry in node.define_schema().inputs or ()}
+    own = {
+        name: entry.default
+        for name, entry in inputs.items()
+        if getattr(entry, "default", None) is not None
+    }
+    return {**own, **{name: value for name, value in values.items() if name in inputs}}
+
+
 def for_page(made: io.Combo.Input, **extra: Any) -> io.Combo.Input:
     """A choice with something added to the definition that the page gets (web/js)."""
     # An argument in later versions only; the attribute is in all.

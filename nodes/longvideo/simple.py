@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import presets
-from ..base.schema import ADVANCED, MAIN_SEARCH, schema, seed_input
+from ..base.schema import ADVANCED, MAIN_SEARCH, schema, seed_input, set_up
 from ..base.settings import detail_input
 from ..loaders.load import LoadAll, weights_input
 from .upscale import LongVideoOptions, UpscaleLongVideo, prefix_input
@@ -22,17 +22,6 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 """Choices of ``size``, as inputs of 'Long Video Options'."""
-
-
-def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
-    """All widgets of a node: those of ``values`` that it has, and its own defaults."""
-    inputs: dict[str, Any] = {entry.id: entry for entry in node.define_schema().inputs or ()}
-    own = {
-        name: entry.default
-        for name, entry in inputs.items()
-        if getattr(entry, "default", None) is not None
-    }
-    return {**own, **{name: value for name, value in values.items() if name in inputs}}
 
 
 class UpscaleVideo(io.ComfyNode):

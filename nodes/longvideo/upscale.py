@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +14,7 @@ from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 
 from ...uav_core.frames.color import ColorMode
-from ...uav_core.frames.detail import FULL
-from ...uav_core.frames.output_size import Aspect, OutputSize, Target
+from ...uav_core.frames.output_size import OutputSize
 from ...uav_core.jobs import FOLDER
 from ...uav_core.longvideo import LongVideo, LongVideoParams, Resizing
 from ...uav_core.longvideo.params import PART_LENGTH
@@ -32,6 +30,7 @@ from ..base.schema import (
     LONG_VIDEO,
     schema,
     seed_input,
+    set_up,
 )
 from ..base.settings import (
     color_fix_input,
@@ -192,41 +191,21 @@ class LongVideoOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        codec: str,
-        container: str,
-        crf: int,
-        pixel_format: str,
-        cut_detection: Any,
-        cuts: str,
-        tile: int,
-        tile_overlap: int,
-        propagation_strength: float,
-        output_size: Target = "factor",
-        factor: float = 4.0,
-        short_side: int = 1080,
-        width: int = 1920,
-        height: int = 1080,
-        aspect: Aspect = "fit",
-        resize: str = AFTER,
-        guidance_start: float = 0.0,
-        guidance_end: float = 1.0,
-        deinterlace: Deinterlace = "auto",
-        **others: Any,
-    ) -> io.NodeOutput:
+    def execute(cls, **given: Any) -> io.NodeOutput:
+        run = set_up(cls, given)  # graphs made before there was a choice lack it
+
+        def take(*names: str) -> list[Any]:
+            return [run.pop(name) for name in names]
+
+        codec, container, crf, pixel_format = take("codec", "container", "crf", "pixel_format")
         encode = EncodeParams(codec, container, None if crf < 0 else crf, pixel_format)
-        run = {
-            "scenes": SceneParams(cut_detection),
-            "cuts": cuts,
-            "tile": tile,
-            "tile_overlap": tile_overlap,
-            "propagation": PropagationParams(propagation_strength),
-            "size": OutputSize(output_size, factor, short_side, width, height, aspect),
-            "resize": when(resize),
-            "guided": GuidanceRange(guidance_start, guidance_end),
-            "deinterlace": deinterlace,
-            **others,
+        size = take("output_size", "factor", "short_side", "width", "height", "aspect")
+        run |= {
+            "scenes": SceneParams(*take("cut_detection")),
+            "propagation": PropagationParams(*take("propagation_strength")),
+            "size": OutputSize(*size),
+            "resize": when(run["resize"]),
+            "guided": GuidanceRange(*take("guidance_start", "guidance_end")),
         }
         LongVideoParams(**run)
         return io.NodeOutput(VideoOptions(encode, run))
@@ -291,30 +270,17 @@ class UpscaleLongVideo(io.ComfyNode):
         model: comfy.model_patcher.ModelPatcher,
         vae: Any,
         video: Any,
-        noise_level: int,
-        steps: int,
-        guidance: float,
-        propagation_steps: str,
         color_fix: ColorMode,
-        seed: int,
         filename_prefix: str,
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
         flow_model: Any = None,
         options: VideoOptions | None = None,
-        detail: float = FULL,
+        **settings: Any,
     ) -> io.NodeOutput:
         options = options or VideoOptions()
-        params = run_params(
-            {**options.run, "detail": detail},
-            noise_level,
-            steps,
-            guidance,
-            propagation_steps,
-            color_fix,
-            seed,
-        )
-        unfit = told_unfit(cls, model, steps, guidance)
+        params = LongVideoParams(**options.run, **settings, color=color_fix)
+        unfit = told_unfit(cls, model, params.steps, params.guidance)
         flow_model = flow_or_builtin(flow_model)
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         output = folder_paths.get_output_directory()
@@ -368,27 +334,6 @@ class Shown:
     @property
     def _text(self) -> str:
         return "\n".join(filter(None, (self._stage, self._status)))
-
-
-def run_params(
-    options: Mapping[str, Any],
-    noise_level: int,
-    steps: int,
-    guidance: float,
-    propagation_steps: str,
-    color_fix: ColorMode,
-    seed: int,
-) -> LongVideoParams:
-    """A run with ``options``, fields of LongVideoParams, and the settings of the node itself."""
-    own = LongVideoParams(
-        noise_level=noise_level,
-        steps=steps,
-        guidance=guidance,
-        propagation_steps=propagation_steps,
-        color=color_fix,
-        seed=seed,
-    )
-    return replace(own, **options)
 
 
 def output_place(output: str, prefix: str, size: tuple[int, int] = (0, 0)) -> Path:

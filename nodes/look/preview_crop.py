@@ -14,6 +14,7 @@ from torch import Tensor
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.frames.detail import FULL, check_detail, with_detail
 from ...uav_core.jobs import JobPlan, disk_needed
+from ...uav_core.longvideo import LongVideoParams
 from ...uav_core.longvideo.course import DECODING, FLOW, SAMPLING
 from ...uav_core.longvideo.estimate import Estimate, Work, clip_bytes
 from ...uav_core.models.vae import UPSCALE
@@ -21,7 +22,6 @@ from ...uav_core.sampling import schedule
 from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.noise import LATENT, LOW_RES
 from ...uav_core.sampling.propagation import PropagationParams
-from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.video import CODECS, EncodeParams
 from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, progress_bar, show_status
@@ -39,7 +39,6 @@ from ..base.settings import (
     strength_input,
 )
 from ..longvideo.engine import ComfyEngine
-from ..longvideo.upscale import run_params
 from ..model.vae import VideoVAE
 from ..sampling.condition import Conditioning, condition
 from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
@@ -149,33 +148,17 @@ class PreviewCrop(io.ComfyNode):
         y: int,
         width: int,
         height: int,
-        noise_level: int,
-        steps: int,
-        guidance: float,
-        propagation_steps: str,
         color_fix: ColorMode,
-        seed: int,
         propagation_strength: float,
-        segment_length: int = SEGMENT_LENGTH,
-        overlap: int = OVERLAP,
-        frames_per_group: int = DECODE_GROUP,
-        lr_guidance: float = 1.0,
         detail: float = FULL,
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
         flow_model: Any = None,
+        **settings: Any,
     ) -> io.NodeOutput:
-        options = {
-            "segment_length": segment_length,
-            "overlap": overlap,
-            "propagation": PropagationParams(propagation_strength),
-            "frames_per_group": frames_per_group,
-            "lr_guidance": lr_guidance,
-        }
         check_detail(detail)
-        params = run_params(
-            options, noise_level, steps, guidance, propagation_steps, color_fix, seed
-        )
+        propagation = PropagationParams(propagation_strength)
+        params = LongVideoParams(**settings, color=color_fix, propagation=propagation)
         flow_model = flow_or_builtin(flow_model)
         texts = positive, negative
         engine = ComfyEngine(model, vae, *texts, flow_model, params)
