@@ -28,25 +28,19 @@ def weights_hash(
     root: str | os.PathLike[str],
     *,
     algorithm: Algorithm = "blake2b",
-    progress: Callable[[int, int], None] = ignore,
     check_cancelled: Callable[[], None] = ignore,
+    advance: Callable[[int], None] = ignore,
 ) -> str:
     """BLAKE2b or SHA-256 (64 hex digits) of a weight file, read once and then kept in ``root``.
 
-    It is read again when its size or time of change differs. ``progress(done, total)`` counts
-    bytes. Raises FileError if the file cannot be read.
+    It is read again when its size or time of change differs. Callbacks and errors are those of
+    ``hash_file``.
     """
     known = known_hash(path, root, algorithm)
     if known is not None:
         return known
-    real, done = Path(os.path.realpath(path)), 0
+    real = Path(os.path.realpath(path))
     before = _size_and_time(real)
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done = min(done + count, before[0])
-        progress(done, before[0])
-
     found = hash_file(real, check_cancelled, algorithm=algorithm, advance=advance)
     if _size_and_time(real) == before:
         _remember(Path(root) / CACHES[algorithm], str(real), [*before, found])

@@ -84,18 +84,19 @@ def survey(
     others: list[WeightFile] = []
     found = list(_candidates(folders))
     done, total = 0, sum(size for *_, size in found)
+
+    def advance(read: int) -> None:
+        nonlocal done
+        done += read
+        progress(min(done, total), total)
+
+    cache = folders[OWN][0] if checksums else None
     for path, part, size in found:
         check_cancelled()
-        start = done
-
-        def advance(read: int, _total: int, start: int = start) -> None:
-            progress(start + read, total)
-
-        cache = folders[OWN][0] if checksums else None
+        end = done + size
         file = _examine(path, size, cache, advance, check_cancelled)
         (others if part is None else parts[part]).append(file)
-        done += size
-        progress(done, total)
+        advance(end - done)  # what needed no reading
     return Survey({part: tuple(files) for part, files in parts.items()}, _included(), tuple(others))
 
 
@@ -142,7 +143,7 @@ def _examine(
     path: Path,
     size: int,
     cache: Path | None,
-    progress: Callable[[int, int], None],
+    advance: Callable[[int], None],
     check_cancelled: Callable[[], None],
 ) -> WeightFile:
     header = read_header(path)
@@ -153,7 +154,7 @@ def _examine(
     if digest is None and (fault := _pickle_fault(path, check_cancelled)):
         return WeightFile(path, header, size, fault)
     digest = digest or weights_hash(
-        path, cache, algorithm="sha256", progress=progress, check_cancelled=check_cancelled
+        path, cache, algorithm="sha256", check_cancelled=check_cancelled, advance=advance
     )
     return WeightFile(path, header, size, "", digest)
 
