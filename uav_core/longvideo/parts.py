@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from ..callbacks import Progress
 from ..errors import InputError
 from ..files import check_space, human_bytes
-from ..jobs import Job, disk_needed
+from ..jobs import Job, JobInputs, disk_needed
 from ..sampling.ladder import (
     Ladder,
     Setting,
@@ -23,7 +24,7 @@ from ..sampling.ladder import (
     from_tile,
     sample_ladder,
 )
-from ..sampling.stream import DamagedStateError, StreamState, load_state, save_state
+from ..sampling.stream import DamagedStateError, load_state, save_state
 from ..video import CODECS, EncodeParams, encode_part
 from .ahead import used_behind
 from .course import DECODING, FLOW, SAMPLING
@@ -49,8 +50,9 @@ class Task:
 
     source: Source
     encode: EncodeParams
-    begin: str
-    """How the result's file name begins; the start of the job's id and the ending follow."""
+    inputs: JobInputs
+    name: str
+    """The file name that the result is to have."""
     report: Report
     """Is added to."""
     engine: Engine
@@ -59,7 +61,6 @@ class Task:
     progress: Progress
     status: Callable[[str], None]
     stage: Callable[[str], None]
-    check_cancelled: Callable[[], None]
 
 
 class Parts:
@@ -184,7 +185,7 @@ class Parts:
         scene = self._scene_at(number, frames.start - start)
         stop = frames.stop - start
         for _ in frames:
-            self.task.check_cancelled()
+            self.source.check_cancelled()
             # A state is of use only if it is not past the part that comes next.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(number, scene)
@@ -213,36 +214,20 @@ class Parts:
         return scene
 
     def _begin(self, number: int, frame: int) -> Scene:
-        frames = self.job.plan.scenes[number]
-        found = self.job.state_for(frames.start + frame)
-        first = found[1].frames_done - frames.start if found is not None else 0
-        self._forecast.course.again(max(0, frame - first) / self.job.plan.frames)
+        """A scene, from the state that is nearest before ``frame``."""
+        frames, engine = self.job.plan.scenes[number], self.engine
+        begun = partial(Scene, self.source, frames, engine, self.params, self._ladders)
+        scene, found = None, self.job.state_for(frames.start + frame)
         if found is not None:
             try:
                 state = load_state(found[0])
-                return self._new_scene(frames, first, state)
+                scene = begun(state, on_step=self._stepped_down, timed=self._timed)
             except (DamagedStateError, InputError) as error:
                 log.warning("Scene %d begins anew: %s", number, error)
-        return self._new_scene(frames, 0, None)
-
-    def _new_scene(self, frames: range, first: int, state: StreamState | None) -> Scene:
-        window = self.source.window(frames, first)
-        try:
-            return Scene(
-                window,
-                len(frames),
-                self.source.size,
-                self.engine,
-                self.params,
-                self._ladders,
-                on_step=self._stepped_down,
-                timed=self._timed,
-                check_cancelled=self.task.check_cancelled,
-                state=state,
-            )
-        except BaseException:
-            window.close()
-            raise
+        if scene is None:
+            scene = begun(None, on_step=self._stepped_down, timed=self._timed)
+        self._forecast.course.again(max(0, frame - scene.next) / self.job.plan.frames)
+        return scene
 
 
 def ladders(params: LongVideoParams, h: int, w: int) -> dict[str, Ladder]:

@@ -106,10 +106,9 @@ class LongVideo:
         with self._open(task) as job:
             self._work(task, job)
             task.report.notes += task.source.footage.times.damage()
-            name = self._result_name(task.begin, job.id)
-            if job.deliver(name, self._check_cancelled):
+            if job.deliver(task.name, self._check_cancelled):
                 task.report.notes.append(f"Copied from '{job.output_path}'.")
-            task.report.output = str(job.output_folder / name)
+            task.report.output = str(job.output_folder / task.name)
         self._progress(PROGRESS, PROGRESS)
         task.report.seconds = time.monotonic() - started
         return task.report
@@ -124,17 +123,24 @@ class LongVideo:
         report.notes += source.footage.times.notes
         for note in source.notes(encode):
             self._note(report, note)
+        inputs = JobInputs(
+            fingerprint={"size": source.fingerprint.size, "blake2b": source.fingerprint.blake2b},
+            settings={"run": self.params.settings(), "encode": plain(encode), **source.settings()},
+            weights=self.engine.weights(self.jobs),
+            name=self.path.name,
+        )
+        name = self._result_name(self.name or f"{self.path.stem}_{size}", job_id(inputs))
         return Task(
             source,
             encode,
-            self.name or f"{self.path.stem}_{size}",
+            inputs,
+            name,
             report,
             self.engine,
             self.params,
             self._progress,
             self._status,
             self._stage,
-            self._check_cancelled,
         )
 
     def _note(self, report: Report, note: str) -> None:
@@ -147,27 +153,15 @@ class LongVideo:
         return self.file_name or f"{begin}_{job[:8]}{self.encode.container}"
 
     def _open(self, task: Task) -> Job:
-        fingerprint = task.source.fingerprint
-        inputs = JobInputs(
-            fingerprint={"size": fingerprint.size, "blake2b": fingerprint.blake2b},
-            settings={
-                "run": self.params.settings(),
-                "encode": plain(task.encode),
-                **task.source.settings(),
-            },
-            weights=self.engine.weights(self.jobs),
-            name=self.path.name,
-        )
-        name = self._result_name(task.begin, job_id(inputs))
-        check_target(self.folder, name)
-        for job, changed in with_other_weights(self.jobs, inputs, WEIGHT_FILES):
+        check_target(self.folder, task.name)
+        for job, changed in with_other_weights(self.jobs, task.inputs, WEIGHT_FILES):
             self._note(task.report, other_weights(job, changed))
         return Job.open(
             self.jobs,
-            inputs,
+            task.inputs,
             lambda: self._plan(task.source),
             output_folder=self.folder,
-            output_name=name,
+            output_name=task.name,
             check_cancelled=self._check_cancelled,
         )
 
@@ -193,7 +187,7 @@ class LongVideo:
             report.notes.append("The job was finished before; nothing was done.")
             return
         if job.alone():
-            self._check_name(self._result_name(task.begin, job.id))
+            self._check_name(task.name)
             if left == plan.frames:
                 self._rehearse(task)
         with closing(Parts(job, task)) as parts:
@@ -235,18 +229,17 @@ class LongVideo:
             raise InputError(f"'{target}' is there already: choose another name, or move it away.")
 
     def _join(self, task: Task, job: Job) -> None:
-        name = self._result_name(task.begin, job.id)
-        self._check_name(name)
+        self._check_name(task.name)
         self._stage("")
         self._status("joining the parts")
         try:
-            self._join_into(self.folder / name, part_infos(job, task.encode), task)
+            self._join_into(self.folder / task.name, part_infos(job, task.encode), task)
         except VideoError as error:
             raise type(error)(
                 f"{error} All frames are made and kept in '{job.folder}': once the cause is gone, "
                 "the same run again only joins them."
             ) from error
-        job.finish(name, keep_parts=False)
+        job.finish(task.name, keep_parts=False)
 
     def _rehearse(self, task: Task) -> None:
         """Join one black frame with what the source has beside its pictures.

@@ -20,7 +20,7 @@ from ..values import check_finite
 from .course import DECODING, FLOW, SAMPLING
 from .engine import Engine, Predict
 from .params import LongVideoParams
-from .source import Window
+from .source import Source
 
 T = TypeVar("T")
 
@@ -39,26 +39,25 @@ class Scene:
 
     def __init__(
         self,
-        window: Window,
-        frames: int,
-        size: tuple[int, int],
+        source: Source,
+        frames: range,
         engine: Engine,
         params: LongVideoParams,
         ladders: Mapping[str, Ladder],
+        state: StreamState | None,
         *,
         on_step: Callable[[Any], None],
         timed: Callable[[str, int], AbstractContextManager[None]],
-        check_cancelled: Callable[[], None],
-        state: StreamState | None = None,
     ) -> None:
-        """``size`` is (h, w) of the low-resolution frames; ``timed`` is as in ``Forecast``.
+        """``frames`` of ``source``, begun or from a state; ``timed`` is as in ``Forecast``.
 
-        ``ladders`` are those of the stages "sample", "decode" and "flow".
+        ``ladders`` are those of the stages "sample", "decode" and "flow". Raises DamagedStateError
+        and InputError as ``LatentStream.restore``.
         """
-        self.window, self.engine, self.params, self.ladders = window, engine, params, ladders
-        self.size, self.count = size, frames
-        self._timed = timed
-        self._on_step, self._check_cancelled = on_step, check_cancelled
+        self.engine, self.params, self.ladders = engine, params, ladders
+        self.size, self.count = source.size, len(frames)
+        self._timed, self._on_step = timed, on_step
+        self._check_cancelled = source.check_cancelled
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
         self._groups: deque[Tensor] = deque()
         """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
@@ -66,20 +65,21 @@ class Scene:
         """Decoded frames."""
         self.next = 0
         """The frame that ``take`` gives next."""
-        stream = params.stream(frames, *size)
+        stream = params.stream(self.count, *self.size)
         self.stream = LatentStream(
             stream,
             None,
-            lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *size),
+            lambda f: frame_noise(params.seed, LATENT, f, stream.channels, *self.size),
             self._flow if stream.propagates else None,
             ddim=engine.ddim,
             device=place(engine, stream.state_bytes),
-            check_cancelled=check_cancelled,
+            check_cancelled=source.check_cancelled,
         )
         if state is not None:
             self.stream.restore(state)
             self.next = self.stream.fetched
         self._noised = HeldFrames(self.next)
+        self.window = source.window(frames, self.next)
 
     def state(self) -> StreamState | None:
         """Where the sampler is, if no frame waits to be taken; otherwise None."""
