@@ -6,7 +6,7 @@ those five alone, so that a range gives the very frames that reading from the be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import av
@@ -85,15 +85,12 @@ def film(pictures: Pictures, count: int) -> Pictures:
             cycle.append((picture, float("inf") if before is None else difference(gray, before)))
         before = gray
         if len(cycle) == CYCLE:
-            yield from enumerate(_four(cycle), start=number // CYCLE * KEPT)
-
-
-def _four(cycle: list[tuple[av.VideoFrame, float]]) -> Iterator[av.VideoFrame]:
-    changes = [change for _, change in cycle]
-    least = int(np.argmin(changes))
-    if changes[0] == float("inf") and repeats(changes[1:]) is None:
-        least = 0  # of the first of all it is not known; none of the others is one
-    yield from (picture for i, (picture, _) in enumerate(cycle) if i != least)
+            changes = [change for _, change in cycle]
+            least = int(np.argmin(changes))
+            if changes[0] == float("inf") and repeats(changes[1:]) is None:
+                least = 0  # of the first of all it is not known; none of the others is one
+            four = (shown for i, (shown, _) in enumerate(cycle) if i != least)
+            yield from enumerate(four, start=number // CYCLE * KEPT)
 
 
 def repeats(changes: Sequence[float]) -> int | None:
