@@ -3,6 +3,7 @@
     python -m uav_core.training.evaluate --data DATA --weights weights --output report
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --ablation
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --mild
+    python -m uav_core.training.evaluate --data DATA --weights weights --output report --real-esrgan
 
 Every held-out clip is degraded with fixed settings, upscaled as the shipped workflow does it, and
 measured beside the bicubic enlargement of the same low-resolution frames. Leaves
@@ -15,8 +16,9 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from ..models.vae import TemporalVAE
 from ..sampling.noise import LATENT, LOW_RES, frame_noise
 from ..sampling.pipeline import bicubic, decode, load_vae, sample
 from ..weights import included
+from . import real_esrgan
 from .data.clips import HeldOutClip, held_out, held_out_mild
 from .data.degrade import degrade
 from .export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
@@ -129,18 +132,26 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
 
 
 def judge(
-    weights: Weights, clips: Sequence[tuple[int, HeldOutClip]], ways: Sequence[Settings], out: Path
+    weights: Weights,
+    clips: Sequence[tuple[int, HeldOutClip]],
+    ways: Sequence[Settings],
+    out: Path,
+    others: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> list[Row]:
-    """Measure every clip in every way, the ground truth and the bicubic enlargement included."""
+    """Measure every clip in every way, the ground truth and the bicubic enlargement included.
+
+    ``others`` upscale (1, 3, t, h, w) without these weights.
+    """
     rows = []
     for number, clip in clips:
         low_res, truth = low_resolution(clip, number), clip.frames[None]
         results = {TRUTH: truth, BICUBIC: bicubic(low_res).clamp(-1, 1)}
         seconds = {}
-        for s in ways:
+        upscalers = {s.name: partial(upscale, weights, s=s) for s in ways} | dict(others or {})
+        for name, upscaler in upscalers.items():
             started = time.monotonic()
-            results[s.name] = upscale(weights, low_res, s)
-            seconds[s.name] = time.monotonic() - started
+            results[name] = upscaler(low_res)
+            seconds[name] = time.monotonic() - started
         t = truth.shape[2]
         borders = joint_borders(t, group=ways[0].group)
         measured = compare(results, truth, FLOW_MODEL, borders=borders).rows
@@ -225,6 +236,9 @@ def main() -> None:
     parser.add_argument(
         "--mild", action="store_true", help="the mild half: clean or compressed, not damaged"
     )
+    parser.add_argument(
+        "--real-esrgan", action="store_true", help="beside it Real-ESRGAN, if it is installed"
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th clip only")
     parser.add_argument("--threads", type=int, help="CPU threads")
     o = parser.parse_args()
@@ -234,7 +248,8 @@ def main() -> None:
     chosen = held_out_mild(o.data) if o.mild else held_out(o.data)
     clips = list(enumerate(chosen))[:: o.every]
     ways = ABLATION if o.ablation else (BASE,)
-    rows = judge(Weights.load(o.weights), clips, ways, o.output)
+    others = real_esrgan.upscalers(o.threads or 0) if o.real_esrgan else {}
+    rows = judge(Weights.load(o.weights), clips, ways, o.output, others)
     found = verdict(rows, BASE.name)
     report = {"verdict": found, "rows": [asdict(row) for row in rows]}
     (o.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")

