@@ -22,7 +22,19 @@ MAIN = {
         "Propagation",
         "SegmentSampler",
         "VAEDecode",
+        "Alpha",
+        "Compare",
+        "Detail",
+        "FinishOutputSize",
+        "Loader",
         "LongVideo",
+        "LongVideoJobs",
+        "LongVideoOptions",
+        "Matte",
+        "OutputSize",
+        "PreviewCrop",
+        "Settings",
+        "Tiles",
         "Upscale",
     )
 }
@@ -100,7 +112,10 @@ def test_nodes_are_called_as_the_page_calls_them():
     # Up to the fullwidth bracket before the pack's name.
     ours = {node["display_name"].split("\uff08")[0] for node in names.values()}
     # ComfyUI's own.
-    native = {"CLIP文本编码", "加载CLIP", "加载VAE", "加载视频", "VAE解码", "分离图像Alpha"}
+    native = {
+        *("CLIP文本编码", "加载CLIP", "加载VAE", "加载视频", "VAE解码", "分离图像Alpha"),
+        *("反转遮罩", "保存图像", "创建视频", "预览任意"),
+    }
     for page in PAGES:
         for name in NAME.findall(page.read_text(encoding="utf-8")):
             assert not CHINESE.search(name) or name in ours | native, (page.parent.name, name)
