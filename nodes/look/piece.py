@@ -90,7 +90,7 @@ def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
         return clip[piece.times.start : piece.times.stop, piece.rows, piece.columns], piece
     with video_file(clip) as (path, span):
         footage = Footage.open(path, check_cancelled=check_cancelled)
-        meant = frames_of_span(span, footage.times, footage.times.time_base)
+        meant = frames_of_span(span, footage.times)
         info = footage.info
         piece = Piece.of((len(meant), info.height, info.width), *choice)
         chosen = meant[piece.times.start : piece.times.stop]

@@ -39,7 +39,6 @@ from ..base.settings import (
     strength_input,
 )
 from ..longvideo.engine import ComfyEngine
-from ..model.vae import VideoVAE
 from ..sampling.condition import Conditioning, condition
 from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
 from ..sampling.sample import sample_segments
@@ -160,12 +159,11 @@ class PreviewCrop(io.ComfyNode):
         propagation = PropagationParams(propagation_strength)
         params = LongVideoParams(**settings, color=color_fix, propagation=propagation)
         flow_model = flow_or_builtin(flow_model)
-        texts = positive, negative
-        engine = ComfyEngine(model, vae, *texts, flow_model, params)
+        engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)
         work = Work(params, [len(part)], *piece.size)
         taken: list[StepDown] = []
-        upscaled, seconds = render(model, vae, flow_model, texts, part, piece, work, taken.append)
+        upscaled, seconds = render(engine, part, piece, work, taken.append)
         if detail != FULL:
             pieces = video_frames(upscaled), video_frames(part)
             upscaled = to_images(with_detail(*pieces, detail))
@@ -180,10 +178,7 @@ class PreviewCrop(io.ComfyNode):
 
 
 def render(
-    model: comfy.model_patcher.ModelPatcher,
-    vae: VideoVAE,
-    flow_model: Any,
-    texts: tuple[Conditioning | None, Conditioning | None],
+    engine: ComfyEngine,
     part: Tensor,
     piece: Piece,
     work: Work,
@@ -201,16 +196,20 @@ def render(
     propagation, flow = None, Laps()
     if work.propagates:
         propagation = FlowPropagation(
-            flow_model, frames, params.propagation_steps, params.propagation, params.flow_iterations
+            engine.flow_model,
+            frames,
+            params.propagation_steps,
+            params.propagation,
+            params.flow_iterations,
         )
         if work.pairs:
             propagation.estimate(on_step=on_step)
             flow.lap()
 
     passes = Laps()
-    positive, negative = (condition(text, low_res, params.noise_level) for text in texts)
+    positive, negative = (condition(text, low_res, params.noise_level) for text in engine.texts)
     samples = sample_segments(
-        model,
+        engine.model,
         positive,
         negative,
         torch.zeros_like(latent),
@@ -226,14 +225,14 @@ def render(
     )
     sampling = passes.mean() * work.passes
 
-    vae.load(max(work.groups), *piece.size)
+    engine.vae.load(max(work.groups), *piece.size)
     groups, bar = Laps(), progress_bar(len(work.groups))
 
     def progress(done: int, total: int) -> None:
         groups.lap()
         bar(done, total)
 
-    upscaled = vae.decode_video(
+    upscaled = engine.vae.decode_video(
         samples,
         frames,
         w=params.lr_guidance,

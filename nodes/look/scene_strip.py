@@ -130,7 +130,7 @@ def frames_of(clip: Any) -> Iterator[Frames]:
     with video_file(clip) as (path, span):
         footage = Footage.open(path, check_cancelled=check_cancelled)
         times = footage.times
-        meant = frames_of_span(span, times, times.time_base)
+        meant = frames_of_span(span, times)
 
         def every() -> Iterator[Tensor]:
             with footage.reader(meant, check_cancelled=check_cancelled) as reader:
@@ -140,7 +140,7 @@ def frames_of(clip: Any) -> Iterator[Frames]:
             with footage.reader(meant[i : i + 1]) as reader:
                 return next(iter(reader)).clone()
 
-        yield Frames(len(meant), every, one, seconds_of(meant, times, times.time_base))
+        yield Frames(len(meant), every, one, seconds_of(meant, times))
 
 
 def counted(

@@ -23,14 +23,12 @@ from .names import BACKUP, MANIFEST
 from .plain import (
     DIGEST_BYTES,
     MOST_NAME,
+    Count,
     Digest,
     FileName,
     Folder,
-    Frame,
     Plain,
-    Seconds,
     Shown,
-    Size,
     StateName,
     canonical,
     from_plain,
@@ -78,10 +76,10 @@ class JobInputs:
 class PartRecord:
     """A finished encoded part: frames ``start`` to ``stop`` (exclusive), size and checksum."""
 
-    index: Frame
-    start: Frame
-    stop: Frame
-    bytes: Size
+    index: Count
+    start: Count
+    stop: Count
+    bytes: Count
     blake2b: Digest
 
 
@@ -90,10 +88,10 @@ class StateRecord:
     """A sampler state: of which scene, and up to which frame (exclusive, absolute) it is done."""
 
     file: StateName
-    bytes: Size
+    bytes: Count
     blake2b: Digest
-    scene: Frame
-    frames_done: Frame
+    scene: Count
+    frames_done: Count
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class OutputRecord:
     """
 
     name: FileName
-    bytes: Size
+    bytes: Count
     blake2b: Digest
     folder: Folder | None = None
 
@@ -114,7 +112,7 @@ class OutputRecord:
 class Fallback:
     """A setting changed in the run, as plain values, and the frame from which it holds."""
 
-    frame: Frame
+    frame: Count
     setting: Plain
 
 
@@ -124,8 +122,8 @@ class Manifest:
 
     inputs: JobInputs
     plan: JobPlan
-    created: Seconds
-    updated: Seconds
+    created: Count
+    updated: Count
     parts: tuple[PartRecord, ...]
     states: tuple[StateRecord, ...]
     fallbacks: tuple[Fallback, ...]

@@ -19,7 +19,6 @@ from ..paths import plain_name
 from .names import is_state
 
 DIGEST_BYTES = 32
-MOST_FRAMES = 2**31 - 1
 MOST_NAME = 255
 MOST_DEPTH = 16
 MOST_INT = 2**64
@@ -66,10 +65,6 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 Rule = tuple[str, Callable[[Any], bool]]
 
 
-def _integer(most: int) -> Rule:
-    return f"an integer from 0 to {most}", lambda value: type(value) is int and 0 <= value <= most
-
-
 def _string(what: str, holds: Callable[[str], object]) -> Rule:
     return what, lambda value: type(value) is str and bool(holds(value))
 
@@ -82,9 +77,9 @@ def _is_folder(value: str) -> bool:
     return value == "" or all(map(plain_name, value.split("/")))
 
 
-Frame = Annotated[int, _integer(MOST_FRAMES)]
-Size = Annotated[int, _integer(2**62)]
-Seconds = Annotated[int, _integer(2**40)]
+Count = Annotated[
+    int, ("an integer from 0 to 2**62", lambda value: type(value) is int and 0 <= value <= 2**62)
+]
 Digest = Annotated[
     str, _string("a checksum in hex", re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}").fullmatch)
 ]
@@ -139,7 +134,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is {value!r:.60}, expected a list")
         return tuple(from_plain(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if kind is range:
-        ends = from_plain(tuple[Frame, ...], value, where)
+        ends = from_plain(tuple[Count, ...], value, where)
         if len(ends) != 2:
             raise ValueError(f"{where} has {len(ends)} numbers, expected 2")
         return range(*ends)

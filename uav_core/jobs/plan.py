@@ -8,8 +8,9 @@ from functools import cached_property
 from itertools import accumulate
 
 from ..errors import InputError
-from .plain import MOST_FRAMES, Frame
+from .plain import Count
 
+MOST_FRAMES = 2**31 - 1
 MOST_PARTS = MOST_SCENES = 100_000
 
 # A part's record in the manifest, which is there twice and a third time while it is written.
@@ -29,8 +30,8 @@ class JobPlan:
     Raises InputError for numbers that fit no video.
     """
 
-    frames: Frame
-    part_length: Frame
+    frames: Count
+    part_length: Count
     scenes: tuple[range, ...]
 
     def __post_init__(self) -> None:

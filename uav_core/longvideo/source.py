@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..video import (
     EncodeParams,
     Fingerprint,
     Footage,
+    FrameTimes,
     VideoInfo,
     VideoReader,
     check_unchanged,
@@ -42,36 +43,30 @@ class Span:
     start: float = 0.0
     duration: float = 0.0
 
-    def of(self, times: Sequence[int], time_base: Fraction) -> range:
-        """The frames of a video with these times, in ticks of ``time_base`` seconds.
 
-        Raises InputError if there are none.
-        """
-        first = bisect_left(times, int(self.start / time_base))
-        stop = len(times)
-        if self.duration:
-            stop = bisect_left(times, int((self.start + self.duration) / time_base))
-        if first >= stop:
-            seconds = float((times[-1] - times[0]) * time_base)
-            raise InputError(
-                f"The video is trimmed to {self.duration:g} s from {self.start:g} s on, where it "
-                f"has no frame: it has {len(times)} frames in {seconds:.3g} s. Trim it less."
-            )
-        return range(first, stop)
-
-
-def frames_of_span(span: Span | None, times: Sequence[int], time_base: Fraction) -> range:
-    """The frames of a span, or all of them."""
-    return range(len(times)) if span is None else span.of(times, time_base)
+def frames_of_span(span: Span | None, times: FrameTimes) -> range:
+    """The frames of a part of a video, or all of them; InputError if there are none."""
+    if span is None:
+        return range(len(times))
+    first, stop = bisect_left(times, int(span.start / times.time_base)), len(times)
+    if span.duration:
+        stop = bisect_left(times, int((span.start + span.duration) / times.time_base))
+    if first >= stop:
+        seconds = float((times[-1] - times[0]) * times.time_base)
+        raise InputError(
+            f"The video is trimmed to {span.duration:g} s from {span.start:g} s on, where it "
+            f"has no frame: it has {len(times)} frames in {seconds:.3g} s. Trim it less."
+        )
+    return range(first, stop)
 
 
-def seconds_of(frames: range, times: Sequence[int], time_base: Fraction) -> list[float]:
+def seconds_of(frames: range, times: FrameTimes) -> list[float]:
     """When frames are shown: by the file's clock, or from 0 on where they begin inside the file.
 
     So times of cuts mean the same wherever they are shown or asked for.
     """
     begin = times[frames.start] if frames.start else 0
-    return [float((times[i] - begin) * time_base) for i in frames]
+    return [float((times[i] - begin) * times.time_base) for i in frames]
 
 
 @dataclass(frozen=True)
@@ -214,7 +209,7 @@ class Source:
             )
         resizing, known = Resizing.of(params, info), fingerprint(path)
         footage = Footage.open(path, params.deinterlace, info=info, check_cancelled=check_cancelled)
-        frames = frames_of_span(span, footage.times, footage.times.time_base)
+        frames = frames_of_span(span, footage.times)
         return cls(path, footage, resizing, known, frames, check_cancelled)
 
     @property
@@ -240,8 +235,7 @@ class Source:
 
     def seconds(self) -> list[float]:
         """When the frames are shown, as ``seconds_of`` gives it."""
-        times = self.footage.times
-        return seconds_of(self.frames, times, times.time_base)
+        return seconds_of(self.frames, self.footage.times)
 
     def reader(self, first: int = 0, stop: int | None = None) -> VideoReader:
         """The frames from ``first`` to ``stop``, or all, as they are in the file."""

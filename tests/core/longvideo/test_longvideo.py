@@ -23,11 +23,19 @@ from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
 from uav_core.longvideo import run as long_run
+from uav_core.longvideo.source import frames_of_span
 from uav_core.sampling.guidance import GuidanceRange
 from uav_core.sampling.ladder import OutOfMemoryError, Setting
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise
 from uav_core.sampling.pipeline import bicubic, decode, sample
-from uav_core.video import EncodeError, EncodeParams, InputChangedError, VideoReader, frame_times
+from uav_core.video import (
+    EncodeError,
+    EncodeParams,
+    FrameTimes,
+    InputChangedError,
+    VideoReader,
+    frame_times,
+)
 from uav_core.video.scenes import SceneParams
 from uav_core.video.writing.sound import usual_layout
 
@@ -209,7 +217,8 @@ def test_a_span_is_what_its_frames_are_alone(clips, whole, tmp_path):
     ],
 )
 def test_a_span_chooses_frames_by_time(start, duration, wanted):
-    assert Span(start, duration).of([0, 100, 200, 300, 400], Fraction(1, 1000)) == wanted
+    times = FrameTimes([0, 100, 200, 300, 400], range(5), time_base=Fraction(1, 1000))
+    assert frames_of_span(Span(start, duration), times) == wanted
 
 
 def test_cuts_are_found(clips, whole, tmp_path):
