@@ -54,7 +54,8 @@ def _upscaler(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
         frames = []
         for frame in low_res[0].transpose(0, 1).add(1).div(2).numpy():
             run = net.create_extractor()
-            run.input("data", ncnn.Mat(np.ascontiguousarray(frame)))
+            given = np.ascontiguousarray(frame)  # ncnn reads it in place, when it computes
+            run.input("data", ncnn.Mat(given))
             _, result = run.extract("output")
             frames.append(torch.from_numpy(np.array(result)))
         return torch.stack(frames, dim=1)[None].mul(2).sub(1).clamp(-1, 1)
