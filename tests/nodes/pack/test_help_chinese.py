@@ -86,7 +86,14 @@ def test_nodes_are_called_as_the_page_calls_them():
     # ComfyUI's own.
     native = {
         *("CLIP文本编码", "加载CLIP", "加载VAE", "加载视频", "VAE解码", "分离图像Alpha"),
-        *("反转遮罩", "保存图像", "创建视频", "预览任意", "图像对比", "自定义采样器（高级）"),
+        *(
+            "反转遮罩",
+            "保存图像",
+            "创建视频",
+            "预览任意",
+            "图像对比",
+            "自定义采样器\uff08高级\uff09",
+        ),
     }
     for page in PAGES:
         for name in NAME.findall(page.read_text(encoding="utf-8")):
