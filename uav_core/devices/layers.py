@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,45 +88,19 @@ class GroupNorm(nn.GroupNorm):
         return probe.weights
 
 
-class Operations:
-    """The layers of ``supplied``, each of which works in a device's way."""
+class Layers:
+    """The layer classes of ``supplied`` (``torch.nn``, or ComfyUI's), each in a device's way.
 
-    def __init__(self, supplied: Any) -> None:
-        self._supplied = supplied
+    ``make.Linear(3, 4)`` is a layer in the dtype and on the device that it was made with; so are
+    the others by their names, and ``ConvAlongTime``, a Conv3d for kernels (k, 1, 1).
+    """
+
+    def __init__(self, supplied: Any = nn, dtype: Any = None, device: Any = None) -> None:
+        self.supplied, self.dtype, self.device = supplied, dtype, device
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._supplied, name)
-
-    @functools.cached_property
-    def Linear(self) -> Any:
-        """``Linear`` where the supplied class leaves the computing to PyTorch's."""
-        return _beneath(self._supplied.Linear, Linear)
-
-    @functools.cached_property
-    def GroupNorm(self) -> Any:
-        """One that tells its weights."""
-        return _beneath(self._supplied.GroupNorm, GroupNorm)
-
-    @functools.cached_property
-    def Conv2d(self) -> Any:
-        """One that lends its weights."""
-        return _above(self._supplied.Conv2d, Lending)
-
-    @functools.cached_property
-    def Conv3d(self) -> Any:
-        """One that lends its weights."""
-        return _above(self._supplied.Conv3d, Lending)
-
-    @functools.cached_property
-    def ConvAlongTime(self) -> Any:
-        """A Conv3d for kernels (k, 1, 1)."""
-        return _above(self._supplied.Conv3d, AlongTime)
-
-
-@functools.cache
-def fitted(supplied: Any) -> Any:
-    """The operations of ``supplied`` (``torch.nn``, or ComfyUI's) in a device's way."""
-    return supplied if isinstance(supplied, Operations) else Operations(supplied)
+        layer = _fitted(self.supplied, name)
+        return functools.partial(layer, dtype=self.dtype, device=self.device)
 
 
 def _above(layer: type[nn.Module], mixin: type[nn.Module]) -> Any:
@@ -139,4 +113,23 @@ def _beneath(layer: type[nn.Module], base: type[nn.Module]) -> Any:
     return base if layer is base.__mro__[1] else type(layer.__name__, (layer, base), {})
 
 
-PLAIN = fitted(cast(Any, nn))
+_CHANGED = {
+    # Ours computes where the supplied class leaves that to PyTorch's.
+    "Linear": ("Linear", _beneath, Linear),
+    "GroupNorm": ("GroupNorm", _beneath, GroupNorm),
+    "Conv2d": ("Conv2d", _above, Lending),
+    "Conv3d": ("Conv3d", _above, Lending),
+    "ConvAlongTime": ("Conv3d", _above, AlongTime),
+}
+
+
+@functools.cache
+def _fitted(supplied: Any, name: str) -> Any:
+    """The class of that name; those that are not changed as they are supplied."""
+    if name not in _CHANGED:
+        return getattr(supplied, name)
+    known, change, own = _CHANGED[name]
+    return change(getattr(supplied, known), own)
+
+
+PLAIN = Layers()

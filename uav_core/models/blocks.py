@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +13,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..devices.layers import PLAIN
+from ..devices.layers import Layers
 from .attention import Attention
-from .layers import Downsample, Resnet, Upsample, added, from_tokens, normed, per_frame, to_tokens
-from .temporal import FeedForward, Moments, TemporalAttention
+from .layers import Resnet, added, from_tokens, normed, per_frame, to_tokens
+from .temporal import FeedForward, Moments, Projections, TemporalAttention
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,14 @@ class Conditions:
     """What the attention along time knows of the frames' places in time."""
 
 
-class TextOrSelfAttention(nn.Module):
+class TextOrSelfAttention(Projections):
     """Attention over the text (``context_dim`` given) or over the tokens of the same frame."""
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        context_dim: int | None,
-        *,
-        operations: Any = PLAIN,
-        **factory: Any,
+        self, make: Layers, channels: int, heads: int, context_dim: int | None = None
     ) -> None:
-        super().__init__()
-        self.heads = heads
+        super().__init__(make, channels, heads, context_dim or channels)
         self.over_text = context_dim is not None
-        source = channels if context_dim is None else context_dim
-        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_k = operations.Linear(source, channels, bias=False, **factory)
-        self.to_v = operations.Linear(source, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
 
     def forward(self, x: Tensor, text: Tensor, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
@@ -67,26 +56,18 @@ class TransformerBlock(nn.Module):
     """Text or self-attention, text attention, temporal attention and feed-forward."""
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        context_dim: int,
-        text_only: bool,
-        *,
-        operations: Any = PLAIN,
-        **factory: Any,
+        self, make: Layers, channels: int, heads: int, context_dim: int, text_only: bool
     ) -> None:
         super().__init__()
-        made = {"operations": operations, **factory}
+        self.norm1 = make.LayerNorm(channels)
         first = context_dim if text_only else None
-        self.norm1 = operations.LayerNorm(channels, **factory)
-        self.attn1 = TextOrSelfAttention(channels, heads, first, **made)
-        self.norm2 = operations.LayerNorm(channels, **factory)
-        self.attn2 = TextOrSelfAttention(channels, heads, context_dim, **made)
-        self.norm_temporal = operations.LayerNorm(channels, **factory)
-        self.attn_temporal = TemporalAttention(channels, heads, **made)
-        self.norm3 = operations.LayerNorm(channels, **factory)
-        self.ff = FeedForward(channels, **made)
+        self.attn1 = TextOrSelfAttention(make, channels, heads, first)
+        self.norm2 = make.LayerNorm(channels)
+        self.attn2 = TextOrSelfAttention(make, channels, heads, context_dim)
+        self.norm_temporal = make.LayerNorm(channels)
+        self.attn_temporal = TemporalAttention(make, channels, heads)
+        self.norm3 = make.LayerNorm(channels)
+        self.ff = FeedForward(make, channels)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         """``x`` (b t n c), which is overwritten unless gradients are asked for."""
@@ -100,26 +81,16 @@ class Transformer(nn.Module):
     """Temporal resnet, then the transformer block on tokens, added to the temporal resnet."""
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        context_dim: int,
-        text_only: bool,
-        *,
-        operations: Any = PLAIN,
-        **factory: Any,
+        self, make: Layers, channels: int, heads: int, context_dim: int, text_only: bool
     ) -> None:
         super().__init__()
-        made = {"operations": operations, **factory}
-        self.resblock_temporal = Resnet(
-            channels, channels, eps=1e-6, temporal_kernels=(3, 3), **made
-        )
-        self.norm = operations.GroupNorm(32, channels, eps=1e-6, **factory)
-        self.proj_in = operations.Linear(channels, channels, **factory)
+        self.resblock_temporal = Resnet(make, channels, channels, eps=1e-6, temporal_kernels=(3, 3))
+        self.norm = make.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = make.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, heads, context_dim, text_only, **made)]
+            [TransformerBlock(make, channels, heads, context_dim, text_only)]
         )
-        self.proj_out = operations.Linear(channels, channels, **factory)
+        self.proj_out = make.Linear(channels, channels)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         x = self.resblock_temporal(x)
@@ -129,19 +100,20 @@ class Transformer(nn.Module):
         return added(from_tokens(self.proj_out(tokens), *x.shape[-2:]), x)
 
 
+Build = Callable[..., nn.Module]
+"""A block of given widths, all else about it settled."""
+
+
 class Stage(nn.Module):
     """Resnets (each followed by a transformer where the level has attention) of one level."""
 
     def __init__(
-        self, widths: list[tuple[int, int]], transformer: dict | None, resnet: dict
+        self, widths: list[tuple[int, int]], resnet: Build, transformer: Build | None
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList([Resnet(cin, cout, **resnet) for cin, cout in widths])
-        self.attentions = (
-            nn.ModuleList([Transformer(cout, **transformer) for _, cout in widths])
-            if transformer
-            else None
-        )
+        self.resnets = nn.ModuleList([resnet(*each) for each in widths])
+        built = transformer and [transformer(cout) for _, cout in widths]
+        self.attentions = nn.ModuleList(built) if built else None
 
     def step(self, i: int, x: Tensor, cond: Conditions) -> Tensor:
         x = self.resnets[i](x, cond.time)
@@ -151,12 +123,9 @@ class Stage(nn.Module):
 class DownStage(Stage):
     """A level on the way down; gives its skips as well."""
 
-    def __init__(self, *args: Any, downsample: bool, made: dict) -> None:
+    def __init__(self, *args: Any, downsample: Build | None) -> None:
         super().__init__(*args)
-        width = args[0][-1][1]
-        self.downsamplers = (
-            nn.ModuleList([Downsample(width, padding=1, **made)]) if downsample else None
-        )
+        self.downsamplers = nn.ModuleList([downsample()]) if downsample else None
 
     def forward(self, x: Tensor, cond: Conditions) -> tuple[Tensor, list[Tensor]]:
         skips = []
@@ -175,10 +144,9 @@ class UpStage(Stage):
     The list and nobody else holds them, so that they can go as soon as they are used.
     """
 
-    def __init__(self, *args: Any, upsample: bool, made: dict) -> None:
+    def __init__(self, *args: Any, upsample: Build | None) -> None:
         super().__init__(*args)
-        width = args[0][-1][1]
-        self.upsamplers = nn.ModuleList([Upsample(width, **made)]) if upsample else None
+        self.upsamplers = nn.ModuleList([upsample()]) if upsample else None
 
     def forward(self, held: list[Tensor], cond: Conditions) -> Tensor:
         x = held.pop()
@@ -195,10 +163,10 @@ class UpStage(Stage):
 class MidStage(nn.Module):
     """Resnet, transformer, resnet at the lowest resolution."""
 
-    def __init__(self, channels: int, transformer: dict, resnet: dict) -> None:
+    def __init__(self, channels: int, resnet: Build, transformer: Build) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList([Resnet(channels, channels, **resnet) for _ in range(2)])
-        self.attentions = nn.ModuleList([Transformer(channels, **transformer)])
+        self.resnets = nn.ModuleList([resnet(channels, channels) for _ in range(2)])
+        self.attentions = nn.ModuleList([transformer(channels)])
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         x = self.resnets[0](x, cond.time)
@@ -209,11 +177,11 @@ class MidStage(nn.Module):
 class TimeEmbedding(nn.Module):
     """Sinusoid (cosines first, then sines) through two linear layers."""
 
-    def __init__(self, sinusoid: int, dim: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, sinusoid: int, dim: int) -> None:
         super().__init__()
         self.sinusoid = sinusoid
-        self.linear_1 = operations.Linear(sinusoid, dim, **factory)
-        self.linear_2 = operations.Linear(dim, dim, **factory)
+        self.linear_1 = make.Linear(sinusoid, dim)
+        self.linear_2 = make.Linear(dim, dim)
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.sinusoid // 2

@@ -7,16 +7,20 @@ the tensor is laid out channels-last: frames, tokens and clips are then views of
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from math import gcd
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..devices import stripes, ways
-from ..devices.layers import PLAIN
+from ..devices.layers import Layers
 from ..devices.layout import added, per_frame
+from ..errors import CheckpointMismatchError
 
 MOST_GROUPS = 32
 
@@ -24,6 +28,27 @@ MOST_GROUPS = 32
 def groups(channels: int) -> int:
     """Groups of a norm: the 32 of the released networks, or what divides both."""
     return gcd(channels, MOST_GROUPS)
+
+
+class Sizes:
+    """What the shapes of canonical weights tell of a network."""
+
+    def __init__(self, weights: Mapping[str, Tensor], network: str, keys: str) -> None:
+        """``network`` and ``keys`` name it and the files that have its keys, in messages."""
+        self.weights, self.network, self.keys = weights, network, keys
+
+    def shape(self, key: str) -> torch.Size:
+        """Of one tensor. Raises CheckpointMismatchError where it is missing."""
+        if key not in self.weights:
+            raise CheckpointMismatchError(
+                f"This {self.network} has no tensor '{key}', so its sizes cannot be read. Expected "
+                f"the keys of {self.keys}; the file may be cut short: fetch it again."
+            )
+        return self.weights[key].shape
+
+    def count(self, pattern: str) -> int:
+        """How many keys there are of a pattern, numbered from 0."""
+        return next(n for n in itertools.count() if pattern.format(n) not in self.weights)
 
 
 def normed(norm: nn.Module, x: Tensor) -> Tensor:
@@ -46,6 +71,7 @@ class Resnet(nn.Module):
 
     def __init__(
         self,
+        make: Layers,
         in_channels: int,
         out_channels: int,
         *,
@@ -54,41 +80,29 @@ class Resnet(nn.Module):
         temporal_kernels: tuple[int, int] | None = None,
         refine_3d: bool = False,
         groups_in: int | None = None,
-        operations: Any = PLAIN,
-        **factory: Any,
     ) -> None:
         super().__init__()
         self.is_temporal = temporal_kernels is not None
 
         def conv(cin: int, kernel_index: int) -> nn.Module:
             if temporal_kernels is None:
-                return operations.Conv2d(cin, out_channels, 3, padding=1, **factory)
+                return make.Conv2d(cin, out_channels, 3, padding=1)
             k = temporal_kernels[kernel_index]
-            return operations.ConvAlongTime(
-                cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0), **factory
-            )
+            return make.ConvAlongTime(cin, out_channels, (k, 1, 1), padding=(k // 2, 0, 0))
 
-        self.norm1 = operations.GroupNorm(
-            groups_in or groups(in_channels), in_channels, eps=eps, **factory
-        )
+        self.norm1 = make.GroupNorm(groups_in or groups(in_channels), in_channels, eps=eps)
         self.conv1: Any = conv(in_channels, 0)
-        if time_channels is not None:
-            self.time_emb_proj = operations.Linear(time_channels, out_channels, **factory)
-        else:
-            self.time_emb_proj = None
-        self.norm2 = operations.GroupNorm(groups(out_channels), out_channels, eps=eps, **factory)
+        self.time_emb_proj = (
+            None if time_channels is None else make.Linear(time_channels, out_channels)
+        )
+        self.norm2 = make.GroupNorm(groups(out_channels), out_channels, eps=eps)
         self.conv2: Any = conv(out_channels, 1)
-        if in_channels != out_channels:
-            self.conv_shortcut = operations.Conv2d(in_channels, out_channels, 1, **factory)
-        else:
-            self.conv_shortcut = None
+        same = in_channels == out_channels
+        self.conv_shortcut = None if same else make.Conv2d(in_channels, out_channels, 1)
+        self.conv_3d = None
         if refine_3d:
-            self.norm_3d = operations.GroupNorm(
-                groups(out_channels), out_channels, eps=eps, **factory
-            )
-            self.conv_3d = operations.Conv3d(out_channels, out_channels, 3, padding=1, **factory)
-        else:
-            self.conv_3d = None
+            self.norm_3d = make.GroupNorm(groups(out_channels), out_channels, eps=eps)
+            self.conv_3d = make.Conv3d(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """``x`` (b c t h w); ``time`` (b, time_channels), already through its SiLU."""
@@ -112,10 +126,10 @@ class Resnet(nn.Module):
 class Downsample(nn.Module):
     """3x3 convolution of stride 2; ``padding`` 0 pads right and bottom only, as in VAEs."""
 
-    def __init__(self, channels: int, *, padding: int, operations: Any = PLAIN, **factory: Any):
+    def __init__(self, make: Layers, channels: int, *, padding: int) -> None:
         super().__init__()
         self.padding = padding
-        self.conv = operations.Conv2d(channels, channels, 3, stride=2, padding=padding, **factory)
+        self.conv = make.Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padding == 0:
@@ -126,9 +140,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour resize, then a 3x3 convolution."""
 
-    def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, channels: int) -> None:
         super().__init__()
-        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+        self.conv = make.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """``size`` (h, w) of the result; twice the input where it is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..devices import ways
-from ..devices.layers import PLAIN
+from ..devices.layers import Layers
 from .attention import Attention
 from .layers import Resnet, added, per_frame
 
@@ -87,9 +88,9 @@ class RotaryTable(nn.Module):
 class RelativePositionBias(nn.Module):
     """A learned bias per head and bucket of temporal distance."""
 
-    def __init__(self, heads: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, heads: int) -> None:
         super().__init__()
-        self.relative_attention_bias = operations.Embedding(BUCKETS, heads, **factory)
+        self.relative_attention_bias = make.Embedding(BUCKETS, heads)
 
     def forward(self, buckets: Tensor, like: Tensor) -> Tensor:
         """(1, heads, length, length), in the dtype of ``like``; see ``relative_buckets``."""
@@ -98,21 +99,26 @@ class RelativePositionBias(nn.Module):
         return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype).contiguous()
 
 
-class TemporalAttention(nn.Module):
-    """Self-attention along time at every position, with rotary embedding and relative bias."""
+class Projections(nn.Module):
+    """What an attention of the U-Net learns: query, key and value (of ``source``), and its end."""
 
-    def __init__(
-        self, channels: int, heads: int, *, operations: Any = PLAIN, **factory: Any
-    ) -> None:
+    def __init__(self, make: Layers, channels: int, heads: int, source: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_k = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_v = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([operations.Linear(channels, channels, **factory)])
-        self.time_rel_pos_bias = RelativePositionBias(heads, operations=operations, **factory)
+        self.to_q = make.Linear(channels, channels, bias=False)
+        self.to_k = make.Linear(source, channels, bias=False)
+        self.to_v = make.Linear(source, channels, bias=False)
+        self.to_out = nn.ModuleList([make.Linear(channels, channels)])
+
+
+class TemporalAttention(Projections):
+    """Self-attention along time at every position, with rotary embedding and relative bias."""
+
+    def __init__(self, make: Layers, channels: int, heads: int) -> None:
+        super().__init__(make, channels, heads, channels)
+        self.time_rel_pos_bias = RelativePositionBias(make, heads)
         # Heads narrower than the table turn in full.
-        self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), factory.get("device"))
+        self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), make.device)
 
     def forward(self, x: Tensor, moments: Moments, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape; tokens attend to their own position n only.
@@ -134,22 +140,12 @@ class TemporalAttention(nn.Module):
 class StageModule(nn.Module):
     """Temporal resnet, then a 2-D resnet, then a 1x1 convolution, added to the input."""
 
-    def __init__(
-        self,
-        channels: int,
-        time_channels: int | None,
-        kernel: int,
-        *,
-        operations: Any = PLAIN,
-        **factory: Any,
-    ) -> None:
+    def __init__(self, make: Layers, channels: int, time_channels: int | None, kernel: int) -> None:
         super().__init__()
-        shared = {"eps": 1e-6, "time_channels": time_channels, "operations": operations, **factory}
-        self.resblocks_3d_temporal = Resnet(
-            channels, channels, temporal_kernels=(kernel, 3), **shared
-        )
-        self.resblocks_3d_spatial = Resnet(channels, channels, **shared)
-        self.shift_conv = operations.Conv2d(channels, channels, 1, **factory)
+        resnet = partial(Resnet, make, channels, channels, eps=1e-6, time_channels=time_channels)
+        self.resblocks_3d_temporal = resnet(temporal_kernels=(kernel, 3))
+        self.resblocks_3d_spatial = resnet()
+        self.shift_conv = make.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.resblocks_3d_temporal(x, time)
@@ -160,14 +156,14 @@ class StageModule(nn.Module):
 class FeedForward(nn.Module):
     """GEGLU feed-forward with four times the channels inside."""
 
-    def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, channels: int) -> None:
         super().__init__()
         # Indices 0 and 2 are the checkpoints' own; 1 is the dropout of training.
         self.net = nn.ModuleList(
             [
-                GatedLinear(channels, channels * 4, operations=operations, **factory),
+                GatedLinear(make, channels, channels * 4),
                 nn.Identity(),
-                operations.Linear(channels * 4, channels, **factory),
+                make.Linear(channels * 4, channels),
             ]
         )
 
@@ -186,9 +182,9 @@ class FeedForward(nn.Module):
 class GatedLinear(nn.Module):
     """Linear to twice the width; the second half gates the first through an exact GELU."""
 
-    def __init__(self, cin: int, cout: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, cin: int, cout: int) -> None:
         super().__init__()
-        self.proj = operations.Linear(cin, cout * 2, **factory)
+        self.proj = make.Linear(cin, cout * 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import ways
-from ..devices.layers import fitted
-from ..errors import CheckpointMismatchError
+from ..devices.layers import Layers
 from .attention import Attention, scaled_dot_product
-from .blocks import Conditions, DownStage, MidStage, TimeEmbedding, UpStage
-from .layers import activated, per_frame
+from .blocks import Build, Conditions, DownStage, MidStage, TimeEmbedding, Transformer, UpStage
+from .layers import Downsample, Resnet, Sizes, Upsample, activated, per_frame
 from .temporal import ROTARY_DIMS, Moments, RotaryTable, StageModule
 
 
@@ -44,15 +44,9 @@ class UNetParams:
         Raises CheckpointMismatchError where a tensor that tells a size is missing.
         """
 
-        def shape(key: str) -> torch.Size:
-            if key not in sd:
-                raise CheckpointMismatchError(
-                    f"This temporal U-Net has no tensor '{key}', so its sizes cannot be read. "
-                    "Expected the keys of unet_video; the file may be cut short: fetch it again."
-                )
-            return sd[key].shape
-
-        levels = range(_count(sd, "down_blocks.{}.resnets.0.norm1.weight"))
+        sizes = Sizes(sd, "temporal U-Net", "unet_video")
+        shape = sizes.shape
+        levels = range(sizes.count("down_blocks.{}.resnets.0.norm1.weight"))
         channels = tuple(shape(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in levels)
         attention = tuple(f"down_blocks.{i}.attentions.0.norm.weight" in sd for i in levels)
         mid = "mid_block.attentions.0.transformer_blocks.0"
@@ -70,7 +64,7 @@ class UNetParams:
             in_channels=shape("conv_in.weight")[1],
             out_channels=shape("conv_out.weight")[0],
             channels=channels,
-            resnets=_count(sd, "down_blocks.0.resnets.{}.norm1.weight"),
+            resnets=sizes.count("down_blocks.0.resnets.{}.norm1.weight"),
             attention=attention,
             text_only=tuple(text_only(i) for i in levels),
             context_dim=context_dim,
@@ -82,13 +76,6 @@ class UNetParams:
         )
 
 
-def _count(sd: Mapping[str, Tensor], pattern: str) -> int:
-    n = 0
-    while pattern.format(n) in sd:
-        n += 1
-    return n
-
-
 class TemporalUNet(nn.Module):
     """v-prediction of a noisy latent video, given its low-resolution frames and a text."""
 
@@ -97,31 +84,30 @@ class TemporalUNet(nn.Module):
     ) -> None:
         """``operations`` supplies the parametrised layers (``torch.nn`` or ComfyUI's)."""
         super().__init__()
-        operations = fitted(operations)
-        p, factory = params, {"dtype": dtype, "device": device}
-        made = {"operations": operations, **factory}
+        make = Layers(operations, dtype, device)
+        p = params
         self.params = p
         self.dtype = dtype
         self.null_text_embedding: Tensor | None = None
         """(tokens, context_dim) of the empty text, where the checkpoint brought one."""
 
-        resnet = {"eps": 1e-5, "time_channels": p.time_dim, **made}
+        resnet = partial(Resnet, make, eps=1e-5, time_channels=p.time_dim)
+        time_channels = p.time_dim if p.stage_time else None
+        transformers = [
+            partial(Transformer, make, heads=p.heads, context_dim=p.context_dim, text_only=alone)
+            for alone in p.text_only
+        ]
 
-        def transformer(level: int) -> dict:
-            return {
-                "heads": p.heads,
-                "context_dim": p.context_dim,
-                "text_only": p.text_only[level],
-                **made,
-            }
+        def attention(i: int) -> Build | None:
+            return transformers[i] if p.attention[i] else None
 
         def stage_module(width: int) -> StageModule:
-            return StageModule(width, p.time_dim if p.stage_time else None, p.stage_kernel, **made)
+            return StageModule(make, width, time_channels, p.stage_kernel)
 
         ch, last = p.channels, len(p.channels) - 1
-        self.conv_in = operations.Conv2d(p.in_channels, ch[0], 3, padding=1, **factory)
-        self.time_embedding = TimeEmbedding(ch[0], p.time_dim, **made)
-        self.class_embedding = operations.Embedding(p.noise_levels, p.time_dim, **factory)
+        self.conv_in = make.Conv2d(p.in_channels, ch[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(make, ch[0], p.time_dim)
+        self.class_embedding = make.Embedding(p.noise_levels, p.time_dim)
         # Unused, but part of the released files.
         self.temporal_rotary_emb = RotaryTable(ROTARY_DIMS, device)
 
@@ -129,20 +115,13 @@ class TemporalUNet(nn.Module):
         skips, width = [ch[0]], ch[0]
         for i, out in enumerate(ch):
             widths = [(width if j == 0 else out, out) for j in range(p.resnets)]
-            self.down_blocks.append(
-                DownStage(
-                    widths,
-                    transformer(i) if p.attention[i] else None,
-                    resnet,
-                    downsample=i < last,
-                    made=made,
-                )
-            )
+            down = partial(Downsample, make, out, padding=1) if i < last else None
+            self.down_blocks.append(DownStage(widths, resnet, attention(i), downsample=down))
             self.down_temp_blocks.append(stage_module(out))
             skips += [out] * (p.resnets + (i < last))
             width = out
 
-        self.mid_block = MidStage(width, transformer(last), resnet)
+        self.mid_block = MidStage(width, resnet, transformers[last])
         self.mid_temp_block = stage_module(width)
 
         self.up_blocks, self.up_temp_blocks = nn.ModuleList(), nn.ModuleList()
@@ -151,19 +130,12 @@ class TemporalUNet(nn.Module):
             for _ in range(p.resnets + 1):
                 widths.append((width + skips.pop(), out))
                 width = out
-            self.up_blocks.append(
-                UpStage(
-                    widths,
-                    transformer(i) if p.attention[i] else None,
-                    resnet,
-                    upsample=i > 0,
-                    made=made,
-                )
-            )
+            up = partial(Upsample, make, out) if i > 0 else None
+            self.up_blocks.append(UpStage(widths, resnet, attention(i), upsample=up))
             self.up_temp_blocks.append(stage_module(out))
 
-        self.conv_norm_out = operations.GroupNorm(32, ch[0], eps=1e-5, **factory)
-        self.conv_out = operations.Conv2d(ch[0], p.out_channels, 3, padding=1, **factory)
+        self.conv_norm_out = make.GroupNorm(32, ch[0], eps=1e-5)
+        self.conv_out = make.Conv2d(ch[0], p.out_channels, 3, padding=1)
 
     def forward(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -11,10 +12,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..devices.layers import PLAIN, fitted
-from ..errors import CheckpointMismatchError, InputError
+from ..devices.layers import Layers
+from ..errors import InputError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Upsample, activated, added, groups, normed, per_frame
+from .layers import Downsample, Resnet, Sizes, Upsample, activated, added, groups, normed, per_frame
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -47,48 +48,35 @@ class VAEParams:
         Raises CheckpointMismatchError where a tensor that tells a size is missing.
         """
 
-        def shape(key: str) -> torch.Size:
-            if key not in sd:
-                raise CheckpointMismatchError(
-                    f"This VAE has no tensor '{key}', so its sizes cannot be read. Expected the "
-                    "keys of vae_3d or vae_video; the file may be cut short: fetch it again."
-                )
-            return sd[key].shape
-
-        def count(pattern: str) -> int:
-            n = 0
-            while pattern.format(n) in sd:
-                n += 1
-            return n
-
-        levels = count("encoder.down_blocks.{}.resnets.0.conv1.weight")
-        temporal = "decoder.condition_in.0.conv1.weight" in sd
+        sizes = Sizes(sd, "VAE", "vae_3d or vae_video")
+        shape = sizes.shape
+        first = ".{}.resnets.0.conv1.weight"
         down, up = (
-            tuple(shape(f"{place}.{i}.resnets.0.conv1.weight")[0] for i in range(levels))
-            for place in ("encoder.down_blocks", "decoder.up_blocks")
+            tuple(shape(part + first.format(i))[0] for i in range(sizes.count(part + first)))
+            for part in ("encoder.down_blocks", "decoder.up_blocks")
         )
+        temporal = "decoder.condition_in.0.conv1.weight" in sd
+        condition = shape("decoder.condition_in.0.conv1.weight")[0] if temporal else 128
         return cls(
             channels=down,
             decoder_channels=None if up[::-1] == down else up[::-1],
             latent_channels=shape("post_quant_conv.weight")[0],
-            resnets=count("encoder.down_blocks.0.resnets.{}.conv1.weight"),
+            resnets=sizes.count("encoder.down_blocks.0.resnets.{}.conv1.weight"),
             temporal=temporal,
-            condition_channels=(
-                shape("decoder.condition_in.0.conv1.weight")[0] if temporal else 128
-            ),
+            condition_channels=condition,
         )
 
 
 class SpatialAttention(nn.Module):
     """One head over the positions of a frame, under the old diffusers names."""
 
-    def __init__(self, channels: int, *, operations: Any = PLAIN, **factory: Any) -> None:
+    def __init__(self, make: Layers, channels: int) -> None:
         super().__init__()
-        self.group_norm = operations.GroupNorm(groups(channels), channels, eps=EPS, **factory)
-        self.query = operations.Linear(channels, channels, **factory)
-        self.key = operations.Linear(channels, channels, **factory)
-        self.value = operations.Linear(channels, channels, **factory)
-        self.proj_attn = operations.Linear(channels, channels, **factory)
+        self.group_norm = make.GroupNorm(groups(channels), channels, eps=EPS)
+        self.query = make.Linear(channels, channels)
+        self.key = make.Linear(channels, channels)
+        self.value = make.Linear(channels, channels)
+        self.proj_attn = make.Linear(channels, channels)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         b, _, t, h, w = x.shape
@@ -100,15 +88,19 @@ class SpatialAttention(nn.Module):
         return added(rearrange(out, "(b t) (h w) c -> b c t h w", b=b, t=t, h=h, w=w), x)
 
 
+def resnets(make: Layers, widths: Sequence[int], refine_3d: bool = False) -> nn.ModuleList:
+    """One from each width to the next."""
+    pairs = itertools.pairwise(widths)
+    return nn.ModuleList([Resnet(make, *pair, eps=EPS, refine_3d=refine_3d) for pair in pairs])
+
+
 class MidBlock(nn.Module):
     """Resnet, attention over the frame, resnet at the lowest resolution."""
 
-    def __init__(self, channels: int, refine_3d: bool, made: dict, factory: dict) -> None:
+    def __init__(self, make: Layers, channels: int, refine_3d: bool) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([SpatialAttention(channels, **made)])
-        self.resnets = nn.ModuleList(
-            [Resnet(channels, channels, eps=EPS, refine_3d=refine_3d, **made) for _ in range(2)]
-        )
+        self.attentions = nn.ModuleList([SpatialAttention(make, channels)])
+        self.resnets = resnets(make, [channels] * 3, refine_3d)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         x = self.resnets[0](x)
@@ -120,57 +112,52 @@ class Level(nn.Module):
     """Resnets of one resolution, then the change of resolution."""
 
     def __init__(
-        self, cin: int, cout: int, count: int, change: str | None, refine_3d: bool, made: dict
+        self, make: Layers, widths: Sequence[int], change: str | None, refine_3d: bool
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(
-            [
-                Resnet(cin if j == 0 else cout, cout, eps=EPS, refine_3d=refine_3d, **made)
-                for j in range(count)
-            ]
-        )
-        self.downsamplers = (
-            nn.ModuleList([Downsample(cout, padding=0, **made)]) if change == "down" else None
-        )
-        self.upsamplers = nn.ModuleList([Upsample(cout, **made)]) if change == "up" else None
+        self.resnets, out = resnets(make, widths, refine_3d), widths[-1]
+        down, up = change == "down", change == "up"
+        self.downsamplers = nn.ModuleList([Downsample(make, out, padding=0)]) if down else None
+        self.upsamplers = nn.ModuleList([Upsample(make, out)]) if up else None
 
-    def layers(self) -> Iterator[Any]:
-        """All of them in order, to be run by someone who keeps no other tensor alive."""
-        yield from self.resnets
-        for change in (self.downsamplers, self.upsamplers):
+
+def levels(
+    make: Layers, widths: Sequence[int], count: int, change: str, refine_3d: bool = False
+) -> nn.ModuleList:
+    """Levels of so many resnets each; all but the last change the resolution."""
+    made, before, last = nn.ModuleList(), widths[0], len(widths) - 1
+    for i, width in enumerate(widths):
+        row = before, *[width] * count
+        made.append(Level(make, row, change if i < last else None, refine_3d))
+        before = width
+    return made
+
+
+def layers_of(levels: nn.ModuleList) -> Iterator[Any]:
+    """All of them in order, to be run by someone who keeps no other tensor alive."""
+    for level in levels:
+        yield from cast(Any, level).resnets
+        for change in (level.downsamplers, level.upsamplers):
             if change is not None:
-                yield change[0]
+                yield cast(Any, change)[0]
 
 
 class Encoder(nn.Module):
     """Pixels to the moments of the latent."""
 
-    def __init__(self, p: VAEParams, made: dict, factory: dict) -> None:
+    def __init__(self, make: Layers, p: VAEParams) -> None:
         super().__init__()
-        operations, ch = made["operations"], p.channels
-        self.conv_in = operations.Conv2d(3, ch[0], 3, padding=1, **factory)
-        self.down_blocks = nn.ModuleList(
-            [
-                Level(
-                    ch[max(i - 1, 0)],
-                    ch[i],
-                    p.resnets,
-                    "down" if i < len(ch) - 1 else None,
-                    False,
-                    made,
-                )
-                for i in range(len(ch))
-            ]
-        )
-        self.mid_block = MidBlock(ch[-1], False, made, factory)
-        self.conv_norm_out = operations.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS, **factory)
-        self.conv_out = operations.Conv2d(ch[-1], 2 * p.latent_channels, 3, padding=1, **factory)
+        ch = p.channels
+        self.conv_in = make.Conv2d(3, ch[0], 3, padding=1)
+        self.down_blocks = levels(make, ch, p.resnets, "down")
+        self.mid_block = MidBlock(make, ch[-1], False)
+        self.conv_norm_out = make.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS)
+        self.conv_out = make.Conv2d(ch[-1], 2 * p.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor, attend: Attention) -> Tensor:
         x = per_frame(self.conv_in, x)
-        for block in self.down_blocks:
-            for layer in cast(Level, block).layers():
-                x = layer(x)
+        for layer in layers_of(self.down_blocks):
+            x = layer(x)
         x = self.mid_block(x, attend)
         return per_frame(self.conv_out, activated(self.conv_norm_out, x))
 
@@ -178,17 +165,11 @@ class Encoder(nn.Module):
 class ConditionFuse(nn.Module):
     """Scale and shift of the decoder's features, computed from features and condition."""
 
-    def __init__(self, condition: int, channels: int, made: dict, factory: dict) -> None:
+    def __init__(self, make: Layers, condition: int, channels: int) -> None:
         super().__init__()
-        operations = made["operations"]
-        self.shared = nn.ModuleList(
-            [
-                Resnet(condition + channels, channels, eps=EPS, **made),
-                Resnet(channels, channels, eps=EPS, **made),
-            ]
-        )
-        self.scale = operations.Conv2d(channels, channels, 3, padding=1, **factory)
-        self.shift = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+        self.shared = resnets(make, (condition + channels, channels, channels))
+        self.scale = make.Conv2d(channels, channels, 3, padding=1)
+        self.shift = make.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor, w: float) -> Tensor:
         h = torch.cat((condition, x), dim=1)
@@ -200,35 +181,18 @@ class ConditionFuse(nn.Module):
 class Decoder(nn.Module):
     """Latent, and for ``vae_video`` the low-resolution frames, to pixels."""
 
-    def __init__(self, p: VAEParams, made: dict, factory: dict) -> None:
+    def __init__(self, make: Layers, p: VAEParams) -> None:
         super().__init__()
-        operations, ch = made["operations"], p.decoder_widths
-        self.conv_in = operations.Conv2d(p.latent_channels, ch[0], 3, padding=1, **factory)
+        ch, cond = p.decoder_widths, p.condition_channels
+        self.conv_in = make.Conv2d(p.latent_channels, ch[0], 3, padding=1)
         if p.temporal:
-            cond = p.condition_channels
-            self.condition_in = nn.ModuleList(
-                [
-                    Resnet(3, cond, eps=EPS, groups_in=3, refine_3d=True, **made),
-                    Resnet(cond, cond, eps=EPS, refine_3d=True, **made),
-                ]
-            )
-            self.condition_fuse = ConditionFuse(cond, ch[0], made, factory)
-        self.mid_block = MidBlock(ch[0], p.temporal, made, factory)
-        self.up_blocks = nn.ModuleList(
-            [
-                Level(
-                    ch[max(i - 1, 0)],
-                    ch[i],
-                    p.resnets + 1,
-                    "up" if i < len(ch) - 1 else None,
-                    p.temporal,
-                    made,
-                )
-                for i in range(len(ch))
-            ]
-        )
-        self.conv_norm_out = operations.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS, **factory)
-        self.conv_out = operations.Conv2d(ch[-1], 3, 3, padding=1, **factory)
+            first = Resnet(make, 3, cond, eps=EPS, groups_in=3, refine_3d=True)
+            self.condition_in = nn.ModuleList([first, *resnets(make, (cond, cond), True)])
+            self.condition_fuse = ConditionFuse(make, cond, ch[0])
+        self.mid_block = MidBlock(make, ch[0], p.temporal)
+        self.up_blocks = levels(make, ch, p.resnets + 1, "up", p.temporal)
+        self.conv_norm_out = make.GroupNorm(groups(ch[-1]), ch[-1], eps=EPS)
+        self.conv_out = make.Conv2d(ch[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor, low_res: Tensor | None, w: float, attend: Attention) -> Tensor:
         x = per_frame(self.conv_in, z)
@@ -239,9 +203,8 @@ class Decoder(nn.Module):
             x = self.condition_fuse(x, condition, w)
             del condition
         x = self.mid_block(x, attend)
-        for block in self.up_blocks:
-            for layer in cast(Level, block).layers():
-                x = layer(x)
+        for layer in layers_of(self.up_blocks):
+            x = layer(x)
         return per_frame(self.conv_out, activated(self.conv_norm_out, x))
 
 
@@ -261,18 +224,16 @@ class TemporalVAE(nn.Module):
         attend: Attention = scaled_dot_product,
     ) -> None:
         super().__init__()
-        operations = fitted(operations)
-        p, factory = params, {"dtype": dtype, "device": device}
-        made = {"operations": operations, **factory}
+        make, p = Layers(operations, dtype, device), params
         self.params = p
         self.attend = attend
         self.precision: torch.dtype | None = None
         """What to compute in where that is not the precision that the weights are stored in."""
-        self.encoder = Encoder(p, made, factory)
-        self.decoder = Decoder(p, made, factory)
+        self.encoder = Encoder(make, p)
+        self.decoder = Decoder(make, p)
         two, one = 2 * p.latent_channels, p.latent_channels
-        self.quant_conv = operations.Conv2d(two, two, 1, **factory)
-        self.post_quant_conv = operations.Conv2d(one, one, 1, **factory)
+        self.quant_conv = make.Conv2d(two, two, 1)
+        self.post_quant_conv = make.Conv2d(one, one, 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Mean of the latent distribution.

@@ -19,7 +19,7 @@ from ways import as_on_a_gpu
 
 from uav_core.devices import abilities, attention, gpu, memory, norms, ways
 from uav_core.devices.gpu import GPU
-from uav_core.devices.layers import PLAIN, fitted
+from uav_core.devices.layers import PLAIN, Layers
 from uav_core.devices.layout import channels_last
 from uav_core.devices.memory import Sparing
 from uav_core.models.layers import Resnet
@@ -40,7 +40,7 @@ def plain_norms(monkeypatch):
 
 
 def norm_of(channels: int, groups: int, operations: Any = nn) -> Any:
-    norm = fitted(operations).GroupNorm(groups, channels, eps=1e-6)
+    norm = Layers(operations).GroupNorm(groups, channels, eps=1e-6)
     norm.weight.copy_(det("gpu/weight", (channels,)))
     norm.bias.copy_(3 * det("gpu/bias", (channels,)))
     return norm
@@ -175,7 +175,7 @@ def test_layers_are_cut_only_where_whole_ones_do_not_fit(monkeypatch):
     monkeypatch.setattr(gpu, "WHOLE_UP_TO", 0)
     assert GPU.cuts(x[..., :100], 64)
     assert not GPU.runs_clips_apart(x)
-    assert PLAIN.GroupNorm is type(norm_of(32, 32))
+    assert PLAIN.GroupNorm.func is type(norm_of(32, 32))
 
 
 def test_sparing_does_without_what_is_free(monkeypatch):
@@ -207,9 +207,7 @@ def test_fused_norms_add_the_time(monkeypatch, kernels):
         out = F.group_norm(x, groups, weight, bias, eps)
         return F.silu(out) if activate else out
 
-    layer = Resnet(
-        32, 64, eps=1e-5, temporal_kernels=kernels, time_channels=16, operations=fitted(nn)
-    )
+    layer = Resnet(PLAIN, 32, 64, eps=1e-5, temporal_kernels=kernels, time_channels=16)
     for name, parameter in layer.named_parameters():
         parameter.copy_(det(f"gpu/{name}", parameter.shape))
     x = channels_last(det("gpu/x", (2, 32, 3, 5, 7)))

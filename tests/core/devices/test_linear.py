@@ -12,7 +12,7 @@ from generated import det
 from torch import nn
 
 from uav_core.devices import linear as module
-from uav_core.devices.layers import PLAIN, fitted
+from uav_core.devices.layers import PLAIN, Layers
 from uav_core.devices.linear import linear
 
 
@@ -94,7 +94,7 @@ def test_layers_that_change_their_weights_keep_doing_so(every_size):
     class Operations:
         Linear = Casting
 
-    layer = fitted(Operations).Linear(24, 16, bias=False)
+    layer = Layers(Operations).Linear(24, 16, bias=False)
     assert isinstance(layer, Casting)
     with torch.inference_mode():
         once = layer(torch.ones(3, 24))

@@ -12,7 +12,7 @@ from ways import fewest_products
 
 from bench.measure.memory import measure_peak
 from uav_core.devices import cpu, stripes
-from uav_core.devices.layers import PLAIN, fitted
+from uav_core.devices.layers import PLAIN, Layers
 from uav_core.models.layers import Resnet
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -152,7 +152,7 @@ def test_weights_come_through_the_layer(striped, fewer):
         Conv2d, Conv3d, Linear, GroupNorm = Doubling, nn.Conv3d, nn.Linear, nn.GroupNorm
 
     x = det("stripes/resnet", (1, 32, 2, 12, 8))
-    resnet = Resnet(32, 64, eps=1e-6, operations=fitted(Operations))
+    resnet = Resnet(Layers(Operations), 32, 64, eps=1e-6)
     whole = resnet(x)
     striped(fewer=fewer)
     close(resnet(x), whole)
