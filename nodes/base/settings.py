@@ -1,10 +1,11 @@
 """Settings that several nodes have, each with one default and one range.
 
-``extra`` is what a node adds: ``optional``, or what folds the input away.
+Each is called with its tooltip, and what a node adds to it: ``optional``, or what folds it away.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, get_args
 
 from comfy_api.latest import io
@@ -14,71 +15,54 @@ from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
+from .schema import ADVANCED
 
 DEFAULT_STEPS = 30
 DEFAULT_GUIDANCE = 6.0
+DEFAULT_ITERATIONS = 20
 
 
-def noise_level_input(tooltip: str) -> Any:
-    """How much noise is put on the frames."""
-    return io.Int.Input(
-        "noise_level",
-        default=schedule.DEFAULT_NOISE_LEVEL,
-        min=0,
-        max=schedule.MAX_NOISE_LEVEL,
-        tooltip=tooltip,
-    )
+def number(name: str, default: float, least: float, most: float, tooltip: str, **extra: Any) -> Any:
+    """A number with its range: whole, or a fraction, as its default is."""
+    kind: Any = io.Int if isinstance(default, int) else io.Float
+    return kind.Input(name, default=default, min=least, max=most, tooltip=tooltip, **extra)
 
 
-def steps_input(tooltip: str) -> Any:
-    """Sampling steps."""
-    return io.Int.Input(
-        "steps", default=DEFAULT_STEPS, min=1, max=schedule.TRAIN_STEPS - 1, tooltip=tooltip
-    )
-
-
-def guidance_input(tooltip: str) -> Any:
-    """Classifier-free guidance."""
-    return io.Float.Input(
-        "guidance",
-        default=DEFAULT_GUIDANCE,
-        min=1.0,
-        max=30.0,
-        step=0.1,
-        round=0.01,
-        tooltip=tooltip,
-    )
-
-
-def segment_length_input(tooltip: str, **extra: Any) -> Any:
-    """Frames of a segment."""
-    return io.Int.Input(
-        "segment_length", default=SEGMENT_LENGTH, min=1, max=64, tooltip=tooltip, **extra
-    )
-
-
-def overlap_input(tooltip: str, **extra: Any) -> Any:
-    """Frames that segments share."""
-    return io.Int.Input("overlap", default=OVERLAP, min=0, max=63, tooltip=tooltip, **extra)
+noise_level_input = partial(
+    number, "noise_level", schedule.DEFAULT_NOISE_LEVEL, 0, schedule.MAX_NOISE_LEVEL
+)
+steps_input = partial(number, "steps", DEFAULT_STEPS, 1, schedule.TRAIN_STEPS - 1)
+guidance_input = partial(number, "guidance", DEFAULT_GUIDANCE, 1.0, 30.0, step=0.1, round=0.01)
+segment_length_input = partial(number, "segment_length", SEGMENT_LENGTH, 1, 64)
+overlap_input = partial(number, "overlap", OVERLAP, 0, 63)
+relative_threshold_input = partial(
+    number, "relative_threshold", 0.001, 0.0, 1.0, step=0.001, round=0.0001, **ADVANCED
+)
+absolute_threshold_input = partial(
+    number, "absolute_threshold", 0.05, 0.0, 100.0, step=0.01, **ADVANCED
+)
+flow_iterations_input = partial(number, "flow_iterations", DEFAULT_ITERATIONS, 1, 64, **ADVANCED)
+lr_guidance_input = partial(number, "lr_guidance", 1.0, 0.0, 1.0, step=0.05)
+frames_per_group_input = partial(number, "frames_per_group", DECODE_GROUP, 1, 64)
+tile_input = partial(number, "tile", 0, 0, 4096, step=8)
 
 
 def strength_input(name: str, tooltip: str) -> Any:
     """Strength of propagation."""
-    return io.Float.Input(name, default=0.5, min=0.0, max=1.0, step=0.05, tooltip=tooltip)
+    return number(name, 0.5, 0.0, 1.0, tooltip, step=0.05)
 
 
-def lr_guidance_input(tooltip: str, **extra: Any) -> Any:
-    """Weight of the input frames in the decoder."""
-    return io.Float.Input(
-        "lr_guidance", default=1.0, min=0.0, max=1.0, step=0.05, tooltip=tooltip, **extra
+def share_input(name: str, default: float, tooltip: str) -> Any:
+    """A share of the run; rarely used."""
+    return number(
+        name, default, 0.0, 1.0, tooltip, step=0.05, round=0.001, optional=True, **ADVANCED
     )
 
 
-def frames_per_group_input(tooltip: str, **extra: Any) -> Any:
-    """Frames decoded together."""
-    return io.Int.Input(
-        "frames_per_group", default=DECODE_GROUP, min=1, max=64, tooltip=tooltip, **extra
-    )
+def tile_overlap_input(name: str, **extra: Any) -> Any:
+    """What tiles share."""
+    tooltip = "Pixels of the input that neighbouring tiles share and fade over."
+    return number(name, TILE_OVERLAP, 0, 512, tooltip, step=8, **extra)
 
 
 def color_fix_input(tooltip: str) -> Any:
@@ -90,32 +74,9 @@ def color_fix_input(tooltip: str) -> Any:
 
 def detail_input(tooltip: str) -> Any:
     """How much of the upscaled frames is kept. Optional: workflows from before it go on."""
-    return io.Float.Input(
-        "detail",
-        default=FULL,
-        min=0.0,
-        max=FULL,
-        step=0.05,
-        optional=True,
-        display_mode=io.NumberDisplay.slider,
-        tooltip=f"{tooltip} 0: a plain enlargement (bicubic). 0.5: what is finer than the input "
-        "can hold is added, and nothing that it shows is changed. 1: all of the result.",
+    tooltip = (
+        f"{tooltip} 0: a plain enlargement (bicubic). 0.5: what is finer than the input can hold "
+        "is added, and nothing that it shows is changed. 1: all of the result."
     )
-
-
-def tile_input(tooltip: str, **extra: Any) -> Any:
-    """Side of a tile; 0 for whole frames."""
-    return io.Int.Input("tile", default=0, min=0, max=4096, step=8, tooltip=tooltip, **extra)
-
-
-def tile_overlap_input(name: str, **extra: Any) -> Any:
-    """What tiles share."""
-    return io.Int.Input(
-        name,
-        default=TILE_OVERLAP,
-        min=0,
-        max=512,
-        step=8,
-        tooltip="Pixels of the input that neighbouring tiles share and fade over.",
-        **extra,
-    )
+    slider = io.NumberDisplay.slider
+    return number("detail", FULL, 0.0, FULL, tooltip, step=0.05, optional=True, display_mode=slider)

@@ -41,6 +41,7 @@ from ..base.settings import (
     noise_level_input,
     overlap_input,
     segment_length_input,
+    share_input,
     steps_input,
     strength_input,
     tile_input,
@@ -48,7 +49,6 @@ from ..base.settings import (
 )
 from ..frames.output_size import AFTER, BEFORE, size_inputs, when
 from ..sampling.condition import Conditioning
-from ..sampling.guidance import share_input
 from ..sampling.propagate import flow_input, flow_or_builtin
 from ..sampling.sample import told_unfit
 from .engine import ComfyEngine

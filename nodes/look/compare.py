@@ -16,6 +16,7 @@ from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ..base.inputs import video_frames
 from ..base.runtime import check_cancelled, load_models, progress_bar
 from ..base.schema import ADVANCED, LOOK, schema
+from ..base.settings import number
 from ..sampling.propagate import flow_input, flow_memory, flow_or_builtin
 from .panels import side_by_side, stacked, table_picture
 
@@ -86,14 +87,7 @@ class Compare(io.ComfyNode):
                     tooltip="As in 'Segment Sampler', to measure the joins of segments; 0 skips "
                     "it.",
                 ),
-                io.Int.Input(
-                    "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=4095,
-                    **ADVANCED,
-                    tooltip="As in 'Segment Sampler'.",
-                ),
+                number("overlap", OVERLAP, 0, 4095, "As in 'Segment Sampler'.", **ADVANCED),
                 io.Int.Input(
                     "frames_per_group",
                     default=DECODE_GROUP,

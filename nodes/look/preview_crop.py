@@ -23,21 +23,10 @@ from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.noise import LATENT, LOW_RES
 from ...uav_core.sampling.propagation import PropagationParams
 from ...uav_core.video import CODECS, EncodeParams
+from ..base import settings
 from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, progress_bar, show_status
 from ..base.schema import ADVANCED, schema, seed_input
-from ..base.settings import (
-    color_fix_input,
-    detail_input,
-    frames_per_group_input,
-    guidance_input,
-    lr_guidance_input,
-    noise_level_input,
-    overlap_input,
-    segment_length_input,
-    steps_input,
-    strength_input,
-)
 from ..longvideo.engine import ComfyEngine
 from ..sampling.condition import Conditioning, condition
 from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
@@ -104,24 +93,30 @@ class PreviewCrop(io.ComfyNode):
                 place("y", "Upper edge of the crop, in pixels of the input."),
                 place("width", "Width of the crop, in pixels of the input; 0 to the right edge."),
                 place("height", "Height of the crop, in pixels of the input; 0 to the bottom."),
-                noise_level_input("As in 'Low-Res Conditioning'."),
-                steps_input("As in 'Segment Sampler'."),
-                guidance_input("As in 'Segment Sampler'."),
+                settings.noise_level_input("As in 'Low-Res Conditioning'."),
+                settings.steps_input("As in 'Segment Sampler'."),
+                settings.guidance_input("As in 'Segment Sampler'."),
                 io.String.Input(
                     "propagation_steps",
                     default="24,26,28",
                     tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
                 ),
-                color_fix_input("As in 'Temporal VAE Decode'."),
+                settings.color_fix_input("As in 'Temporal VAE Decode'."),
                 seed_input("Seed of all noise: the piece gets that of its place in the clip."),
-                strength_input(
+                settings.strength_input(
                     "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
                 ),
-                segment_length_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
-                overlap_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
-                frames_per_group_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
-                lr_guidance_input("As in 'Temporal VAE Decode'.", optional=True, **ADVANCED),
-                detail_input("As in 'Detail'."),
+                settings.segment_length_input(
+                    "As in 'Segment Sampler'.", optional=True, **ADVANCED
+                ),
+                settings.overlap_input("As in 'Segment Sampler'.", optional=True, **ADVANCED),
+                settings.frames_per_group_input(
+                    "As in 'Temporal VAE Decode'.", optional=True, **ADVANCED
+                ),
+                settings.lr_guidance_input(
+                    "As in 'Temporal VAE Decode'.", optional=True, **ADVANCED
+                ),
+                settings.detail_input("As in 'Detail'."),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", tooltip="The piece, upscaled."),

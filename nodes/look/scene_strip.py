@@ -18,6 +18,7 @@ from ...uav_core.video.scenes import METHODS, Method, SceneParams, find_cuts, pl
 from ..base.inputs import checked_frames
 from ..base.runtime import check_cancelled, progress_bar
 from ..base.schema import ADVANCED, LOOK, schema
+from ..base.settings import number
 from ..longvideo.video_file import video_file
 from .panels import filled, side_by_side, stacked
 
@@ -64,13 +65,7 @@ class SceneStrip(io.ComfyNode):
                     tooltip="As in 'Options for Long Video'. auto takes PySceneDetect if it is "
                     "installed, else the pack's own method.",
                 ),
-                io.Int.Input(
-                    "height",
-                    default=120,
-                    min=32,
-                    max=1024,
-                    tooltip="Height of the pictures in the strip.",
-                ),
+                number("height", 120, 32, 1024, "Height of the pictures in the strip."),
                 io.Float.Input(
                     "threshold",
                     default=SceneParams.threshold,

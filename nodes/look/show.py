@@ -10,8 +10,15 @@ from torch import Tensor
 from ...uav_core.metrics import difference, divided, flow_picture, longest_motion, validity
 from ...uav_core.sampling.propagation import PropagationParams
 from ..base.inputs import video_frames
-from ..base.schema import ADVANCED, LOOK, schema
-from ..sampling.propagate import DEFAULT_ITERATIONS, flow_input, flow_or_builtin, flows_of
+from ..base.schema import LOOK, schema
+from ..base.settings import (
+    DEFAULT_ITERATIONS,
+    absolute_threshold_input,
+    flow_iterations_input,
+    number,
+    relative_threshold_input,
+)
+from ..sampling.propagate import flow_input, flow_or_builtin, flows_of
 from .compare import clip_names, images, same_size
 from .panels import side_by_side
 
@@ -32,36 +39,9 @@ class ShowFlow(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The clip that is upscaled, two frames or more."),
                 flow_input(),
-                io.Float.Input(
-                    "relative_threshold",
-                    default=PropagationParams.relative_threshold,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    round=0.0001,
-                    optional=True,
-                    **ADVANCED,
-                    tooltip="As in 'Flow-Guided Propagation'.",
-                ),
-                io.Float.Input(
-                    "absolute_threshold",
-                    default=PropagationParams.absolute_threshold,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    optional=True,
-                    **ADVANCED,
-                    tooltip="As in 'Flow-Guided Propagation'.",
-                ),
-                io.Int.Input(
-                    "flow_iterations",
-                    default=DEFAULT_ITERATIONS,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    **ADVANCED,
-                    tooltip="As in 'Flow-Guided Propagation'.",
-                ),
+                relative_threshold_input("As in 'Flow-Guided Propagation'.", optional=True),
+                absolute_threshold_input("As in 'Flow-Guided Propagation'.", optional=True),
+                flow_iterations_input("As in 'Flow-Guided Propagation'.", optional=True),
             ],
             outputs=[
                 io.Image.Output(
@@ -181,14 +161,7 @@ class ShowBeforeAfter(io.ComfyNode):
                     tooltip="Shown at the right, with as many frames. The smaller one is enlarged "
                     "(bicubic).",
                 ),
-                io.Float.Input(
-                    "position",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Where the line is: 0 left, 1 right.",
-                ),
+                number("position", 0.5, 0.0, 1.0, "Where the line is: 0 left, 1 right.", step=0.01),
             ],
             outputs=[io.Image.Output(tooltip="The divided frames.")],
         )

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.noise import LOW_RES as LOW_RES_STREAM
 from ...uav_core.sampling.noise import frame_noise
+from ..base import settings
 from ..base.inputs import video_frames
 from ..base.schema import schema, seed_input
-from ..base.settings import noise_level_input
 from ..model.unet import LOW_RES, NOISE_LEVEL, NULL_TEXT
 
 Conditioning = list[list[Any]]
@@ -32,7 +32,7 @@ class LowResConditioning(io.ComfyNode):
             "empty latent to sample in.",
             inputs=[
                 io.Image.Input("frames", tooltip="The clip to upscale, RGB, 16 px or more a side."),
-                noise_level_input(
+                settings.noise_level_input(
                     "How much noise hides the input from the model. Low keeps it "
                     "faithful; high gives more room to invent detail and to repair damage."
                 ),

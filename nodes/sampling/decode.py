@@ -10,16 +10,10 @@ from torch import Tensor
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.sampling.segments import plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
+from ..base import settings
 from ..base.inputs import check_same_clip, video_frames, video_latent
 from ..base.runtime import progress_bar, show_status
 from ..base.schema import ADVANCED, schema
-from ..base.settings import (
-    color_fix_input,
-    frames_per_group_input,
-    lr_guidance_input,
-    tile_input,
-    tile_overlap_input,
-)
 from ..base.summary import RunSummary
 from ..model.vae import check_vae
 
@@ -40,25 +34,25 @@ class VAEDecode(io.ComfyNode):
                 io.Latent.Input("samples", tooltip="The sampled latent."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
                 io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
-                lr_guidance_input(
+                settings.lr_guidance_input(
                     "How strongly the input frames guide vae_video: 1 as trained, 0 not "
                     "at all. vae_3d ignores it."
                 ),
-                frames_per_group_input(
+                settings.frames_per_group_input(
                     "Frames decoded together. They share their normalisation, so the "
                     "result depends on it; 3 is the reference's, 1 takes the least memory."
                 ),
-                color_fix_input(
+                settings.color_fix_input(
                     "If colours drift from the input: adain matches their mean and "
                     "spread, wavelet takes the input's low frequencies."
                 ),
-                tile_input(
+                settings.tile_input(
                     "Side of the tiles that are decoded one by one and blended, in pixels "
                     "of the input; 0 for whole frames. 128 or more; smaller ones drift apart.",
                     optional=True,
                     **ADVANCED,
                 ),
-                tile_overlap_input("tile_overlap", optional=True, **ADVANCED),
+                settings.tile_overlap_input("tile_overlap", optional=True, **ADVANCED),
             ],
             outputs=[io.Image.Output(tooltip="The upscaled frames.")],
         )

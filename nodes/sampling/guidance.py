@@ -6,26 +6,9 @@ from typing import Any
 
 import comfy.model_patcher
 import comfy.samplers
-from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.sampling.guidance import GuidanceRange
-from ..base.schema import ADVANCED
-
-
-def share_input(name: str, default: float, tooltip: str) -> Any:
-    """A share of the run; rarely used."""
-    return io.Float.Input(
-        name,
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        round=0.001,
-        optional=True,
-        tooltip=tooltip,
-        **ADVANCED,
-    )
 
 
 class RangedGuider(comfy.samplers.CFGGuider):

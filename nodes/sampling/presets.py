@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...uav_core.sampling import presets
+from ..base import settings
 from ..base.runtime import show_status
 from ..base.schema import for_page, schema
-from ..base.settings import guidance_input, noise_level_input, steps_input, strength_input
 
 # What the page's part of the node (web/js/settings.js) looks for in the definition.
 PRESETS = "uav_presets"
@@ -37,21 +37,21 @@ class Settings(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         start = presets.settings(presets.INCLUDED)
         values = [
-            noise_level_input(
+            settings.noise_level_input(
                 "For 'Low-Res Conditioning'. Low keeps close to the input; high gives more room to "
                 "invent and to repair."
             ),
-            guidance_input(
+            settings.guidance_input(
                 "For 'Segment Sampler'. Higher is sharper and flickers more; 1 ignores the "
                 "negative text and takes half the time."
             ),
-            steps_input("For 'Segment Sampler'. Time grows with them."),
+            settings.steps_input("For 'Segment Sampler'. Time grows with them."),
             io.String.Input(
                 "propagation_steps",
                 tooltip="For 'steps' of 'Flow-Guided Propagation': '24,26,28', '80%-95%' or "
                 "'last 3'; empty means never.",
             ),
-            strength_input(
+            settings.strength_input(
                 "propagation_strength",
                 "For 'strength' of 'Flow-Guided Propagation'. More is steadier and softer.",
             ),

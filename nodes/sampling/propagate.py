@@ -15,13 +15,12 @@ from ...uav_core.flow.bounded import bounded_size, estimate_flows_bounded
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.sampling.ladder import Setting, StepDown, flow_ladder
 from ...uav_core.sampling.propagation import PropagationParams, parse_steps, propagate
+from ..base import settings
 from ..base.inputs import check_same_clip, video_frames
 from ..base.runtime import check_cancelled, load_models, progress_bar, stepping_down
-from ..base.schema import ADVANCED, OpticalFlow, PropagationSocket, schema
-from ..base.settings import strength_input
+from ..base.schema import OpticalFlow, PropagationSocket, schema
 from ..loaders.load import flow_patcher
 
-DEFAULT_ITERATIONS = 20
 # Of a pair of frames, a quarter above the tensors that the built-in estimator holds.
 BUILTIN_BYTES_PER_PIXEL = 625
 
@@ -39,7 +38,7 @@ class FlowPropagation:
     """(1, 3, t, h, w) in [-1, 1]."""
     steps_text: str
     params: PropagationParams
-    iterations: int = DEFAULT_ITERATIONS
+    iterations: int = settings.DEFAULT_ITERATIONS
     flows: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     """Forward and backward, (1, 2, t - 1, h, w) in pixels; None until estimated."""
 
@@ -98,7 +97,7 @@ def flow_or_builtin(flow_model: Any) -> Any:
 def flows_of(
     flow_model: Any,
     frames: Tensor,
-    iterations: int = DEFAULT_ITERATIONS,
+    iterations: int = settings.DEFAULT_ITERATIONS,
     progress: Progress | None = None,
     on_step: Callable[[StepDown], None] = ignore,
 ) -> tuple[Tensor, Tensor]:
@@ -153,39 +152,21 @@ class Propagation(io.ComfyNode):
                     tooltip="Sampling steps (counted from 0) after which to propagate: '24,26,28', "
                     "'20-24', '80%-95%' or 'last 3'. Few late steps work best; empty means never.",
                 ),
-                strength_input(
+                settings.strength_input(
                     "strength",
                     "Share of the neighbouring frame where the motion is reliable. 0.5 is "
                     "the paper's; more is steadier and softer.",
                 ),
-                io.Float.Input(
-                    "relative_threshold",
-                    default=0.001,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    round=0.0001,
-                    **ADVANCED,
-                    tooltip="Motion is reliable if going there and back errs by no more than this "
-                    "share of the squared motion, plus the absolute threshold.",
+                settings.relative_threshold_input(
+                    "Motion is reliable if going there and back errs by no more than this "
+                    "share of the squared motion, plus the absolute threshold."
                 ),
-                io.Float.Input(
-                    "absolute_threshold",
-                    default=0.05,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    **ADVANCED,
-                    tooltip="Squared error, in squared low-resolution pixels, that is always "
-                    "tolerated. Larger accepts more motion and risks ghosts.",
+                settings.absolute_threshold_input(
+                    "Squared error, in squared low-resolution pixels, that is always "
+                    "tolerated. Larger accepts more motion and risks ghosts."
                 ),
-                io.Int.Input(
-                    "flow_iterations",
-                    default=DEFAULT_ITERATIONS,
-                    min=1,
-                    max=64,
-                    **ADVANCED,
-                    tooltip="Refinements of the optical flow. Fewer is faster and less exact.",
+                settings.flow_iterations_input(
+                    "Refinements of the optical flow. Fewer is faster and less exact."
                 ),
             ],
             outputs=[
@@ -204,7 +185,7 @@ class Propagation(io.ComfyNode):
         strength: float,
         relative_threshold: float,
         absolute_threshold: float,
-        flow_iterations: int = DEFAULT_ITERATIONS,
+        flow_iterations: int = settings.DEFAULT_ITERATIONS,
     ) -> io.NodeOutput:
         parse_steps(steps)
         check_flow_model(flow_model)

@@ -21,22 +21,15 @@ from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.noise import LATENT, frame_noise
 from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, plan_segments
 from ...uav_core.values import check_finite
+from ..base import settings
 from ..base.inputs import check_same_clip, video_latent
 from ..base.runtime import check_cancelled, show_status
 from ..base.schema import SAMPLING, PropagationSocket, schema, seed_input
-from ..base.settings import (
-    DEFAULT_GUIDANCE,
-    DEFAULT_STEPS,
-    guidance_input,
-    overlap_input,
-    segment_length_input,
-    steps_input,
-)
 from ..base.summary import RunSummary
 from ..model.unet import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
 from .caches import full_step
 from .condition import Conditioning
-from .guidance import RangedGuider, share_input
+from .guidance import RangedGuider
 from .progress import SegmentProgress
 from .propagate import FlowPropagation
 from .segments import with_segments
@@ -157,16 +150,18 @@ class SegmentSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From 'Low-Res Conditioning'."),
                 io.Conditioning.Input("negative", tooltip="From 'Low-Res Conditioning'."),
                 io.Latent.Input("latent", tooltip="From 'Low-Res Conditioning'."),
-                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
-                guidance_input(
+                settings.steps_input(
+                    "Sampling steps. 30 is the reference's; time grows with them."
+                ),
+                settings.guidance_input(
                     "Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
                     "negative text and takes half the time."
                 ),
                 seed_input("Seed of the noise the latent starts from, tied to each frame."),
-                segment_length_input(
+                settings.segment_length_input(
                     "Frames the model sees at once; 8 as trained. Shorter needs less memory."
                 ),
-                overlap_input(
+                settings.overlap_input(
                     "Frames that neighbouring segments share, to hide the joint. Must be "
                     "less than the segment length."
                 ),
@@ -175,8 +170,10 @@ class SegmentSampler(io.ComfyNode):
                     optional=True,
                     tooltip="From 'Flow-Guided Propagation'; leave unconnected for none.",
                 ),
-                share_input("guidance_start", 0.0, "Share of the run where guidance begins."),
-                share_input(
+                settings.share_input(
+                    "guidance_start", 0.0, "Share of the run where guidance begins."
+                ),
+                settings.share_input(
                     "guidance_end",
                     1.0,
                     "Share of the run where guidance ends. Steps outside ignore the negative text "
@@ -244,8 +241,8 @@ def sample_segments(
     samples: Tensor,
     noise: Tensor,
     *,
-    steps: int = DEFAULT_STEPS,
-    guidance: float = DEFAULT_GUIDANCE,
+    steps: int = settings.DEFAULT_STEPS,
+    guidance: float = settings.DEFAULT_GUIDANCE,
     guided: GuidanceRange = WHOLE_RUN,
     seed: int = 0,
     segment_length: int = SEGMENT_LENGTH,
@@ -317,7 +314,7 @@ class Sigmas(io.ComfyNode):
             category=SAMPLING,
             description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
             "ddim_uniform gives other time steps.",
-            inputs=[steps_input("Sampling steps.")],
+            inputs=[settings.steps_input("Sampling steps.")],
             outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],
         )
 
@@ -368,8 +365,8 @@ class Segments(io.ComfyNode):
             description="Makes any sampler run the model on overlapping segments of the clip.",
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
-                segment_length_input("Frames the model sees at once; 8 as trained."),
-                overlap_input("Frames that neighbouring segments share."),
+                settings.segment_length_input("Frames the model sees at once; 8 as trained."),
+                settings.overlap_input("Frames that neighbouring segments share."),
             ],
             outputs=[io.Model.Output(tooltip="For any guider or sampler.")],
         )
