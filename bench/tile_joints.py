@@ -204,7 +204,7 @@ def main() -> None:
     o = parser.parse_args()
     frames = torch.stack(list(islice(VideoReader(o.clip), o.frames)), 1)[None]
     h, w = frames.shape[3:]
-    plan = plan_tiles(h, w, (o.tile, o.tile), o.overlap)
+    plan = plan_tiles((h, w), o.tile, o.overlap)
     if len(plan) == 1:
         parser.error(f"a tile of {o.tile} covers the whole clip of {w}x{h}: choose a smaller one")
     run = Upscaler(frames)

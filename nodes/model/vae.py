@@ -25,7 +25,7 @@ from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, decode_ladder
 from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.segments import DECODE_GROUP, plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
-from ...uav_core.sampling.tiles import tiles_of
+from ...uav_core.sampling.tiles import plan_tiles
 from ...uav_core.values import in_range
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ..base.inputs import to_images, video_latent
@@ -171,7 +171,7 @@ class VideoVAE:
         def work(setting: Setting, group: range) -> None:
             most = min(setting.frames or len(group), len(group))
             self.load(most, h, width, setting)
-            tiles = tiles_of(samples, setting.tile, setting.overlap)
+            tiles = plan_tiles(samples.shape[-2:], setting.tile, setting.overlap)
             for first in range(group.start, group.stop, most):
                 part = slice(first, min(first + most, group.stop))
                 z = samples[:, :, part].to(self.device, torch.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...uav_core.callbacks import ignore
 from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, from_tile, sample_ladder
-from ...uav_core.sampling.tiles import OVERLAP, square_tiles, tiled_predict, tiles_of
+from ...uav_core.sampling.tiles import OVERLAP, plan_tiles, tiled_predict
 from ..base.runtime import check_cancelled, device_room, stepping_down
 from ..base.schema import SAMPLING, schema
 from ..base.settings import tile_overlap_input
@@ -70,7 +70,7 @@ class TiledModel:
         tile, overlap = setting.tile, setting.overlap
         if tile is None or (self.tile is not None and self.tile < tile):
             tile, overlap = self.tile, self.overlap
-        plan = tiles_of(args["input"], tile, overlap)
+        plan = plan_tiles(args["input"].shape[-2:], tile, overlap)
         one = part_by_part(apply_model) if len(plan) > 1 else apply_model
         predict = tiled_predict(one, plan, check_cancelled)
         if self.around is not None:
@@ -109,7 +109,7 @@ def with_tiles(
     Neighbours share ``overlap`` pixels. Tiles set earlier are replaced, any other wrapper stays,
     around the tiles. Raises InputError for an overlap that leaves nothing of a tile.
     """
-    square_tiles(tile, tile, tile, overlap)
+    plan_tiles((tile, tile), tile, overlap)
     model = model.clone()
     _put(model, TiledModel(tile, overlap, tiles_on(model.model_options).around))
     return model

@@ -20,7 +20,7 @@ from ..sampling.ladder import Setting
 from ..sampling.pipeline import decode_group, velocity
 from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
-from ..sampling.tiles import tiled_predict, tiles_of
+from ..sampling.tiles import plan_tiles, tiled_predict
 from .params import LongVideoParams
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class CoreEngine:
     @torch.inference_mode()
     def predict(self, latent: Tensor, step: int, low_res: Tensor, setting: Setting) -> Tensor:
         x = latent.to(self.device, self.dtype)
-        tiles = tiles_of(x, setting.tile, setting.overlap)
+        tiles = plan_tiles(x.shape[-2:], setting.tile, setting.overlap)
         guided = self.params.guided.covers(step, self.params.steps)
         v = velocity(
             tiled_predict(self.unet, tiles, self.check_cancelled),
@@ -173,7 +173,7 @@ def decoded(
 ) -> Tensor:
     """``Engine.decode`` by a VAE that is ready, on the device of ``latents``; pixels on the CPU."""
     z = latents.float() / LATENT_SCALE
-    tiles = tiles_of(z, setting.tile, setting.overlap)
+    tiles = plan_tiles(z.shape[-2:], setting.tile, setting.overlap)
     low_res = frames.to(z)
     pixels = decode_group(vae, z, low_res, params.lr_guidance, params.color, tiles, check_cancelled)
     return with_detail(pixels, low_res, params.detail).cpu()

@@ -17,7 +17,7 @@ from ..sampling.propagation import PropagationParams, parse_steps
 from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
 from ..sampling.stream import StreamParams
 from ..sampling.tiles import OVERLAP as TILE_OVERLAP
-from ..sampling.tiles import square_tiles
+from ..sampling.tiles import plan_tiles
 from ..video import Deinterlace, check_deinterlace
 from ..video.scenes import SceneParams, parse_cuts
 
@@ -78,7 +78,7 @@ class LongVideoParams:
             raise InputError(f"Resizing '{self.resize}': expected one of {get_args(When)}.")
         check_deinterlace(self.deinterlace)
         check_detail(self.detail)
-        square_tiles(self.tile, self.tile, self.tile, self.tile_overlap)
+        plan_tiles((self.tile, self.tile), self.tile, self.tile_overlap)
         for name, value in (
             ("frames per group", self.frames_per_group),
             ("flow iterations", self.flow_iterations),

@@ -25,7 +25,7 @@ from .guidance import WHOLE_RUN, GuidanceRange
 from .propagation import PropagationParams, check_steps, propagate
 from .segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, combine, plan_groups, plan_segments
 from .tiles import OVERLAP as TILE_OVERLAP
-from .tiles import Tile, tiled_decode, tiled_predict, tiles_of
+from .tiles import Tile, plan_tiles, tiled_decode, tiled_predict
 
 NULL_TEXT_KEY = "null_text_embedding"
 
@@ -118,7 +118,9 @@ def sample(
     plan = plan_segments(frames.shape[2], segment_length, overlap)
     ddim, grid = VelocityDDIM(steps, noise.device), schedule.timesteps(steps).tolist()
     done, total = 0, steps * len(plan)
-    predict = tiled_predict(unet, tiles_of(frames, tile, tile_overlap), check_cancelled)
+    predict = tiled_predict(
+        unet, plan_tiles(frames.shape[-2:], tile, tile_overlap), check_cancelled
+    )
 
     latent = ddim.start(noise)
     for i, t in enumerate(grid):
@@ -191,7 +193,7 @@ def decode(
     frames. Returns (1, 3, t, 4h, 4w) in [-1, 1].
     """
     groups, out = plan_groups(latents.shape[2], group), []
-    tiles = tiles_of(latents, tile, tile_overlap)
+    tiles = plan_tiles(latents.shape[-2:], tile, tile_overlap)
     for i, g in enumerate(groups):
         check_cancelled()
         s = slice(g.start, g.stop)

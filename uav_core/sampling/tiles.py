@@ -43,46 +43,31 @@ class Tile:
         return Tile(*(factor * side for side in (self.top, self.bottom, self.left, self.right)))
 
 
-def plan_tiles(h: int, w: int, tile: tuple[int, int], overlap: int = OVERLAP) -> tuple[Tile, ...]:
-    """Tiles that cover a picture of h x w pixels, row by row.
+def plan_tiles(
+    size: Sequence[int], side: int | None, overlap: int | None = None
+) -> tuple[Tile, ...]:
+    """Square tiles that cover a picture of a ``size`` (h, w), row by row; the whole for None or 0.
 
-    A picture not larger than ``tile`` (height, width) is one tile. Otherwise all tiles have one
-    size: per axis the picture's own where it fits, else ``tile``'s rounded down to a multiple of
-    8. Neighbours share ``overlap`` pixels or, as tiles start at multiples of 8, up to 7 more; one
-    that would run past the end is moved back to end there, and shares more.
+    A picture not larger than ``side`` is one tile. Otherwise all tiles have one size: per axis the
+    picture's own where it fits, else ``side`` rounded down to a multiple of 8. Neighbours share
+    ``overlap`` pixels (None: 0) or, as tiles start at multiples of 8, up to 7 more; one that would
+    run past the end is moved back to end there, and shares more.
 
     Raises InputError for an empty picture, or an overlap that leaves less than 8 pixels of a tile.
     """
+    (h, w), overlap = size, overlap or 0
     if h < 1 or w < 1:
         raise InputError(f"A picture of {w}x{h}: expected at least one pixel a side.")
-    room = min(tile) // MULTIPLE * MULTIPLE - overlap
-    if overlap < 0 or room < MULTIPLE:
+    if not side:
+        return (Tile(0, h, 0, w),)
+    if overlap < 0 or side // MULTIPLE * MULTIPLE - overlap < MULTIPLE:
         raise InputError(
-            f"Tiles of {tile[1]}x{tile[0]} that share {overlap} pixels: expected an overlap of 0 "
+            f"Tiles of {side}x{side} that share {overlap} pixels: expected an overlap of 0 "
             f"or more, and tiles at least {MULTIPLE} pixels larger than it, in multiples of "
             f"{MULTIPLE}. Use larger tiles or a smaller overlap."
         )
-    return tuple(
-        Tile(top, bottom, left, right)
-        for top, bottom in _spans(h, tile[0], overlap)
-        for left, right in _spans(w, tile[1], overlap)
-    )
-
-
-def square_tiles(h: int, w: int, side: int | None, overlap: int | None = None) -> tuple[Tile, ...]:
-    """As ``plan_tiles`` with tiles of ``side`` a side; the whole picture for None or 0.
-
-    ``overlap`` None shares nothing. Raises InputError as ``plan_tiles``.
-    """
-    if not side:
-        return (Tile(0, h, 0, w),)
-    return plan_tiles(h, w, (side, side), overlap or 0)
-
-
-def tiles_of(x: Tensor, side: int | None, overlap: int | None = None) -> tuple[Tile, ...]:
-    """``square_tiles`` of the picture ``x`` (..., h, w)."""
-    h, w = x.shape[-2:]
-    return square_tiles(h, w, side, overlap)
+    rows, columns = _spans(h, side, overlap), _spans(w, side, overlap)
+    return tuple(Tile(*row, *column) for row in rows for column in columns)
 
 
 def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
@@ -95,7 +80,7 @@ def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + length) for start in (*range(0, last, step), last)]
 
 
-def _shares(spans: Sequence[tuple[int, int]]) -> list[Tensor]:
+def _shares(spans: set[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
     """What each tile along one axis contributes at its positions; all together 1 everywhere.
 
     Raised cosines over what neighbours share: their slope is 0 where a tile begins and ends, so
@@ -103,78 +88,52 @@ def _shares(spans: Sequence[tuple[int, int]]) -> list[Tensor]:
     """
 
     def rise(n: int) -> Tensor:
-        return (
-            (torch.arange(n, dtype=torch.float64) + 0.5).mul(math.pi / 2 / max(n, 1)).sin().square()
-        )
+        steps = torch.arange(n, dtype=torch.float64) + 0.5
+        return steps.mul(math.pi / 2 / max(n, 1)).sin().square()
 
-    total = torch.zeros(spans[-1][1], dtype=torch.float64)
+    ordered = sorted(spans)
+    total = torch.zeros(ordered[-1][1], dtype=torch.float64)
     shares = []
-    for i, (start, stop) in enumerate(spans):
+    for i, (start, stop) in enumerate(ordered):
         share = torch.ones(stop - start, dtype=torch.float64)
-        before = spans[i - 1][1] - start if i > 0 else 0
-        after = stop - spans[i + 1][0] if i + 1 < len(spans) else 0
+        before = ordered[i - 1][1] - start if i > 0 else 0
+        after = stop - ordered[i + 1][0] if i + 1 < len(ordered) else 0
         share[:before] *= rise(before)
         share[stop - start - after :] *= rise(after).flip(0)
         total[start:stop] += share
         shares.append(share)
     # Where the last tile was moved back, three may meet.
-    return [
-        (share / total[start:stop]).float()
-        for share, (start, stop) in zip(shares, spans, strict=True)
-    ]
+    return {
+        (start, stop): (share / total[start:stop]).float()
+        for share, (start, stop) in zip(shares, ordered, strict=True)
+    }
 
 
-class TileBlend:
-    """Sums up tiles, weighted, as they come: ``add`` each once, then ``result``.
+def blended(plan: Sequence[Tile], made: Callable[[Tile], Tensor], factor: int = 1) -> Tensor:
+    """The picture whose tiles ``made`` gives, one held at a time, each fading into the next.
 
-    Holds one picture in fp32, on the device of the first part.
+    They are summed up, weighted, in fp32 or better, on the device of the first. A result is
+    (..., h, w), ``factor`` times as large as its tile; InputError where it is not.
     """
-
-    def __init__(self, plan: Sequence[Tile]) -> None:
-        """Raises InputError for a plan whose tiles are not rows and columns of a grid."""
-        rows = sorted({(tile.top, tile.bottom) for tile in plan})
-        columns = sorted({(tile.left, tile.right) for tile in plan})
-        if len(set(plan)) != len(rows) * len(columns) or not plan:
-            raise InputError(
-                f"A plan of {len(plan)} tiles in {len(rows)} rows and {len(columns)} columns: "
-                "expected every row to have the same columns. Make it with plan_tiles."
-            )
-        self.size = (rows[-1][1], columns[-1][1])
-        self._rows = dict(zip(rows, _shares(rows), strict=True))
-        self._columns = dict(zip(columns, _shares(columns), strict=True))
-        self._missing = set(plan)
-        self._total: Tensor | None = None
-        self._dtype = torch.float32
-
-    def add(self, tile: Tile, part: Tensor) -> None:
-        """Add the result (..., h, w) of one tile.
-
-        Raises InputError for a tile that is not in the plan or was added before, or a part that
-        has another size than its tile.
-        """
-        rows, columns = (tile.top, tile.bottom), (tile.left, tile.right)
-        if tile not in self._missing:
-            raise InputError(f"{tile} is not in the plan, or was added before: add each once.")
-        want = (tile.bottom - tile.top, tile.right - tile.left)
+    large = [tile.scaled(factor) for tile in plan]
+    rows = _shares({(tile.top, tile.bottom) for tile in large})
+    columns = _shares({(tile.left, tile.right) for tile in large})
+    total, dtype = None, torch.float32
+    for tile, place in zip(plan, large, strict=True):
+        part = made(tile)
+        want = (place.bottom - place.top, place.right - place.left)
         if tuple(part.shape[-2:]) != want:
-            raise InputError(
-                f"The part of {tile} is {tuple(part.shape[-2:])}: expected {want}. For results "
-                "larger than the tile, blend with a plan of tiles scaled likewise."
-            )
-        if self._total is None:
-            self._dtype = part.dtype
-            exact = torch.promote_types(part.dtype, torch.float32)
-            shape = (*part.shape[:-2], *self.size)
-            self._total = torch.zeros(shape, dtype=exact, device=part.device)
-        weight = self._rows[rows][:, None] * self._columns[columns]
-        tile.crop(self._total).addcmul_(part.to(self._total), weight.to(self._total))
-        self._missing.remove(tile)
-
-    def result(self) -> Tensor:
-        """The picture (..., h, w) in the parts' dtype. Raises InputError if tiles are missing."""
-        if self._total is None or self._missing:
-            raise InputError(f"{len(self._missing)} tiles have not been added: add all first.")
-        return self._total.to(self._dtype)
+            raise InputError(f"The part of {tile} is {tuple(part.shape[-2:])}: expected {want}.")
+        if total is None:
+            dtype = part.dtype
+            exact = torch.promote_types(dtype, torch.float32)
+            shape = (*part.shape[:-2], large[-1].bottom, large[-1].right)
+            total = torch.zeros(shape, dtype=exact, device=part.device)
+        weight = rows[place.top, place.bottom][:, None] * columns[place.left, place.right]
+        place.crop(total).addcmul_(part.to(total), weight.to(total))
+        del part
+    assert total is not None, "a plan has one tile at least"
+    return total.to(dtype)
 
 
 def tiled_predict(
@@ -192,7 +151,7 @@ def tiled_predict(
     """
     if len(plan) == 1:
         return predict
-    size = TileBlend(plan).size
+    size = (plan[-1].bottom, plan[-1].right)
 
     def cropped(value: Any, tile: Tile) -> Any:
         if isinstance(value, Tensor) and value.ndim >= 4 and tuple(value.shape[-2:]) == size:
@@ -200,13 +159,12 @@ def tiled_predict(
         return value
 
     def predict_tiles(*args: Any, **kwargs: Any) -> Tensor:
-        total = TileBlend(plan)
-        for tile in plan:
+        def one(tile: Tile) -> Tensor:
             check_cancelled()
             places = [cropped(value, tile) for value in args]
-            names = {name: cropped(value, tile) for name, value in kwargs.items()}
-            total.add(tile, predict(*places, **names))
-        return total.result()
+            return predict(*places, **{n: cropped(value, tile) for n, value in kwargs.items()})
+
+        return blended(plan, one)
 
     return predict_tiles
 
@@ -233,19 +191,17 @@ def tiled_decode(
     Raises:
         InputError: the plan is for another size, or as ``TemporalVAE.decode``.
     """
-    total = TileBlend([tile.scaled(UPSCALE) for tile in plan])
-    want = tuple(side // UPSCALE for side in total.size)
+    want = (plan[-1].bottom, plan[-1].right)
     for name, x in (("latent", z), ("low-resolution frames", low_res)):
         if x is not None and tuple(x.shape[-2:]) != want:
             raise InputError(
                 f"The {name} have (h, w) {tuple(x.shape[-2:])}, the plan of tiles is for {want}: "
                 "expected the same. Plan the tiles for this latent."
             )
-    if len(plan) == 1:
-        check_cancelled()
-        return vae.decode(z, low_res, w)
-    for tile in plan:
+
+    def one(tile: Tile) -> Tensor:
         check_cancelled()
         frames = None if low_res is None else tile.crop(low_res)
-        total.add(tile.scaled(UPSCALE), vae.decode(tile.crop(z), frames, w))
-    return total.result()
+        return vae.decode(tile.crop(z), frames, w)
+
+    return one(plan[0]) if len(plan) == 1 else blended(plan, one, UPSCALE)

@@ -27,7 +27,7 @@ from uav_core.models import attention
 from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import TemporalVAE
 from uav_core.sampling import propagation
-from uav_core.sampling.tiles import square_tiles, tiled_predict
+from uav_core.sampling.tiles import plan_tiles, tiled_predict
 
 H, W = 24, 40
 
@@ -81,7 +81,7 @@ def encode() -> Tensor:
 
 
 def blend_tiles() -> Tensor:
-    predict = tiled_predict(lambda x, *_, **__: x, square_tiles(H, W, 16, 8), ignore)
+    predict = tiled_predict(lambda x, *_, **__: x, plan_tiles((H, W), 16, 8), ignore)
     return predict(torch.empty(1, 4, 3, H, W, device=META), torch.ones(1))
 
 

@@ -10,7 +10,7 @@ from tile_pictures import Largest, jump, paste, smooth
 from uav_core.errors import InputError
 from uav_core.sampling.tiles import (
     Tile,
-    TileBlend,
+    blended,
     plan_tiles,
     tiled_decode,
     tiled_predict,
@@ -23,8 +23,8 @@ LEVEL, STEP = torch.tensor([120]), torch.tensor([500])
 @pytest.mark.parametrize("w", [64, 71, 480])
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (100, 20), (24, 0), (72, 64)])
 def test_plans_cover_in_tiles_of_one_size(h, w, tile, overlap):
-    plan = plan_tiles(h, w, (tile, tile), overlap)
-    assert plan == plan_tiles(h, w, (tile, tile), overlap)
+    plan = plan_tiles((h, w), tile, overlap)
+    assert plan == plan_tiles((h, w), tile, overlap)
     seen = torch.zeros(h, w)
     for t in plan:
         assert 0 <= t.top < t.bottom <= h
@@ -42,8 +42,8 @@ def test_plans_cover_in_tiles_of_one_size(h, w, tile, overlap):
 
 
 def test_known_plan():
-    assert plan_tiles(64, 100, (64, 64), 16) == (Tile(0, 64, 0, 64), Tile(0, 64, 36, 100))
-    assert plan_tiles(33, 47, (48, 48), 40) == (Tile(0, 33, 0, 47),)
+    assert plan_tiles((64, 100), 64, 16) == (Tile(0, 64, 0, 64), Tile(0, 64, 36, 100))
+    assert plan_tiles((33, 47), 48, 40) == (Tile(0, 33, 0, 47),)
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,7 @@ def test_known_plan():
 )
 def test_impossible_plans_are_named(h, w, tile, overlap):
     with pytest.raises(InputError, match="expected"):
-        plan_tiles(h, w, (tile, tile), overlap)
-
-
-def blended(parts, plan) -> torch.Tensor:
-    total = TileBlend(plan)
-    for tile, part in parts:
-        total.add(tile, part)
-        del part
-    return total.result()
+        plan_tiles((h, w), tile, overlap)
 
 
 @pytest.mark.parametrize("overlap", [0, 8, 16, 50])
@@ -67,18 +59,17 @@ def blended(parts, plan) -> torch.Tensor:
 def test_tiles_of_a_picture_give_the_picture(overlap, dtype):
     # The last tiles are moved back, so that up to three meet.
     x = det("picture", (2, 3, 100, 149)).to(dtype)
-    plan = plan_tiles(100, 149, (64, 64), overlap)
-    out = blended(((tile, tile.crop(x)) for tile in plan), plan)
+    plan = plan_tiles((100, 149), 64, overlap)
+    out = blended(plan, lambda tile: tile.crop(x))
     assert out.dtype == dtype
     torch.testing.assert_close(out, x, rtol=1e-6 if dtype == torch.float32 else 1e-3, atol=1e-6)
 
 
 def test_every_pixel_of_every_tile_counts_and_fades():
-    plan = plan_tiles(40, 100, (40, 48), 16)
+    plan = plan_tiles((40, 100), 48, 16)
     assert len(plan) == 3
     for chosen in plan:
-        parts = [(t, torch.full((40, 48), float(t == chosen))) for t in plan]
-        share = blended(parts, plan)
+        share = blended(plan, lambda t, one=chosen: torch.full((40, 48), float(t == one)))
         assert (chosen.crop(share) > 0).all()
         # A raised cosine over n pixels is nowhere steeper than pi / (2 n).
         assert share.diff(dim=1).abs().max() <= torch.pi / 2 / 16
@@ -87,40 +78,31 @@ def test_every_pixel_of_every_tile_counts_and_fades():
 
 
 def test_parts_are_held_one_at_a_time():
-    plan = plan_tiles(16, 64, (16, 16), 0)
+    plan = plan_tiles((16, 64), 16, 0)
     alive: list[weakref.ref] = []
 
-    def parts():
-        for tile in plan:
-            assert all(ref() is None for ref in alive), "an earlier part is still held"
-            part = torch.ones(1, 16, 16)
-            alive.append(weakref.ref(part))
-            yield tile, part
-            del part
+    def made(tile):
+        assert all(ref() is None for ref in alive), "an earlier part is still held"
+        part = torch.ones(1, 16, 16)
+        alive.append(weakref.ref(part))
+        return part
 
-    assert blended(parts(), plan).eq(1).all()
+    assert blended(plan, made).eq(1).all()
     assert len(alive) == 4
 
 
-def test_blend_refuses_what_does_not_belong():
-    plan = plan_tiles(16, 24, (16, 16), 8)
-    blend = TileBlend(plan)
+def test_parts_of_another_size_are_refused():
+    plan = plan_tiles((16, 24), 16, 8)
     with pytest.raises(InputError, match="expected \\(16, 16\\)"):
-        blend.add(plan[0], torch.zeros(1, 64, 64))
-    blend.add(plan[0], torch.zeros(1, 16, 16))
-    with pytest.raises(InputError, match="once"):
-        blend.add(plan[0], torch.zeros(1, 16, 16))
-    with pytest.raises(InputError, match="1 tiles have not"):
-        blend.result()
-    with pytest.raises(InputError, match="plan_tiles"):
-        TileBlend([Tile(0, 8, 0, 8), Tile(8, 16, 8, 16)])
+        blended(plan, lambda tile: torch.zeros(1, 64, 64))
+    assert blended(plan, lambda tile: torch.zeros(1, 64, 64), 4).shape == (1, 64, 96)
 
 
 def test_a_picture_of_one_tile_runs_as_without():
     def predict(x):
         return x
 
-    assert tiled_predict(predict, plan_tiles(16, 24, (24, 24), 8)) is predict
+    assert tiled_predict(predict, plan_tiles((16, 24), 24, 8)) is predict
 
 
 def test_what_has_the_pictures_size_is_cropped_to_its_place():
@@ -135,7 +117,7 @@ def test_what_has_the_pictures_size_is_cropped_to_its_place():
         assert options["a"] is noise
         return x + c_concat[:, :1] * t
 
-    plan = plan_tiles(h, w, (32, 32), 16)
+    plan = plan_tiles((h, w), 32, 16)
     checks = []
     tiled = tiled_predict(predict, plan, lambda: checks.append(len(seen)))
     out = tiled(noise, 7, text, c_concat=frames, options={"a": noise})
@@ -160,23 +142,23 @@ def test_cancelling_between_tiles_passes():
         return x
 
     with pytest.raises(Cancelled):
-        tiled_predict(predict, plan_tiles(16, 32, (16, 16), 0), check)(torch.zeros(1, 1, 16, 32))
+        tiled_predict(predict, plan_tiles((16, 32), 16, 0), check)(torch.zeros(1, 1, 16, 32))
     assert len(calls) == 1
 
 
 @torch.inference_mode()
 def test_unet_tiles_leave_no_border():
     h, w = 32, 48
-    plan = plan_tiles(h, w, (32, 32), 16)
+    plan = plan_tiles((h, w), 32, 16)
     x, frames, text = smooth("jl", 4, h, w), smooth("jlr", 3, h, w), tiny.context()[:1]
 
     def predict(latent, low_res):
         return tiny.unet()(latent, STEP, low_res, text, LEVEL)
 
     parts = [(tile, predict(tile.crop(x), tile.crop(frames))) for tile in plan]
-    blended = tiled_predict(predict, plan)(x, frames)
+    whole = tiled_predict(predict, plan)(x, frames)
     assert len(plan) == 2
-    assert jump(blended, plan) < 1.1
+    assert jump(whole, plan) < 1.1
     assert jump(paste(parts, x), plan) > 1.4
 
 
@@ -186,21 +168,21 @@ def test_decoded_tiles_leave_no_border(kind):
     vae, h, w = tiny.vae(kind), 32, 48
     z, frames = smooth("jl", 4, h, w), smooth("jlr", 3, h, w)
     whole = vae.decode(z, frames)
-    assert torch.equal(tiled_decode(vae, z, frames, 1.0, plan_tiles(h, w, (48, 48), 16)), whole)
+    assert torch.equal(tiled_decode(vae, z, frames, 1.0, plan_tiles((h, w), 48, 16)), whole)
 
-    plan = plan_tiles(h, w, (32, 32), 16)
+    plan = plan_tiles((h, w), 32, 16)
     large = [tile.scaled(4) for tile in plan]
-    blended = tiled_decode(vae, z, frames, 1.0, plan)
+    tiled = tiled_decode(vae, z, frames, 1.0, plan)
     parts = [(tile.scaled(4), vae.decode(tile.crop(z), tile.crop(frames))) for tile in plan]
-    assert blended.shape == whole.shape
-    assert jump(blended, large) < 1.1
+    assert tiled.shape == whole.shape
+    assert jump(tiled, large) < 1.1
     assert jump(paste(parts, whole), large) > 1.4
     # Far from the other tile, a tile alone decides.
-    torch.testing.assert_close(blended[..., :64], parts[0][1][..., :64])
+    torch.testing.assert_close(tiled[..., :64], parts[0][1][..., :64])
 
 
 def test_decode_refuses_a_plan_for_another_size():
-    vae, plan = tiny.vae("vae_video"), plan_tiles(16, 24, (16, 16), 8)
+    vae, plan = tiny.vae("vae_video"), plan_tiles((16, 24), 16, 8)
     with pytest.raises(InputError, match="latent have"):
         tiled_decode(vae, torch.zeros(1, 4, 1, 16, 32), None, 0.0, plan)
     with pytest.raises(InputError, match="low-resolution frames have"):
@@ -215,5 +197,5 @@ def test_decoding_holds_features_of_one_tile():
     with Largest() as whole:
         vae.decode(z)
     with Largest() as tiled:
-        tiled_decode(vae, z, None, 1.0, plan_tiles(16, 128, (16, 16), 8))
+        tiled_decode(vae, z, None, 1.0, plan_tiles((16, 128), 16, 8))
     assert tiled.nbytes <= whole.nbytes / 4

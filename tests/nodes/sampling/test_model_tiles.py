@@ -113,7 +113,7 @@ def test_no_border_on_a_smooth_clip(golden_unet, with_tiles):
         given = args(noise, frames)
         return model.apply_model(given["input"], given["timestep"], **given["c"])
 
-    plan = plan_tiles(h, w, (32, 32), 16)
+    plan = plan_tiles((h, w), 32, 16)
     wrapper = with_tiles(golden_unet, 32, 16).model_options["model_function_wrapper"]
     blended = wrapper(model.apply_model, args(noise, frames))
     parts = [(tile, denoise(tile.crop(noise), tile.crop(frames))) for tile in plan]
