@@ -13,8 +13,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...uav_core.flow.bounded import both_ways_bounded, bounded_size
-from ...uav_core.flow.estimate import NeighbourFlow
+from ...uav_core.flow.estimate import NeighbourFlow, bounded_size
 from ...uav_core.longvideo import LongVideoParams
 from ...uav_core.longvideo.engine import Predict, Stage, decoded
 from ...uav_core.sampling import schedule
@@ -101,7 +100,7 @@ class ComfyEngine:
         h, w = earlier.shape[-2:]
         load_models([self.flow_model], flow_memory(self.flow_model, *bounded_size(h, w, bound)))
         device = self.flow_model.load_device
-        ways = both_ways_bounded(self.neighbours, earlier.to(device), later.to(device), bound)
+        ways = self.neighbours.both_ways(earlier.to(device), later.to(device), bound)
         forward, backward = ways
         return forward, backward
 

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...uav_core.errors import InputError
-from ...uav_core.flow.bounded import bounded_size
+from ...uav_core.flow.estimate import bounded_size
 from ...uav_core.metrics import compare, joint_borders, temporal_profile
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ..base.inputs import video_frames

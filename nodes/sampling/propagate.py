@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...uav_core.callbacks import Progress, ignore
 from ...uav_core.errors import InputError
-from ...uav_core.flow.bounded import bounded_size, estimate_flows_bounded
 from ...uav_core.flow.builtin import BuiltinFlow
+from ...uav_core.flow.estimate import bounded_size, estimate_flows
 from ...uav_core.sampling.ladder import Setting, StepDown, flow_ladder
 from ...uav_core.sampling.propagation import PropagationParams, parse_steps, propagate
 from ..base import settings
@@ -112,9 +112,7 @@ def flows_of(
         side = setting.longest_side
         load_models([flow_model], flow_memory(flow_model, *bounded_size(h, w, side)))
         bar = progress or progress_bar(max(2 * (t - 1), 1))
-        return estimate_flows_bounded(
-            flow_model.model, frames, iterations, side, bar, check_cancelled
-        )
+        return estimate_flows(flow_model.model, frames, iterations, bar, check_cancelled, side)
 
     return stepping_down(work, flow_ladder(h, w), on_step)
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..callbacks import Progress
 from ..errors import InputError
 from ..files import check_target
-from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
 from ..jobs.passing import passing_folder
 from ..sampling.along import check_along, enlarged_along
@@ -148,7 +147,7 @@ def write_layer(
     neighbours = NeighbourFlow(flow.to(device))
 
     def between(earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
-        forward, back = both_ways_bounded(neighbours, earlier, later, FLOW_SIDE)
+        forward, back = neighbours.both_ways(earlier, later, FLOW_SIDE)
         return forward, back
 
     def frames() -> Iterator[Tensor]:

@@ -3,6 +3,10 @@
 The network is torchvision's `raft_large`; weights come in its own names or in those of the
 authors' `raft-things.pth`. A flow is (dx, dy) in pixels: what is at p in the first image is at
 p + flow(p) in the second.
+
+RAFT correlates every position with every other at 1/8 of the size: at 1920x1080 one pair takes
+5.6 GB, at 960x540 0.35 GB. A flow from tiles would lose all motion between them, so large frames
+may be shrunk instead, to a longest side.
 """
 
 from __future__ import annotations
@@ -81,16 +85,28 @@ class NeighbourFlow:
         self._kept: tuple[Tensor, Encoded] | None = None
 
     @torch.no_grad()
-    def both_ways(self, image1: Tensor, image2: Tensor) -> Iterator[Tensor]:
-        """Gives the flow from `image1` to `image2`, then the one back, each as `estimate_flow`."""
+    def both_ways(
+        self, image1: Tensor, image2: Tensor, longest_side: int | None = None
+    ) -> Iterator[Tensor]:
+        """Gives the flow from `image1` to `image2`, then the one back, each as `estimate_flow`.
+
+        Images whose longer side is over `longest_side` pixels are shrunk for it, the flow enlarged
+        again and its values scaled with it; None never shrinks. What is lost when shrinking by s:
+        things thinner than about s pixels move with what is behind them, the borders of moving
+        things are drawn s pixels wide, and errors of the estimate grow s times. Fast motion is
+        followed better, not worse. Raises InputError, also for a bound under 16 px.
+        """
         _check_images(image1, image2)
         model, device = in_fp32(self.model), next(self.model.parameters()).device
         h, w = image1.shape[-2:]
-        size = (h, w) if getattr(model, "any_size", False) else _network_size(h, w)
+        bound = bounded_size(h, w, longest_side)
+        if bound != (h, w):
+            image1, image2 = (_shrunk(image, bound) for image in (image1, image2))
+        size = bound if getattr(model, "any_size", False) else _network_size(*bound)
 
         def given(image: Tensor) -> Tensor:
             image = image.to(device, torch.float32)
-            if size == (h, w):
+            if size == bound:
                 return image
             return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
@@ -112,7 +128,7 @@ class NeighbourFlow:
         for a, b in (ends, ends[::-1]):
             with torch.autocast(device.type, enabled=False):
                 flow = between(a, b)
-            yield stretch_flow(flow, h, w).to(image1.device)
+            yield stretch_flow(stretch_flow(flow, *bound).to(image1.device), h, w)
 
 
 def estimate_flow(
@@ -134,14 +150,16 @@ def estimate_flows(
     iterations: int = ITERATIONS,
     progress: Progress = ignore,
     check_cancelled: Callable[[], None] = ignore,
+    longest_side: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Flows between neighbouring frames of a clip: (forward, backward), each (1,2,t-1,h,w) fp32.
 
     frames (1,3,t,h,w) in [-1, 1]. forward[i] leads from frame i to i+1, backward[i] from i+1 to
     i; both on the frames' device, in pixels. One frame gives two empty flows. Memory grows with
-    (h w)^2: the network correlates all with all at 1/8 scale. A GPU takes as many pairs at once as
-    fit. `check_cancelled()` is called before the flows of either direction and may raise;
-    `progress(done, total)` after them. Raises InputError.
+    (h w)^2: the network correlates all with all at 1/8 scale; `longest_side` bounds it, as in
+    `NeighbourFlow.both_ways`. A GPU takes as many pairs at once as fit. `check_cancelled()` is
+    called before the flows of either direction and may raise; `progress(done, total)` after them.
+    Raises InputError.
     """
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < 1:
         raise InputError(f"flow needs frames as (1, 3, t, h, w), but got {tuple(frames.shape)}.")
@@ -150,10 +168,12 @@ def estimate_flows(
     flows = frames.new_empty((2, pairs, 2, h, w), dtype=torch.float32)
     neighbours = NeighbourFlow(model, iterations)
     sequence = sequence.flatten(0, 1)
-    most = pairs_at_once(next(model.parameters()).device, h, w)
+    device, bound = next(model.parameters()).device, bounded_size(h, w, longest_side)
+    most = pairs_at_once(device, *bound)
     for first in range(0, pairs, most):
         last = min(first + most, pairs)
-        ways = neighbours.both_ways(sequence[first:last], sequence[first + 1 : last + 1])
+        ends = sequence[first:last], sequence[first + 1 : last + 1]
+        ways = neighbours.both_ways(*ends, longest_side)
         for direction in range(2):
             check_cancelled()
             flows[direction, first:last] = next(ways)
@@ -181,6 +201,29 @@ def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:
         return flow
     flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
     return flow * flow.new_tensor([w / w0, h / h0]).view(1, 2, 1, 1)
+
+
+def bounded_size(h: int, w: int, longest_side: int | None) -> tuple[int, int]:
+    """(h, w) shrunk, aspect kept, until the longer side has at most so many pixels.
+
+    No side is shrunk below 16 px, the least the flow takes. None never shrinks. Raises InputError
+    for a longest side under 16 px.
+    """
+    if longest_side is None or max(h, w) <= longest_side:
+        return h, w
+    if longest_side < SMALLEST_SIDE:
+        raise InputError(
+            f"Flow at a longest side of {longest_side} px: expected at least {SMALLEST_SIDE}."
+        )
+    scale = longest_side / max(h, w)
+    return (
+        max(min(h, SMALLEST_SIDE), round(h * scale)),
+        max(min(w, SMALLEST_SIDE), round(w * scale)),
+    )
+
+
+def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _check_images(image1: Tensor, image2: Tensor) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..callbacks import ignore
-from ..flow.bounded import both_ways_bounded
 from ..flow.estimate import NeighbourFlow
 from ..frames.detail import with_detail
 from ..models.budgets import decode_bytes, pass_bytes
@@ -132,7 +131,7 @@ class CoreEngine:
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
         frames = earlier.to(self.device), later.to(self.device)
-        forward, backward = both_ways_bounded(self.neighbours, *frames, setting.longest_side)
+        forward, backward = self.neighbours.both_ways(*frames, setting.longest_side)
         return forward, backward
 
     @torch.inference_mode()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from ..flow.bounded import estimate_flows_bounded
+from ..flow.estimate import estimate_flows
 from ..flow.warp import inside, warp
 from .clips import check_clip, frame
 
@@ -61,7 +61,7 @@ def estimate_motion(
     frame pairs, both directions. Raises InputError.
     """
     check_clip(reference, least=2, what="reference")
-    forward, backward = estimate_flows_bounded(
+    forward, backward = estimate_flows(
         model,
         reference,
         longest_side=longest_side,

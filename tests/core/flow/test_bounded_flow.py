@@ -4,9 +4,8 @@ import torch.nn.functional as F
 from generated import det
 
 from uav_core.errors import InputError
-from uav_core.flow.bounded import both_ways_bounded, bounded_size, estimate_flows_bounded
 from uav_core.flow.builtin import BuiltinFlow
-from uav_core.flow.estimate import NeighbourFlow, estimate_flow
+from uav_core.flow.estimate import NeighbourFlow, bounded_size, estimate_flow, estimate_flows
 
 MOVE = (4, 2)
 
@@ -22,7 +21,7 @@ def clip() -> torch.Tensor:
 
 
 def bounded(model, a, b, iterations, longest_side):
-    return next(both_ways_bounded(NeighbourFlow(model, iterations), a, b, longest_side))
+    return next(NeighbourFlow(model, iterations).both_ways(a, b, longest_side))
 
 
 def test_sizes():
@@ -59,8 +58,8 @@ def test_a_shrunk_estimate_is_in_pixels_of_the_frame(clip):
 
 def test_a_clip_gives_the_flows_of_its_pairs(clip):
     counts = []
-    forward, backward = estimate_flows_bounded(
-        BuiltinFlow(), clip, 2, 80, progress=lambda *count: counts.append(count)
+    forward, backward = estimate_flows(
+        BuiltinFlow(), clip, 2, lambda *count: counts.append(count), longest_side=80
     )
     assert forward.shape == backward.shape == (1, 2, 2, 96, 160)
     for i in range(2):
@@ -75,4 +74,4 @@ def test_wrong_images_are_refused(clip):
     with pytest.raises(InputError, match="one size"):
         bounded(BuiltinFlow(), clip[:, :, 0], clip[:, :, 1, :50], 2, 80)
     with pytest.raises(InputError, match=r"\(1, 3, t, h, w\)"):
-        estimate_flows_bounded(BuiltinFlow(), clip[0], 2, 80)
+        estimate_flows(BuiltinFlow(), clip[0], 2, longest_side=80)
