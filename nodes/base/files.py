@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -17,21 +18,36 @@ from ...uav_core.weights.headers import fits, may_be_ours, read_header
 from ...uav_core.weights.included import MARK
 from ...uav_core.weights.survey import EXTENSIONS, OWN
 
-# What the pack brings itself, by ComfyUI's folder for the like. No file of a user's is taken for
-# one of these: listed files have an extension.
-INCLUDED = {
-    "diffusion_models": (included.UNET,),
-    "vae": (included.VAE_VIDEO, included.VAE_3D),
-    "text_encoders": (included.TEXT,),
-}
-# What the loaders take, by the same folders.
-KINDS = {
-    "diffusion_models": (Kind.UNET,),
-    "vae": (Kind.VAE_3D, Kind.VAE_VIDEO),
-    "text_encoders": (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT),
-    "optical_flow": (Kind.RAFT, Kind.RAFT_TORCHVISION),
-}
 
+@dataclass(frozen=True)
+class Taken:
+    """What a loader takes from one of ComfyUI's folders, and from ours."""
+
+    kinds: tuple[Kind, ...]
+    hints: tuple[str, ...]
+    """Parts of the names that likely files have."""
+    included: tuple[str, ...] = ()
+    """What the pack brings itself. No file of a user's is taken for one: listed files have an
+    extension."""
+    inside: tuple[str, ...] = ()
+    """Files that make a folder inside ours one to choose."""
+
+
+TAKEN = {
+    "diffusion_models": Taken((Kind.UNET,), ("unet_video", "uav_unet"), (included.UNET,)),
+    "vae": Taken(
+        (Kind.VAE_3D, Kind.VAE_VIDEO),
+        ("vae_video", "vae_3d"),
+        (included.VAE_VIDEO, included.VAE_3D),
+    ),
+    "text_encoders": Taken(
+        (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT),
+        ("uav_text", "text_encoder"),
+        (included.TEXT,),
+        ("model.safetensors", "pytorch_model.bin"),
+    ),
+    "optical_flow": Taken((Kind.RAFT, Kind.RAFT_TORCHVISION), ("raft",)),
+}
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SAMPLES = {
@@ -69,16 +85,16 @@ def register_folders() -> None:
         folder_paths.folder_names_and_paths[name] = (paths, set(extensions) | EXTENSIONS)
 
 
-def choices(native: str, hints: tuple[str, ...], folders: Sequence[str] = ()) -> list[str]:
-    """Names for a dropdown: included weights, ``folders``, then files.
+def choices(native: str) -> list[str]:
+    """What the loader of ComfyUI's folder ``native`` lists: included weights, folders, then files.
 
-    Files are those of our folder and of ComfyUI's folder ``native`` that hold what the loader
-    takes, whatever they are called; names with one of the ``hints`` in them come first, so that
-    the first of them is a likely one.
+    Files are those of our folder and of ``native`` that hold what the loader takes, whatever they
+    are called; likely names come first, so that the first of them is one.
     """
+    taken = TAKEN[native]
 
     def hinted(name: str) -> bool:
-        return any(hint in name.lower() for hint in hints)
+        return any(hint in name.lower() for hint in taken.hints)
 
     names = [
         name
@@ -87,7 +103,7 @@ def choices(native: str, hints: tuple[str, ...], folders: Sequence[str] = ()) ->
         if _listed(folder, name, native, folder == OWN or hinted(name))
     ]
     names = sorted(dict.fromkeys(names), key=lambda name: not hinted(name))
-    return [*(name + MARK for name in INCLUDED.get(native, ())), *folders, *names]
+    return [*(name + MARK for name in taken.included), *folders_with(taken.inside), *names]
 
 
 def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
@@ -102,22 +118,19 @@ def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
     header = read_header(path)
     if header.kind in (None, Kind.UNKNOWN):
         return likely
-    return fits(header, KINDS[native])
+    return fits(header, TAKEN[native].kinds)
 
 
 @contextmanager
-def opened(name: str, native: str, marker: tuple[str, ...] = ()) -> Iterator[str]:
-    """Around loading a dropdown entry: its full path, and for included files how to repair them.
-
-    ``marker`` are the files looked for in a folder that was chosen.
-    """
-    stem = name.removesuffix(MARK)
-    if name.endswith(MARK) and stem in INCLUDED.get(native, ()):
+def opened(name: str, native: str) -> Iterator[str]:
+    """Around loading a dropdown entry: its full path, and for included files how to repair them."""
+    stem, taken = name.removesuffix(MARK), TAKEN[native]
+    if name.endswith(MARK) and stem in taken.included:
         path = included.path_of(stem)
         with included.repairable(path):
             yield str(path)
-    elif marker and name.endswith("/"):
-        yield resolve_folder(name, marker)
+    elif taken.inside and name.endswith("/"):
+        yield resolve_folder(name, taken.inside)
     else:
         yield resolve(name, native)
 
@@ -134,7 +147,7 @@ def resolve(name: str, native: str) -> str:
         if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
             paths.append(path)
     for path in paths:
-        if fits(read_header(path), KINDS[native]):
+        if fits(read_header(path), TAKEN[native].kinds):
             return path
     if paths:
         return paths[0]
@@ -147,7 +160,7 @@ def resolve(name: str, native: str) -> str:
 def folders_with(marker: tuple[str, ...]) -> list[str]:
     """Sub-folders of ours, ending in '/', that hold one of the ``marker`` files."""
     names = []
-    for base in map(Path, folder_paths.get_folder_paths(OWN)):
+    for base in map(Path, folder_paths.get_folder_paths(OWN)) if marker else ():
         for file in sorted(base.rglob("*")) if base.is_dir() else ():
             if file.name in marker and file.parent != base:
                 names.append(file.parent.relative_to(base).as_posix() + "/")

@@ -29,14 +29,6 @@ log = logging.getLogger(__name__)
 
 files.register_folders()
 
-# Parts of the names that likely files have, by ComfyUI's folder for the like.
-HINTS = {
-    "diffusion_models": ("unet_video", "uav_unet"),
-    "vae": ("vae_video", "vae_3d"),
-    "text_encoders": ("uav_text", "text_encoder"),
-    "optical_flow": ("raft",),
-}
-
 WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
     "fp32": torch.float32,
@@ -52,13 +44,13 @@ VAE_PRECISIONS: dict[str, torch.dtype | None] = {
 }
 # The release left out the last of OpenCLIP-H's 24 layers, whose output nobody uses.
 TEXT_LAYERS = 23
-TEXT_ENCODER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def choices(native: str) -> list[str]:
-    """What the loader of ComfyUI's folder ``native`` lists."""
-    folders = files.folders_with(TEXT_ENCODER_FILES) if native == "text_encoders" else ()
-    return files.choices(native, HINTS[native], folders)
+def dtype_of(name: str, known: dict[str, torch.dtype | None]) -> torch.dtype | None:
+    """The one of that name; InputError for others."""
+    if name not in known:
+        raise InputError(f"Precision '{name}': expected one of {list(known)}.")
+    return known[name]
 
 
 class LoadUNet(io.ComfyNode):
@@ -75,7 +67,7 @@ class LoadUNet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=choices("diffusion_models"),
+                    options=files.choices("diffusion_models"),
                     tooltip="The small model that comes with the pack; or the authors' "
                     "unet_video.bin or its safetensors, from models/upscale_a_video or "
                     "models/diffusion_models. U-Net, VAE and text encoder belong together.",
@@ -93,10 +85,9 @@ class LoadUNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
-        if weight_dtype not in WEIGHT_DTYPES:
-            raise InputError(f"Precision '{weight_dtype}': expected one of {list(WEIGHT_DTYPES)}.")
+        dtype = dtype_of(weight_dtype, WEIGHT_DTYPES)
         with files.opened(unet_name, "diffusion_models") as path:
-            return io.NodeOutput(load_unet(path, WEIGHT_DTYPES[weight_dtype]))
+            return io.NodeOutput(load_unet(path, dtype))
 
 
 class LoadVAE(io.ComfyNode):
@@ -113,7 +104,7 @@ class LoadVAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=choices("vae"),
+                    options=files.choices("vae"),
                     tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
                     "(frame by frame; lighter), included or of the release, whichever the U-Net "
                     "is. Looked for in models/upscale_a_video and models/vae.",
@@ -136,10 +127,9 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str, precision: str = "fp32") -> io.NodeOutput:
-        if precision not in VAE_PRECISIONS:
-            raise InputError(f"Precision '{precision}': expected one of {list(VAE_PRECISIONS)}.")
+        dtype = dtype_of(precision, VAE_PRECISIONS)
         with files.opened(vae_name, "vae") as path:
-            return io.NodeOutput(VideoVAE(path, VAE_PRECISIONS[precision]))
+            return io.NodeOutput(VideoVAE(path, dtype))
 
 
 class LoadTextEncoder(io.ComfyNode):
@@ -157,7 +147,7 @@ class LoadTextEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
-                    options=choices("text_encoders"),
+                    options=files.choices("text_encoders"),
                     tooltip="The included one for the included U-Net; for the authors' U-Net their "
                     "text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a single "
                     "file of it, from models/upscale_a_video or models/text_encoders.",
@@ -168,7 +158,7 @@ class LoadTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, text_encoder_name: str) -> io.NodeOutput:
-        with files.opened(text_encoder_name, "text_encoders", TEXT_ENCODER_FILES) as path:
+        with files.opened(text_encoder_name, "text_encoders") as path:
             return io.NodeOutput(load_text_encoder(path))
 
 
@@ -254,7 +244,7 @@ class LoadFlowModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "flow_name",
-                    options=[BUILTIN_FLOW, *choices("optical_flow")],
+                    options=[BUILTIN_FLOW, *files.choices("optical_flow")],
                     tooltip="The built-in estimator needs no file. raft-things.pth of the release "
                     "and torchvision's raft_large see more; looked for in models/upscale_a_video "
                     "and models/optical_flow.",
@@ -336,8 +326,8 @@ def names_of(weights: str) -> tuple[str, str, str, str]:
         raise InputError(f"Weights '{weights}': expected one of {list(presets.LOOKS)}.")
     own = weights == presets.INCLUDED
     found = {}
-    for native in HINTS:
-        names = [name for name in choices(native) if name.endswith(files.MARK) == own]
+    for native in files.TAKEN:
+        names = [name for name in files.choices(native) if name.endswith(files.MARK) == own]
         # The VAE that sees time comes before the other one.
         names.sort(key=lambda name: "3d" in name.lower())
         found[native] = names[0] if names else None

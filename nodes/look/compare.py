@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from comfy_api.latest import io, ui
-from einops import rearrange
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.errors import InputError
 from ...uav_core.flow.estimate import bounded_size
 from ...uav_core.metrics import compare, joint_borders, temporal_profile
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
-from ..base.inputs import video_frames
+from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, load_models, progress_bar
 from ..base.schema import ADVANCED, LOOK, schema
 from ..base.settings import number
 from ..sampling.propagate import flow_input, flow_memory, flow_or_builtin
-from .panels import side_by_side, stacked, table_picture
+from .panels import on_node, side_by_side, stacked, table_picture
 
 MOTION_SIDE = 512
 # Height to which the lines of a temporal profile are drawn out, in pixels.
@@ -158,16 +157,14 @@ class Compare(io.ComfyNode):
             check_cancelled=check_cancelled,
         )
 
-        shown = called if labels else None
+        written = called if labels else None
         row = round(profile_line * (h - 1))
-        panels = side_by_side([images(clip) for clip in clips.values()], shown)
-        profile = stacked([drawn_out(temporal_profile(c, row=row)) for c in clips.values()], shown)
-        # Browsers show pictures on any node, but texts only on one of ComfyUI's own.
-        on_node = ui.PreviewImage(table_picture(table.cells(), table.explanations())).as_dict()
-        text = table.to_text()
-        return io.NodeOutput(
-            panels, profile, text, table.to_json(), ui={**on_node, "text": (text,)}
+        panels = side_by_side([to_images(clip) for clip in clips.values()], written)
+        profile = stacked(
+            [drawn_out(temporal_profile(c, row=row)) for c in clips.values()], written
         )
+        shown = on_node(table_picture(table.cells(), table.explanations()), table.to_text())
+        return io.NodeOutput(panels, profile, table.to_text(), table.to_json(), ui=shown)
 
 
 def clip_names(names: str, count: int) -> list[str]:
@@ -207,12 +204,7 @@ def _resized(clip: Tensor, h: int, w: int) -> Tensor:
     return result
 
 
-def images(clip: Tensor) -> Tensor:
-    """(1, 3, t, h, w) in [-1, 1] as IMAGE (t, h, w, 3)."""
-    return rearrange(clip, "1 c t h w -> t h w c").add(1).div(2)
-
-
 def drawn_out(profile: Tensor) -> Tensor:
     """A profile (3, t, w) in [-1, 1] as IMAGE (1, h, w, 3), its lines repeated to be seen."""
     times = max(1, PROFILE_HEIGHT // profile.shape[1])
-    return images(profile[None, :, None]).repeat_interleave(times, dim=1)
+    return to_images(profile[None, :, None]).repeat_interleave(times, dim=1)

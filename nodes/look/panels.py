@@ -6,8 +6,10 @@ Pictures are ComfyUI's IMAGE, (t, h, w, 3) in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from comfy_api.latest import ui
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -20,14 +22,12 @@ def side_by_side(panels: Sequence[Tensor], labels: Sequence[str] | None = None) 
 
     Sides are made even, as video encoders want them.
     """
-    columns = [_labelled(*pair) for pair in zip(panels, labels or [""] * len(panels), strict=True)]
-    return _even(_joined(columns, dim=2))
+    return _joined(panels, labels, dim=2)
 
 
 def stacked(panels: Sequence[Tensor], labels: Sequence[str] | None = None) -> Tensor:
     """Panels (1, h, w, 3) of one width from top to bottom, with labels above each unless None."""
-    rows = [_labelled(*pair) for pair in zip(panels, labels or [""] * len(panels), strict=True)]
-    return _even(_joined(rows, dim=1))
+    return _joined(panels, labels, dim=1)
 
 
 def filled(picture: Tensor, h: int, w: int) -> Tensor:
@@ -39,6 +39,17 @@ def filled(picture: Tensor, h: int, w: int) -> Tensor:
     top, left = (h - h0) // 2, (w - w0) // 2
     result[:, top : top + h0, left : left + w0] = picture
     return result
+
+
+def middle(frames: Tensor) -> Tensor:
+    """The middle frame of an IMAGE, as one of a single frame."""
+    at = len(frames) // 2
+    return frames[at : at + 1]
+
+
+def on_node(picture: Tensor, text: str = "") -> dict[str, Any]:
+    """What a node shows of its result. Browsers show texts only on one of ComfyUI's own."""
+    return {**ui.PreviewImage(picture).as_dict(), **({"text": (text,)} if text else {})}
 
 
 def table_picture(cells: Sequence[Sequence[str]], notes: Sequence[str], size: int = 16) -> Tensor:
@@ -78,23 +89,17 @@ def _labelled(panel: Tensor, label: str) -> Tensor:
     return torch.cat([_tensor(strip).to(panel).expand(t, -1, -1, -1), panel], dim=1)
 
 
-def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """The parts one after the other along `dim`, with a gap in between."""
+def _joined(panels: Sequence[Tensor], labels: Sequence[str] | None, dim: int) -> Tensor:
+    """The panels one after the other along `dim`, with a gap in between; sides made even."""
+    names = labels or [""] * len(panels)
+    parts = [_labelled(*pair) for pair in zip(panels, names, strict=True)]
     shape = list(parts[0].shape)
     shape[dim] = GAP
     gap = _colour(parts[0], BACKGROUND).expand(shape)
     spaced = [piece for part in parts for piece in (gap, part)][1:]
-    return torch.cat(spaced, dim=dim)
-
-
-def _even(picture: Tensor) -> Tensor:
-    """One more line at the bottom and at the right where a side is odd."""
-    t, h, w, c = picture.shape
-    if h % 2 == 0 and w % 2 == 0:
-        return picture
-    result = _colour(picture, BACKGROUND).expand(t, h + h % 2, w + w % 2, c).clone()
-    result[:, :h, :w] = picture
-    return result
+    picture = torch.cat(spaced, dim=dim)
+    # Rounding puts the one line that is added at the bottom and at the right.
+    return filled(picture, *(side + side % 2 for side in picture.shape[1:3]))
 
 
 def _colour(like: Tensor, rgb: tuple[int, int, int]) -> Tensor:

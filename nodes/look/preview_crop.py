@@ -8,7 +8,7 @@ from typing import Any
 
 import comfy.model_patcher
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.frames.color import ColorMode
@@ -31,8 +31,8 @@ from ..longvideo.engine import ComfyEngine
 from ..sampling.condition import Conditioning, condition
 from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
 from ..sampling.sample import sample_segments
-from .compare import images, same_size
-from .panels import side_by_side
+from .compare import same_size
+from .panels import middle, on_node, side_by_side
 from .piece import Piece, read_piece
 
 FRAMES = 8
@@ -162,14 +162,12 @@ class PreviewCrop(io.ComfyNode):
         if detail != FULL:
             pieces = video_frames(upscaled), video_frames(part)
             upscaled = to_images(with_detail(*pieces, detail))
-        plain, result = (images(c) for c in same_size([part, upscaled]))
+        plain, result = (to_images(c) for c in same_size([part, upscaled]))
         whole = estimate_clip(engine, piece, work, seconds, isinstance(clip, Tensor))
         text = "\n".join([whole.to_text(engine.device), *map(str, taken)])
         show_status(cls, text)
-        middle = slice(len(result) // 2, len(result) // 2 + 1)
-        shown = side_by_side([plain[middle], result[middle]], ["bicubic", "upscaled"])
-        on_node = ui.PreviewImage(shown).as_dict()
-        return io.NodeOutput(result, plain, text, ui={**on_node, "text": (text,)})
+        shown = side_by_side([middle(plain), middle(result)], ["bicubic", "upscaled"])
+        return io.NodeOutput(result, plain, text, ui=on_node(shown, text))
 
 
 def render(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.longvideo.source import frames_of_span, seconds_of
@@ -20,7 +20,7 @@ from ..base.runtime import check_cancelled, progress_bar
 from ..base.schema import ADVANCED, LOOK, schema
 from ..base.settings import number
 from ..longvideo.video_file import video_file
-from .panels import filled, side_by_side, stacked
+from .panels import filled, on_node, side_by_side, stacked
 
 LONGEST_ROW = 1600
 NARROWEST = 150
@@ -108,7 +108,7 @@ class SceneStrip(io.ComfyNode):
         strip = in_rows(pictures, labels)
         # In the form that 'cuts' of the long video takes; "0" for none.
         text = ", ".join(map(str, cuts)) or "0"
-        return io.NodeOutput(strip, text, ui={**ui.PreviewImage(strip).as_dict(), "text": (text,)})
+        return io.NodeOutput(strip, text, ui=on_node(strip, text))
 
 
 @contextmanager

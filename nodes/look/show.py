@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.metrics import difference, divided, flow_picture, longest_motion, validity
 from ...uav_core.sampling.propagation import PropagationParams
-from ..base.inputs import video_frames
+from ..base.inputs import to_images, video_frames
 from ..base.schema import LOOK, schema
 from ..base.settings import (
     DEFAULT_ITERATIONS,
@@ -19,8 +19,8 @@ from ..base.settings import (
     relative_threshold_input,
 )
 from ..sampling.propagate import flow_input, flow_or_builtin, flows_of
-from .compare import clip_names, images, same_size
-from .panels import side_by_side
+from .compare import clip_names, same_size
+from .panels import middle, on_node, side_by_side
 
 
 class ShowFlow(io.ComfyNode):
@@ -77,15 +77,14 @@ class ShowFlow(io.ComfyNode):
         )
         trusted = validity(forward, backward, params).float()
         longest = longest_motion(forward)
-        flow = images(flow_picture(forward, longest))
-        white = images(trusted.mul(2).sub(1).expand(-1, 3, -1, -1, -1))
+        flow = to_images(flow_picture(forward, longest))
+        white = to_images(trusted.mul(2).sub(1).expand(-1, 3, -1, -1, -1))
         share = float(trusted.mean())
         picture = side_by_side(
             [frames[:pairs], flow, white],
             ["frame", f"motion, up to {longest:.1f} px", f"trusted: {share:.0%}"],
         )
-        shown = ui.PreviewImage(middle(picture)).as_dict()
-        return io.NodeOutput(picture, flow, trusted[0, 0], ui=shown)
+        return io.NodeOutput(picture, flow, trusted[0, 0], ui=on_node(middle(picture)))
 
 
 class ShowDifference(io.ComfyNode):
@@ -133,11 +132,11 @@ class ShowDifference(io.ComfyNode):
         called = clip_names(names, 2)
         clips = same_size([first, second])
         apart, chosen = difference(clips[0], clips[1], factor if factor > 0 else None)
-        pictures = [images(clip) for clip in (*clips, apart)]
+        pictures = [to_images(clip) for clip in (*clips, apart)]
         label = f"difference x {chosen:g}"
         panels = side_by_side(pictures, [*called, label])
-        shown = ui.PreviewImage(middle(panels)).as_dict()
-        return io.NodeOutput(panels, side_by_side(pictures[2:], [label]), ui=shown)
+        alone = side_by_side(pictures[2:], [label])
+        return io.NodeOutput(panels, alone, ui=on_node(middle(panels)))
 
 
 class ShowBeforeAfter(io.ComfyNode):
@@ -170,11 +169,5 @@ class ShowBeforeAfter(io.ComfyNode):
     def execute(cls, before: Tensor, after: Tensor, position: float) -> io.NodeOutput:
         clips = same_size([before, after])
         line = max(2, clips[0].shape[-1] // 320)
-        picture = images(divided(*clips, position=position, line=line))
-        return io.NodeOutput(picture, ui=ui.PreviewImage(middle(picture)).as_dict())
-
-
-def middle(frames: Tensor) -> Tensor:
-    """The middle frame of an IMAGE, as one of a single frame."""
-    at = len(frames) // 2
-    return frames[at : at + 1]
+        picture = to_images(divided(*clips, position=position, line=line))
+        return io.NodeOutput(picture, ui=on_node(middle(picture)))

@@ -201,7 +201,7 @@ def upscaled(color: str = "wavelet", kind: str = "vae_video", **run_: Any) -> to
     clips = (decoded(kind, **run_), clip())
     large, small = (frames.movedim(-1, 0)[None] * 2 - 1 for frames in clips)
     fixed = pack().uav_core.frames.color.color_fix(large, small, color)
-    return nodes().look.compare.images(fixed).clamp(0, 1)
+    return nodes().base.inputs.to_images(fixed)
 
 
 def detail(frames: torch.Tensor, at: int = SHOWN) -> torch.Tensor:

@@ -107,7 +107,7 @@ def test_text_encoder_folder_is_listed_and_found(pack, models):
     folder.mkdir(exist_ok=True)
     (folder / "pytorch_model.bin").write_bytes(b"")
     files = pack.nodes.base.files
-    marker = pack.nodes.loaders.load.TEXT_ENCODER_FILES
+    marker = files.TAKEN["text_encoders"].inside
     assert files.folders_with(marker) == ["text_encoder/"]
     assert files.resolve_folder("text_encoder/", marker) == str(folder / "pytorch_model.bin")
     with pytest.raises(pack.uav_core.InputError):
@@ -167,11 +167,11 @@ def test_propagation_changes_the_chosen_steps_only(pack, models):
 def test_first_file_of_every_loader_fits(pack):
     files = pack.nodes.base.files
 
-    def first(native, hints):
-        return next(name for name in files.choices(native, hints) if not name.endswith(files.MARK))
+    def first(native):
+        return next(name for name in files.choices(native) if not name.endswith(files.MARK))
 
-    assert first("vae", ("vae_video", "vae_3d")).startswith("vae_")
-    assert first("diffusion_models", ("unet",)).startswith("unet")
+    assert first("vae").startswith("vae_")
+    assert first("diffusion_models").startswith("unet")
 
 
 def test_every_socket_is_explained_and_inputs_are_bounded(pack):
