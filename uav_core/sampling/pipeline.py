@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,12 +107,31 @@ def sample(
     progress: Progress = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
-    """Denoise the latent of a clip; the arguments are those of ``upscale``.
+    """Denoise the latent of a clip.
 
-    ``guided`` is the part of the run with guidance. ``tile`` is the side of square tiles in pixels
-    of the frames, None for whole frames. ``progress(done, total)`` counts segments;
-    ``check_cancelled()`` is called before each and may raise. Returns (1, 4, t, h, w), before the
-    division by the latent scale.
+    Args:
+        unet: from ``load_unet``.
+        frames: (1, 3, t, h, w) in [-1, 1], low resolution.
+        context: (2, 77, dim), the encoded texts as [negative, positive].
+        steps: DDIM steps, 1 to 999.
+        guidance: classifier-free guidance scale; 1 is the positive text alone.
+        guided: the part of the run with guidance.
+        noise_level: 0 to 350, the noise put on the frames before the U-Net sees them.
+        noise: (1, 4, t, h, w), standard normal, where the latent starts.
+        low_res_noise: like ``frames``, standard normal.
+        flows: (forward, backward), each (1, 2, t - 1, h, w) in pixels.
+        propagation_steps: 0-based steps at which latents are propagated along ``flows``.
+        propagation: how; as the reference where left out.
+        tile: side of square tiles in pixels of the frames, None for whole frames.
+        progress: ``progress(done, total)`` counts segments.
+        check_cancelled: called before each segment; may raise.
+
+    Returns:
+        (1, 4, t, h, w), before the division by the latent scale.
+
+    Raises:
+        InputError: shapes that do not fit each other, or values outside their range; NaN and
+            infinity in the frames among them.
     """
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
@@ -223,53 +243,23 @@ def decode_group(
 
 
 def upscale(
-    unet: TemporalUNet,
-    vae: TemporalVAE,
-    frames: Tensor,
-    context: Tensor,
-    *,
-    steps: int = 30,
-    guidance: float = 6.0,
-    noise_level: int = schedule.DEFAULT_NOISE_LEVEL,
-    noise: Tensor,
-    low_res_noise: Tensor,
-    flows: tuple[Tensor, Tensor] | None = None,
-    propagation_steps: Sequence[int] = (),
+    unet: TemporalUNet, vae: TemporalVAE, frames: Tensor, context: Tensor, **run: Any
 ) -> tuple[Tensor, Tensor]:
     """Upscale a clip four times, exactly as the reference does.
 
     Args:
         unet, vae: from ``load_unet`` and ``load_vae``.
-        frames: (1, 3, t, h, w) in [-1, 1], low resolution.
-        context: (2, 77, dim), the encoded texts as [negative, positive].
-        steps: DDIM steps, 1 to 999.
-        guidance: classifier-free guidance scale; 1 is the positive text alone.
-        noise_level: 0 to 350, the noise put on the frames before the U-Net sees them.
-        noise: (1, 4, t, h, w), standard normal, where the latent starts.
-        low_res_noise: like ``frames``, standard normal.
-        flows: (forward, backward), each (1, 2, t - 1, h, w) in pixels.
-        propagation_steps: 0-based steps at which latents are propagated along ``flows``.
+        frames, context: as ``sample`` takes them.
+        run: the other arguments of ``sample``, by name.
 
     Returns:
         ``(latents, frames)``: (1, 4, t, h, w) before the division by 0.08333, and
         (1, 3, t, 4h, 4w) in [-1, 1].
 
     Raises:
-        InputError: shapes that do not fit each other, or values outside their range; NaN and
-            infinity in the frames among them.
+        InputError: as ``sample``.
     """
-    latents = sample(
-        unet,
-        frames,
-        context,
-        steps=steps,
-        guidance=guidance,
-        noise_level=noise_level,
-        noise=noise,
-        low_res_noise=low_res_noise,
-        flows=flows,
-        propagation_steps=propagation_steps,
-    )
+    latents = sample(unet, frames, context, **run)
     return latents, decode(vae, latents, frames)
 
 

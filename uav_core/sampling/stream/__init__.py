@@ -9,8 +9,7 @@ under way at a time. Every pass sees the same tensors as there, and the bits are
 from ..ddim import DDIM, DenoisedDDIM, VelocityDDIM
 from .latents import LatentStream
 from .params import StreamParams
-from .state import DamagedStateError, StreamState
-from .state_file import load_state, save_state
+from .state import DamagedStateError, StreamState, load_state, save_state
 
 __all__ = [
     "DDIM",

@@ -1,8 +1,9 @@
-"""Frames under way, by their number in the scene."""
+"""Frames and what lies between them, by their number in the scene."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,35 +17,43 @@ def separate(clip: Tensor) -> list[Tensor]:
     return [frame.clone(memory_format=torch.contiguous_format) for frame in clip.unbind(2)]
 
 
-class HeldFrames:
-    """Consecutive frames; new ones come in at the end, used ones leave at the start."""
+T = TypeVar("T")
 
-    def __init__(self, first: int = 0, frames: Sequence[Tensor] = ()) -> None:
-        self.first, self.frames = first, list(frames)
+
+class Held(Generic[T]):
+    """Consecutive ones; new ones come in at the end, used ones leave at the start."""
+
+    def __init__(self, first: int = 0, items: Sequence[T] = ()) -> None:
+        self.first, self.items = first, list(items)
 
     def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, frame: int) -> Tensor:
-        if not self.first <= frame < self.stop:
-            raise IndexError(f"frame {frame} of {self.first} to {self.stop - 1}")
-        return self.frames[frame - self.first]
+        return len(self.items)
 
     @property
     def stop(self) -> int:
-        """The number of the frame that comes in next."""
-        return self.first + len(self.frames)
+        """The number of the one that comes in next."""
+        return self.first + len(self.items)
+
+    def between(self, start: int, stop: int) -> list[T]:
+        """Those from ``start`` up to, not with, ``stop``."""
+        if not self.first <= start <= stop <= self.stop:
+            raise IndexError(f"{start} to {stop} of {self.first} to {self.stop}")
+        return self.items[start - self.first : stop - self.first]
+
+    def append(self, items: Sequence[T]) -> None:
+        """Take in those that follow."""
+        self.items.extend(items)
+
+    def drop(self, stop: int) -> None:
+        """Let go of those before ``stop``."""
+        count = min(max(stop - self.first, 0), len(self.items))
+        del self.items[:count]
+        self.first += count
+
+
+class HeldFrames(Held[Tensor]):
+    """Frames, (1, c, h, w) each."""
 
     def stack(self, start: int, stop: int) -> Tensor:
         """(1, c, stop - start, h, w), a copy."""
-        return torch.stack([self[frame] for frame in range(start, stop)], dim=2)
-
-    def append(self, frames: Sequence[Tensor]) -> None:
-        """Take in the frames that follow."""
-        self.frames.extend(frames)
-
-    def drop(self, stop: int) -> None:
-        """Let go of the frames before ``stop``."""
-        count = min(max(stop - self.first, 0), len(self.frames))
-        del self.frames[:count]
-        self.first += count
+        return torch.stack(self.between(start, stop), dim=2)

@@ -15,58 +15,47 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..propagation import Motion, sweep_backward, sweep_forward
-from .frames import HeldFrames
+from .frames import Held, HeldFrames
 from .params import BLOCK, StreamParams
 
 Flow = Callable[[int], tuple[Tensor, Tensor]]
 
 
-class Motions:
+class Motions(Held[Motion]):
     """The motion of consecutive pairs, asked for in order and dropped behind the last sweep."""
 
     def __init__(self, params: StreamParams, flow: Flow | None, device: torch.device) -> None:
+        super().__init__()
         self.params, self.flow, self.device = params, flow, device
-        self.first, self.pairs = 0, list[Motion]()
 
-    def between(self, first: int, last: int) -> list[Motion]:
-        """Of the frames from ``first`` to ``last``, asked for where they are new."""
-        self._fetch(last)
-        if first < self.first:
-            raise IndexError(f"pair {first} is gone; the first that is left is {self.first}")
-        return self.pairs[first - self.first : last - self.first]
-
-    def _fetch(self, stop: int) -> None:
-        while self.first + len(self.pairs) < stop:
+    def between(self, start: int, stop: int) -> list[Motion]:
+        """Of the frames from ``start`` to ``stop``, asked for where they are new."""
+        while self.stop < stop:
             assert self.flow is not None
-            pair = self.first + len(self.pairs)
-            both, shape = self.flow(pair), (1, 2, self.params.h, self.params.w)
+            both, shape = self.flow(self.stop), (1, 2, self.params.h, self.params.w)
             for name, flow in zip(("forward", "backward"), both, strict=True):
                 if tuple(flow.shape) != shape:
                     raise InputError(
-                        f"The {name} flow of pair {pair} is {tuple(flow.shape)}: expected {shape}."
+                        f"The {name} flow of pair {self.stop} is {tuple(flow.shape)}: expected "
+                        f"{shape}."
                     )
-            forward, backward = (flow.to(self.device, torch.float32) for flow in both)
-            self.pairs.append(Motion.of(forward, backward, self.params.propagation))
+            self.append([self._motion(*both)])
+        return super().between(start, stop)
 
-    def drop(self, stop: int) -> None:
-        """Let go of the pairs before ``stop``."""
-        count = max(stop - self.first, 0)
-        del self.pairs[:count]
-        self.first += count
+    def _motion(self, forward: Tensor, backward: Tensor) -> Motion:
+        ahead, back = (flow.to(self.device, torch.float32) for flow in (forward, backward))
+        return Motion.of(ahead, back, self.params.propagation)
 
     def stack(self) -> Tensor | None:
         """(1, 4, n, h, w), forward and backward flows of the pairs held."""
-        if not self.pairs:
+        if not self.items:
             return None
-        return torch.stack([torch.cat((m.ahead.flow, m.back.flow), 1) for m in self.pairs], dim=2)
+        return torch.stack([torch.cat((m.ahead.flow, m.back.flow), 1) for m in self.items], dim=2)
 
     def restore(self, first: int, flows: Sequence[Tensor]) -> None:
         """Hold what ``stack`` gave, each (1, 4, h, w)."""
-        pairs = list[Motion]()
-        for both in flows:
-            forward, backward = (flow.contiguous() for flow in both.chunk(2, dim=1))
-            pairs.append(Motion.of(forward, backward, self.params.propagation))
-        self.first, self.pairs = first, pairs
+        halves = ((flow.contiguous() for flow in both.chunk(2, dim=1)) for both in flows)
+        self.first, self.items = first, [self._motion(*both) for both in halves]
 
 
 class Sweep:
@@ -96,7 +85,7 @@ class Sweep:
     def run(self, motions: Motions) -> list[Tensor]:
         """The propagated frames of the next block. Changes nothing before ``finish``."""
         block, strength = self.block, self.params.propagation.strength
-        seen = [self.x0[i] for i in range(block.start, self.last + 1)]
+        seen = self.x0.between(block.start, self.last + 1)
         swept = sweep_backward(seen, motions.between(block.start, self.last), strength)
         first = block.start if self.carried is None else block.start - 1
         between = motions.between(first, block.stop - 1)
