@@ -21,18 +21,12 @@ class RangedGuider(comfy.samplers.CFGGuider):
         super().__init__(model)
         self.guided, self.sigmas = guided, sigmas
 
-    def predict_noise(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        model_options: dict[str, Any] | None = None,
-        seed: int | None = None,
-    ) -> Tensor:
-        whole, model_options = self.cfg, {} if model_options is None else model_options
+    def predict_noise(self, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        whole = self.cfg
         if not self._is_guided(timestep):
             self.cfg = 1.0
         try:
-            return super().predict_noise(x, timestep, model_options, seed)
+            return super().predict_noise(x, timestep, *args, **kwargs)
         finally:
             self.cfg = whole
 

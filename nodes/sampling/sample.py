@@ -88,20 +88,13 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         callback: Any,
         noise: Tensor,
         latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
         from_noise = latent_image is None or not torch.any(latent_image)
         run = DDIMSampler(self.extra_options["propagation"], from_noise)
         samples = super(DDIMSampler, run).sample(
-            model_wrap,
-            sigmas,
-            extra_args,
-            callback,
-            noise,
-            latent_image,
-            denoise_mask,
-            disable_pbar,
+            model_wrap, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs
         )
         last = sigmas[-1]
         if 0 < last <= model_wrap.inner_model.model_sampling.sigma_min * 1.001:

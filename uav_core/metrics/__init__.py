@@ -7,12 +7,13 @@ from .compare import Comparison, compare
 from .fidelity import fidelity, psnr
 from .joints import joint_borders, temporal_jump
 from .motion import Motion, estimate_motion, visible, warping_error
-from .pictures import detail, temporal_profile
 from .views import (
+    detail,
     difference,
     divided,
     flow_picture,
     longest_motion,
+    temporal_profile,
     thumbnail,
     validity,
 )

@@ -16,7 +16,7 @@ from .clips import check_alike, check_clip
 from .fidelity import fidelity
 from .joints import temporal_jump
 from .motion import Motion, estimate_motion, warping_error
-from .pictures import detail
+from .views import detail
 
 
 @dataclass(frozen=True)
