@@ -69,16 +69,3 @@ def for_page(made: io.Combo.Input, **extra: Any) -> io.Combo.Input:
     # An argument in later versions only; the attribute is in all.
     made.extra_dict = {**made.extra_dict, **extra}
     return made
-
-
-def seed_input(tooltip: str, **extra: Any) -> Any:
-    """The usual seed, with the control that changes it after every run; ``extra`` as ADVANCED."""
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=True,
-        tooltip=tooltip,
-        **extra,
-    )

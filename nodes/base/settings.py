@@ -44,6 +44,8 @@ absolute_threshold_input = partial(
 flow_iterations_input = partial(number, "flow_iterations", DEFAULT_ITERATIONS, 1, 64, **ADVANCED)
 lr_guidance_input = partial(number, "lr_guidance", 1.0, 0.0, 1.0, step=0.05)
 frames_per_group_input = partial(number, "frames_per_group", DECODE_GROUP, 1, 64)
+# The usual seed, with the control that changes it after every run.
+seed_input = partial(number, "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, control_after_generate=True)
 tile_input = partial(number, "tile", 0, 0, 4096, step=8)
 
 

@@ -9,8 +9,8 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import presets
-from ..base.schema import ADVANCED, MAIN_SEARCH, schema, seed_input, set_up
-from ..base.settings import detail_input
+from ..base.schema import ADVANCED, MAIN_SEARCH, schema, set_up
+from ..base.settings import detail_input, seed_input
 from ..loaders.load import LoadAll, weights_input
 from .upscale import LongVideoOptions, UpscaleLongVideo, prefix_input
 

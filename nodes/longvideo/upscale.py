@@ -29,7 +29,6 @@ from ..base.schema import (
     ADVANCED,
     LONG_VIDEO,
     schema,
-    seed_input,
     set_up,
 )
 from ..base.settings import (
@@ -40,6 +39,7 @@ from ..base.settings import (
     lr_guidance_input,
     noise_level_input,
     overlap_input,
+    seed_input,
     segment_length_input,
     share_input,
     steps_input,

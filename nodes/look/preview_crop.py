@@ -26,7 +26,7 @@ from ...uav_core.video import CODECS, EncodeParams
 from ..base import settings
 from ..base.inputs import to_images, video_frames
 from ..base.runtime import check_cancelled, progress_bar, show_status
-from ..base.schema import ADVANCED, schema, seed_input
+from ..base.schema import ADVANCED, schema
 from ..longvideo.engine import ComfyEngine
 from ..sampling.condition import Conditioning, condition
 from ..sampling.propagate import FlowPropagation, flow_input, flow_or_builtin
@@ -102,7 +102,9 @@ class PreviewCrop(io.ComfyNode):
                     tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
                 ),
                 settings.color_fix_input("As in 'Temporal VAE Decode'."),
-                seed_input("Seed of all noise: the piece gets that of its place in the clip."),
+                settings.seed_input(
+                    "Seed of all noise: the piece gets that of its place in the clip."
+                ),
                 settings.strength_input(
                     "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
                 ),

@@ -35,21 +35,16 @@ class VideoLatent(comfy.latent_formats.SD_X4):
 
     latent_dimensions = 3
 
-    def __init__(self) -> None:
+    def __init__(self, included: bool = False) -> None:
+        """``included``: of the included weights, whose VAE paints with other colours."""
         super().__init__()
         self.latent_rgb_factors_reshape = middle_frame
-
-
-class IncludedLatent(VideoLatent):
-    """The same for the included weights, whose VAE paints with other colours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.latent_rgb_factors = INCLUDED_RGB
-        self.latent_rgb_factors_bias = INCLUDED_RGB_BIAS
+        if included:
+            self.latent_rgb_factors = INCLUDED_RGB
+            self.latent_rgb_factors_bias = INCLUDED_RGB_BIAS
 
 
 def latent_format(path: str | os.PathLike[str]) -> VideoLatent:
     """The format that goes with the U-Net in ``path``."""
     known = included.path_of(included.UNET)
-    return IncludedLatent() if Path(path).resolve() == known.resolve() else VideoLatent()
+    return VideoLatent(Path(path).resolve() == known.resolve())

@@ -13,7 +13,7 @@ from ...uav_core.sampling.noise import LOW_RES as LOW_RES_STREAM
 from ...uav_core.sampling.noise import frame_noise
 from ..base import settings
 from ..base.inputs import video_frames
-from ..base.schema import schema, seed_input
+from ..base.schema import schema
 from ..model.unet import LOW_RES, NOISE_LEVEL, NULL_TEXT
 
 Conditioning = list[list[Any]]
@@ -36,7 +36,7 @@ class LowResConditioning(io.ComfyNode):
                     "How much noise hides the input from the model. Low keeps it "
                     "faithful; high gives more room to invent detail and to repair damage."
                 ),
-                seed_input("Seed of the noise put on the frames."),
+                settings.seed_input("Seed of the noise put on the frames."),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,

@@ -24,7 +24,7 @@ from ...uav_core.values import check_finite
 from ..base import settings
 from ..base.inputs import check_same_clip, video_latent
 from ..base.runtime import check_cancelled, show_status
-from ..base.schema import SAMPLING, PropagationSocket, schema, seed_input
+from ..base.schema import SAMPLING, PropagationSocket, schema
 from ..base.summary import RunSummary
 from ..model.unet import LOW_RES, NOT_CONDITIONED, NULL_TEXT, UpscaleAVideoModel
 from .caches import full_step
@@ -150,7 +150,9 @@ class SegmentSampler(io.ComfyNode):
                     "Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
                     "negative text and takes half the time."
                 ),
-                seed_input("Seed of the noise the latent starts from, tied to each frame."),
+                settings.seed_input(
+                    "Seed of the noise the latent starts from, tied to each frame."
+                ),
                 settings.segment_length_input(
                     "Frames the model sees at once; 8 as trained. Shorter needs less memory."
                 ),

@@ -56,10 +56,10 @@ def plan_tiles(
     Raises InputError for an empty picture, or an overlap that leaves less than 8 pixels of a tile.
     """
     (h, w), overlap = size, overlap or 0
-    if h < 1 or w < 1:
-        raise InputError(f"A picture of {w}x{h}: expected at least one pixel a side.")
     if not side:
         return (Tile(0, h, 0, w),)
+    if h < 1 or w < 1:
+        raise InputError(f"A picture of {w}x{h}: expected at least one pixel a side.")
     if overlap < 0 or side // MULTIPLE * MULTIPLE - overlap < MULTIPLE:
         raise InputError(
             f"Tiles of {side}x{side} that share {overlap} pixels: expected an overlap of 0 "
