@@ -43,7 +43,6 @@ class UNetParams:
 
         Raises CheckpointMismatchError where a tensor that tells a size is missing.
         """
-
         sizes = Sizes(sd, "temporal U-Net", "unet_video")
         shape = sizes.shape
         levels = range(sizes.count("down_blocks.{}.resnets.0.norm1.weight"))

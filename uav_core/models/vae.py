@@ -47,13 +47,12 @@ class VAEParams:
 
         Raises CheckpointMismatchError where a tensor that tells a size is missing.
         """
-
         sizes = Sizes(sd, "VAE", "vae_3d or vae_video")
         shape = sizes.shape
-        first = ".{}.resnets.0.conv1.weight"
+        levels = range(sizes.count("encoder.down_blocks.{}.resnets.0.conv1.weight"))
         down, up = (
-            tuple(shape(part + first.format(i))[0] for i in range(sizes.count(part + first)))
-            for part in ("encoder.down_blocks", "decoder.up_blocks")
+            tuple(shape(f"{place}.{i}.resnets.0.conv1.weight")[0] for i in levels)
+            for place in ("encoder.down_blocks", "decoder.up_blocks")
         )
         temporal = "decoder.condition_in.0.conv1.weight" in sd
         condition = shape("decoder.condition_in.0.conv1.weight")[0] if temporal else 128

@@ -95,7 +95,7 @@ def test_authors_weights_are_found_by_what_they_are(pack, monkeypatch):
         "text_encoders": ["uav_small_text (included)"],
         "optical_flow": [],
     }
-    monkeypatch.setattr(load, "choices", listed.__getitem__)
+    monkeypatch.setattr(load.files, "choices", listed.__getitem__)
     with pytest.raises(pack.uav_core.InputError, match=r"none for text_encoders.*Put the release"):
         load.names_of("authors'")
     listed["text_encoders"].append("text_encoder/")
