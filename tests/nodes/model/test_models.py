@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import graph
@@ -164,8 +165,10 @@ def test_propagation_changes_the_chosen_steps_only(pack, models):
     assert (run("last 1") - plain).abs().max() > 0.01
 
 
-def test_first_file_of_every_loader_fits(pack):
+def test_first_file_of_every_loader_fits(pack, monkeypatch):
     files = pack.nodes.base.files
+    named = replace(files.TAKEN["diffusion_models"], hints=("unet",))
+    monkeypatch.setitem(files.TAKEN, "diffusion_models", named)
 
     def first(native):
         return next(name for name in files.choices(native) if not name.endswith(files.MARK))

@@ -69,10 +69,8 @@ comfy.model_patcher.ModelPatcher.clone()
 comfy.model_patcher.ModelPatcher.is_dynamic()?
 comfy.model_patcher.ModelPatcher.load_device
 comfy.model_patcher.ModelPatcher.model.latent_format
-comfy.model_patcher.ModelPatcher.model.memory_required(_)
 comfy.model_patcher.ModelPatcher.model_options
 comfy.model_patcher.ModelPatcher.model_options.get(_, _)
-comfy.model_patcher.ModelPatcher.model_size()
 comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(_, _)
 comfy.ops.disable_weight_init
 comfy.patcher_extension.WrapperExecutor.new_class_executor(_, _, _)
@@ -85,7 +83,7 @@ comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
 comfy.patcher_extension.get_all_wrappers(_, _)
 comfy.samplers.CFGGuider
 comfy.samplers.CFGGuider.__init__(_)
-comfy.samplers.CFGGuider.predict_noise(_, _, _, _)
+comfy.samplers.CFGGuider.predict_noise(_, _, *, **)
 comfy.samplers.KSAMPLER
 comfy.samplers.KSAMPLER.__init__(_, _)
 comfy.samplers.KSAMPLER.extra_options
@@ -110,7 +108,7 @@ comfy_api.latest.io.Custom(_)
 comfy_api.latest.io.Custom.Input(_, optional, tooltip)
 comfy_api.latest.io.Custom.Output(display_name, tooltip)
 comfy_api.latest.io.Float
-comfy_api.latest.io.Float.Input(_, default, display_mode, max, min, optional, round, step, tooltip, **)
+comfy_api.latest.io.Float.Input(_, default, max, min, optional, round, step, tooltip, **)
 comfy_api.latest.io.FolderType.output
 comfy_api.latest.io.Hidden.dynprompt
 comfy_api.latest.io.Hidden.unique_id
@@ -118,7 +116,7 @@ comfy_api.latest.io.Image
 comfy_api.latest.io.Image.Input(_, optional, tooltip)
 comfy_api.latest.io.Image.Output(display_name, tooltip)
 comfy_api.latest.io.Int
-comfy_api.latest.io.Int.Input(_, control_after_generate, default, max, min, optional, step, tooltip, **)
+comfy_api.latest.io.Int.Input(_, default, max, min, step, tooltip, **)
 comfy_api.latest.io.Latent.Input(_, tooltip)
 comfy_api.latest.io.Latent.Output(display_name, tooltip)
 comfy_api.latest.io.Mask
@@ -175,6 +173,7 @@ comfy.model_base.BaseModel.memory_required(_)
 comfy.model_base.BaseModel.model_sampling
 comfy.model_patcher.ModelPatcher.cached_patcher_init?
 comfy.model_patcher.ModelPatcher.model
+comfy.model_patcher.ModelPatcher.model_size()
 comfy.model_patcher.ModelPatcher.patches
 comfy.model_patcher.ModelPatcher.set_model_unet_function_wrapper(_)
 comfy.model_sampling.ModelSamplingDiscrete.sigma_min
@@ -192,6 +191,8 @@ comfy_api.input_impl.VideoFromFile.get_components()
 comfy_api.input_impl.VideoFromFile.get_dimensions()
 comfy_api.input_impl.VideoFromFile.get_stream_source()
 comfy_api.input_impl.VideoFromFile.has_pending_frame_edits()?
+comfy_api.latest.io.Float.Input(_, default, display_mode, max, min, optional, round, step, tooltip, **)
+comfy_api.latest.io.Int.Input(_, control_after_generate, default, max, min, optional, step, tooltip, **)
 comfy_extras.nodes_easycache.EasyCacheHolder.clone()
 comfy_extras.nodes_easycache.EasyCacheHolder.cumulative_change_rate
 comfy_extras.nodes_easycache.EasyCacheHolder.end_t
