@@ -143,8 +143,8 @@ class Estimate:
 class Forecast:
     """Times the pieces of a run, and says what the whole will take.
 
-    First after a few passes, about sampling alone; then after the first group was decoded, which
-    with many steps is much later, about everything.
+    First after a few passes, with guesses for what was not timed by then; again after the first
+    group was decoded, which with many steps is much later.
     """
 
     def __init__(
@@ -187,15 +187,16 @@ class Forecast:
         self._said.add(what)
         self.estimate = self._estimated()
         text = self.estimate.to_text(self.engine.device)
-        self._tell(text if what == DECODING else f"{text}\nDecoding is not timed yet.")
+        whole, measured = self.course.whole, self.course.measured
+        guessed = [stage for stage in whole if whole[stage] and not measured(stage)]
+        self._tell(
+            text + (f"\nGuessed until it is timed: {', '.join(guessed)}." if guessed else "")
+        )
 
     def _estimated(self) -> Estimate:
         work, course = self.work, self.course
         n, group, h, w = max(work.segments), max(work.groups), work.h, work.w
-        stages = {
-            stage: course.rate(stage) * frames if course.measured(stage) else 0.0
-            for stage, frames in course.whole.items()
-        }
+        stages = {stage: course.rate(stage) * frames for stage, frames in course.whole.items()}
         frames_bytes = 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
         return Estimate(
             work,

@@ -421,7 +421,7 @@ def test_what_it_will_take_is_told_early(clips, tmp_path):
     told, parts = [], []
     run(clips["both"], tmp_path, status=told.append)
     parts = [i for i, text in enumerate(told) if text.startswith("part ")]
-    early = [i for i, text in enumerate(told) if "Decoding is not timed yet" in text]
+    early = [i for i, text in enumerate(told) if "Guessed until it is timed: " in text]
     whole = [i for i, text in enumerate(told) if text.startswith(f"Estimate for all {FRAMES} ")]
     assert len(early) == 1 and len(whole) == 2 and set(early) <= set(whole)
     # Before the first part is finished.
