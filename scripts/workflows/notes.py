@@ -12,7 +12,7 @@ hand and its choice says *custom*; the values are what counts."""
 SIMPLE = """\
 ## Upscale a video
 
-1. **Load Video**: choose yours. The sample takes a minute without a graphics card.
+1. **Load Video**: choose yours. The sample takes a minute or two without a graphics card.
 2. Choose *quality*, *size* and *look*, and press **Run**.
 
 The result appears below the settings and lies in ComfyUI's output folder, in *video*, with the
