@@ -161,12 +161,17 @@ class Stages(Graph):
         audio: Out | None = None,
         prefix: str = "video/upscaled",
     ) -> None:
-        """A video of the frames, saved; 450 high with its player."""
-        made = self.put("CreateVideo", (x, y), (WIDE, 110), images=images, fps=fps, audio=audio)
+        """A video of the frames, saved; 410 high with its player.
+
+        What makes the video has nothing to be set; folded, it leaves the choices of what saves it
+        above the page's small map.
+        """
+        given: dict[str, Any] = {"images": images, "fps": fps, "audio": audio}
+        made = self.put("CreateVideo", (x, y), (WIDE, 110), folded=True, **given)
         self.put(
             "SaveVideo",
-            (x, y + 150),
-            (WIDE, 300),
+            (x, y + 50),
+            (WIDE, 360),
             video=made,
             filename_prefix=prefix,
             format="auto",
