@@ -79,6 +79,7 @@ MEASURES = "piq>=0.8"
 SCENES = "scenedetect-headless>=0.6.5"
 WORKERS = "ray>=2.9"
 BROWSER_TOOLS = ("playwright>=1.49",)
+FONTS = "zhplot>=1.0"  # for its font alone
 
 log = logging.getLogger("environment")
 
@@ -367,6 +368,7 @@ def make(
         environment.install("measures", "--no-deps", MEASURES)
     if browser:
         environment.install("browser driver", *BROWSER_TOOLS)
+        environment.install("Chinese letters", "--no-deps", FONTS)
     return environment.python
 
 

@@ -21,9 +21,9 @@ from scripts.env.layout import (
     comfyui_path,
     default_version,
     environment_python,
-    find_chromium,
 )
 from scripts.pictures.help_pictures import DOCS, LARGEST
+from scripts.server.browser import browser
 from scripts.server.comfy_server import ComfyServer
 from scripts.workflows.stages import SAMPLE
 
@@ -79,19 +79,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         server = ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT)
-        with server, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
-            )
+        with server, sync_playwright() as playwright, browser(playwright) as shown:
             clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / SAMPLE, 8, (48, 32))
             server.upload(clip)
-            page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
+            page = ComfyPage(shown.new_page(viewport=VIEW), server, base)
             page.open()
             page.page.evaluate(
                 "window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
             )
             make(page)
-            browser.close()
 
 
 def make(page: ComfyPage) -> None:

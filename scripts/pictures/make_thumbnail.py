@@ -21,8 +21,8 @@ from scripts.env.layout import (
     comfyui_path,
     default_version,
     environment_python,
-    find_chromium,
 )
+from scripts.server.browser import browser
 from scripts.server.comfy_server import ComfyServer
 from scripts.workflows.make import GRAPHS, WORKFLOWS
 from scripts.workflows.stages import PICTURE, SAMPLE
@@ -56,15 +56,12 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
     """What a workflow makes."""
     python, comfyui = environment_python(), comfyui_path(default_version())
     server = ComfyServer(comfyui, python, base, ROOT)
-    with server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with server, sync_playwright() as playwright, browser(playwright) as shown:
         clip = shrink_clip(ROOT / "assets" / "sample.mp4", base / SAMPLE, FRAMES, SIZE)
         server.upload(clip)
         given = Image.open(first_frame(clip, base / PICTURE))
         server.upload(base / PICTURE)
-        page = ComfyPage(browser.new_page(viewport=VIEW), server, base)
+        page = ComfyPage(shown.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)
         # Where the graph saves nothing itself, one node of it does.
@@ -72,7 +69,6 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
         entry = page.run(timeout=3600)
         result = first_picture(server.output_path(entry, *saves), base)
         picture = result if name in AS_IT_IS else divided(given, result)
-        browser.close()
     return picture
 
 

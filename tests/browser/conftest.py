@@ -11,21 +11,10 @@ from clips import shrink_clip
 from served import served
 
 from scripts.env.layout import default_version, find_chromium
+from scripts.server.browser import browser
 from scripts.server.comfy_server import ComfyServer
 
 log = logging.getLogger(__name__)
-
-# Nothing that would reach for the network or for a display.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 
 
 def unavailable(reason: str) -> None:
@@ -55,10 +44,8 @@ def chromium(browser_path):
     """A headless browser."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        yield browser
-        browser.close()
+    with sync_playwright() as playwright, browser(playwright) as launched:
+        yield launched
 
 
 @pytest.fixture(scope="session")

@@ -39,5 +39,24 @@ def test_names_are_in_the_language_of_the_page(page, language, title):
         "type => type in (window.LiteGraph?.registered_node_types ?? {})", arg=NODE
     )
     shown = page.page.evaluate("t => window.LiteGraph.registered_node_types[t].title", NODE)
+    page.page.evaluate("t => window.app.graph.add(window.LiteGraph.createNode(t))", NODE)
+    page.page.wait_for_timeout(1500)  # for the page's own first picture to go
     page.picture(f"language-{language}")
     assert title in shown
+
+
+def test_pictures_show_chinese(page):
+    """The machine itself may have no letters for it."""
+    page.page.set_content("<p>low resolution</p><div>低分辨率条件</div>")
+    client = page.page.context.new_cdp_session(page.page)
+    client.send("DOM.enable")
+    client.send("CSS.enable")
+    root = client.send("DOM.getDocument")["root"]["nodeId"]
+
+    def family(tag: str) -> str:
+        node = client.send("DOM.querySelector", {"nodeId": root, "selector": tag})
+        (font,) = client.send("CSS.getPlatformFontsForNode", node)["fonts"]
+        return font["familyName"]
+
+    # Without such letters boxes of the usual font stand for them.
+    assert family("div") != family("p") or "CJK" in family("div")
