@@ -463,7 +463,8 @@ def finished(root, out, name):
 
 def test_a_finished_video_is_found_where_it_lies_and_delivered_elsewhere(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second" / "deep"
-    first.mkdir(), second.mkdir(parents=True)
+    first.mkdir()
+    second.mkdir(parents=True)
     finished(tmp_path / "jobs", first, "one.mp4")
     with Job.open(tmp_path / "jobs", inputs(), lambda: PLAN, output_folder=second) as job:
         assert job.finished and job.output_path == first / "one.mp4"

@@ -1,5 +1,7 @@
 """A decoder with fewer channels at full size."""
 
+from typing import Any
+
 import pytest
 import torch
 from generated import det
@@ -17,7 +19,8 @@ Z, LOW_RES = det("z", (1, 4, 2, 8, 8)), det("low_res", (1, 3, 2, 8, 8)).clamp(-1
 
 def silenced(vae: TemporalVAE, channels: slice) -> None:
     """Let these channels at full size count for nothing."""
-    for resnet in vae.decoder.up_blocks[-1].resnets:
+    decoder: Any = vae.decoder
+    for resnet in decoder.up_blocks[-1].resnets:
         for conv in (resnet.conv2, resnet.conv_3d, resnet.conv1):
             conv.weight[:, channels] = 0 if conv.weight.shape[1] == 96 else conv.weight[:, channels]
     vae.decoder.conv_out.weight[:, channels] = 0
