@@ -28,6 +28,12 @@ FAST = ["--steps", "1", "--propagation-steps", "", "--cuts", CUTS, "--codec", "f
 FAST += ["--short-side", "40"]  # as many frames, each resized
 
 
+@pytest.fixture(autouse=True)
+def as_important_as_others(monkeypatch):
+    """Ray's workers, 15 less by themselves, would starve on a busy machine."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 @pytest.fixture
 def clip(tmp_path) -> Path:
     frames = det("workers", (SCENE * SCENES, 3, 16, 24)).mul(0.3).clamp(-1, 1)
@@ -88,7 +94,6 @@ def _words(process: psutil.Process) -> list[str]:
 def test_a_cluster_of_others_is_not_joined(monkeypatch):
     """Which Ray would do by itself where it knows of one."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # it would starve on a busy machine
     assert run_workers(lambda words, share: len(words) + share[1], ["one", "two"], 1) == 3
 
 
