@@ -24,6 +24,7 @@ from PIL import Image
 
 from scripts.env.layout import ROOT, comfyui_path, default_version
 from scripts.server.load_pack import start_comfyui
+from uav_core.weights import included
 
 DOCS = ROOT / "web" / "docs"
 LARGEST = 60_000
@@ -166,7 +167,7 @@ def plan(strength: float) -> Any:
 @cache
 def sampled(
     noise_level: int = 20,
-    steps: int = 6,
+    steps: int = included.STEPS,
     guidance: float = 1.0,
     propagated: bool = True,
     propagation_strength: float = 0.5,
@@ -363,7 +364,12 @@ def scene_strip() -> torch.Tensor:
 def preview_crop() -> torch.Tensor:
     """A piece of the clip."""
     node = nodes().look.preview_crop.PreviewCrop
-    settings = {"noise_level": 20, "steps": 6, "guidance": 1.0, "propagation_steps": "last 2"}
+    settings = {
+        "noise_level": 20,
+        "steps": included.STEPS,
+        "guidance": 1.0,
+        "propagation_steps": "last 2",
+    }
     settings |= {"color_fix": "wavelet", "seed": 0, "propagation_strength": 0.5}
     large, plain, _ = run(
         node, unet(), vae(), clip(), 0, 4, 8, 4, 40, 32, frames_per_group=8, **settings, **texts()
