@@ -39,7 +39,14 @@ def test_names_are_in_the_language_of_the_page(page, language, title):
         "type => type in (window.LiteGraph?.registered_node_types ?? {})", arg=NODE
     )
     shown = page.page.evaluate("t => window.LiteGraph.registered_node_types[t].title", NODE)
-    page.page.evaluate("t => window.app.graph.add(window.LiteGraph.createNode(t))", NODE)
+    page.page.evaluate(
+        """type => {
+            const node = window.LiteGraph.createNode(type);
+            node.pos = [200, 200];
+            window.app.graph.add(node);
+        }""",
+        NODE,
+    )
     page.page.wait_for_timeout(1500)  # for the page's own first picture to go
     page.picture(f"language-{language}")
     assert title in shown
