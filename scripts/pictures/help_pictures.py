@@ -27,7 +27,7 @@ from scripts.server.load_pack import start_comfyui
 from uav_core.weights import included
 
 DOCS = ROOT / "web" / "docs"
-LARGEST = 60_000
+LARGEST = 45_000
 WIDEST = 900
 # One segment of a part of the clip: minutes for all pictures, on two cores. Top, left, height,
 # width; the detail is one of the upscaled part.

@@ -22,7 +22,7 @@ from scripts.env.layout import (
     default_version,
     environment_python,
 )
-from scripts.pictures.help_pictures import DOCS, LARGEST
+from scripts.pictures.help_pictures import DOCS
 from scripts.server.browser import browser
 from scripts.server.comfy_server import ComfyServer
 from scripts.workflows.stages import SAMPLE
@@ -33,6 +33,7 @@ from comfy_page import ComfyPage
 
 VIEW: ViewportSize = {"width": 1500, "height": 1000}
 MARGIN = 12
+LARGEST = 60_000  # text wants more than pictures do
 # The largest scale at which a node fits on the page.
 SCALE = 1.3
 # Brings the nodes of some types into view; the box they then lie in.
