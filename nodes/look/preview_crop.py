@@ -150,11 +150,11 @@ class PreviewCrop(io.ComfyNode):
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
         flow_model: Any = None,
-        **settings: Any,
+        **values: Any,
     ) -> io.NodeOutput:
         check_detail(detail)
         propagation = PropagationParams(propagation_strength)
-        params = LongVideoParams(**settings, color=color_fix, propagation=propagation)
+        params = LongVideoParams(**values, color=color_fix, propagation=propagation)
         flow_model = flow_or_builtin(flow_model)
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         part, piece = read_piece(clip, first_frame, frames, x, y, width, height)

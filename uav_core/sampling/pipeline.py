@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..callbacks import Progress, ignore
 from ..errors import CheckpointMismatchError, InputError
-from ..frames.color import ColorMode, color_fix
+from ..frames.color import ColorMode, color_fix, enlarge
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
 from ..values import in_range
@@ -293,8 +292,7 @@ def _check_run(
         raise InputError("propagation_steps were given without flows to propagate along.")
 
 
-def bicubic(low_res: Tensor, factor: int = 4) -> Tensor:
+def bicubic(low_res: Tensor) -> Tensor:
     """Plain bicubic upscaling of (1, 3, t, h, w), the baseline everything is compared with."""
     flat = low_res.transpose(1, 2).flatten(0, 1)
-    out = F.interpolate(flat, scale_factor=factor, mode="bicubic", align_corners=False)
-    return out.unflatten(0, (low_res.shape[0], low_res.shape[2])).transpose(1, 2)
+    return enlarge(flat).unflatten(0, (low_res.shape[0], low_res.shape[2])).transpose(1, 2)

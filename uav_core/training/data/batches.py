@@ -7,10 +7,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.vae import UPSCALE
 from .degrade import DegradationParams, Range, blur, degrade
 
 
@@ -55,11 +53,3 @@ def poor(clip: Tensor, rng: np.random.Generator) -> Tensor:
     frames = blur(frames, rng, POOR_BLUR, 0.0)
     noise = torch.randn_like(frames)
     return (frames + noise * rng.uniform(0, 0.03)).clamp(-1, 1).transpose(0, 1)
-
-
-def enlarge(low_res: Tensor) -> Tensor:
-    """Bicubic (b, 3, t, 4h, 4w), the plain alternative."""
-    b, _, t = low_res.shape[:3]
-    flat = low_res.transpose(1, 2).flatten(0, 1)
-    big = F.interpolate(flat, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
-    return big.unflatten(0, (b, t)).transpose(1, 2)

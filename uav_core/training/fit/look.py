@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...frames.color import color_fix
+from ...frames.color import color_fix, enlarge
 from ...models.unet import TemporalUNet
 from ...models.vae import LATENT_SCALE, TemporalVAE
 from ...sampling import schedule
@@ -103,7 +103,7 @@ class Gallery:
         for i, clip in enumerate(names):
             truth = self.held.clean[self.held.which[first + i]][None]
             truth = pixels(torch.tensor(truth, device=self.device))[0].transpose(0, 1)
-            plain = F.interpolate(low[i, :, kept].transpose(0, 1), scale_factor=4, mode="bicubic")
+            plain = enlarge(low[i, :, kept].transpose(0, 1))
             for key, x in ((BICUBIC, plain.clamp(-1, 1)), (name, out[i, :, kept].transpose(0, 1))):
                 with self.autocast():
                     far = distance(self.features(x), self.features(truth))
