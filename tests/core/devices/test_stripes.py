@@ -158,6 +158,19 @@ def test_weights_come_through_the_layer(striped, fewer):
     close(resnet(x), whole)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("frames", [1, 3])
+def test_small_3d_convolutions_are_not_left_to_pytorchs_slow_one(frames):
+    conv = PLAIN.Conv3d(16, 16, 3, padding=1)
+    x = det("stripes/small", (1, 16, frames, 24, 20))
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=1)
+    with torch.profiler.profile() as profile:
+        out = conv(x.contiguous(memory_format=torch.channels_last_3d))
+    run = {event.key for event in profile.key_averages()}
+    assert not any("slow_conv3d" in name for name in run), run
+    close(out, expected)
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_convolution_along_time_is_a_3d_one(kernel):
     shape = (kernel, 1, 1)
