@@ -7,7 +7,7 @@
                                         --init RUNS/spatial --frames 6
     python -m uav_core.training decoder --data DATA --run RUNS/decoder --vae VAE
                                         --unet RUNS/temporal --frames 3
-    python -m uav_core.training narrow  --weights weights --width 48 --output NARROW
+    python -m uav_core.training distil  --data DATA --run RUNS/narrow --width 48 --steps 5000
     python -m uav_core.training fit     --data DATA --run RUNS/fit --budget 300
     python -m uav_core.training pack    --data DATA --out DATA.tar
     python -m uav_core.training export  --vae RUNS/vae --decoder RUNS/decoder
@@ -23,6 +23,7 @@ import argparse
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,14 @@ from ..models.unet import TemporalUNet
 from ..models.vae import TemporalVAE
 from ..sampling.pipeline import load_vae
 from ..weights import included
-from . import export, unet, vae
+from . import distil, export, unet, vae
 from .data import pack
 from .data.batches import BatchParams, clean_batch
 from .data.clips import ClipSource
+from .fit.latents import Texts, sampled
 from .fit.run import add_options
 from .fit.run import run as fit
-from .loop import Loop, LoopParams, step_rng
+from .loop import Loop, LoopParams, autocast, step_rng
 from .narrow import narrow
 from .start import start_as_resize, start_unet
 from .temporal import norms_in_plain_layout, save_memory, silence_temporal
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         p = stages.add_parser(name, help=text, description=text)
         p.set_defaults(stage=run)
         p.add_argument("--threads", type=int, help="CPU threads")
-        if name in ("export", "fit", "narrow", "pack"):
+        if name in ("export", "fit", "pack"):
             return p
         p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
         p.add_argument("--run", type=Path, required=True, help="folder of this run")
@@ -84,7 +86,12 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--lr", type=float, default=defaults["lr"], help="learning rate")
         p.add_argument("--clips", type=int, default=defaults["clips"], help="clips in a batch")
         p.add_argument("--frames", type=int, default=defaults["frames"], help="frames in a clip")
-        p.add_argument("--size", type=int, default=96, help="side of the clean clips, pixels")
+        p.add_argument(
+            "--size",
+            type=int,
+            default=defaults.get("size", 96),
+            help="side of the clean clips, pixels",
+        )
         p.add_argument("--seed", type=int, default=0)
         p.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights")
         p.add_argument("--accumulate", type=int, default=1, help="batches in one step")
@@ -108,10 +115,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
     p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
     p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
-    p = stage("narrow", run_narrow, "leave out channels of the decoder's layers at full size")
+    p = stage("distil", run_distil, "a decoder narrower at full size, taught by the one given",
+              lr=1e-3, clips=1, frames=4, size=128)  # fmt: skip
     p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
     p.add_argument("--width", type=int, required=True, help="channels at full size")
-    p.add_argument("--output", type=Path, required=True, help="folder for all weights")
+    p.add_argument("--pieces", type=int, default=500, help="clips to learn from")
     add_options(stage("fit", fit, "go on from whole weights: both networks, by time or by steps"))
     p = stage("pack", run_pack, "put what another machine needs into one file")
     p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
@@ -232,12 +240,27 @@ def train_unet(o: argparse.Namespace) -> None:
         export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
 
 
-def run_narrow(o: argparse.Namespace) -> None:
-    """All weights with a narrower decoder, for ``fit`` to go on from."""
-    shutil.copytree(o.weights, o.output, dirs_exist_ok=True)
+def run_distil(o: argparse.Namespace) -> None:
+    """A narrower decoder, and at the end all weights with it in the run's folder."""
+    torch.manual_seed(o.seed)
     name = f"{included.VAE_VIDEO}.safetensors"
-    narrower = narrow(load_vae(o.weights / name), o.width)
-    export.write(o.output / name, export.vae_tensors(narrower), torch.float16)
+    teacher = load_vae(o.weights / name).to(o.device)
+    student = narrow(teacher, o.width)
+    layers = distil.learning_layers(student)
+    source = start(o, layers)
+    sampler, _ = export.load_trained_unet(o.weights / f"{included.UNET}.safetensors")
+    words = export.load_texts(o.weights / f"{included.TEXT}.safetensors")
+    texts = Texts(*(words[key].to(o.device) for key in export.TEXT_KEYS))
+    batch, loop = settings(o)
+    latents = sampled(sampler.to(o.device), texts, partial(autocast, loop))
+    piece = distil.pieces_of(teacher, source, latents, batch, loop.seed)
+    loss = distil.distillation_loss(layers, piece, o.pieces, loop, batch.clips)
+    run = Loop(o.run, layers, loss, loop)
+    run.run(o.until)
+    if run.step == loop.steps:
+        layers.load_state_dict(run.average.state_dict())
+        shutil.copytree(o.weights, o.run, dirs_exist_ok=True)
+        export.write(o.run / name, export.vae_tensors(student), torch.float16)
 
 
 def run_pack(o: argparse.Namespace) -> None:

@@ -1,15 +1,23 @@
 """A decoder with fewer channels at full size."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from generated import det
+from safetensors.torch import load_file
+from torch import Tensor
 
 from uav_core.errors import InputError
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.sampling.pipeline import load_vae
+from uav_core.training import export
 from uav_core.training.__main__ import parser
+from uav_core.training.data.batches import BatchParams
+from uav_core.training.data.clips import ClipSource
+from uav_core.training.distil import FullSize, pieces_of
 from uav_core.training.narrow import narrow
 from uav_core.weights import included
 
@@ -46,12 +54,66 @@ def test_widths_that_are_refused(width):
         narrow(TemporalVAE(PARAMS), width)
 
 
-def test_the_command_leaves_all_weights_with_a_narrower_decoder(tmp_path):
-    options = parser().parse_args(["narrow", "--width", "48", "--output", str(tmp_path / "w")])
-    options.stage(options)
-    names = {path.name for path in (tmp_path / "w").glob("*.safetensors")}
-    assert names == {path.name for path in included.FOLDER.glob("*.safetensors")}
-    vae = load_vae(tmp_path / "w" / f"{included.VAE_VIDEO}.safetensors")
-    assert vae.params.decoder_channels == (48, 64, 96)
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    """A run of a few steps on the included weights, killed in the middle."""
+    folder = tmp_path_factory.mktemp("distil") / "run"
+    given = "--width 48 --steps 6 --pieces 2 --size 64 --frames 2 --precision fp32 --device cpu"
+    words = ["distil", "--data", str(data), "--run", str(folder), *given.split()]
+    for more in (["--until", "3"], []):
+        options = parser().parse_args([*words, *more])
+        options.stage(options)
+    return folder
+
+
+def distance(folder: Path, teacher: TemporalVAE) -> float:
+    student = load_vae(folder / f"{included.VAE_VIDEO}.safetensors")
     with torch.inference_mode():
-        assert vae.decode(Z, LOW_RES).isfinite().all()
+        return float((student.decode(Z, LOW_RES) - teacher.decode(Z, LOW_RES)).abs().mean())
+
+
+def test_the_command_leaves_all_weights_with_a_narrower_decoder(run):
+    names = {path.name for path in run.glob("*.safetensors")}
+    assert names == {path.name for path in included.FOLDER.glob("*.safetensors")}
+    vae = load_vae(run / f"{included.VAE_VIDEO}.safetensors")
+    assert vae.params.decoder_channels == (48, 64, 96)
+
+
+def test_only_the_layers_at_full_size_learn(run):
+    before, after = (
+        load_file(folder / f"{included.VAE_VIDEO}.safetensors") for folder in (included.FOLDER, run)
+    )
+    parts = "up_blocks.1.upsamplers", "up_blocks.2", "conv_norm_out", "conv_out"
+    learning = tuple(f"decoder.{part}" for part in parts)
+    for name, value in after.items():
+        same = value.shape == before[name].shape and torch.equal(value, before[name])
+        assert same != name.startswith(learning), name
+
+
+def test_it_comes_nearer_to_the_decoder_it_was_cut_from(run, tmp_path):
+    teacher = load_vae(included.FOLDER / f"{included.VAE_VIDEO}.safetensors")
+    export.write(
+        tmp_path / f"{included.VAE_VIDEO}.safetensors",
+        export.vae_tensors(narrow(teacher, 48)),
+        torch.float16,
+    )
+    assert distance(run, teacher) < distance(tmp_path, teacher)
+
+
+def test_the_layers_at_full_size_give_the_decoders_own_picture(data):
+    """What a piece keeps of the wide decoder belongs together; piece 3 is always the same."""
+    torch.manual_seed(0)
+    teacher = TemporalVAE(PARAMS).eval()
+
+    def latents(clean: Tensor, low: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(1, 4, *low.shape[2:]), torch.zeros(1)
+
+    makers = [
+        pieces_of(teacher, ClipSource(data), latents, BatchParams(1, 2, 64), seed=0)
+        for _ in range(2)
+    ]
+    x, picture = makers[0](3)
+    with torch.inference_mode():
+        out = FullSize(teacher.decoder)(x.float()[None])[0]
+    torch.testing.assert_close(out, picture.float(), rtol=0, atol=2e-2)
+    assert all(torch.equal(a, b) for a, b in zip((x, picture), makers[1](3), strict=True))

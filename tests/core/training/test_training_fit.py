@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from tiny import TRAINED_UNET
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from uav_core.models.temporal import TemporalAttention
 from uav_core.models.unet import TemporalUNet
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.training import export
-from uav_core.training.data import pack
 from uav_core.training.data.clips import ClipSource
 from uav_core.training.fit import norms
 from uav_core.training.fit import run as fit
@@ -38,23 +36,6 @@ VAE = VAEParams(channels=(32, 32, 32), resnets=1, temporal=True, condition_chann
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """An unpacked pack of two noise pictures and no video, with one held-out clip."""
-    root, rng = tmp_path_factory.mktemp("pack"), np.random.default_rng(0)
-    for name in ("one", "two"):
-        coarse = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((240, 180)).save(root / f"{name}.webp")
-    (root / pack.PIECES).write_text("{}")
-    low = rng.integers(0, 255, (1, pack.SEEN_FRAMES, 16, 16, 3), dtype=np.uint8)
-    clean = rng.integers(0, 255, (1, len(pack.KEPT_FRAMES), 64, 64, 3), dtype=np.uint8)
-    pack.write_held_out(
-        root / pack.HELD_OUT,
-        {"names": np.array(["noise"]), "low": low, "clean": clean, "which": np.array([0])},
-    )
-    return root
 
 
 @pytest.fixture(scope="module")

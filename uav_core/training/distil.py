@@ -1,0 +1,102 @@
+"""A narrower temporal decoder learns to draw what the one that it was cut from draws.
+
+What both do below full size is the same and stays as it is: the wide decoder runs once for every
+piece, and its tensor before full size and its picture are kept. The narrow one's layers at full
+size then learn that picture from that tensor, which takes a CPU a second a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.layers import activated, per_frame
+from ..models.vae import LATENT_SCALE, TemporalVAE
+from .data.batches import BatchParams, Source
+from .fit.clips import RingParams, make_clip
+from .fit.latents import Latents, pixels
+from .loop import LoopParams, Loss, autocast
+from .losses import gradient_loss
+
+GRADIENT = 1.0
+"""Weight of the gradients' error, next to 1 for the mean absolute error."""
+
+Piece = tuple[Tensor, Tensor]
+"""The tensor before full size (c t 2h 2w) and the picture (3 t 4h 4w), in half precision."""
+
+
+class FullSize(nn.Module):
+    """The layers of a decoder from the step to full size on."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.enlarge = decoder.up_blocks[-2].upsamplers[0]
+        self.resnets = decoder.up_blocks[-1].resnets
+        self.norm, self.conv = decoder.conv_norm_out, decoder.conv_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b c t 2h 2w) to the picture (b 3 t 4h 4w)."""
+        x = self.enlarge(x)
+        for resnet in self.resnets:
+            x = resnet(x)
+        return per_frame(self.conv, activated(self.norm, x))
+
+
+def learning_layers(student: TemporalVAE) -> FullSize:
+    """The student's layers at full size, which alone learn."""
+    student.requires_grad_(False)
+    return FullSize(student.decoder).requires_grad_(True)
+
+
+def pieces_of(
+    teacher: TemporalVAE, source: Source, latents: Latents, p: BatchParams, seed: int
+) -> Callable[[int], Piece]:
+    """Piece ``n`` is decided by ``seed`` and ``n`` alone; it is made once, and kept."""
+    clips = RingParams("", "", 0, p.frames, p.size, 0, seed)
+    device = teacher.post_quant_conv.weight.device
+    seen: list[Tensor] = []
+    hook = FullSize(teacher.decoder).enlarge
+    hook.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    kept: dict[int, Piece] = {}
+
+    @torch.no_grad()
+    def make(n: int) -> Piece:
+        clean, low = (
+            pixels(torch.from_numpy(x)[None].to(device)) for x in make_clip(source, clips, n)
+        )
+        rng = np.random.default_rng([seed, n, 1])
+        with torch.random.fork_rng():
+            torch.manual_seed(int(rng.integers(2**31)))
+            z, _ = latents(clean, low, rng)
+        picture = teacher.decode(z / LATENT_SCALE, low)
+        return seen.pop()[0].half().cpu(), picture[0].half().cpu()
+
+    def piece(n: int) -> Piece:
+        if n not in kept:
+            kept[n] = make(n)
+        return kept[n]
+
+    return piece
+
+
+def distillation_loss(
+    layers: FullSize, piece: Callable[[int], Piece], count: int, loop: LoopParams, batch: int
+) -> Loss:
+    """What the layers' picture of ``batch`` of the first ``count`` pieces lacks."""
+
+    def loss(rng: np.random.Generator) -> dict[str, Tensor]:
+        drawn = [piece(int(n)) for n in rng.integers(count, size=batch)]
+        x, picture = (torch.stack(y).float().to(loop.device) for y in zip(*drawn, strict=True))
+        with autocast(loop):
+            out = layers(x.contiguous(memory_format=torch.channels_last_3d)).float()
+        return {
+            "l1": F.l1_loss(out, picture),
+            "gradient": GRADIENT * gradient_loss(out, picture),
+        }
+
+    return loss
