@@ -25,12 +25,11 @@ class Taken:
 
     kinds: tuple[Kind, ...]
     hints: tuple[str, ...]
-    """Parts of the names that likely files have."""
+    """Parts of file names that mark a file as likely the right one."""
     included: tuple[str, ...] = ()
-    """What the pack brings itself. No file of a user's is taken for one: listed files have an
-    extension."""
+    """Names of the included weights. They have no extension, so no user's file can share one."""
     inside: tuple[str, ...] = ()
-    """Files that make a folder inside ours one to choose."""
+    """File names; a sub-folder of our folder is listed if it holds one of them."""
 
 
 TAKEN = {
@@ -54,7 +53,7 @@ SAMPLES = {
     "upscale_a_video_sample.mp4": ASSETS / "sample.mp4",
     "upscale_a_video_sample.png": ASSETS / "sample.png",
 }
-"""What the shipped workflows open with, by its name in ComfyUI's input folder."""
+"""Inputs of the shipped workflows, by their names in ComfyUI's input folder."""
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ log = logging.getLogger(__name__)
 def place_samples() -> None:
     """Copy the sample clip and picture (50 KB) into ComfyUI's input folder, unless they are there.
 
-    ComfyUI lists no other place for 'Load Video' and 'Load Image', and meets a workflow whose file
-    is missing with an error before anything was tried.
+    'Load Video' and 'Load Image' list no other folder, and ComfyUI refuses a workflow whose input
+    file is missing.
     """
     for name, source in SAMPLES.items():
         target = Path(folder_paths.get_input_directory()) / name
@@ -86,10 +85,10 @@ def register_folders() -> None:
 
 
 def choices(native: str) -> list[str]:
-    """What the loader of ComfyUI's folder ``native`` lists: included weights, folders, then files.
+    """Entries of the loader of ComfyUI's folder ``native``: included weights, folders, then files.
 
-    Files are those of our folder and of ``native`` that hold what the loader takes, whatever they
-    are called; likely names come first, so that the first of them is one.
+    Files of our folder and of ``native`` are listed by their content, not by their name. Files
+    with likely names come first, so that the default is one of them.
     """
     taken = TAKEN[native]
 
@@ -107,12 +106,12 @@ def choices(native: str) -> list[str]:
 
 
 def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
-    """Whether a loader lists a file: it fits, or is ``likely`` and cannot be told to be another.
+    """Whether a loader lists a file: it fits, or it is ``likely`` and of unknown kind.
 
-    A damaged file stays in the list, for the loader to say what is wrong with it.
+    A damaged file with a likely name is listed, so that the loader can say what is wrong with it.
     """
     path = folder_paths.get_full_path(folder, name)
-    # Of hundreds of models in ComfyUI's folders nearly all are told from the names alone.
+    # Reading headers is slow; this check rules out nearly all other models without it.
     if path is None or not (likely or may_be_ours(path)):
         return False
     header = read_header(path)
@@ -123,7 +122,7 @@ def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
 
 @contextmanager
 def opened(name: str, native: str) -> Iterator[str]:
-    """Around loading a dropdown entry: its full path, and for included files how to repair them."""
+    """Full path of a dropdown entry; errors on an included file say how to repair it."""
     stem, taken = name.removesuffix(MARK), TAKEN[native]
     if name.endswith(MARK) and stem in taken.included:
         path = included.path_of(stem)
@@ -138,11 +137,11 @@ def opened(name: str, native: str) -> Iterator[str]:
 def resolve(name: str, native: str) -> str:
     """Full path of a file that ``choices`` listed; InputError if it has gone.
 
-    Of two files of one name it is the one that fits, our folder's first.
+    If both folders have a file of this name, the one that fits is taken, ours first.
     """
     paths = []
     for folder in (OWN, native):
-        # ComfyUI 0.3.75 takes any text for a dropdown entry: only what was listed is opened.
+        # ComfyUI 0.3.75 accepts any text as a dropdown entry, so open only listed files.
         listed = name in folder_paths.get_filename_list(folder)
         if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
             paths.append(path)
@@ -158,7 +157,7 @@ def resolve(name: str, native: str) -> str:
 
 
 def folders_with(marker: tuple[str, ...]) -> list[str]:
-    """Sub-folders of ours, ending in '/', that hold one of the ``marker`` files."""
+    """Sub-folders of our folder, ending in '/', that hold one of the ``marker`` files."""
     names = []
     for base in map(Path, folder_paths.get_folder_paths(OWN)) if marker else ():
         for file in sorted(base.rglob("*")) if base.is_dir() else ():
@@ -168,7 +167,7 @@ def folders_with(marker: tuple[str, ...]) -> list[str]:
 
 
 def resolve_folder(name: str, marker: tuple[str, ...]) -> str:
-    """The ``marker`` file inside a folder that ``folders_with`` listed."""
+    """Path of the ``marker`` file in a folder that ``folders_with`` listed; InputError if gone."""
     for base in map(Path, folder_paths.get_folder_paths(OWN)):
         for file in marker:
             path = (base / name / file).resolve()

@@ -1,4 +1,4 @@
-"""Checks of what arrives on a node, before any model is loaded; and changes of layout."""
+"""Checks of node inputs, made before any model is loaded, and changes of tensor layout."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def video_frames(images: Tensor) -> Tensor:
 
 
 def checked_frames(images: Tensor) -> Tensor:
-    """An IMAGE (t, h, w, 3) with all values in [0, 1], slight overshoots cut off.
+    """An IMAGE (t, h, w, 3) with all values in [0, 1]; slight overshoots are clamped.
 
-    Raises InputError for no frames, other channels than RGB, sides under 16 px, whole numbers, NaN
-    or infinity, and values far outside of [0, 1].
+    Raises InputError for no frames, channels other than RGB, sides under 16 px, integers, NaN or
+    infinity, and values far outside [0, 1].
     """
     if images.ndim != 4 or images.shape[0] == 0:
         raise InputError(

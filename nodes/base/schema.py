@@ -7,14 +7,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
-# Words of ComfyUI's own categories, which its page translates; the nodes of the basic graph lie
-# in the first, the others in folders of it.
+# "video/upscaling" are ComfyUI's own words, which its page translates. The nodes of the basic
+# graph are in CATEGORY, the others in its sub-categories.
 CATEGORY = "video/upscaling/Upscale-A-Video"
 LOADERS, SAMPLING = f"{CATEGORY}/loaders", f"{CATEGORY}/sampling"
 LONG_VIDEO, LOOK = f"{CATEGORY}/long video", f"{CATEGORY}/look and compare"
 SEARCH = ["upscale a video", "uav"]
-# What somebody types who looks for an upscaler, not for this one. Only the main node has them:
-# the search puts the shorter name first among the nodes that have the same word.
+# Search words for any upscaler. Only the main node has them: among nodes with the same word the
+# search puts the one with the shorter name first.
 MAIN_SEARCH = (
     "vsr",
     "denoise",
@@ -29,12 +29,12 @@ MAIN_SEARCH = (
     "video upscale 4x",
 )
 
-# Folded away in the frontend, where the core knows how to.
+# Hides an input under 'advanced', in ComfyUI versions that support it.
 ADVANCED: dict[str, Any] = (
     {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
 )
 
-# ComfyUI's own socket for a flow *model*; computed propagation has one of ours.
+# ComfyUI's socket for a flow *model*, and our own for a propagation plan.
 OpticalFlow = io.Custom("OPTICAL_FLOW")
 PropagationSocket = io.Custom("UAV_PROPAGATION")
 
@@ -42,7 +42,7 @@ PropagationSocket = io.Custom("UAV_PROPAGATION")
 def schema(
     node_id: str, display_name: str, aliases: tuple[str, ...] = (), **kwargs: Any
 ) -> io.Schema:
-    """An io.Schema without the fields that this version of ComfyUI does not know."""
+    """An io.Schema without the fields that this ComfyUI version does not know."""
     kwargs.setdefault("category", CATEGORY)
     kwargs["search_aliases"] = [*aliases, *SEARCH]
     known = inspect.signature(io.Schema).parameters
@@ -54,7 +54,7 @@ def schema(
 
 
 def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
-    """All widgets of a node: those of ``values`` that it has, and its own defaults."""
+    """All widget values of a node: its defaults, replaced by those of ``values`` that it has."""
     inputs: dict[str, Any] = {entry.id: entry for entry in node.define_schema().inputs or ()}
     own = {
         name: entry.default
@@ -65,7 +65,7 @@ def set_up(node: type[io.ComfyNode], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_page(made: io.Combo.Input, **extra: Any) -> io.Combo.Input:
-    """A choice with something added to the definition that the page gets (web/js)."""
-    # An argument in later versions only; the attribute is in all.
+    """``made`` with ``extra`` added to the definition that the page gets (web/js)."""
+    # Only later ComfyUI versions have the argument; all have the attribute.
     made.extra_dict = {**made.extra_dict, **extra}
     return made

@@ -1,6 +1,6 @@
-"""Settings that several nodes have, each with one default and one range.
+"""Inputs that several nodes share, each with one default and one range.
 
-Each is called with its tooltip, and what a node adds to it: ``optional``, or what folds it away.
+Each function takes the tooltip, and extra arguments of the input such as ``optional``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_ITERATIONS = 20
 
 
 def number(name: str, default: float, least: float, most: float, tooltip: str, **extra: Any) -> Any:
-    """A number with its range: whole, or a fraction, as its default is."""
+    """A number input with its range; an Int if the default is an int, else a Float."""
     kind: Any = io.Int if isinstance(default, int) else io.Float
     return kind.Input(name, default=default, min=least, max=most, tooltip=tooltip, **extra)
 
@@ -50,32 +50,32 @@ tile_input = partial(number, "tile", 0, 0, 4096, step=8)
 
 
 def strength_input(name: str, tooltip: str) -> Any:
-    """Strength of propagation."""
+    """Input for the strength of propagation."""
     return number(name, 0.5, 0.0, 1.0, tooltip, step=0.05)
 
 
 def share_input(name: str, default: float, tooltip: str) -> Any:
-    """A share of the run; rarely used."""
+    """Input for a point of the run, from 0 (its start) to 1 (its end)."""
     return number(
         name, default, 0.0, 1.0, tooltip, step=0.05, round=0.001, optional=True, **ADVANCED
     )
 
 
 def tile_overlap_input(name: str, **extra: Any) -> Any:
-    """What tiles share."""
+    """Input for the overlap of neighbouring tiles."""
     tooltip = "Pixels of the input that neighbouring tiles share and fade over."
     return number(name, TILE_OVERLAP, 0, 512, tooltip, step=8, **extra)
 
 
 def color_fix_input(tooltip: str) -> Any:
-    """What becomes of the colours."""
+    """Input for the colour fix."""
     return io.Combo.Input(
         "color_fix", options=list(get_args(ColorMode)), default="none", tooltip=tooltip
     )
 
 
 def detail_input(tooltip: str) -> Any:
-    """How much of the upscaled frames is kept. Optional: workflows from before it go on."""
+    """Input for the detail to keep. Optional, so that workflows made before it still run."""
     tooltip = (
         f"{tooltip} 0: a plain enlargement (bicubic). 0.5: what is finer than the input can hold "
         "is added, and nothing that it shows is changed. 1: all of the result."

@@ -1,4 +1,4 @@
-"""What a finished step took: frames, time, and the most memory."""
+"""Summary of a finished step: frames, time and peak memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...uav_core.sampling.ladder import SPARING, StepDown
 
 
 class RunSummary:
-    """Counts from when it is made."""
+    """Measures time and peak memory from its creation on."""
 
     def __init__(self) -> None:
         self.device = mm.get_torch_device()
@@ -22,13 +22,13 @@ class RunSummary:
             torch.cuda.reset_peak_memory_stats(self.device)
         memory.taken.clear()
         self.steps: list[StepDown] = []
-        """Taken for want of memory: their ``append`` is what the work calls."""
+        """Steps down where memory ran out; the work reports them to its ``append``."""
         self.started = time.perf_counter()
 
     def to_text(self, done: str, frames: int) -> str:
         """ "Sampled 25 frames in 12 s, 2.1 frames per second. Peak memory: ...".
 
-        And how it was made to fit, where it was.
+        Where memory ran short, it also says how the step was made to fit.
         """
         seconds = time.perf_counter() - self.started
         peaks = []
