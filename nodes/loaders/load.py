@@ -42,12 +42,12 @@ VAE_PRECISIONS: dict[str, torch.dtype | None] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
 }
-# The release left out the last of OpenCLIP-H's 24 layers, whose output nobody uses.
+# The release leaves out the last of OpenCLIP-H's 24 layers, as its output is not used.
 TEXT_LAYERS = 23
 
 
 def dtype_of(name: str, known: dict[str, torch.dtype | None]) -> torch.dtype | None:
-    """The one of that name; InputError for others."""
+    """The dtype that ``known`` has under ``name``; InputError for an unknown name."""
     if name not in known:
         raise InputError(f"Precision '{name}': expected one of {list(known)}.")
     return known[name]
@@ -163,11 +163,11 @@ class LoadTextEncoder(io.ComfyNode):
 
 
 def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """The CLIP of a Hugging Face text encoder file, giving the 23rd layer's output.
+    """The CLIP of a Hugging Face text encoder (OpenCLIP-H), giving the 23rd layer's output.
 
-    Or that of a small U-Net's text embeddings. ``disable_dynamic`` asks for a patcher without
-    dynamic memory, where this ComfyUI has it. Raises a CheckpointError if the file is neither
-    these nor an OpenCLIP-H text encoder.
+    A file with a small U-Net's text embeddings gives a CLIP of these. ``disable_dynamic`` asks for
+    a patcher without dynamic memory, where this ComfyUI has it. Raises a CheckpointError if the
+    file is neither.
     """
     checkpoint = load_checkpoint(path, (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT))
     if checkpoint.kind is Kind.QUALITY_TEXT:
@@ -179,7 +179,7 @@ def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP
         return quality_clip(QualityText.from_state_dict(checkpoint.state_dict, checkpoint.source))
     sd: dict[str, Any] = dict(checkpoint.state_dict)
     config = text_encoder_config(sd, checkpoint.source)
-    # Only for the pooled output, which the U-Net does not use; ComfyUI warns if it is missing.
+    # The U-Net does not use the pooled output, but ComfyUI warns if this key is missing.
     sd.setdefault("text_projection.weight", torch.eye(config["hidden_size"]))
     clip = comfy.sd.load_text_encoder_state_dicts(
         [sd],
@@ -197,7 +197,7 @@ def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP
 def text_encoder_patcher(
     path: str, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The patcher of the text encoder in ``path``, loaded anew."""
+    """The patcher of the text encoder in ``path``, newly loaded."""
     return load_text_encoder(path, disable_dynamic).patcher
 
 
@@ -223,7 +223,7 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
 
 
 def flow_patcher(model: torch.nn.Module) -> comfy.model_patcher.ModelPatcher:
-    """A flow model as OPTICAL_FLOW: what ComfyUI moves to the device and off it."""
+    """A flow model as OPTICAL_FLOW: a patcher that ComfyUI moves to the device and off it."""
     return comfy.model_patcher.ModelPatcher(
         model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
@@ -263,7 +263,7 @@ class LoadFlowModel(io.ComfyNode):
 
 
 def weights_input(**extra: Any) -> Any:
-    """Which kind of weights; ``extra`` as ADVANCED."""
+    """Input for the kind of weights; ``extra`` arguments such as ADVANCED."""
     return io.Combo.Input(
         "weights",
         options=list(presets.LOOKS),
@@ -319,8 +319,8 @@ class LoadAll(io.ComfyNode):
 def names_of(weights: str) -> tuple[str, str, str, str]:
     """The dropdown entries of a kind of weights: U-Net, VAE, text encoder, flow.
 
-    Raises InputError if ``weights`` is no kind, or one of its files is missing. Without RAFT the
-    built-in flow serves.
+    Without RAFT it is the built-in flow. Raises InputError for an unknown kind, or if a file other
+    than RAFT is missing.
     """
     if weights not in presets.LOOKS:
         raise InputError(f"Weights '{weights}': expected one of {list(presets.LOOKS)}.")
@@ -328,7 +328,7 @@ def names_of(weights: str) -> tuple[str, str, str, str]:
     found = {}
     for native in files.TAKEN:
         names = [name for name in files.choices(native) if name.endswith(files.MARK) == own]
-        # The VAE that sees time comes before the other one.
+        # Prefer vae_video, which decodes with the low-resolution frames, to vae_3d.
         names.sort(key=lambda name: "3d" in name.lower())
         found[native] = names[0] if names else None
     flow = found.pop("optical_flow") or BUILTIN_FLOW

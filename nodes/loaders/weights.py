@@ -1,4 +1,4 @@
-"""The weight files in ComfyUI's model folders: which are there, whole, and what they are."""
+"""Check of the weight files in ComfyUI's model folders: which exist, what each is, and if whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CheckWeights(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        # The disk changes without the inputs: run every time.
+        # Files can change while the inputs do not, so run every time.
         return time.time()
 
     @classmethod
@@ -60,6 +60,6 @@ class CheckWeights(io.ComfyNode):
             check_cancelled=check_cancelled,
         )
         text = table(found)
-        # The page draws the text of a result only on nodes of its own.
+        # The page shows result texts only on ComfyUI's own nodes, so send it as the status.
         show_status(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
