@@ -1,4 +1,4 @@
-"""The latent of the U-Net as ComfyUI knows it, with what its live preview needs."""
+"""ComfyUI's latent format of the U-Net, with the factors of its live preview."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...uav_core.weights import included
 
-# Red, green and blue in [-1, 1] by latent channel, and what is added: the best linear guess of what
-# the included VAE decodes to. Made by scripts/pictures/fit_preview.py, which is to be run again
-# when the weights change (a test says so).
+# Factors from latent channels (rows) to RGB in [-1, 1], and a bias: the best linear fit to what the
+# included VAE decodes. Run scripts/pictures/fit_preview.py again when the weights change (a test
+# checks this).
 INCLUDED_RGB = [
     [0.404, 0.074, 0.030],
     [0.120, 0.349, 0.154],
@@ -23,7 +23,7 @@ INCLUDED_RGB_BIAS = [-0.013, -0.048, -0.180]
 
 
 def middle_frame(latent: Tensor) -> Tensor:
-    """The middle frame of a latent (b, c, t, h, w), as one of a single frame."""
+    """The middle frame of a latent (b, c, t, h, w), as (b, c, 1, h, w)."""
     if latent.ndim != 5:
         return latent
     middle = latent.shape[2] // 2
@@ -36,7 +36,7 @@ class VideoLatent(comfy.latent_formats.SD_X4):
     latent_dimensions = 3
 
     def __init__(self, included: bool = False) -> None:
-        """``included``: of the included weights, whose VAE paints with other colours."""
+        """``included``: use the preview factors of the included weights; their latents differ."""
         super().__init__()
         self.latent_rgb_factors_reshape = middle_frame
         if included:
@@ -45,6 +45,6 @@ class VideoLatent(comfy.latent_formats.SD_X4):
 
 
 def latent_format(path: str | os.PathLike[str]) -> VideoLatent:
-    """The format that goes with the U-Net in ``path``."""
+    """The latent format of the U-Net in ``path``."""
     known = included.path_of(included.UNET)
     return VideoLatent(Path(path).resolve() == known.resolve())

@@ -1,8 +1,8 @@
 """Networks given to ComfyUI's memory management: patchers, and weights under dynamic memory.
 
-With dynamic memory (DynamicVRAM, ComfyUI's default on NVIDIA) layers are built without weights,
-a patcher keeps the tensors of the file as they are stored, and every layer casts its own when it
-is used. Without, weights are held in the precision that was chosen.
+With dynamic memory (DynamicVRAM, ComfyUI's default on NVIDIA) layers are built without weights.
+The patcher keeps the tensors in the precision of the file, and every layer casts its weights when
+it is used. Without dynamic memory weights are held in the chosen precision.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from ...uav_core.devices import memory
 
-# Layers run whole as long as they fit into what ComfyUI, which knows of all models, calls free.
+# Ask ComfyUI for free memory, as it knows of all models. Layers that fit into it run whole.
 memory.free = mm.get_free_memory
 
 
 def new_patcher(
     model: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """ComfyUI's own patcher around ``model``, in the flavour this ComfyUI runs with."""
+    """ComfyUI's own patcher around ``model``: the dynamic one if it is on, else the plain one."""
     plain = comfy.model_patcher.ModelPatcher
     # Looked up now, not at import: ComfyUI swaps the class when dynamic memory is on.
     core = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
@@ -42,17 +42,17 @@ def give_weights(
     weights: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> None:
-    """Load ``weights`` into ``network``, the patcher's own or a part of it.
+    """Load ``weights`` into ``network``, which is the patcher's model or a part of it.
 
     ``network`` was built in ``dtype`` and ``weights`` fit it (``checkpoints.check_keys``).
     """
     if is_dynamic(patcher):
-        # What a streamed weight is cast to.
+        # Stores the dtypes that streamed weights are cast to.
         mm.archive_model_dtypes(network)
         network.load_state_dict(weights, assign=True)
         return
     network.load_state_dict(weights)
-    # A layer that was built without weights has taken on the file's precision.
+    # A layer that was built without weights now has the file's precision.
     for parameter in network.parameters():
         if parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)

@@ -1,4 +1,4 @@
-"""The text embeddings of a small U-Net as a CLIP that ComfyUI's own text nodes take."""
+"""The text embeddings of a small U-Net as a CLIP that ComfyUI's text nodes accept."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ...uav_core.weights.text import QualityText, names_flaws
 
-# ComfyUI keeps tokens by tokenizer: CLIP-L's under "l", CLIP-H's under "h".
+# ComfyUI stores tokens under a name for each tokenizer: "l" for CLIP-L, "h" for CLIP-H.
 TOKENIZER = "uav_quality"
 OTHER, FLAWED = 0, 1
 
 
 class QualityTokenizer:
-    """A text becomes one token: whether it names flaws of a picture."""
+    """Turns a text into one token, which says whether the text names flaws of a picture."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
         pass
@@ -34,10 +34,10 @@ class QualityTokenizer:
 
 
 class QualityEncoder(nn.Module):
-    """Looks the token up; the rest is what ComfyUI expects of a text encoder."""
+    """Looks up the embedding of the token; the rest is the interface of ComfyUI's encoders."""
 
     dtypes = frozenset({torch.float32})
-    # A few kilobytes: newer ComfyUI need not stream them.
+    # The weights are a few kilobytes, so newer ComfyUI need not stream them.
     disable_offload = True
 
     def __init__(
@@ -48,18 +48,18 @@ class QualityEncoder(nn.Module):
         self.register_buffer("table", table.to(device))
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
-        """Layers and projections, of which there are none."""
+        """Do nothing: there are no layers or projections to choose."""
 
     def reset_clip_options(self) -> None:
-        """Nothing was set."""
+        """Do nothing: ``set_clip_options`` sets nothing."""
 
     def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
-        """(1, tokens, width), and no pooled output."""
+        """The embedding (1, tokens, width), and None for the pooled output."""
         ((token, *_),) = tokens[TOKENIZER][0]
         return cast(Tensor, self.table)[token][None].to(mm.intermediate_device()), None
 
 
 def quality_clip(text: QualityText) -> comfy.sd.CLIP:
-    """A CLIP for 'CLIP Text Encode': LoRA, hooks and layer settings pass it without a trace."""
+    """A CLIP for 'CLIP Text Encode'. LoRA, hooks and layer settings have no effect on it."""
     target = SimpleNamespace(params={"text": text}, clip=QualityEncoder, tokenizer=QualityTokenizer)
     return comfy.sd.CLIP(cast(Any, target))

@@ -29,12 +29,12 @@ from .patcher import give_weights, new_patcher
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
-# Keys that 'Low-Res Conditioning' puts next to a text, and the model reads back.
+# Keys of a conditioning's options: 'Low-Res Conditioning' sets them, the model reads them.
 LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
 
 
 class DiffusionModel(TemporalUNet):
-    """The core U-Net behind the calling convention of ComfyUI's diffusion models."""
+    """The core U-Net with the ``forward`` signature of ComfyUI's diffusion models."""
 
     def __init__(
         self, params: UNetParams, dtype: Any = None, device: Any = None, operations: Any = None
@@ -51,7 +51,7 @@ class DiffusionModel(TemporalUNet):
         transformer_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """``x`` (b, 7, t, h, w) is latent and noised low-resolution frames; ``y`` the level."""
+        """``x`` (b, 7, t, h, w): latent and noised low-resolution frames; ``y``: noise level."""
         options = transformer_options or {}
         return comfy.patcher_extension.WrapperExecutor.new_class_executor(
             self._evaluate,
@@ -62,9 +62,9 @@ class DiffusionModel(TemporalUNet):
         ).execute(x, timesteps, context, y, control, options, **kwargs)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``nn.Module.to``, also for the layout that --force-channels-last asks for.
+        """``nn.Module.to`` that also takes the memory format of --force-channels-last.
 
-        PyTorch's own gives that layout to weights of four axes, and fails at those of five.
+        PyTorch's own method applies that format to 4-D weights, and fails on 5-D ones.
         """
         if kwargs.get("memory_format") is torch.channels_last:
             for parameter in self.parameters():
@@ -94,9 +94,9 @@ class DiffusionModel(TemporalUNet):
 
 
 class ModelConfig(comfy.supported_models.SD_X4Upscaler):
-    """What ComfyUI needs to know to build and budget the model."""
+    """The settings by which ComfyUI builds the model and budgets its memory."""
 
-    # The parent's describe the image U-Net and would be passed to ours.
+    # Empty, as the parent's entries are for the image U-Net and would be passed to ours.
     unet_extra_config = {}  # noqa: RUF012
     latent_format = VideoLatent
     supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]  # noqa: RUF012
@@ -109,8 +109,8 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
     """BaseModel of the temporal U-Net: v-prediction, conditioned on low-resolution frames."""
 
     def __init__(self, model_config: ModelConfig, device: Any = None) -> None:
-        # Not SD_X4Upscaler's own: that would build the image U-Net. Its noise augmentor is not
-        # needed either, as the frames arrive noised.
+        # SD_X4Upscaler.__init__ would build the image U-Net. Its noise augmentor is not needed
+        # either, as the frames arrive noised.
         comfy.model_base.BaseModel.__init__(
             self,
             model_config,
@@ -120,12 +120,12 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
         )
         self.null_text_embedding: Tensor | None = None
         self.weight_bytes = 0
-        """Of the network, on the device."""
+        """Size of the network's weights on the device."""
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
-        """Bytes that ComfyUI is to keep free for a pass over clips (b, c, t, h, w).
+        """Bytes that ComfyUI should keep free for a pass over clips (b, c, t, h, w).
 
-        For whole layers, or the least where those cannot fit beside the weights.
+        The need of whole layers, or the smallest need if whole layers cannot fit.
         """
         room = device_room(mm.get_torch_device())
         whole = self._pass_bytes(input_shape, spared=False)
@@ -134,7 +134,7 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
         return self._pass_bytes(input_shape, spared=True)
 
     def least_bytes(self, frames: int, h: int, w: int) -> int:
-        """Bytes of a pass over one clip that is as sparing as can be."""
+        """Bytes of a pass over one clip in its most memory-saving way."""
         return self._pass_bytes((1, 0, frames, h, w), spared=True)
 
     def _pass_bytes(self, shape: Any, spared: bool) -> int:
@@ -201,7 +201,7 @@ def load_unet(
 ) -> comfy.model_patcher.ModelPatcher:
     """A ModelPatcher of the temporal U-Net in ``path``.
 
-    ``dtype`` of the weights; ComfyUI chooses for the device where it is left out.
+    ``dtype`` is that of the weights; if None, ComfyUI chooses one for the device.
     ``disable_dynamic`` asks for a patcher without dynamic memory, as hooks need it.
 
     Raises a CheckpointError that says what the file is, if it is not a whole temporal U-Net.
@@ -220,7 +220,7 @@ def load_unet(
     )
     cast = mm.unet_manual_cast(chosen, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(chosen, cast)
-    # Of plain layers, as ComfyUI's may wait for their weights without names or shapes.
+    # Checked on plain layers, as ComfyUI's may have no names or shapes before loading.
     check_keys(TemporalUNet(params, device="meta"), weights, checkpoint.source)
     model = config.get_model(weights)
     model.latent_format = latent_format(path)

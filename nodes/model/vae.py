@@ -38,7 +38,7 @@ WHOLE = Setting()
 
 
 def check_vae(vae: Any) -> VideoVAE:
-    """The VAE, if it is one of ours; InputError otherwise."""
+    """``vae`` itself, if it is a temporal VAE; InputError otherwise."""
     if not isinstance(vae, VideoVAE):
         raise InputError(
             "This is not a temporal VAE: expected the output of 'Load Temporal VAE "
@@ -57,14 +57,14 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def attention(device: torch.device) -> Attention:
-    """ComfyUI's attention for VAEs; the core's where that is faster, or bounds what it holds."""
+    """ComfyUI's attention for VAEs; the core's where that is faster or bounds its memory."""
     if device.type in ("cpu", "cuda"):
         return scaled_dot_product
     return by_channels(vae_attention())
 
 
 def by_channels(kernel: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attention:
-    """A kernel of ComfyUI's for VAEs, which takes one head and (batch, channels, positions)."""
+    """Wrap a VAE kernel of ComfyUI, which takes one head as (batch, channels, positions)."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
         return kernel(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
@@ -75,7 +75,7 @@ def by_channels(kernel: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attention
 def vae_patcher(
     path: str, dtype: torch.dtype, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The patcher of the temporal VAE in ``path``, loaded anew."""
+    """The patcher of the temporal VAE in ``path``, newly loaded."""
     return VideoVAE(path, dtype, disable_dynamic).patcher
 
 
@@ -92,7 +92,7 @@ class VideoVAE:
     def __init__(
         self, path: str, dtype: torch.dtype | None = None, disable_dynamic: bool = False
     ) -> None:
-        """``dtype`` of the weights; ComfyUI chooses for the device where it is left out.
+        """``dtype`` is that of the weights; if None, ``default_dtype`` chooses for the device.
 
         ``disable_dynamic`` asks for a patcher without dynamic memory. Raises a CheckpointError
         that says what the file is, if it is not a temporal VAE.
@@ -101,7 +101,7 @@ class VideoVAE:
         checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
         weights = checkpoint.state_dict
         params = VAEParams.from_state_dict(weights)
-        # Of plain layers, as ComfyUI's may wait for their weights without names or shapes.
+        # Checked on plain layers, as ComfyUI's may have no names or shapes before loading.
         check_keys(TemporalVAE(params, device="meta"), weights, checkpoint.source)
         self.device = mm.vae_device()
         self.output_device = mm.intermediate_device()
@@ -124,9 +124,9 @@ class VideoVAE:
         return self.first_stage_model.params
 
     def memory_required(self, frames: int, h: int, w: int, spared: bool = False) -> int:
-        """Bytes that decoding ``frames`` frames of (h, w) latents together takes at its peak.
+        """Peak bytes of decoding ``frames`` frames of (h, w) latents together.
 
-        ``spared``: as sparing as can be.
+        ``spared``: in the most memory-saving way.
         """
         return decode_bytes(self.params, frames, h, w, self.vae_dtype.itemsize, spared)
 
@@ -143,17 +143,17 @@ class VideoVAE:
         progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[StepDown], None] = ignore,
     ) -> Tensor:
-        """Decode group by group, with less at once from where memory runs out.
+        """Decode group by group. If memory runs out, go on with less at once.
 
         Args:
             samples: (1, 4, t, h, w), already divided by the latent scale.
             low_res: (1, 3, t, h, w) in [-1, 1], or None for ``vae_3d``.
             w: weight of the low-resolution guidance, 0 to 1.
             group: frames decoded together, sharing their normalisation.
-            color: colour fix towards ``low_res``; needs it.
+            color: colour fix towards ``low_res``, which must then be given.
             tile: side of square tiles in pixels of ``low_res``; 0 for whole frames.
             progress: called with (groups done, groups in all).
-            on_step: called where memory ran out, with how it went on.
+            on_step: called when memory ran out, with the step down that was taken.
 
         Returns:
             IMAGE (t, 4h, 4w, 3) in [0, 1], on ComfyUI's intermediate device.
@@ -191,7 +191,7 @@ class VideoVAE:
     def foresee(
         self, ladder: Ladder, h: int, w: int, on_step: Callable[[StepDown], None] = ignore
     ) -> None:
-        """Begin where decoding frames (h, w) can fit at all."""
+        """Step down to the first setting whose smallest need for frames (h, w) fits the device."""
 
         def least(setting: Setting) -> int:
             return self.memory_required(setting.frames or 1, *setting.size(h, w), spared=True)
@@ -203,7 +203,7 @@ class VideoVAE:
     def load(self, frames: int, h: int, w: int, setting: Setting = WHOLE) -> None:
         """Bring the VAE to the device, with room to decode ``frames`` frames of (h, w).
 
-        For whole layers where there is room beside the models that are there; else for the least.
+        Room for whole layers if they fit beside the loaded models, else for the smallest need.
         """
         need = partial(self.memory_required, frames, *setting.size(h, w))
         missing = self.patcher.model_size() - self.patcher.loaded_size()
@@ -225,15 +225,15 @@ class VideoVAE:
         overlap: int = TILE_OVERLAP,
         **_: Any,
     ) -> Tensor:
-        """ComfyUI's native tiled decode: as ``decode``, sides of tiles and overlap in latents."""
+        """ComfyUI's native tiled decode: ``decode`` in tiles; tile and overlap in latent pixels."""
         return self._decode_alone(samples, min(tile_x, tile_y), overlap)[None]
 
     def spacial_compression_decode(self) -> int:
-        """Pixels to a latent; the spelling is ComfyUI's."""
+        """Output pixels per latent pixel; the spelling is ComfyUI's."""
         return UPSCALE
 
     def temporal_compression_decode(self) -> None:
-        """Frames to a latent; None: time is not compressed, and is decoded in groups anyway."""
+        """Frames per latent frame; None, as time is not compressed."""
 
     def _decode_alone(self, samples: Tensor, tile: int = 0, overlap: int = 0) -> Tensor:
         if self.params.temporal:
