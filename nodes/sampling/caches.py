@@ -1,4 +1,4 @@
-"""ComfyUI's step caches, EasyCache and LazyCache: each part of a clip has a state of its own."""
+"""ComfyUI's step caches, EasyCache and LazyCache: each part of a clip gets its own state."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Where both keep their state among the transformer options, and the keys of their wrappers.
+# Key of both caches' state in the transformer options, and the keys of their wrappers.
 STATE = "easycache"
 _KEYS = (STATE, "lazycache")
 _PARTS = "upscale_a_video_parts"
 
 
 def full_step(model_options: dict[str, Any]) -> None:
-    """Let no cache skip the next evaluation of the model.
+    """Keep the caches from skipping the next evaluation of the model.
 
-    A step that propagates keeps what it predicts: it must not be a guess.
+    A step that propagates must use a real prediction, not the guess of a cache.
     """
     _forbid_skipping(model_options.get("transformer_options", {}).get(STATE))
 
 
 def _forbid_skipping(state: Any) -> None:
     if hasattr(state, "cumulative_change_rate"):
-        # It is compared with the threshold, and starts from 0 again after a full evaluation.
+        # The cache skips below a threshold, and resets this value after a full evaluation.
         state.cumulative_change_rate = math.inf
     for part in getattr(state, _PARTS, {}).values():
         _forbid_skipping(part)
 
 
 def of_part(transformer_options: dict[str, Any], part: int) -> dict[str, Any]:
-    """The options with the cache state of one segment or tile.
+    """The transformer options with the cache state of one segment or tile.
 
-    EasyCache compares an evaluation with the one before it. Of a clip in segments or tiles that is
-    another place of the clip, and what is reused would be another place's detail.
+    EasyCache compares an evaluation with the one before it. In segments or tiles that is another
+    place of the clip, so a shared state would reuse the detail of another place.
     """
     whole: Any = transformer_options.get(STATE)
-    if not hasattr(whole, "uuid_cache_diffs"):  # none, or LazyCache, which sees the clip whole
+    if not hasattr(whole, "uuid_cache_diffs"):  # no cache, or LazyCache, which sees whole clips
         return transformer_options
-    # Kept on the state itself, which ComfyUI makes for a run and drops after it.
+    # Kept on the whole clip's state, as ComfyUI makes that for a run and drops it afterwards.
     parts = whole.__dict__.setdefault(_PARTS, {})
     if part not in parts:
         own = parts[part] = whole.clone()
@@ -53,7 +53,7 @@ def of_part(transformer_options: dict[str, Any], part: int) -> dict[str, Any]:
 
 
 def count_skipped(transformer_options: dict[str, Any]) -> None:
-    """Bring the steps that parts skipped, on average, into what the cache reports at the end."""
+    """Make the cache report the mean number of steps that the parts skipped."""
     whole: Any = transformer_options.get(STATE)
     if parts := getattr(whole, _PARTS, None):
         total = sum(part.total_steps_skipped for part in parts.values())
@@ -61,7 +61,7 @@ def count_skipped(transformer_options: dict[str, Any]) -> None:
 
 
 def part_by_part(apply_model: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``apply_model`` for tiles that are always run in the same order, each with its own state."""
+    """``apply_model`` with a cache state for each tile; the order of tiles must not change."""
     tile = 0
 
     def apply(x: Tensor, timestep: Tensor, **conds: Any) -> Tensor:
@@ -73,7 +73,7 @@ def part_by_part(apply_model: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tile += 1
         state, step = own[STATE], float(timestep.flatten()[0])
         if getattr(state, "step", step) != step:
-            # ComfyUI does this for the state that it knows of.
+            # ComfyUI resets this at a new step only on its own state.
             state.skip_current_step = False
         state.step = step
         result = apply_model(x, timestep, **{**conds, "transformer_options": own})

@@ -1,4 +1,4 @@
-"""Low-resolution conditioning: what the U-Net sees of the clip."""
+"""Low-resolution conditioning: the noised frames and the text that the U-Net sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Conditioning = list[list[Any]]
 
 
 class LowResConditioning(io.ComfyNode):
-    """Frames, texts and noise level -> what the sampler is conditioned on."""
+    """Frames, texts and noise level -> conditioning and an empty latent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,7 +73,7 @@ class LowResConditioning(io.ComfyNode):
         schedule.check_noise_level(noise_level)
         clip = video_frames(frames)
         t, h, w = clip.shape[2:]
-        # One noised copy serves both texts and all steps, as in training.
+        # Both texts and all steps use the same noised frames, as in training.
         noise = frame_noise(seed, LOW_RES_STREAM, range(t), 3, h, w)
         low_res = schedule.noise_low_res(clip, noise.to(clip), noise_level)
         latent = torch.zeros((1, 4, t, h, w))
@@ -85,9 +85,9 @@ class LowResConditioning(io.ComfyNode):
 
 
 def condition(text: Conditioning | None, low_res: Tensor, noise_level: int) -> Conditioning:
-    """``text`` (the empty text where left out) with the noised frames and their level."""
+    """``text`` with the noised frames and their noise level; None is the empty text."""
     extra = {LOW_RES: low_res, NOISE_LEVEL: noise_level}
     if text is None:
-        # The model puts its own embedding in; ComfyUI wants a tensor here meanwhile.
+        # ComfyUI needs a tensor here; the model replaces it by its own embedding.
         return [[torch.zeros((1, 1, 1)), {**extra, NULL_TEXT: True}]]
     return [[embedding, {**options, **extra}] for embedding, options in text]

@@ -1,4 +1,4 @@
-"""Guidance in a part of the run, by ComfyUI's own guider."""
+"""Guidance for a part of the run, by ComfyUI's own guider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...uav_core.sampling.guidance import GuidanceRange
 
 
 class RangedGuider(comfy.samplers.CFGGuider):
-    """A CFGGuider that leaves the negative text out at some steps."""
+    """A CFGGuider that uses the negative text only at the steps of a guidance range."""
 
     def __init__(
         self, model: comfy.model_patcher.ModelPatcher, guided: GuidanceRange, sigmas: Tensor
@@ -33,7 +33,7 @@ class RangedGuider(comfy.samplers.CFGGuider):
     def _is_guided(self, sigma: Tensor) -> bool:
         if self.guided.is_whole:
             return True
-        # The last step that starts at this noise or more; rounding must not lose it.
+        # The last step whose sigma is this one or larger; 0.9999 allows for rounding.
         begun = self.sigmas[:-1] >= 0.9999 * sigma.max().to(self.sigmas)
         step = max(0, int(begun.sum()) - 1)
         return self.guided.covers(step, len(self.sigmas) - 1)

@@ -1,4 +1,4 @@
-"""Settings of a run in one place: named choices, and the values that they stand for."""
+"""Settings of a run in one node: named presets, and the values that they set."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..base import settings
 from ..base.runtime import show_status
 from ..base.schema import for_page, schema
 
-# What the page's part of the node (web/js/settings.js) looks for in the definition.
+# Key of the presets in the input's definition, which web/js/settings.js reads.
 PRESETS = "uav_presets"
 
 
 def choice_input(name: str, options: list[str], tooltip: str, **extra: Any) -> Any:
-    """A choice; ``extra`` is added to the definition that the page gets."""
+    """A combo input; ``extra`` is added to the definition that the page gets."""
     return for_page(
         io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip), **extra
     )
 
 
 def named_input(name: str, known: dict[str, dict[str, Any]], tooltip: str) -> Any:
-    """A choice among the presets of all weights, or of none."""
+    """A combo input of the preset names, which are the same for all weights, and custom."""
     options = [*next(iter(known.values())), presets.CUSTOM]
     made = choice_input(name, options, tooltip)
     made.default = presets.BALANCED
@@ -128,7 +128,7 @@ class Settings(io.ComfyNode):
         others = presets.differences(weights, look, speed, values)
         told = [f"{name} {values[name]} counts, not {named}" for name, named in others]
         if told:
-            # Without the page nothing follows a choice, so that it may name other values.
+            # Only the page makes the values follow a preset; an API prompt may contradict it.
             chosen = f"Look {look}, speed {speed}, {weights} weights"
             show_status(cls, f"{chosen}: {'; '.join(told)}.")
         return io.NodeOutput(*values.values())

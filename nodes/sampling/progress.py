@@ -1,4 +1,4 @@
-"""What is seen of sampling while it runs: how far it is, and what comes of it."""
+"""Progress and live preview of sampling."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..base.runtime import progress_bar
 from ..model.latent import middle_frame
 
 PAIR = GUESSED[FLOW] / SEGMENT_LENGTH
-"""Segments that take as long as the flow of a pair of frames."""
+"""Guessed time for the flow of a pair of frames, in units of one segment's pass."""
 
 
 class SegmentProgress:
-    """Progress per segment, each with a preview of its middle frame; first of the flow, if any."""
+    """Progress of the flow, if any, then of each segment with a preview of its middle frame."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class SegmentProgress:
         on_pass: Callable[[], None] = ignore,
         pairs: int = 0,
     ) -> None:
-        """``pairs``: of frames, whose flow is estimated first.
+        """``pairs``: number of frame pairs whose flow is estimated before sampling.
 
         ``on_pass`` is called when a segment has been predicted, at every step.
         """
@@ -45,31 +45,31 @@ class SegmentProgress:
         self.bar = progress_bar(self.total)
 
     def flow(self, done: int, total: int) -> None:
-        """So much of the flow is estimated."""
+        """Report ``done`` of ``total`` flows."""
         self.bar(max(1, self.before * done // total), self.total)
 
     def segment(self, predicted: Sequence[Tensor]) -> None:
-        """One of several segments: its clean latents, (1, 4, n, h, w), positive and negative."""
+        """Report a segment by its ``predicted`` clean latents (1, 4, n, h, w), positive first."""
         self.done += 1
         self.on_pass()
         self.bar(self.done, self.total, self.preview(guided(predicted, self.guidance)))
 
     def step(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        """A whole step. A clip of one segment runs without windows: the step is the segment."""
+        """Report a step. A clip of one segment runs without windows, so it is reported here."""
         self.done = self.before + (step + 1) * self.segments
         if self.segments == 1:
             self.on_pass()
             self.bar(self.done, self.total, self.preview(x0))
 
     def preview(self, x0: Tensor) -> Any:
-        """What ComfyUI sends to the page, or None where previews are off."""
+        """The preview that ComfyUI sends to the page, or None where previews are off."""
         if self.previewer is None:
             return None
         return self.previewer.decode_latent_to_preview_image("JPEG", middle_frame(x0)[:1])
 
 
 def guided(predicted: Sequence[Tensor], guidance: float) -> Tensor:
-    """Classifier-free guidance of a positive and, where it counts, a negative prediction."""
+    """Classifier-free guidance of a positive and a negative prediction, if there are both."""
     if len(predicted) < 2 or guidance == 1:
         return predicted[0]
     return torch.lerp(predicted[1], predicted[0], guidance)

@@ -1,4 +1,4 @@
-"""Flow-guided propagation: what to do between sampling steps to keep the clip coherent."""
+"""Flow-guided propagation between sampling steps, which keeps the clip coherent over time."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ..base.runtime import check_cancelled, load_models, progress_bar, stepping_
 from ..base.schema import OpticalFlow, PropagationSocket, schema
 from ..loaders.load import flow_patcher
 
-# Of a pair of frames, a quarter above the tensors that the built-in estimator holds.
+# For a pair of frames: the tensors that the built-in estimator holds, and a quarter more.
 BUILTIN_BYTES_PER_PIXEL = 625
 
 
 @dataclass(eq=False)
 class FlowPropagation:
-    """A plan to propagate, and the flow it needs.
+    """The settings of propagation, and the flow it needs.
 
-    The flow is estimated when a sampler first asks for it, so that a wrong plan is refused before
-    any model runs; after that it is kept for further runs on the same frames.
+    The flow is estimated when a sampler first asks for it, so that wrong settings are refused
+    before any model runs. It is then kept for further runs on the same frames.
     """
 
     flow_model: Any
@@ -43,7 +43,7 @@ class FlowPropagation:
     """Forward and backward, (1, 2, t - 1, h, w) in pixels; None until estimated."""
 
     def steps(self, run: int) -> tuple[int, ...]:
-        """The 0-based steps of a run of ``run`` steps; InputError if outside."""
+        """The 0-based steps to propagate in a run of ``run`` steps; InputError if outside it."""
         return parse_steps(self.steps_text, run)
 
     def check_clip(self, latent: Tensor) -> None:
@@ -54,7 +54,7 @@ class FlowPropagation:
         progress: Progress | None = None,
         on_step: Callable[[StepDown], None] = ignore,
     ) -> tuple[Tensor, Tensor]:
-        """The flows, estimated on the first call; the rest as in ``flows_of``."""
+        """The flows, estimated on the first call; arguments as in ``flows_of``."""
         if self.flows is None:
             self.flows = flows_of(self.flow_model, self.frames, self.iterations, progress, on_step)
         return self.flows
@@ -78,7 +78,7 @@ def check_flow_model(flow_model: Any) -> None:
 
 
 def flow_input() -> Any:
-    """The OPTICAL_FLOW of nodes that do without one as well."""
+    """Optional input of an OPTICAL_FLOW."""
     return OpticalFlow.Input(
         "flow_model",
         optional=True,
@@ -87,7 +87,7 @@ def flow_input() -> Any:
 
 
 def flow_or_builtin(flow_model: Any) -> Any:
-    """What is connected there, else the built-in estimator. Raises as ``check_flow_model``."""
+    """``flow_model``, or the built-in estimator if None. Raises as ``check_flow_model``."""
     if flow_model is None:
         return flow_patcher(BuiltinFlow())
     check_flow_model(flow_model)
@@ -103,8 +103,8 @@ def flows_of(
 ) -> tuple[Tensor, Tensor]:
     """``estimate_flows`` of an OPTICAL_FLOW, with cancel.
 
-    ``progress`` in place of a bar of its own. Where memory runs out fewer pairs are estimated
-    together, then smaller frames, of which ``on_step`` is told.
+    ``progress`` replaces the progress bar of this call. If memory runs out, less is computed at
+    once, then smaller frames are taken; ``on_step`` is called with each step down.
     """
     t, h, w = frames.shape[2:]
 
@@ -118,17 +118,17 @@ def flows_of(
 
 
 def flow_memory(flow_model: Any, h: int, w: int) -> int:
-    """Bytes that a flow model takes on frames of (h, w), above its weights."""
+    """Bytes that a flow model needs for frames of (h, w), without its weights."""
     if isinstance(flow_model.model, BuiltinFlow):
         return h * w * BUILTIN_BYTES_PER_PIXEL
-    # All-pairs correlation at 1/8 of the size with its pyramid (4/3), in fp32, twice while it is
-    # built; and the encoders' feature maps.
+    # RAFT: all-pairs correlation at 1/8 of the size and its pyramid (4/3), in fp32, held twice
+    # while it is built; and the encoders' feature maps.
     positions = max(h, 128) * max(w, 128) / 64
     return int(2 * 4 / 3 * 4 * positions**2 + 2500 * positions * 64 / 8)
 
 
 class Propagation(io.ComfyNode):
-    """Flow model and frames -> a plan to propagate."""
+    """Flow model and frames -> the propagation for a sampler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

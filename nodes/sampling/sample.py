@@ -1,4 +1,4 @@
-"""Segment sampler, whole and in parts: sigmas, sampler, segments on a MODEL."""
+"""Segment sampler, as one node and as parts: sigmas, sampler, segments on a MODEL."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def ddim(
 ) -> Tensor:
     """DDIM with eta 0, propagating the predicted clean latent at the chosen steps.
 
-    A k-diffusion style sampler function. Unlike a post-CFG hook it leaves the noise estimate as
-    predicted: only the clean part of the next sample is propagated, as in the paper.
+    A k-diffusion style sampler function. Unlike a post-CFG hook it does not change the noise
+    estimate: only the clean part of the next sample is propagated, as in the paper.
     """
     options = extra_args or {}
     chosen = propagation.steps(len(sigmas) - 1) if propagation else ()
@@ -76,8 +76,8 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         self._from_noise = from_noise
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
-        # The reference starts from unit noise whatever the first step; ComfyUI would only do so
-        # at the model's last sigma, where these sigmas never start.
+        # The reference always starts from unit noise; ComfyUI does so only if the first sigma is
+        # the model's largest, which it never is here.
         return self._from_noise
 
     def sample(
@@ -103,7 +103,7 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
 
 
 def check_model(model: Any) -> UpscaleAVideoModel:
-    """The model inside a MODEL, if it is ours; InputError otherwise."""
+    """The model inside a MODEL, if it is the temporal U-Net; InputError otherwise."""
     inner = getattr(model, "model", None)
     if not isinstance(inner, UpscaleAVideoModel):
         raise InputError(
@@ -219,9 +219,9 @@ class SegmentSampler(io.ComfyNode):
 
 
 def told_unfit(node: type[io.ComfyNode], model: Any, steps: int, guidance: float) -> str:
-    """Write on the node if its values belong to other weights than the model's; what was written.
+    """Warn on the node if its values suit other weights than the model's; return the warning.
 
-    Before the work starts: it would take long and come out poor.
+    Called before the work starts, as such a run would take long and give a poor result.
     """
     text = presets.unfit(presets.kind_of(check_model(model).params), steps, guidance)
     if text:
@@ -250,10 +250,10 @@ def sample_segments(
     """Sample through ComfyUI's guider, sampler and context windows.
 
     Args:
-        samples: (1, 4, t, h, w), zeros to start from noise alone.
+        samples: (1, 4, t, h, w); zeros start from noise alone.
         noise: the same shape, standard normal.
         on_pass: called when the model has seen a segment, at every step.
-        on_step: called where memory ran out, with how the run went on.
+        on_step: called when memory ran out, with the step down that was taken.
         guided: the part of the run with guidance.
 
     Returns:
@@ -276,7 +276,7 @@ def sample_segments(
             pairs = t - 1
     report = SegmentProgress(model, steps, segments, guidance, on_pass, pairs)
     if pairs and propagation is not None:
-        # Now, so that RAFT and the U-Net need not share the memory.
+        # Before the U-Net is loaded, so that RAFT and the U-Net need not share the memory.
         propagation.estimate(report.flow, on_step)
 
     in_segments = with_segments(model, segment_length, overlap, report.segment, on_step)

@@ -18,15 +18,15 @@ from .tiles import step_down_on
 
 TIME = 2
 
-# Called after a segment with its predicted clean latents, one a conditioning (positive first).
+# Called after each segment with its predicted clean latents: positive, then negative if any.
 OnSegment = Callable[[Sequence[Tensor]], None]
 
 
 class SegmentHandler(cw.IndexListContextHandler):
-    """Runs the model on one segment after the other and blends as the reference does.
+    """Runs the model on one segment after the other and blends them as the reference does.
 
-    ComfyUI's own fuse methods average all windows; the reference mixes each segment half and half
-    into what the earlier ones left.
+    ComfyUI's own fuse methods average all windows. The reference mixes the overlap of each segment
+    half and half with the result of the earlier ones.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class SegmentHandler(cw.IndexListContextHandler):
     def get_resized_cond(
         self, cond_in: Any, x_in: Tensor, window: Any, device: Any = None
     ) -> list[Any] | None:
-        """Conditionings for one window; its share of the frames included."""
+        """The conditionings of one window, with the low-resolution frames cut to it."""
         resized = super().get_resized_cond(cond_in, x_in, window, device)
         for cond in resized or ():
             conds = cond["model_conds"]
             frames = conds["c_concat"].cond
-            # 0.3.75 does not slice five-dimensional conditions.
+            # ComfyUI 0.3.75 does not slice five-dimensional conditions.
             if frames.size(TIME) == x_in.size(TIME):
                 part = window.get_tensor(frames, device, dim=TIME)
                 conds["c_concat"] = conds["c_concat"]._copy_with(part)
@@ -118,7 +118,7 @@ class SegmentHandler(cw.IndexListContextHandler):
         covered = plan[window_idx - 1].stop if window_idx else 0
         for total, count, part in zip(conds_final, counts_final, sub_conds_out, strict=True):
             blend(total, covered, plan[window_idx], part)
-            # ComfyUI divides by the counts at the end; ours is already an average.
+            # ComfyUI divides by the counts at the end, but this is already an average.
             count.fill_(1)
         if self.on_segment is not None:
             self.on_segment(sub_conds_out)
@@ -131,9 +131,9 @@ def with_segments(
     on_segment: OnSegment | None = None,
     on_step: Callable[[StepDown], None] = ignore,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A clone of ``model`` that samples in segments, budgeting memory for one at a time.
+    """A clone of ``model`` that samples in segments, and budgets memory for one segment.
 
-    Where memory runs out it goes on with less at once, of which ``on_step`` is told.
+    If memory runs out it goes on with less at once, and calls ``on_step`` with the step down.
     """
     plan_segments(length, length, overlap)
     model = model.clone()

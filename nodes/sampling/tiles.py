@@ -1,4 +1,4 @@
-"""Spatial tiles of a MODEL: every evaluation as a blend of overlapping tiles, if need be."""
+"""Spatial tiles of a MODEL: an evaluation is blended from overlapping tiles."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Wrapper = Callable[[Callable[..., Tensor], dict[str, Any]], Tensor]
 class TiledModel:
     """A ``model_function_wrapper`` that runs the model on one tile after the other.
 
-    Latent and frames are cropped alike, so noise and frames keep their places. A picture not
-    larger than a tile runs as if this were not there. Where memory runs out the pass is made
-    again with less at once, and so are all after it, to the end of the run.
+    Latent and frames are cropped alike, so noise and frames stay aligned. A picture not larger
+    than a tile runs whole. If memory runs out, the pass is repeated with less at once, and all
+    later passes of the run use that setting.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class TiledModel:
     ) -> None:
         """``tile`` None is the whole picture.
 
-        ``around`` is the wrapper that was there before: it sees one call for all tiles.
-        ``on_step`` is told of every step down.
+        ``around`` is the wrapper that the model had before; it is called once for all tiles.
+        ``on_step`` is called with every step down.
         """
         self.tile, self.overlap, self.around, self.on_step = tile, overlap, around, on_step
         self._ladders: dict[tuple[int, int], Ladder] = {}
-        """By (h, w) of the picture."""
+        """Ladders by (h, w) of the picture."""
 
     def __call__(self, apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         return stepping_down(
@@ -66,7 +66,7 @@ class TiledModel:
     def run(
         self, setting: Setting, apply_model: Callable[..., Tensor], args: dict[str, Any]
     ) -> Tensor:
-        """One pass with tiles of ``setting``, or our own where it has none."""
+        """One pass with the tiles of ``setting`` or with our own, whichever are smaller."""
         tile, overlap = setting.tile, setting.overlap
         if tile is None or (self.tile is not None and self.tile < tile):
             tile, overlap = self.tile, self.overlap
@@ -82,11 +82,11 @@ class TiledModel:
     ) -> Any:
         """Let ComfyUI budget the memory of a tile, not that of the frame.
 
-        Of smaller ones than asked for, where those cannot fit.
+        If the chosen tiles cannot fit, step down to smaller ones first.
         """
-        self._ladders.clear()  # a run of its own
+        self._ladders.clear()  # every run starts from the first setting
         shape = list(noise_shape)
-        # Newer ComfyUI packs several latents of one model into three dims; ours never is.
+        # Newer ComfyUI packs several latents of one model into three dims; ours has five.
         if len(shape) == 5:
             frames, h, w = shape[2:]
             ladder, least = self._ladder(frames, h, w), getattr(model.model, "least_bytes", None)
@@ -106,8 +106,8 @@ def with_tiles(
 ) -> comfy.model_patcher.ModelPatcher:
     """A clone of ``model`` that runs in square tiles of ``tile`` low-resolution pixels a side.
 
-    Neighbours share ``overlap`` pixels. Tiles set earlier are replaced, any other wrapper stays,
-    around the tiles. Raises InputError for an overlap that leaves nothing of a tile.
+    Neighbours share ``overlap`` pixels. Tiles set earlier are replaced; any other wrapper stays
+    and is called around the tiles. Raises InputError for an overlap too large for a tile.
     """
     plan_tiles((tile, tile), tile, overlap)
     model = model.clone()
@@ -118,13 +118,13 @@ def with_tiles(
 def step_down_on(
     model: comfy.model_patcher.ModelPatcher, on_step: Callable[[StepDown], None] = ignore
 ) -> None:
-    """Let ``model`` itself go on with less at once where memory runs out, with its tiles if any."""
+    """Make ``model`` (in place) go on with less at once if memory runs out; it keeps its tiles."""
     own = tiles_on(model.model_options)
     _put(model, TiledModel(own.tile, own.overlap, own.around, on_step))
 
 
 def tiles_on(model_options: Mapping[str, Any]) -> TiledModel:
-    """The tiles of a model; where it has none, one of the whole picture, not put on it."""
+    """The tiles of a model; if it has none, a new TiledModel of the whole picture."""
     found = model_options.get("model_function_wrapper")
     return found if isinstance(found, TiledModel) else TiledModel(None, 0, found)
 
