@@ -1,4 +1,4 @@
-"""Alpha of the input for the upscaled frames."""
+"""Enlarges the alpha of the input to the size of the upscaled frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of an upscaled clip is kept, chosen after the run."""
+"""Sets, after the run, how much detail of an upscaled clip is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..base.settings import detail_input
 class Detail(io.ComfyNode):
     """Upscaled frames and the input -> the upscaled frames with some of their detail.
 
-    A node of its own, as ComfyUI keeps what was decoded: another value takes a moment.
+    A separate node, so that ComfyUI reuses the decoded frames when only the value changes.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A matte or depth clip at the size of the upscaled frames, in step with them."""
+"""Enlarges a matte or depth clip along the edges and motion of the upscaled frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..sampling.propagate import FlowPropagation, flows_of
 
 
 class UpscaleMatte(io.ComfyNode):
-    """Small matte or depth, and upscaled frames -> the same, enlarged."""
+    """Small matte or depth, and upscaled frames -> the matte or depth, enlarged."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -80,7 +80,7 @@ def thw(images: Tensor) -> tuple[int, int, int]:
 def layer(small: Tensor) -> Tensor:
     """A MASK or IMAGE as (t, c, h, w).
 
-    Raises InputError for other shapes, whole numbers, and NaN or infinity.
+    Raises InputError for other shapes, integers, and NaN or infinity.
     """
     if small.ndim in (2, 3):
         small = small[None] if small.ndim == 2 else small
@@ -104,7 +104,7 @@ def layer(small: Tensor) -> Tensor:
 def flows(
     frames: Tensor, small: tuple[int, int], propagation: FlowPropagation | None
 ) -> tuple[Tensor, Tensor]:
-    """The motion of the frames: that of ``propagation``, or estimated at the small size."""
+    """Forward and backward flow: of ``propagation``, or estimated on frames of size ``small``."""
     if propagation is None:
         shrunk = [seen(frame.movedim(-1, 0)[None].float() * 2 - 1, small) for frame in frames]
         return flows_of(flow_patcher(BuiltinFlow()), torch.stack(shrunk, dim=2))

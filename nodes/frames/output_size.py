@@ -1,4 +1,4 @@
-"""Output sizes other than 4x: what to do before upscaling, and after it."""
+"""Output sizes other than 4x: resizing before and after upscaling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..base.schema import ADVANCED, for_page, schema
 
 SizeSocket = io.Custom("UAV_OUTPUT_SIZE")
 BEFORE, AFTER = WHEN["before"], WHEN["after"]
-# What the page (web/js/applies.js) shows of the inputs below a target.
+# Key in the input's definition: which inputs web/js/applies.js shows for each target.
 APPLIES = "uav_applies"
 USED: dict[Target, list[str]] = {
     "factor": ["factor"],
@@ -36,7 +36,7 @@ ALIASES = ("upscale 2x", "resize video", "target resolution", "upscale to 1080p"
 
 
 class SetOutputSize(io.ComfyNode):
-    """Frames and a wanted size -> frames, and a plan for what is left to do."""
+    """Frames and a wanted size -> resized frames, and a plan for 'Finish Output Size'."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -128,10 +128,10 @@ class FinishOutputSize(io.ComfyNode):
 
 
 def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[Any]:
-    """The inputs that say what size is wanted.
+    """The inputs for the wanted output size.
 
-    The first is called ``target`` and has the ``tooltip``; ``factor`` is the default of that
-    input. ``extra`` is what a node adds to each, as in ``settings``.
+    The first is named ``target`` and has the ``tooltip``. ``factor`` is the default of the input
+    'factor'. ``extra`` arguments are given to every input.
     """
 
     def side(name: str, default: int, tooltip: str) -> Any:
@@ -174,7 +174,7 @@ def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[
 
 
 def when(use: str) -> When:
-    """What a node's words for before or after upscaling mean; InputError for others."""
+    """The ``When`` of a choice such as BEFORE or AFTER; InputError for other texts."""
     for value, words in WHEN.items():
         if use == words:
             return value
@@ -182,7 +182,7 @@ def when(use: str) -> When:
 
 
 def checked_images(frames: Tensor) -> Tensor:
-    """An IMAGE of any channels, its values as in ``in_range``; InputError for what is none."""
+    """An IMAGE with any number of channels, checked by ``in_range``; InputError if it is none."""
     if frames.ndim != 4 or 0 in frames.shape:
         raise InputError(
             f"The frames arrived as {tuple(frames.shape)}: expected (frames, height, width, "
