@@ -35,8 +35,8 @@ T = TypeVar("T")
 class ComfyEngine:
     """``uav_core.longvideo.Engine`` on MODEL, VAE, CONDITIONING and OPTICAL_FLOW.
 
-    The model is sampled through ComfyUI's guider, so that LoRA, hooks and wrappers work and its
-    memory is budgeted as ever; what a pass sees of the frames comes with it, in a wrapper.
+    The model is sampled through ComfyUI's guider, so that LoRA, hooks, wrappers and memory budgets
+    work. A wrapper gives each pass its own low-resolution frames.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ComfyEngine:
         flow_model: Any,
         params: LongVideoParams,
     ) -> None:
-        """Raises InputError for parts that do not fit each other, before anything is loaded."""
+        """Raises InputError, before anything is loaded, if the parts do not fit each other."""
         check_vae(vae)
         unet, small = check_model(model), torch.zeros((1, 3, 1, 16, 16))
         for name, text in (("positive", positive), ("negative", negative)):
@@ -74,17 +74,17 @@ class ComfyEngine:
             "positive": digest(self.texts[0]),
             "negative": digest(self.texts[1]),
             "device": digest(str(mm.get_torch_device().type)),
-            # Left out for fp32: jobs from before there was another precision must match.
+            # Left out for fp32, so that jobs made before other precisions existed still match.
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
         }
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         model = self.model.clone()
         options: dict[str, Any] = model.model_options
-        options.pop("context_handler", None)  # segments are ours here
+        options.pop("context_handler", None)  # segments are planned outside of the model here
         without_caches(model)
         guider = RangedGuider(model, self.params.guided, self.sigmas)
-        # Only their size counts: every pass brings frames and latent of its own.
+        # Placeholders of the right size: every pass brings its own frames and latent.
         frames, latent = torch.zeros((1, 3, *shape)), torch.zeros((1, 4, *shape))
         level = self.params.noise_level
         guider.set_conds(*(condition(text, frames, level) for text in self.texts))
@@ -131,7 +131,7 @@ class ComfyEngine:
 
 
 class Session(comfy.samplers.Sampler, Generic[T]):
-    """A sampler that lets ``work`` call the model, instead of walking the sigmas."""
+    """A sampler that lets ``work`` call the model, instead of running through the sigmas."""
 
     def __init__(self, work: Callable[[Predict], T]) -> None:
         self.work, self.results = work, list[T]()
@@ -161,9 +161,9 @@ class Session(comfy.samplers.Sampler, Generic[T]):
 
 
 def shown(low_res: Tensor, setting: Setting, tiled: TiledModel) -> Wrapper:
-    """What one pass sees of the frames, and its tiles, as a ``model_function_wrapper``.
+    """A ``model_function_wrapper`` that gives one pass its low-resolution frames and tiles.
 
-    ``tiled`` are the tiles that the model came with; those of ``setting`` count if smaller.
+    ``tiled`` holds the model's own tiles; those of ``setting`` replace them if they are smaller.
     """
 
     def wrapper(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
@@ -175,7 +175,7 @@ def shown(low_res: Tensor, setting: Setting, tiled: TiledModel) -> Wrapper:
 
 
 def digest(value: Any) -> str:
-    """A hash in hex of nested plain values and tensors."""
+    """A hex digest of nested plain values and tensors."""
     hasher = hashlib.blake2b(digest_size=16)
 
     def add(item: Any) -> None:
@@ -191,7 +191,7 @@ def digest(value: Any) -> str:
             hasher.update(f"[{len(item)}".encode())
             for part in item:
                 add(part)
-        elif hasattr(item, "weights"):  # ComfyUI's adapters of LoRA and its kin
+        elif hasattr(item, "weights"):  # ComfyUI's adapters of LoRA and similar
             hasher.update(type(item).__name__.encode())
             add(item.weights)
         elif isinstance(item, str | bytes | int | float | bool | None):
@@ -204,7 +204,7 @@ def digest(value: Any) -> str:
 
 
 def file_or_tensors(path: str, module: torch.nn.Module, cache: str | os.PathLike[str]) -> str:
-    """The hash of a weight file, once read kept in the folder ``cache``; else of the tensors."""
+    """The hash of a weight file, cached in the folder ``cache``; without a file, of the tensors."""
     if path and os.path.isfile(path):
         return weights_hash(path, cache)
     return digest({name: value for name, value in module.state_dict().items()})

@@ -1,4 +1,4 @@
-"""The jobs that long videos keep on disk: listed, and cleaned."""
+"""List and clean up the jobs that long videos keep on disk."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LongVideoJobs(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        # The disk changes without the inputs: run every time.
+        # Jobs can change while the inputs do not, so run every time.
         return time.time()
 
     @classmethod
@@ -91,13 +91,13 @@ class LongVideoJobs(io.ComfyNode):
                 dry_run=action != "remove",
             )
             text = table(gone, "removed" if action == "remove" else "would be removed")
-        # The page draws the text of a result only on nodes of its own.
+        # The page shows result texts only on ComfyUI's own nodes, so send it as the status.
         show_status(cls, text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
 def table(jobs: tuple[JobSummary, ...], word: str) -> str:
-    """A line for every job, and how many there are."""
+    """A line for every job, then their number and total size."""
     lines = [
         f"{job.id[:8]}  {job.status}{', running' if job.busy else ''}  "
         f"{job.frames_done}/{job.frames} frames  {human_bytes(job.bytes)}  "

@@ -1,4 +1,4 @@
-"""The tokens of a ``filename_prefix``, as ComfyUI's 'Save Video' replaces them."""
+"""Replaces the tokens of a ``filename_prefix`` as ComfyUI's 'Save Video' does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import folder_paths
 
 from ...uav_core.errors import InputError
 
-# The page's own, for a date: a letter once, or twice for two digits; years of two or four.
+# Fields of a date, as ComfyUI's page knows them: doubled letters give two digits.
 _DATE = re.compile("dd?|MM?|hh?|mm?|ss?|yyyy|yy")
 _FIELDS = {"d": "tm_mday", "M": "tm_mon", "h": "tm_hour", "m": "tm_min", "s": "tm_sec"}
 
@@ -17,9 +17,9 @@ _FIELDS = {"d": "tm_mday", "M": "tm_mon", "h": "tm_hour", "m": "tm_min", "s": "t
 def resolved(prefix: str, width: int, height: int) -> str:
     """``prefix`` with all its tokens replaced.
 
-    %width% and %height%, %year%, %month%, %day%, %hour%, %minute% and %second% are left to
-    ComfyUI. %date:yyyy-MM-dd% and %Node.widget% are replaced by ComfyUI's page before a prompt is
-    sent; the former is also done here, for prompts that come from elsewhere.
+    ComfyUI replaces %width%, %height%, %year%, %month%, %day%, %hour%, %minute% and %second%. Its
+    page replaces %date:yyyy-MM-dd% and %Node.widget% before it sends a prompt. Dates are also
+    replaced here, for prompts that do not come from the page.
 
     Raises InputError for a %Node.widget% that is still there.
     """
@@ -36,7 +36,7 @@ def resolved(prefix: str, width: int, height: int) -> str:
 def _by_comfyui(name: str, width: int, height: int) -> str:
     if "%" not in name:
         return name
-    # Name by name: it makes the folders of a whole path, before anything is checked.
+    # Called for each part: for a whole path it would create the folders before they are checked.
     return folder_paths.get_save_image_path(
         name, folder_paths.get_output_directory(), width, height
     )[4]

@@ -1,4 +1,4 @@
-"""A video in, a larger one out: what the other nodes do, with three choices."""
+"""Upscale a video with one node, which runs the other nodes inside."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIZES: dict[str, dict[str, Any]] = {
         for lines in (720, 1080, 1440, 2160)
     },
 }
-"""Choices of ``size``, as inputs of 'Long Video Options'."""
+"""Choices of ``size``, as values for inputs of 'Options for Long Video'."""
 
 
 class UpscaleVideo(io.ComfyNode):
     """VIDEO -> VIDEO, by 'Load Upscale-A-Video' and 'Upscale Long Video' inside.
 
-    ComfyUI runs these as nodes of their own, so that it keeps what is loaded for the next run.
+    ComfyUI runs these as separate nodes, so that the loaded models are kept for the next run.
     """
 
     @classmethod
@@ -46,7 +46,7 @@ class UpscaleVideo(io.ComfyNode):
                 io.Video.Input(
                     "video",
                     tooltip="From 'Load Video', or any node's VIDEO.",
-                    # Handed on as a link, so that the nodes inside are not run again for the
+                    # Passed on as a link, so that the nodes inside are not run again for the
                     # same video.
                     extra_dict={"rawLink": True},
                 ),

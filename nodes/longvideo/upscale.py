@@ -62,15 +62,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What 'Options for Long Video' sets: the rest of the run, and the file."""
+    """The output of 'Options for Long Video': settings of the run and of the video file."""
 
     encode: EncodeParams = field(default_factory=EncodeParams)
     run: dict[str, Any] = field(default_factory=dict)
-    """Fields of LongVideoParams."""
+    """Fields of LongVideoParams, by name."""
 
 
 def prefix_input(**extra: Any) -> Any:
-    """Where the result goes; ``extra`` as ADVANCED."""
+    """Input for the path of the result; ``extra`` arguments such as ADVANCED."""
     return io.String.Input(
         "filename_prefix",
         default="video/upscaled",
@@ -157,7 +157,7 @@ class LongVideoOptions(io.ComfyNode):
                     tooltip="Frames that are encoded and kept together. A crash loses at most so "
                     "many.",
                 ),
-                # Optional, and at the end: graphs made before there was a choice stay as they are.
+                # Optional and at the end, so that graphs made before these inputs still work.
                 *size_inputs(
                     "output_size",
                     "Which of the values below says how large the video becomes, from 1 to 4 times "
@@ -192,7 +192,7 @@ class LongVideoOptions(io.ComfyNode):
 
     @classmethod
     def execute(cls, **given: Any) -> io.NodeOutput:
-        run = set_up(cls, given)  # graphs made before there was a choice lack it
+        run = set_up(cls, given)  # defaults for inputs that older graphs lack
 
         def take(*names: str) -> list[Any]:
             return [run.pop(name) for name in names]
@@ -212,7 +212,7 @@ class LongVideoOptions(io.ComfyNode):
 
 
 class UpscaleLongVideo(io.ComfyNode):
-    """VIDEO -> VIDEO, streamed and resumed."""
+    """VIDEO -> VIDEO, as a stream that can be resumed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -285,7 +285,7 @@ class UpscaleLongVideo(io.ComfyNode):
         engine = ComfyEngine(model, vae, positive, negative, flow_model, params)
         output = folder_paths.get_output_directory()
         shown = Shown(cls)
-        output_place(output, filename_prefix)  # before a clip is written, and its size is known
+        output_place(output, filename_prefix)  # only to check the prefix early
         with video_file(video) as (path, span):
             size = Resizing.of(params, probe(path)).plan.size
             target = output_place(output, filename_prefix, size)
@@ -315,18 +315,18 @@ class UpscaleLongVideo(io.ComfyNode):
 
 
 class Shown:
-    """What a node says during a run: the stage under way on the first line, then what happened."""
+    """The text on a node during a run: the current stage first, then the last status."""
 
     def __init__(self, node: type[io.ComfyNode]) -> None:
         self.node, self._stage, self._status = node, "", ""
 
     def stage(self, text: str) -> None:
-        """Often, so not into the log."""
+        """Show the current stage. It changes too often for the log."""
         self._stage = text
         show_text(self.node, self._text)
 
     def status(self, text: str) -> None:
-        """Something new, also into the log."""
+        """Show a new status, and log it."""
         self._status = text
         log.info("%s", text)
         show_text(self.node, self._text)
@@ -337,9 +337,9 @@ class Shown:
 
 
 def output_place(output: str, prefix: str, size: tuple[int, int] = (0, 0)) -> Path:
-    """Folder and start of the name inside ComfyUI's output folder, for a video of (h, w).
+    """Path in ComfyUI's output folder with the start of the file name, for a video of (h, w).
 
-    Raises UnsafePathError for a prefix that leads out of it, InputError as ``resolved`` does.
+    Raises UnsafePathError for a prefix that leads out of the folder, InputError as ``resolved``.
     """
     prefix = resolved(prefix, size[1], size[0])
     parts = [part for part in prefix.replace("\\", "/").split("/") if part] or ["upscaled"]

@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
-    """The path of a VIDEO's file, and which part of it is meant (None: all of it).
+    """The path of a VIDEO's file, and the part of it to use (None: all of it).
 
-    A video that comes from a file is read where it lies. One whose frames a node made or changed
-    is first written without loss to ComfyUI's temp folder, and removed again afterwards. Raises
-    InputError for what is no VIDEO, or one of numbered pictures.
+    A video that comes from a file is read in place. If a node made or changed its frames, it is
+    first written losslessly to ComfyUI's temp folder and removed afterwards. Raises InputError for
+    anything but a VIDEO, and for numbered pictures.
     """
     if not hasattr(video, "get_components"):
         raise InputError(
@@ -75,7 +75,7 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
 
 
 def check_no_pictures(path: str) -> None:
-    """InputError for numbered pictures: by a name with %d in it, or their folder."""
+    """Raise InputError for a folder, or a path of numbered pictures (with %d in the name)."""
     if os.path.isdir(path) or (not os.path.exists(path) and Frames.named(Path(path)) is not None):
         raise InputError(
             f"The video is '{path}', a folder or numbered pictures: expected a video file, as a "
@@ -91,9 +91,9 @@ def is_file(video: Any) -> bool:
 
 
 def is_edited(video: Any) -> bool:
-    """Whether a node cropped or resized a file's frames, which the file shows as they were.
+    """Whether a node cropped or resized the frames, so that the file no longer shows them.
 
-    Newer ComfyUI; it says so itself in some versions only.
+    Only newer ComfyUI can do so, and only some versions report it; else sizes are compared.
     """
     if not hasattr(video, "as_cropped"):
         return False
@@ -104,26 +104,26 @@ def is_edited(video: Any) -> bool:
         whole = type(video)(video.get_stream_source())
         return video.get_dimensions() != whole.get_dimensions()
     except (ValueError, av.error.FFmpegError):
-        return False  # a damaged file: who reads it says what is wrong
+        return False  # a damaged file: the reader will report what is wrong
 
 
 def trimmed_to(video: Any) -> Span | None:
-    """The part of the file that is meant (newer ComfyUI)."""
+    """The part of the file that a node trimmed it to (newer ComfyUI); None for all of it."""
     window = getattr(video, "get_active_trim_window", None)
     start, duration = window() if window is not None else (0, 0)
     return Span(float(start), float(duration)) if start or duration else None
 
 
 def bit_depth(video: Any) -> int:
-    """Bits per channel of the frames; 8 where ComfyUI does not say."""
+    """Bits per channel of the frames; 8 if this ComfyUI does not report them."""
     get = getattr(video, "get_bit_depth", None)
     return int(get()) if get is not None else 8
 
 
 def write_lossless(path: str, components: Any, depth: int = 8) -> None:
-    """Frames (t, h, w, 3) in [0, 1], rate and sound as Matroska with FFV1 and PCM.
+    """Write frames (t, h, w, 3) in [0, 1], with rate and audio, as Matroska with FFV1 and PCM.
 
-    All channels of the sound are kept.
+    All audio channels are kept.
     """
     images = checked_frames(components.images)
     rate = Fraction(components.frame_rate).limit_denominator(100_000)
@@ -162,7 +162,7 @@ def write_lossless(path: str, components: Any, depth: int = 8) -> None:
 def waveform(sound: Any) -> tuple[Tensor, str]:
     """The samples of ComfyUI's AUDIO, (channels, samples), and the layout of its channels.
 
-    Raises InputError for what is none, for several sounds at once, and for NaN or infinity.
+    Raises InputError for other shapes, for a batch of several sounds, and for NaN or infinity.
     """
     wave = sound["waveform"]
     if wave.ndim != 3 or wave.shape[0] != 1 or wave.shape[1] < 1:
