@@ -1,4 +1,4 @@
-"""Compare versions of a clip: next to each other, along time, and in numbers."""
+"""Compare versions of a clip: side by side, over time, and in numbers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..sampling.propagate import flow_input, flow_memory, flow_or_builtin
 from .panels import on_node, side_by_side, stacked, table_picture
 
 MOTION_SIDE = 512
-# Height to which the lines of a temporal profile are drawn out, in pixels.
+# Height in pixels to which a temporal profile is stretched.
 PROFILE_HEIGHT = 96
 
 
 class Compare(io.ComfyNode):
-    """Clips -> pictures and a table to judge them by."""
+    """Clips -> comparison pictures and a table of measures."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -168,7 +168,7 @@ class Compare(io.ComfyNode):
 
 
 def clip_names(names: str, count: int) -> list[str]:
-    """The first `count` names of a list with commas; InputError if too few, or two alike."""
+    """The first `count` names of a comma-separated list; InputError if too few or not distinct."""
     called = [name.strip() for name in names.split(",") if name.strip()][:count]
     if len(called) < count or len(set(called)) < count:
         raise InputError(
@@ -181,7 +181,7 @@ def clip_names(names: str, count: int) -> list[str]:
 def same_size(clips: list[Tensor]) -> list[Tensor]:
     """IMAGEs as (1, 3, t, h, w) in [-1, 1], all enlarged (bicubic) to the largest size.
 
-    Raises InputError for what `video_frames` does not take, or other numbers of frames.
+    Raises InputError as `video_frames` does, and for clips with different numbers of frames.
     """
     frames = [video_frames(clip) for clip in clips]
     counts = [clip.shape[2] for clip in frames]
@@ -205,6 +205,6 @@ def _resized(clip: Tensor, h: int, w: int) -> Tensor:
 
 
 def drawn_out(profile: Tensor) -> Tensor:
-    """A profile (3, t, w) in [-1, 1] as IMAGE (1, h, w, 3), its lines repeated to be seen."""
+    """A profile (3, t, w) in [-1, 1] as IMAGE (1, h, w, 3), with lines repeated for visibility."""
     times = max(1, PROFILE_HEIGHT // profile.shape[1])
     return to_images(profile[None, :, None]).repeat_interleave(times, dim=1)

@@ -1,4 +1,4 @@
-"""Pictures put together for looking at: side by side, one above the other, with labels; tables.
+"""Pictures put together: side by side, one above the other, with labels; and tables.
 
 Pictures are ComfyUI's IMAGE, (t, h, w, 3) in [0, 1].
 """
@@ -31,7 +31,7 @@ def stacked(panels: Sequence[Tensor], labels: Sequence[str] | None = None) -> Te
 
 
 def filled(picture: Tensor, h: int, w: int) -> Tensor:
-    """A picture (t, h0, w0, 3) in the middle of one of (h, w), which is no smaller."""
+    """A picture (t, h0, w0, 3) centred on a background of (h, w), which must not be smaller."""
     t, h0, w0, c = picture.shape
     if (h0, w0) == (h, w):
         return picture
@@ -42,18 +42,18 @@ def filled(picture: Tensor, h: int, w: int) -> Tensor:
 
 
 def middle(frames: Tensor) -> Tensor:
-    """The middle frame of an IMAGE, as one of a single frame."""
+    """The middle frame of an IMAGE (t, h, w, 3), as (1, h, w, 3)."""
     at = len(frames) // 2
     return frames[at : at + 1]
 
 
 def on_node(picture: Tensor, text: str = "") -> dict[str, Any]:
-    """What a node shows of its result. Browsers show texts only on one of ComfyUI's own."""
+    """The picture and text that a node shows. Pages show texts only on ComfyUI's own nodes."""
     return {**ui.PreviewImage(picture).as_dict(), **({"text": (text,)} if text else {})}
 
 
 def table_picture(cells: Sequence[Sequence[str]], notes: Sequence[str], size: int = 16) -> Tensor:
-    """A table, its first column to the left and numbers to the right, and notes: (1, h, w, 3)."""
+    """A picture (1, h, w, 3) of a table and notes; all but the first column are right-aligned."""
     font, small = ImageFont.load_default(size), ImageFont.load_default(size - 3)
     line, margin, gap = round(1.6 * size), size, round(1.4 * size)
     widths = [max(font.getlength(cell) for cell in column) for column in zip(*cells, strict=True)]
@@ -77,7 +77,7 @@ def table_picture(cells: Sequence[Sequence[str]], notes: Sequence[str], size: in
 
 
 def _labelled(panel: Tensor, label: str) -> Tensor:
-    """The panel under a strip with the label on it, as it is without a label."""
+    """The panel with its label on a strip above; unchanged if the label is empty."""
     if not label:
         return panel
     t, h, w, _ = panel.shape
@@ -98,7 +98,7 @@ def _joined(panels: Sequence[Tensor], labels: Sequence[str] | None, dim: int) ->
     gap = _colour(parts[0], BACKGROUND).expand(shape)
     spaced = [piece for part in parts for piece in (gap, part)][1:]
     picture = torch.cat(spaced, dim=dim)
-    # Rounding puts the one line that is added at the bottom and at the right.
+    # ``filled`` rounds down, so the added line is at the bottom or at the right.
     return filled(picture, *(side + side % 2 for side in picture.shape[1:3]))
 
 

@@ -19,7 +19,7 @@ from ..longvideo.video_file import video_file
 
 @dataclass(frozen=True)
 class Piece:
-    """Frames and area inside a clip of ``frames`` frames (h, w)."""
+    """A range of frames and an area of them, in a clip of ``frames`` frames of (h, w)."""
 
     frames: int
     h: int
@@ -39,10 +39,10 @@ class Piece:
         width: int,
         height: int,
     ) -> Piece:
-        """``count`` frames from ``first`` on, and of each ``width`` x ``height`` at (x, y).
+        """``count`` frames from ``first`` on, cropped to ``width`` x ``height`` at (x, y).
 
-        What reaches past the clip's end or its edge is left out; a width or height of 0 reaches
-        to the edge. Raises InputError for a piece that begins outside or is too small.
+        A piece is cut off at the clip's end and edges; a width or height of 0 reaches to the edge.
+        Raises InputError for a piece that begins outside the clip or is too small.
         """
         frames, h, w = clip
         if not 0 <= first < frames or count < 1:
@@ -68,7 +68,7 @@ class Piece:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     def noise(self, seed: int, stream: str, channels: int) -> Tensor:
-        """The piece of the whole clip's noise, (1, channels, t, h, w)."""
+        """This piece of the whole clip's noise, (1, channels, t, h, w)."""
         parts = [
             frame_noise(seed, stream, [i], channels, self.h, self.w)[
                 ..., self.rows, self.columns
@@ -81,7 +81,7 @@ class Piece:
 def read_piece(clip: Any, *choice: int) -> tuple[Tensor, Piece]:
     """The chosen piece of an IMAGE or a VIDEO as IMAGE (t, h, w, 3); ``choice`` as in Piece.of.
 
-    Of a video only the piece is read. Raises InputError for what is neither, or no such piece.
+    Of a video only these frames are read. Raises InputError for other inputs, and as Piece.of.
     """
     if isinstance(clip, Tensor):
         clip = checked_frames(clip)

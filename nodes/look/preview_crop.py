@@ -1,4 +1,4 @@
-"""A piece of the result before the run, and what the run will take."""
+"""Preview of a piece of the result, and an estimate of time, memory and disk for the run."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from .piece import Piece, read_piece
 
 FRAMES = 8
 CODEC = CODECS[EncodeParams.codec]
-"""That a clip is expected to be saved with."""
+"""The codec for which the size of the saved clip is estimated."""
 
 
 class PreviewCrop(io.ComfyNode):
-    """A piece of a clip, upscaled as the whole will be."""
+    """Upscales a piece of a clip as the run will upscale the whole clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -179,9 +179,9 @@ def render(
     work: Work,
     on_step: Callable[[StepDown], None],
 ) -> tuple[Tensor, dict[str, float]]:
-    """The piece's frames ``part`` as the run would make them, and the seconds of every stage.
+    """The frames ``part`` of the piece, upscaled as in a run, and the seconds of every stage.
 
-    ``on_step`` is told where memory ran out, and how it went on.
+    ``on_step`` is called with each step down after memory ran out.
     """
     params, frames = work.params, video_frames(part)
     noise = piece.noise(params.seed, LOW_RES, 3).to(frames)
@@ -243,23 +243,23 @@ def render(
 
 
 class Laps:
-    """Times of what is repeated."""
+    """Times of repeated work."""
 
     def __init__(self) -> None:
         self.times = [time.perf_counter()]
 
     def lap(self) -> None:
-        """One more is done."""
+        """Record the end of one repetition."""
         self.times.append(time.perf_counter())
 
     def mean(self) -> float:
-        """Seconds of one, until now; without the first, which loads and warms up, if it can."""
+        """Mean seconds of a lap until now, without the first (loading) if there are several."""
         laps = len(self.times) - 1
         first = 1 if laps > 1 else 0
         return (time.perf_counter() - self.times[first]) / max(laps - first, 1)
 
     def total(self) -> float:
-        """Seconds from the beginning to the last lap."""
+        """Seconds from the start to the end of the last lap."""
         return self.times[-1] - self.times[0]
 
 
@@ -270,9 +270,9 @@ def estimate_clip(
     seconds: Mapping[str, float],
     held_whole: bool,
 ) -> Estimate:
-    """The whole clip of a piece: held whole by the nodes for clips, or by 'Upscale Long Video'.
+    """Estimate for the whole clip, from the ``seconds`` of every stage for ``part``.
 
-    ``seconds`` are those of every stage for ``part``.
+    ``held_whole``: run by the nodes for clips, else by 'Upscale Long Video'.
     """
     params, t, h, w = part.params, piece.frames, piece.h, piece.w
     work = Work(params, [t], h, w)

@@ -1,4 +1,4 @@
-"""The scenes of a clip at a glance, and its cuts."""
+"""A picture of the scenes of a clip, and its cuts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MOST_SCENES = 200
 
 @dataclass(frozen=True)
 class Frames:
-    """A clip to go through, and to pick frames from."""
+    """A clip as an iteration over all frames, and by frame number."""
 
     count: int
     all: Callable[[], Iterable[Tensor]]
-    """(3, h, w) in [-1, 1], one after the other."""
+    """All frames in order, each (3, h, w) in [-1, 1]."""
     at: Callable[[int], Tensor]
     seconds: Sequence[float] | None = None
-    """When each is shown; None where only ComfyUI's next node knows."""
+    """When each frame is shown; None for an IMAGE, which has no times."""
 
 
 class SceneStrip(io.ComfyNode):
@@ -106,14 +106,14 @@ class SceneStrip(io.ComfyNode):
             pictures = [thumbnail(frames.at(scene.start), height) for scene in scenes]
         labels = [label(i, scene, frames.seconds) for i, scene in enumerate(scenes, start=1)]
         strip = in_rows(pictures, labels)
-        # In the form that 'cuts' of the long video takes; "0" for none.
+        # The format of 'cuts' in 'Options for Long Video'; "0" for none.
         text = ", ".join(map(str, cuts)) or "0"
         return io.NodeOutput(strip, text, ui=on_node(strip, text))
 
 
 @contextmanager
 def frames_of(clip: Any) -> Iterator[Frames]:
-    """The frames of an IMAGE or a VIDEO; InputError for what is neither."""
+    """The frames of an IMAGE or a VIDEO; InputError for other inputs."""
     if isinstance(clip, Tensor):
         clip = checked_frames(clip)
 
@@ -141,7 +141,7 @@ def frames_of(clip: Any) -> Iterator[Frames]:
 def counted(
     frames: Iterable[Tensor], progress: Callable[..., None], total: int
 ) -> Iterator[Tensor]:
-    """The frames, with progress and cancel."""
+    """The frames, with progress reports and checks for cancel."""
     for i, frame in enumerate(frames):
         check_cancelled()
         progress(i + 1, total)
@@ -149,7 +149,7 @@ def counted(
 
 
 def label(number: int, scene: range, seconds: Sequence[float] | None) -> str:
-    """ "2: frame 48, 0:02.0"."""
+    """Label of a scene, for example "2: frame 48, 0:02.0"."""
     text = f"{number}: frame {scene.start}"
     if seconds is None:
         return text
@@ -158,7 +158,7 @@ def label(number: int, scene: range, seconds: Sequence[float] | None) -> str:
 
 
 def in_rows(pictures: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
-    """Pictures (3, h, w) in [-1, 1] of one size with their labels above, as IMAGE."""
+    """Pictures (3, h, w) in [-1, 1] of one size, in rows with labels above, as an IMAGE."""
     panels = [picture.add(1).div(2).movedim(0, -1)[None].cpu() for picture in pictures]
     panels = [filled(panel, panel.shape[1], max(NARROWEST, panel.shape[2])) for panel in panels]
     columns = min(len(panels), max(1, LONGEST_ROW // panels[0].shape[2]))

@@ -1,4 +1,4 @@
-"""Pictures to look at: motion, what two versions differ in, before and after."""
+"""Pictures of motion, of the difference of two clips, and of before and after."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .panels import middle, on_node, side_by_side
 
 
 class ShowFlow(io.ComfyNode):
-    """Frames -> their motion in colours, and where it is trusted."""
+    """Frames -> their motion in colours, and a mask of where it is trusted."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -69,7 +69,7 @@ class ShowFlow(io.ComfyNode):
         flow_model = flow_or_builtin(flow_model)
         pairs = clip.shape[2] - 1
         if pairs == 0:
-            # One frame rests: white, and trusted everywhere.
+            # A single frame is paired with itself: no motion, trusted everywhere.
             clip, pairs = clip.repeat(1, 1, 2, 1, 1), 1
         forward, backward = flows_of(flow_model, clip, flow_iterations)
         params = PropagationParams(
@@ -88,7 +88,7 @@ class ShowFlow(io.ComfyNode):
 
 
 class ShowDifference(io.ComfyNode):
-    """Two versions of a clip -> what they differ in."""
+    """Two versions of a clip -> their difference."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
