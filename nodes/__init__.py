@@ -47,7 +47,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
 
 
 class UpscaleAVideoExtension(ComfyExtension):
-    """The pack, as ComfyUI sees it."""
+    """The pack's entry for ComfyUI."""
 
     async def on_load(self) -> None:
         files.place_samples()
@@ -57,5 +57,5 @@ class UpscaleAVideoExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What ComfyUI calls to get the nodes."""
+    """Called by ComfyUI to get the nodes."""
     return UpscaleAVideoExtension()
