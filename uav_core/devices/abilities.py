@@ -1,19 +1,19 @@
-"""What a kind of device has of PyTorch's operations; the one place that is asked."""
+"""Which kinds of device have every PyTorch operation that is used here."""
 
 from __future__ import annotations
 
 import torch
 
 COMPLETE = frozenset({"cpu", "cuda", "meta"})
-"""Kinds of device that have them all. The others may lack some: Apple's MPS knows no float64, nor
-says which attention kernel it would take; of Intel's cards only some have float64."""
+"""Kinds of device that have them all. Others may lack some: Apple's MPS has no float64 and does not
+tell which attention kernel it would take; only some Intel cards have float64."""
 
 
 def is_complete(device: torch.device) -> bool:
-    """Whether ``device`` has float64, and tells its attention kernel beforehand."""
+    """Whether ``device`` has float64 and can tell which attention kernel it would take."""
     return device.type in COMPLETE
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """The type to gather sums in: float64, or fp32 where a device may lack it."""
+    """The dtype for sums: float64, or fp32 where the device may lack float64."""
     return torch.float64 if is_complete(device) else torch.float32

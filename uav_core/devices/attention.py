@@ -1,7 +1,7 @@
-"""Attention of very wide heads as plain products of matrices, for some queries at a time.
+"""Attention of very wide heads as plain matrix products, for some queries at a time.
 
-PyTorch's fast kernels end at heads of 256; what it has for wider ones (one of 512 in the VAEs)
-runs at a tenth of a card's speed.
+PyTorch's fast kernels take heads up to 256 wide. Its kernel for wider ones (the VAEs have one of
+512) runs at a tenth of a card's speed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK = 256 * 2**20
 
 
 def serves(q: Tensor) -> bool:
-    """Whether heads as wide as those of ``q`` (b h n d) are computed here."""
+    """Whether to compute heads as wide as those of ``q`` (b h n d) here."""
     return (
         q.shape[-1] > WIDEST_FLASH
         and is_complete(q.device)
@@ -56,7 +56,7 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
 
 @functools.cache
 def _multiplies_into_fp32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this PyTorch gives the product of two half precision matrices in fp32."""
+    """Whether this PyTorch can return the product of two half-precision matrices in fp32."""
     x = torch.ones(1, 8, 8, device=device, dtype=dtype)
     try:
         return torch.bmm(x, x, out_dtype=torch.float32).dtype == torch.float32

@@ -1,4 +1,4 @@
-"""The way of a CPU: few bytes held, few multiplications, weights read as seldom as possible."""
+"""How CPUs compute: little memory, few multiplications, weights read as seldom as possible."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .linear import linear
 from .way import Way
 
 ALONE_FROM = 8 * 32 * 32
-"""Positions (t h w) of a clip from which it runs alone. With fewer the weights, read once for
-every clip, would take longer than the arithmetic, and there is little memory to save."""
+"""Positions (t h w) from which a clip runs alone. For smaller clips, reading the weights again for
+each clip would take longer than the arithmetic and save little memory."""
 FEW_TOKENS = 512
-"""Tokens of a clip that take no memory worth saving, and too little time to be split."""
+"""Tokens of a clip up to which they are not split: they take little memory and little time."""
 SMALL_FRAME = 64
 """Positions of a frame up to which convolutions are faster with the channels first, as the weights
-are stored: there the work is in the weights."""
+are stored: there most of the time goes into the weights."""
 TINY_FRAME = 16
 """Positions of a frame up to which one matrix product is fastest, as it reads every weight once."""
 WHOLE_UP_TO = 16 * 2**20
-"""Bytes, in fp32, of a tensor that is not worth cutting."""
+"""Bytes of a tensor, in fp32, up to which it is not cut into stripes."""
 WINOGRAD_WHOLE_UP_TO = 7 * 2**20
-"""The same with Winograd's convolution, which copies its input into a border anyway."""
+"""This limit for Winograd's convolution: lower, as it copies its input into a border anyway."""
 
 
 class CPUWay(Way):
@@ -35,18 +35,18 @@ class CPUWay(Way):
         return clips[0, 0].numel() >= ALONE_FROM
 
     def halves_tokens(self, tokens: Tensor) -> bool:
-        """The widest tensor of the network would set its peak."""
+        """True above FEW_TOKENS: the widest tensor would set the network's peak of memory."""
         return tokens[0, ..., 0].numel() > FEW_TOKENS
 
     def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
-        """Whatever does not fit into the caches."""
+        """True for tensors that do not fit into the CPU's caches."""
         whole = WHOLE_UP_TO
         if winograd.serves(x, out_channels):
             whole = min(whole, WINOGRAD_WHOLE_UP_TO)
         return stripes.are_possible(x) and enlarged * 4 * x.numel() > whole
 
     def convolve_frames(self, conv: nn.Module, frames: Tensor) -> Tensor:
-        """In the fastest of four ways."""
+        """The convolution by the fastest of four methods for this size."""
         positions = frames.shape[-2] * frames.shape[-1]
         if isinstance(conv, Lending):
             if winograd.serves(frames, conv.out_channels):
@@ -63,10 +63,10 @@ class CPUWay(Way):
 
 
 def multiply_out(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 3x3 convolution as the product of the weights with every position's surroundings."""
+    """A 3x3 convolution as the product of the weights with the 3x3 patch of every position."""
     around = F.unfold(frames, weight.shape[-2:], padding=1).transpose(1, 2)
     n, positions = around.shape[:2]
-    # As one matrix: a batch of them would have the weights copied for each.
+    # As one matrix: for a batch of matrices PyTorch would copy the weights for each.
     out = linear(around.reshape(n * positions, -1), weight.flatten(1), bias)
     return out.view(n, *frames.shape[-2:], -1).permute(0, 3, 1, 2)
 

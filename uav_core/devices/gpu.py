@@ -1,6 +1,6 @@
-"""The way of a GPU, and of all devices but CPUs: few kernels, each over as little as can be.
+"""How GPUs, and all devices but CPUs, compute: few kernels that read and write little memory.
 
-Channels stay last from end to end. Whole layers run as long as they fit into what is free.
+Channels stay last from end to end. Layers run whole as long as they fit into the free memory.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from .memory import Sparing
 from .way import Way
 
 WHOLE_UP_TO = 512 * 2**20
-"""Bytes, in fp32, of a tensor that runs whole whatever is free: many small calls cost more."""
+"""Bytes of a tensor, in fp32, up to which it is never cut: many small calls take more time."""
 SPARED_UP_TO = 32 * 2**20
-"""The same once memory ran out."""
+"""Bytes of a tensor, in fp32, up to which it is not cut even after memory ran out."""
 UNDIVIDED_UP_TO = 32 * 2**20
-"""The same of tokens, whose two halves cost little."""
+"""Bytes of tokens, in fp32, up to which they are not halved. Halving larger ones costs little."""
 GATED = 8 + 4 + 1
-"""The widest tensors of the feed-forward layer, in multiples of its input."""
+"""Size of the feed-forward layer's widest tensors together, in multiples of its input."""
 
 
 class GPUWay(Way):
     """See the module."""
 
     def runs_clips_apart(self, clips: Tensor) -> bool:
-        """One clip does not fill a card: only once memory ran out."""
+        """Only after memory ran out, because one clip does not fill a card."""
         return not torch.compiler.is_compiling() and memory.spares(Sparing.HALVES)
 
     def halves_tokens(self, tokens: Tensor) -> bool:
@@ -53,11 +53,11 @@ class GPUWay(Way):
         return attention.serves(q)
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """In one pass that keeps the layout."""
+        """``x`` normalised in one pass that keeps the layout."""
         return norms.normed(norm, x) if norms.serves(norm, x) else super().normed(norm, x)
 
     def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """In one pass that keeps the layout."""
+        """Norm and SiLU in one pass that keeps the layout."""
         if norms.serves(norm, x):
             return norms.normed(norm, x, shift, activate=True)
         return super().activated(norm, x, shift)

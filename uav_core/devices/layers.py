@@ -1,4 +1,4 @@
-"""Layer classes that work in a device's way, made of those that ComfyUI or PyTorch supplies.
+"""Layer classes that compute in a device's way, made from those that ComfyUI or PyTorch supplies.
 
 The weights always come through the supplied class, which may cast, stream or patch them.
 """
@@ -20,7 +20,7 @@ Work = Callable[[Tensor, Tensor | None], Any]
 
 
 class Lending(nn.Module):
-    """Mixed into a convolution: lends the weights it would compute with to a function."""
+    """Mixin for a convolution: passes the weights it would compute with to a function."""
 
     out_channels: int
     _work: Work | None = None
@@ -46,7 +46,7 @@ class Lending(nn.Module):
 
 
 class AlongTime(Lending):
-    """Mixed into a Conv3d of kernel (k, 1, 1): runs it as a 2-D convolution, twice as fast.
+    """Mixin for a Conv3d of kernel (k, 1, 1): runs it as a 2-D convolution, twice as fast.
 
     The image of that convolution has time as its height and all positions of a frame as its
     width; with the channels last it is a view.
@@ -60,10 +60,10 @@ class AlongTime(Lending):
 
 
 class InSpaceAndTime(Lending):
-    """Mixed into any other Conv3d: on a CPU in fp32 by oneDNN, whatever its size.
+    """Mixin for any other Conv3d: on a CPU in fp32 it runs in oneDNN, whatever its size.
 
-    PyTorch has small ones of one clip (channels x frames x rows up to 20,480) computed by a
-    convolution of its own that takes four times as long.
+    For small inputs of one clip (channels x frames x rows up to 20,480) PyTorch uses a convolution
+    of its own, which takes four times as long.
     """
 
     padding: Any
@@ -83,7 +83,7 @@ WEIGHTS = ("weight", "bias")
 
 
 class Probe(Tensor):
-    """Stands for the input of a norm: notes the weights that come with it."""
+    """A stand-in for the input of a norm that records the weights passed with it."""
 
     weights: tuple[Tensor, Tensor] | None = None
 
@@ -93,14 +93,14 @@ class Probe(Tensor):
             return super().__torch_function__(func, types, args, kwargs or {})
         given = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False))
         given |= kwargs or {}
-        # Those that stream may be overwritten as soon as the layer has returned.
+        # Streamed weights may be overwritten as soon as the layer has returned.
         kept = (w if isinstance(w, nn.Parameter) else w.clone() for w in map(given.get, WEIGHTS))
         given["input"].weights = tuple(kept)
         return given["input"]
 
 
 class GroupNorm(nn.GroupNorm):
-    """A norm that tells the weights it would compute with."""
+    """A norm that can return the weights it would compute with."""
 
     def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias (c,) for inputs such as ``x``, as the supplied class casts or streams."""
@@ -113,8 +113,8 @@ class GroupNorm(nn.GroupNorm):
 class Layers:
     """The layer classes of ``supplied`` (``torch.nn``, or ComfyUI's), each in a device's way.
 
-    ``make.Linear(3, 4)`` is a layer in the dtype and on the device that it was made with; so are
-    the others by their names, and ``ConvAlongTime``, a Conv3d for kernels (k, 1, 1).
+    ``make.Linear(3, 4)`` is a layer of ``make``'s dtype and device. Other layers are made by their
+    names too, and so is ``ConvAlongTime``, a Conv3d for kernels (k, 1, 1).
     """
 
     def __init__(self, supplied: Any = nn, dtype: Any = None, device: Any = None) -> None:
@@ -126,17 +126,17 @@ class Layers:
 
 
 def _above(layer: type[nn.Module], mixin: type[nn.Module]) -> Any:
-    """``layer`` with its computing replaced by that of ``mixin``."""
+    """A subclass of ``layer`` that computes as ``mixin`` does."""
     return type(layer.__name__, (mixin, layer), {})
 
 
 def _beneath(layer: type[nn.Module], base: type[nn.Module]) -> Any:
-    """``layer`` with the class of PyTorch's that it builds on replaced by ``base``."""
+    """``layer`` on top of ``base`` instead of PyTorch's class."""
     return base if layer is base.__mro__[1] else type(layer.__name__, (layer, base), {})
 
 
 _CHANGED = {
-    # Ours computes where the supplied class leaves that to PyTorch's.
+    # For Linear and GroupNorm, our class stands where the supplied one calls PyTorch's.
     "Linear": ("Linear", _beneath, Linear),
     "GroupNorm": ("GroupNorm", _beneath, GroupNorm),
     "Conv2d": ("Conv2d", _above, Lending),
@@ -147,7 +147,7 @@ _CHANGED = {
 
 @functools.cache
 def _fitted(supplied: Any, name: str) -> Any:
-    """The class of that name; those that are not changed as they are supplied."""
+    """The layer class called ``name``; classes not in ``_CHANGED`` stay as supplied."""
     if name not in _CHANGED:
         return getattr(supplied, name)
     known, change, own = _CHANGED[name]

@@ -12,7 +12,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` with its channels last in memory: itself where they are."""
+    """``x`` with its channels last in memory; ``x`` itself where they already are."""
     return x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
 
 

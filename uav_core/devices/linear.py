@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST_PRODUCTS = 2**24
-"""Multiplications below which PyTorch's own choice is the faster one."""
+"""Multiplications below which PyTorch's own choice is faster."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``, on a CPU in fp32 by oneDNN's inner product where PyTorch has it."""
     if _serves(x, weight):
         return _inner_product(x, weight, bias)
-    # Of a view, PyTorch makes a batch of products with a copy of the weights for each.
+    # Given a view, PyTorch would run a batch of products and copy the weights for each.
     return F.linear(x.contiguous() if x.device.type == "cpu" else x, weight, bias)
 
 
 def is_plain_fp32(x: Tensor) -> bool:
-    """Whether ``x`` is computed with in fp32 on a CPU, and nothing but the result is wanted."""
+    """Whether ``x`` is an fp32 tensor on a CPU, outside of gradients and compilation."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -40,13 +40,13 @@ def _serves(x: Tensor, weight: Tensor) -> bool:
 
 
 def _inner_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # What torch.compile makes of a linear layer on a CPU; PyTorch has no public name for it.
+    # What torch.compile uses for a linear layer on a CPU; PyTorch has no public name for it.
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 @functools.cache
 def _has_inner_product() -> bool:
-    """Whether this PyTorch has the operation, as it is called here, and it is right."""
+    """Whether this PyTorch has the operation with these arguments, and its result is right."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, weight, bias = torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), torch.tensor([4.0])
@@ -57,7 +57,7 @@ def _has_inner_product() -> bool:
 
 
 class Linear(nn.Linear):
-    """A linear layer that computes as above."""
+    """A linear layer that computes with ``linear`` of this module."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``input`` (.. in_features) -> (.. out_features)."""

@@ -1,4 +1,4 @@
-"""What is free on a device, asked before a layer is run whole, and how sparing to be anyway."""
+"""Memory: how much is free on a device, and how much to save whatever is free."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pathlib import Path
 import torch
 
 SPARE = 512 * 2**20
-"""Bytes that are left for the scratch space of kernels, and for what an allocator wastes."""
+"""Bytes kept free for the scratch space of kernels and the waste of allocators."""
 
 
 class Sparing(IntEnum):
-    """How much is given up for memory whatever is free; each with what comes before it."""
+    """How much speed to give up for memory. Each level includes those before it."""
 
     NONE = 0
     HALVES = 1
-    """Halves of guidance, of a layer's tokens, and pairs of frames one by one."""
+    """Guidance and a layer's tokens run in halves, pairs of frames one by one."""
     STRIPES = 2
-    """Large layers in stripes of rows."""
+    """Large layers run in stripes of rows."""
 
 
 _level: ContextVar[int] = ContextVar("sparing", default=Sparing.NONE)
 taken: set[Sparing] = set()
-"""What was done for want of memory since somebody emptied this, to be reported."""
+"""Levels used since a caller last emptied this set, to be reported."""
 
 
 @contextmanager
 def sparing(level: int | None) -> Iterator[None]:
-    """At least so sparing inside the block, on this thread."""
+    """Save memory at ``level`` or above inside the block, on this thread."""
     token = _level.set(max(_level.get(), level or 0))
     try:
         yield
@@ -41,12 +41,12 @@ def sparing(level: int | None) -> Iterator[None]:
 
 
 def spares(level: Sparing) -> bool:
-    """Whether to be so sparing now."""
+    """Whether the present level is ``level`` or above."""
     return _level.get() >= level
 
 
 def free_on_cuda(device: torch.device) -> int | None:
-    """Bytes that are free, those that PyTorch holds unused among them; None where unknown."""
+    """Free bytes, with those that PyTorch has reserved but does not use; None where unknown."""
     if device.type != "cuda":
         return None
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -54,11 +54,11 @@ def free_on_cuda(device: torch.device) -> int | None:
 
 
 free: Callable[[torch.device], int | None] = free_on_cuda
-"""Asked for what is free. ComfyUI, which keeps other models on the device, sets its own."""
+"""Free bytes of a device. The nodes set ComfyUI's function, as other models share the device."""
 
 
 def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
-    """Whether to be so sparing: it is asked for, or so many bytes are not surely free."""
+    """Whether to save memory at ``level``: asked for, or ``needed`` bytes may not be free."""
     known = None if spares(level) else free(device)
     if known is not None and needed + SPARE <= known:
         return False
@@ -69,7 +69,7 @@ def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
 def peak_ram() -> int | None:
     """The most RAM this process has held so far, in bytes; None where the system does not say.
 
-    On Linux of its own program alone: ``ru_maxrss`` counts the process that started it as well.
+    On Linux from ``VmHWM``: ``ru_maxrss`` also counts the process that started this one.
     """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():

@@ -1,7 +1,7 @@
-"""GroupNorm and SiLU with the channels last, where PyTorch's own copies to another layout.
+"""GroupNorm and SiLU with the channels last, where PyTorch's norm would copy to another layout.
 
-The fastest that the device has: Triton's kernels, PyTorch's own norm where it keeps the layout, or
-five plain operations.
+The fastest method that the device has is used: Triton kernels, PyTorch's norm where it keeps the
+layout, or a few plain operations.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def serves(norm: nn.Module, x: Tensor) -> bool:
-    """Whether ``normed`` may be used; gradients and compilers have better ways.
+    """Whether ``normed`` may be used.
 
-    Not on devices that may not compute in mixed precision.
+    It is not used with gradients or a compiler, which have better ways, nor on devices that may
+    not compute in mixed precision.
     """
     return (
         isinstance(norm, GroupNorm)
@@ -45,7 +46,7 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
             return _kernels().normed(x, shift, weight, bias, norm.num_groups, norm.eps, activate)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a compiler and a driver that are not ours
+        except Exception as error:  # Triton's compiler and the driver may raise anything
             _give_up(x.device, error)
     if shift is not None:
         x.add_(shift[(...,) + (None,) * (x.ndim - 2)])
@@ -54,7 +55,7 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
 
 
 def plain(x: Tensor, norm: GroupNorm) -> Tensor:
-    """``x`` (b c ...), the channels last, normalised by operations that every device has."""
+    """``x`` (b c ...), channels last, normalised by operations that every device has."""
     weight, bias = norm.weights_for(x)
     b, c, groups = x.shape[0], x.shape[1], norm.num_groups
     # A view: (b, positions, groups, channels of a group).
@@ -63,14 +64,14 @@ def plain(x: Tensor, norm: GroupNorm) -> Tensor:
     scale = weight.view(groups, -1) * (variance.float() + norm.eps).rsqrt_()
     offset = torch.addcmul(bias.view(groups, -1), mean, scale, value=-1)
     out = torch.empty_like(grouped)
-    # In fp32 up to the result, whose precision is that of `x`.
+    # In fp32 until the result is rounded to the precision of `x`.
     torch.addcmul(offset, grouped, scale, out=out)
     return out.view(b, *x.shape[2:], c).movedim(-1, 1)
 
 
 @functools.cache
 def keeps_layout(device: torch.device) -> bool:
-    """Whether this PyTorch's own norm gives the channels last where it gets them so."""
+    """Whether PyTorch's own norm returns channels-last output for channels-last input."""
     x = channels_last(torch.ones(1, 8, 2, 2, 2, device=device))
     return F.group_norm(x, 4).is_contiguous(memory_format=torch.channels_last_3d)
 
@@ -80,7 +81,7 @@ _without: set[str] = set()
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether Triton's kernels run on ``device`` and are right; tried once."""
+    """Whether the Triton kernels run on ``device`` with right results; tried once."""
     if device.type != "cuda" or str(device) in _without:
         return False
     return _are_right(device)
@@ -90,7 +91,7 @@ def has_kernels(device: torch.device) -> bool:
 def _are_right(device: torch.device) -> bool:
     try:
         _kernels().check(device)
-    except Exception as error:  # a compiler and a driver that are not ours
+    except Exception as error:  # Triton's compiler and the driver may raise anything
         _give_up(device, error)
         return False
     return True
@@ -102,7 +103,7 @@ def _give_up(device: torch.device, error: Exception) -> None:
 
 
 def _kernels():
-    """The module of Triton's kernels. Raises ImportError without Triton."""
+    """The module of Triton kernels. Raises ImportError without Triton."""
     from . import triton_norm
 
     return triton_norm

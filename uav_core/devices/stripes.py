@@ -1,9 +1,9 @@
 """Norm, SiLU and convolution in stripes of rows, so that only a stripe's activations exist.
 
 A layer run whole holds its input, the normalised input and its result. In stripes the normalised
-input is a few rows in a buffer, and a result may be written over the tensor it was computed from,
-as the buffer keeps the rows that the next stripe looks back at. The numbers are the same to
-rounding: the norm's statistics are gathered first, over everything.
+input is a few rows in a buffer. A result may overwrite the tensor it was computed from, as the
+buffer keeps the rows that the next stripe still needs. The numbers are the same to rounding: the
+norm's statistics are computed first, over the whole tensor.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ ROWS = 3
 """The axis of b c t h w that is cut."""
 MOST_STRIPES = 32
 PIECE = 512
-"""Positions whose mean is summed in fp32: as exact as a whole layer's."""
+"""Positions whose mean is summed in fp32: few enough to be as exact as the whole layer."""
 LEAST_ROWS = 4
 LEAST_POSITIONS = 3072
-"""Positions (b t h w) of a stripe in which Winograd's convolution is worth its sums."""
+"""Positions (b t h w) that a stripe needs for Winograd's convolution to pay."""
 Fill = Callable[[Tensor, int, int], None]
-"""fill(target, first, stop): put so many rows of a layer's input into ``target``."""
+"""fill(target, first, stop): write rows ``first`` to ``stop`` of a layer's input to ``target``."""
 
 
 def are_possible(x: Tensor) -> bool:
-    """Whether ``x`` (b c t h w) can be cut, and only its layer's result is wanted of it."""
+    """Whether ``x`` (b c t h w) can be cut: it is tall enough, without gradients or compiler."""
     return (
         x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
@@ -43,13 +43,13 @@ def are_possible(x: Tensor) -> bool:
 
 
 def blank(like: Tensor, *shape: int) -> Tensor:
-    """A tensor to be written, with the channels last."""
+    """An uninitialised tensor with the channels last."""
     layout = torch.channels_last_3d
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 def stripes(height: int, least: int = 0, tile: int = 1) -> Iterator[tuple[int, int]]:
-    """(first, stop) of every stripe: ``least`` rows or more, in whole tiles of so many."""
+    """(first, stop) of every stripe: ``least`` rows or more, in multiples of ``tile`` rows."""
     rows = max(least, LEAST_ROWS, -(-height // MOST_STRIPES))
     rows += -rows % tile
     for first in range(0, height, rows):
@@ -57,9 +57,9 @@ def stripes(height: int, least: int = 0, tile: int = 1) -> Iterator[tuple[int, i
 
 
 def activation(norm: GroupNorm, x: Tensor) -> Fill:
-    """SiLU(norm(x)) by rows of ``x`` (b c t h w).
+    """A Fill with SiLU(norm(x)) of the rows of ``x`` (b c t h w).
 
-    The statistics are those of ``x`` now, whatever is written into it later.
+    The statistics are those of ``x`` at this call, even if ``x`` is overwritten later.
     """
     scale, shift = scale_and_shift(norm, x)
 
@@ -69,14 +69,14 @@ def activation(norm: GroupNorm, x: Tensor) -> Fill:
             torch.addcmul(shift, rows, scale, out=target)
             F.silu(target, inplace=True)
         else:
-            # As the whole layers do: in fp32 up to the result.
+            # In fp32 until the result is rounded, as in the whole layers.
             target.copy_(F.silu(torch.addcmul(shift, rows.float(), scale), inplace=True))
 
     return fill
 
 
 def doubled(x: Tensor) -> Fill:
-    """The rows of ``x`` enlarged to twice its sides by repetition."""
+    """A Fill with the rows of ``x`` enlarged to twice its sides by repetition."""
 
     def fill(target: Tensor, first: int, stop: int) -> None:
         rows = x[:, :, :, torch.arange(first, stop, device=x.device) // 2]
@@ -87,7 +87,7 @@ def doubled(x: Tensor) -> Fill:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a norm needs of ``x`` (b c t h w), in parts: in its device's widest float, on it.
+    """Statistics of ``x`` (b c t h w) for a norm, on its device and in that device's widest float.
 
     Returns the means (k, b, c) of k parts, the sums of squares about them, and the positions
     (k, 1, 1) in each.
@@ -110,7 +110,7 @@ def moments_of_stripes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def moments_of_pieces(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``moments`` by batch norm's own statistics, on a CPU several times faster, and no copy."""
+    """``moments`` by batch norm's statistics: on a CPU several times faster, without a copy."""
     c, t, h, w = x.shape[1:]
     each = -(-h * w // PIECE)
     count = _counts(x, t, each, PIECE, h * w - (each - 1) * PIECE)
@@ -127,7 +127,7 @@ def moments_of_pieces(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
     """(runs * each, 1, 1): ``usual``, and ``last`` at the end of every run.
 
-    Filled in: a list of numbers would have to be copied to the device.
+    The tensor is filled on the device, as a list of numbers would have to be copied there.
     """
     wide = devices.widest_float(x.device)
     count = torch.full((runs * each, 1, 1), float(usual), dtype=wide, device=x.device)
@@ -136,10 +136,10 @@ def _counts(x: Tensor, runs: int, each: int, usual: int, last: int) -> Tensor:
 
 
 def scale_and_shift(norm: GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a GroupNorm multiplies ``x`` by and then adds, each (b, c, 1, 1, 1) fp32."""
+    """The factor and the offset that a GroupNorm applies to ``x``, (b, c, 1, 1, 1) fp32 each."""
     groups, c = norm.num_groups, x.shape[1]
-    # Parts joined (Chan, Golub & LeVeque 1979), in twice the precision where the device has it.
-    # In fp32 it is as exact as the layer run whole: spreads are summed, never squares subtracted.
+    # The parts are joined (Chan, Golub & LeVeque 1979) in float64 where the device has it. In fp32
+    # this is as exact as the whole layer: it sums spreads and never subtracts squares.
     mean, inner, count = moments(x)
     n = x.shape[2] * x.shape[3] * x.shape[4] * (c // groups)
 
@@ -157,10 +157,10 @@ def scale_and_shift(norm: GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Plain:
-    """A convolution of rows as it is written."""
+    """A plain convolution of rows, 3x3 or 3x3x3."""
 
     border = 0
-    """Columns of zeros that its rows begin with."""
+    """Columns of zeros to the left of its input."""
     least_rows, tile = 0, 1
 
     def __init__(self, weight: Tensor, bias: Tensor | None, onto: bool) -> None:
@@ -168,11 +168,11 @@ class Plain:
         self.bias, self.onto = bias, onto
 
     def padded(self, rows: int, width: int) -> tuple[int, int]:
-        """Height and width of the input of so many rows."""
+        """Height and width of the padded input for ``rows`` of output."""
         return rows + 2, width
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
-        """Rows ``x`` (b c t h w), padded, to ``out``; zeros to the sides and beyond the times."""
+        """Convolve padded rows ``x`` (b c t h w) into ``out``; beside and after them are zeros."""
         b, t = x.shape[0], x.shape[2]
 
         def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -191,23 +191,23 @@ class Plain:
 
 
 class Winograd:
-    """The same of frames as Winograd's convolution."""
+    """A 3x3 convolution of rows, frame by frame, by Winograd's method."""
 
     border = 1
     tile = winograd.OUTPUTS
 
     def __init__(self, weight: Tensor, bias: Tensor | None, positions: int) -> None:
-        """``positions`` (b t w) that one row has."""
+        """``positions``: the number (b t w) in one row."""
         self.taps, self.bias = winograd.by_column(weight), bias
         self.least_rows = -(-LEAST_POSITIONS // positions)
 
     def padded(self, rows: int, width: int) -> tuple[int, int]:
-        """Height and width of the input of so many rows."""
+        """Height and width of the padded input for ``rows`` of output."""
         return winograd.padded_size(rows), winograd.padded_size(width)
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
-        """Rows ``x`` (b c t h w), padded, to ``out``."""
-        # Views: a copy of `out` would be written in vain.
+        """Convolve padded rows ``x`` (b c t h w) into ``out``."""
+        # These must be views: a result written to a copy of `out` would be lost.
         frames, results = (
             y.permute(0, 2, 3, 4, 1).view(-1, *y.shape[3:], y.shape[1]) for y in (x, out)
         )
@@ -225,8 +225,8 @@ def convolve(
 ) -> Tensor:
     """A 3x3 (per frame) or 3x3x3 convolution of what ``fill`` gives, written to ``out``.
 
-    ``channels`` of the input. ``onto`` adds to what ``out`` (b c t h w) holds; ``rest(first,
-    stop)`` are rows to add as well. ``out`` may be the tensor that ``fill`` reads.
+    ``channels`` is the number in the input. ``onto`` adds to what ``out`` (b c t h w) holds;
+    ``rest(first, stop)`` gives rows to add too. ``out`` may be the tensor that ``fill`` reads.
     """
     b, _, t, height, width = out.shape
 
@@ -263,7 +263,7 @@ def convolve(
 
 
 def resnet(layer: Any, x: Tensor, shift: Tensor | None) -> Tensor:
-    """A ``Resnet`` of 3x3 convolutions with one tensor of the result's size beside its input.
+    """A ``Resnet`` of 3x3 convolutions that holds only its input and one tensor for the result.
 
     ``shift`` (b, c) is added between its convolutions.
     """

@@ -1,4 +1,4 @@
-"""GroupNorm and SiLU as three kernels of Triton, which read the input twice and write once.
+"""GroupNorm and SiLU as three Triton kernels, which read the input twice and write once.
 
 Sums are taken about a channel's first value, so that a mean far from zero loses no digits.
 """
@@ -16,14 +16,14 @@ from torch import Tensor
 from .layout import channels_last
 
 ROWS, CHANNELS = 32, 128
-"""Positions and channels that a program looks at together."""
+"""Positions and channels that a program processes at once."""
 PROGRAMS = 1024
-"""Programs that fill any card."""
+"""Number of programs that fills any card."""
 PARTS, LEAST_GROUP = 64, 16
-"""Partial sums that a program adds up at once, for groups taken to be at least so many channels."""
+"""Partial sums added up at once, and channels to which smaller groups are padded for it."""
 
 
-# What differs from layer to layer must not be compiled in: each variant costs half a second.
+# Values that differ between layers must not be compiled in: each variant takes half a second.
 @triton.jit(do_not_specialize=["positions", "parts"])
 def _sums(x, sums, positions, channels, each, parts, R: tl.constexpr, C: tl.constexpr):
     """Sums and sums of squares of every channel over ``each`` positions of a clip."""

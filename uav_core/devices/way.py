@@ -1,4 +1,4 @@
-"""What a kind of device may do in its own way."""
+"""The choices that a kind of device may make for itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layout import per_frame
 
 
 class Way(ABC):
-    """One kind of device. All give the same numbers to rounding."""
+    """How one kind of device computes. All kinds give the same numbers to rounding."""
 
     @abstractmethod
     def runs_clips_apart(self, clips: Tensor) -> bool:
@@ -24,21 +24,21 @@ class Way(ABC):
 
     @abstractmethod
     def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
-        """Whether a layer on ``x`` (b c t h w), or one so many times as large, runs in stripes."""
+        """Whether a layer on ``x`` (b c t h w) with ``enlarged`` times its positions is cut."""
 
     def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
-        """``conv`` of ``x`` (b c t h w), of every frame on its own where it is a 2-D one."""
+        """``conv`` of ``x`` (b c t h w); a 2-D convolution is applied frame by frame."""
         if isinstance(conv, nn.Conv2d):
             return per_frame(lambda frames: self.convolve_frames(conv, frames), x)
         return conv(x)
 
     def convolve_frames(self, conv: nn.Module, frames: Tensor) -> Tensor:
-        """A 3x3 convolution of frames (n c h w), the channels last."""
+        """A 3x3 convolution of frames (n c h w), channels last."""
         return conv(frames)
 
     @abstractmethod
     def multiplies_scores(self, q: Tensor) -> bool:
-        """Whether attention of so wide heads (b h n d) is faster as plain products of matrices."""
+        """Whether attention of ``q`` (b h n d) is faster as plain matrix products."""
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         """``x`` (b c ...) normalised in groups of channels."""

@@ -1,7 +1,6 @@
-"""The ways in which the networks are computed, by kind of device.
+"""How the networks are computed, by kind of device.
 
-The networks say what is computed; whatever may be computed otherwise on another device they ask
-``of(device)`` for.
+The networks define what is computed. Where devices may differ, they ask ``of(device)`` how.
 """
 
 from __future__ import annotations
@@ -21,5 +20,5 @@ def of(device: torch.device) -> Way:
 
 
 def use(way: Way, kind: str) -> None:
-    """Let all devices of a kind work in ``way``, in this process: for training."""
+    """Make all devices of ``kind`` compute in ``way`` in this process, for training."""
     _other[kind] = way

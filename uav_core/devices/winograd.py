@@ -1,6 +1,6 @@
 """Winograd's 3x3 convolutions, for CPUs: a quarter of the multiplications.
 
-A row of outputs is a product of polynomials, so it can be had from their values at six points
+A row of outputs is a product of polynomials, so it can be computed from values at six points
 (Toom 1963, Cook 1966; in two dimensions Winograd 1980, Lavin & Gray 2016, F(4x4, 3x3)): along both
 sides of a frame, 36 products of channels do the work of 144. The sums around them cost little where
 channels and positions are many. Results are those of the plain convolution to rounding; the points
@@ -19,20 +19,20 @@ from torch import Tensor
 from .linear import is_plain_fp32, linear
 
 PAIRS = (0.75, 1.5)
-"""Points of evaluation, each with its negative, beside 0 and infinity."""
+"""Points of evaluation, each used with its negative, in addition to 0 and infinity."""
 OUTPUTS, TAPS = 4, 3
 TILE = OUTPUTS + TAPS - 1
-"""Inputs that one tile of outputs sees."""
+"""Inputs along one axis that a tile of outputs is computed from."""
 LEAST_CHANNELS = 192
 LEAST_POSITIONS = 1024
-"""Below these a CPU gains nothing: the sums then cost what the products save."""
+"""Below these a CPU gains nothing: the extra sums take the time that the products save."""
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""product(x, w): what remains of the convolution of ``x``, for one of the points."""
+"""product(x, w): the rest of the convolution of ``x``, at one of the points."""
 
 
 def serves(x: Tensor, out_channels: int) -> bool:
-    """Whether this is faster for ``x`` (n c h w, or b c t h w), convolved frame by frame."""
+    """Whether this method is faster for ``x`` (n c h w, or b c t h w), frame by frame."""
     return (
         is_plain_fp32(x)
         and min(x.shape[1], out_channels) >= LEAST_CHANNELS
@@ -41,12 +41,12 @@ def serves(x: Tensor, out_channels: int) -> bool:
 
 
 def padded_size(size: int) -> int:
-    """Length of a side that is filled up to whole tiles, with its border."""
+    """Length of a side of ``size`` that is padded to whole tiles, with its border."""
     return -(-size // OUTPUTS) * OUTPUTS + TAPS - 1
 
 
 def convolve_frames(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 3x3 convolution of frames (n c h w) that keeps their size; the channels last."""
+    """A 3x3 convolution of frames (n c h w) that keeps their size; channels last."""
     n, _, h, w = x.shape
     border = (1, padded_size(w) - w - 1, 1, padded_size(h) - h - 1)
     padded = F.pad(x, border).permute(0, 2, 3, 1).contiguous()
@@ -63,8 +63,8 @@ def by_column(weight: Tensor) -> Tensor:
 def convolve(padded: Tensor, taps: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """A 3x3 convolution of frames, written to ``out`` (n h w o).
 
-    ``padded`` (n, padded_size(h), padded_size(w), c) are they in a border of zeros; ``taps`` as
-    ``by_column`` gives them.
+    ``padded`` (n, padded_size(h), padded_size(w), c) holds the frames in a border of zeros;
+    ``taps`` come from ``by_column``.
     """
     n, h, _, channels = out.shape
 
@@ -107,7 +107,7 @@ def _convolve_along(
     give(OUTPUTS - 1, product(here, taps[2]), 1)
     del here
     for point, other in zip(PAIRS, (q, p), strict=True):
-        # The two of a pair differ in the sign of what is odd.
+        # At a point and its negative the odd part differs in sign only.
         even, odd = torch.add(x4, x2, alpha=-other), torch.add(x3, x1, alpha=-other)
         w_even, w_odd = torch.add(taps[0], taps[2], alpha=point * point), taps[1]
         plus = product(torch.add(even, odd, alpha=point), torch.add(w_even, w_odd, alpha=point))
@@ -122,7 +122,7 @@ def _convolve_along(
 
 @cache
 def _share(point: float) -> float:
-    """1 over the product of the distances of ``point`` to the others, infinity left out."""
+    """1 over the product of the distances from ``point`` to the others, without infinity."""
     distances = 1.0
     for other in (0.0, *PAIRS, *(-pair for pair in PAIRS)):
         if other != point:
