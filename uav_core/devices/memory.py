@@ -20,7 +20,7 @@ class Sparing(IntEnum):
 
     NONE = 0
     HALVES = 1
-    """Guidance and a layer's tokens run in halves, pairs of frames one by one."""
+    """Guidance and a layer's tokens run in two halves."""
     STRIPES = 2
     """Large layers run in stripes of rows."""
 

@@ -1,8 +1,8 @@
 """Mattes and depth enlarged in step with an upscaled picture: along its edges and its motion.
 
-What a frame gets is mixed with what its neighbours got, where the motion leads to the same thing:
-the flow there and back agrees, and so do the colours of the large picture. Only the fine part is
-mixed. Coarse values are the frame's own, so that fades and depth that changes do not lag.
+A frame's values are mixed with those of its neighbours where the motion leads to the same object:
+the flows there and back agree, and so do the colours of the large picture. Only fine detail is
+mixed. Coarse values stay the frame's own, so that fades and changing depth do not lag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..frames.guided import crisp, enlarged, window_mean, within
 from .propagation import Motion, PropagationParams, Way
 
 ALIKE = 0.1
-"""Colours (of a range of 2) that differ by less are of the same thing."""
+"""Colours that differ by less (in a range of 2) count as the same object."""
 
 Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From an earlier and a later picture, (1, 3, h, w) in [-1, 1], the flows between them."""
@@ -35,13 +35,13 @@ class _Frame:
 
 
 def seen(guides: Tensor, small: tuple[int, int]) -> Tensor:
-    """Pictures (n, 3, h2, w2) at the size (h, w) of the values, or the least that a flow takes."""
+    """Pictures (n, 3, h2, w2) resized to ``small`` (h, w), or to the least size a flow takes."""
     h, w = (max(side, SMALLEST_SIDE) for side in small)
     return F.interpolate(guides, (h, w), mode="area")
 
 
 def check_along(small: tuple[int, int, int], frames: tuple[int, int, int], what: str) -> None:
-    """See that values go with a picture, by the (t, h, w) of both.
+    """Check that values belong to a picture, by the (t, h, w) of both.
 
     Raises InputError for another number of frames, another aspect, or values of a larger size.
     """
@@ -54,7 +54,7 @@ def check_along(small: tuple[int, int, int], frames: tuple[int, int, int], what:
         raise InputError(
             f"{what} is {w}x{h}, the picture {columns}x{rows}: expected it no larger than that."
         )
-    # Sides are rounded to whole pixels, of either size.
+    # Rounding to whole pixels, at either size, may change a side by one.
     if abs(h - w * rows / columns) > 1 and abs(w - h * columns / rows) > 1:
         raise InputError(
             f"{what} is {w}x{h}, the picture {columns}x{rows}: expected the same aspect. Crop or "
@@ -67,19 +67,19 @@ def enlarged_along(
 ) -> Iterator[Tensor]:
     """A clip of values at the size of the picture they belong to, frame by frame.
 
-    Three frames are held, so that memory does not grow with the clip.
+    At most three frames are held, so that memory does not grow with the clip.
 
     Args:
         small: each (c, h, w), of any range.
-        guides: the upscaled picture, each (3, h2, w2) in [-1, 1]; as many.
+        guides: the upscaled picture, each (3, h2, w2) in [-1, 1]; as many as ``small``.
         flow: called for every pair of neighbours, in order.
 
     Returns:
-        Each (c, h2, w2), on the device of the guide. Nowhere more or less than the small values
-        next to it, of the same frame; binary mattes have edges of about one pixel.
+        Each (c, h2, w2), on the device of the guide. Every value lies within the range of the
+        nearby small values of its frame; binary mattes have edges of about one pixel.
 
     Raises:
-        InputError: NaN or infinity, which the message tells the frame of; one of both is shorter.
+        InputError: NaN or infinity, with the number of the frame; clips of different lengths.
     """
     frames = _frames(small, guides)
     before: tuple[_Frame, Way] | None = None

@@ -1,6 +1,6 @@
-"""DDIM with eta 0, for what a model predicts in the core and in ComfyUI.
+"""DDIM with eta 0, for the predictions that models return in the core and in ComfyUI.
 
-Every sampler of the pack steps by these: a clip at once, a scene as a stream, training.
+The pack's own samplers use it: for a clip at once, for a scene as a stream and in training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class DDIM(Protocol):
     """How a prediction becomes the next latent. Every method works frame by frame."""
 
     name: str
-    """Goes into a stream's state, which only fits a stream of the same arithmetic."""
+    """Stored in a stream's state, which only fits a stream of the same arithmetic."""
 
     def start(self, noise: Tensor) -> Tensor:
         """The first step's latent from standard normal noise."""
@@ -37,12 +37,12 @@ class DDIM(Protocol):
 
 
 class VelocityDDIM:
-    """For a model that predicts v, variance kept: the reference's form."""
+    """For a model that predicts v, with the variance preserved: the reference's form."""
 
     name = "velocity"
 
     def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
-        """``device`` is that of the latents: elsewhere every step would wait for a copy."""
+        """``device`` should be that of the latents: otherwise every step waits for a copy."""
         self.alphas = schedule.alphas_cumprod()[schedule.timesteps(steps)].to(device)
         self.landings = schedule.previous_alphas(steps).to(device)
 
@@ -60,9 +60,9 @@ class VelocityDDIM:
 
 
 class DenoisedDDIM:
-    """For a model that predicts the clean latent at a sigma, the variance exploding.
+    """For a model that predicts the clean latent at a sigma, with the variance exploding.
 
-    ComfyUI's form. ``sigmas`` (steps + 1,), as those of ``schedule.sigmas``, are best on the
+    This is ComfyUI's form. ``sigmas`` (steps + 1,), as from ``schedule.sigmas``, are best on the
     latents' device.
     """
 

@@ -9,9 +9,9 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class GuidanceRange:
-    """Steps that start at a share of the run from ``start`` up to, not with, ``end``, are guided.
+    """Guides the steps that begin at a share of the run from ``start`` to ``end`` (exclusive).
 
-    Elsewhere the positive text alone is asked, as with guidance 1, which takes half the time.
+    Other steps use the positive text alone, as with guidance 1, which takes half the time.
     Raises InputError unless 0 <= start <= end <= 1.
     """
 

@@ -1,9 +1,9 @@
 """Stepping down when memory runs out: smaller settings, tried one after the other.
 
-The order gives up least first: halves of a pass, then layers in stripes, which give the same to
-rounding; then frames decoded together, and ever smaller tiles. Those change the result a little, so
-settings are plain data for a record of the run; a ladder never steps back up, so that the rest of a
-clip is made like the part before.
+The cheapest steps come first: halves of a pass, then layers in stripes, which give the same result
+to rounding; then fewer frames decoded together, then smaller and smaller tiles. The last two change
+the result a little, so settings are plain data for a record of the run. A ladder never steps back
+up, so that the rest of a clip is made like the part before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TILES = (256, 192, 128, 64)
 FLOW_SIDES = (1024, 768, 512, 384, 256)
 """Longest sides at which to estimate flow, in low-resolution pixels."""
 
-# What CUDA, its libraries, the CPU allocator (Linux, Windows) and MPS say.
+# Parts of the error messages of CUDA, its libraries, the CPU allocator (Linux, Windows) and MPS.
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
@@ -46,7 +46,7 @@ SPARING: dict[int, str] = {
     Sparing.HALVES: "halves and pairs one by one",
     Sparing.STRIPES: "layers in stripes",
 }
-"""What is said of it."""
+"""The words for each level in messages."""
 
 
 class OutOfMemoryError(UpscaleAVideoError, MemoryError):
@@ -69,7 +69,7 @@ class Setting:
     """A level of ``devices.memory.Sparing``."""
 
     def size(self, h: int, w: int) -> tuple[int, int]:
-        """What is seen at once of a picture (h, w)."""
+        """Height and width of a picture (h, w) that one pass takes at once."""
         side = self.tile or max(h, w)
         return min(h, side), min(w, side)
 
@@ -79,7 +79,7 @@ class Setting:
 
     @classmethod
     def from_json(cls, data: dict[str, int]) -> Setting:
-        """The reverse of ``to_json``. Raises InputError for names or values that cannot be."""
+        """The reverse of ``to_json``. Raises InputError for unknown names or impossible values."""
         for name, value in data.items():
             most = max(Sparing) if name == "sparing" else value
             known = name in cls.__dataclass_fields__ and type(value) is int
@@ -110,9 +110,9 @@ class StepDown:
     before: Setting
     after: Setting
     reason: str
-    """The first line of the error, with the size that could not be had where it tells."""
+    """The first line of the error; for a foreseen step, the bytes needed and available."""
     foreseen: bool = False
-    """Whether the setting was not tried, as it could not fit."""
+    """Whether ``before`` was skipped without a try, because it could not fit."""
 
     def __str__(self) -> str:
         if self.foreseen:
@@ -124,12 +124,12 @@ class StepDown:
 
 
 class Ladder:
-    """The settings of one stage of a job, largest first, and where on them the job stands."""
+    """The settings of one stage of a job, largest first, and the one in use."""
 
     def __init__(self, stage: str, settings: Sequence[Setting]) -> None:
-        """``stage`` completes "memory ran out while ...", with the size of the work.
+        """``stage`` completes "memory ran out while ..." and tells the size of the work.
 
-        Raises InputError for no setting.
+        Raises InputError if there is no setting.
         """
         if not settings:
             raise InputError(f"No setting for {stage}: expected at least one.")
@@ -145,8 +145,8 @@ class Ladder:
     def resume(self, setting: Setting) -> None:
         """Go on with the setting that an earlier part of the job ended with.
 
-        Raises InputError if this ladder has no such setting. Older jobs did not say how sparing
-        they were.
+        Records of older jobs have no ``sparing``; they match a setting without it. Raises
+        InputError if this ladder has no such setting.
         """
         found = [s for s in self.settings if s == setting]
         found += [s for s in self.settings if replace(s, sparing=None) == setting]
@@ -158,9 +158,10 @@ class Ladder:
         self._level = self.settings.index(found[0])
 
     def foresee(self, needs: Callable[[Setting], int], room: int) -> StepDown | None:
-        """Step down at once to the first setting that can fit, or the last; None where this can.
+        """Step down at once to the first setting that can fit, or to the last one.
 
-        ``needs(setting)`` bytes at the very least, of ``room``; where that is 0 it is not known.
+        ``needs(setting)`` are the bytes it takes at least, ``room`` the bytes there are (0 if
+        unknown). Returns None if the setting stays as it is.
         """
         before, least = self.setting, needs(self.setting)
         if not room or least <= room:
@@ -191,9 +192,9 @@ class Ladder:
 def decode_ladder(
     frames: int, h: int, w: int, group: int = DECODE_GROUP, overlap: int = OVERLAP
 ) -> Ladder:
-    """For decoding low-resolution frames (h, w): in stripes, then ever fewer, then smaller tiles.
+    """For decoding low-resolution frames (h, w): whole, in stripes, in smaller groups, in tiles.
 
-    ``group`` is the number of frames to begin with.
+    ``group`` is the number of frames decoded together at first.
     """
     most, spared = max(1, min(group, frames)), Setting(sparing=Sparing.STRIPES)
     together = [replace(spared, frames=n) for n in range(most, 0, -1)]
@@ -203,7 +204,7 @@ def decode_ladder(
 
 
 def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder:
-    """For the U-Net on segments of ``frames`` frames (h, w): whole, sparing, in smaller tiles."""
+    """For the U-Net on segments of ``frames`` frames (h, w): whole, halves, stripes, tiles."""
     spared = Setting(sparing=Sparing.STRIPES)
     tiles = [replace(spared, tile=n, overlap=overlap) for n in _tiles(h, w)]
     settings = [Setting(), Setting(sparing=Sparing.HALVES), spared, *tiles]
@@ -211,19 +212,19 @@ def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder
 
 
 def flow_ladder(h: int, w: int) -> Ladder:
-    """For flow between frames (h, w): pair by pair, then at smaller and smaller sizes."""
+    """For flow between frames (h, w): at full size, tried twice, then at smaller sizes."""
     spared = Setting(sparing=Sparing.HALVES)
     sides = [replace(spared, longest_side=n) for n in FLOW_SIDES if n < max(h, w)]
     return Ladder(f"estimating flow on frames of {w}x{h}", [Setting(), spared, *sides])
 
 
 def _tiles(h: int, w: int) -> list[int]:
-    """The tiles that are smaller than the picture: others would be the same again."""
+    """The sides in TILES that are smaller than the picture; larger ones would change nothing."""
     return [n for n in TILES if n < max(h, w)]
 
 
 def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:
-    """The same ladder, begun with tiles of ``side`` instead of whole frames."""
+    """``ladder`` with tiles of ``side`` in place of whole frames, and only smaller tiles below."""
     whole = [replace(s, tile=side, overlap=overlap) for s in ladder.settings if s.tile is None]
     smaller = [s for s in ladder.settings if s.tile is not None and s.tile < side]
     return Ladder(ladder.stage, [*whole, *smaller])
@@ -234,12 +235,12 @@ def is_out_of_memory(
 ) -> bool:
     """Whether an error says that memory, of a device or the computer, ran out.
 
-    ``also`` is asked about errors not recognised here, such as a host application's own.
+    ``also`` decides about errors not recognised here, such as a host application's own.
     """
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, RuntimeError):
-        # torch.OutOfMemoryError is one, and says so.
+        # torch.OutOfMemoryError is a RuntimeError too, and its message has one of the signs.
         text = str(error).lower()
         if any(sign in text for sign in _SIGNS):
             return True
@@ -270,12 +271,12 @@ def run_with_fallback(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error, also):
                 raise
-            # As text: a handler that kept the error itself would keep its tensors.
+            # Logged as text: a log handler that kept the error itself would keep its tensors.
             log.debug("%s", traceback.format_exc())
             reason = _first_line(error)
-            # A frame that holds the error which holds the frame would keep them as well.
+            # A stack frame and an error that refer to each other would keep the tensors too.
             traceback.clear_frames(error.__traceback__)
-        # Out here the error is gone, and with it the tensors of the failed try.
+        # Here the error is gone, and with it the tensors of the failed try.
         release()
         step = ladder.step_down(reason)
         log.warning("%s", step)

@@ -1,4 +1,4 @@
-"""Noise that belongs to a frame, not to a run.
+"""Noise that depends on the frame, not on the run.
 
 Every frame draws from a generator of its own, seeded by (seed, stream, frame). A frame's noise is
 then the same whether the clip is sampled whole or in chunks, and no global generator is touched.

@@ -120,7 +120,7 @@ def sample(
         low_res_noise: like ``frames``, standard normal.
         flows: (forward, backward), each (1, 2, t - 1, h, w) in pixels.
         propagation_steps: 0-based steps at which latents are propagated along ``flows``.
-        propagation: how; as the reference where left out.
+        propagation: strength and thresholds; the reference's if None.
         tile: side of square tiles in pixels of the frames, None for whole frames.
         progress: ``progress(done, total)`` counts segments.
         check_cancelled: called before each segment; may raise.
@@ -172,8 +172,8 @@ def velocity(
 ) -> Tensor:
     """v of one segment (1, 4, n, h, w), classifier-free guidance applied.
 
-    ``predict`` is called as a TemporalUNet, once, with both texts as a batch; with guidance 1 the
-    positive one alone. ``low_res`` (1, 3, n, h, w) are the noised frames.
+    ``predict`` is called once, like a TemporalUNet, with both texts as a batch; with guidance 1
+    only with the positive one. ``low_res`` (1, 3, n, h, w) are the noised frames.
     """
     if guidance == 1:
         context = context[1:]
@@ -207,9 +207,9 @@ def decode(
 ) -> Tensor:
     """Decode latents (before the division by the latent scale) in groups of frames.
 
-    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``, and the colours by
-    the fix ``color``. ``tile`` is the side of square tiles in pixels of the frames, None for whole
-    frames. Returns (1, 3, t, 4h, 4w) in [-1, 1].
+    ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``, and the colour fix
+    ``color``. ``tile`` is the side of square tiles in pixels of the frames, None for whole frames.
+    Returns (1, 3, t, 4h, 4w) in [-1, 1].
     """
     groups, out = plan_groups(latents.shape[2], group), []
     tiles = plan_tiles(latents.shape[-2:], tile, tile_overlap)
@@ -233,9 +233,9 @@ def decode_group(
 ) -> Tensor:
     """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of frames that are decoded together.
 
-    The one way from latents to pixels, of clips and of long videos. ``z`` (1, 4, n, h, w) is
-    divided by the latent scale; ``frames`` (1, 3, n, h, w) in [-1, 1] may be None for ``vae_3d``,
-    and there is no colour fix then. After a colour fix single values may lie outside of [-1, 1].
+    Clips and long videos are both decoded here. ``z`` (1, 4, n, h, w) is divided by the latent
+    scale; ``frames`` (1, 3, n, h, w) in [-1, 1] may be None for ``vae_3d``, and there is no colour
+    fix then. After a colour fix single values may lie outside of [-1, 1].
     """
     pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled).clamp_(-1, 1)
     return pixels if frames is None else color_fix(pixels, frames, color)

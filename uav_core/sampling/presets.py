@@ -1,8 +1,8 @@
 """Named settings, for both kinds of weights: looks (how true to the input), speeds (how careful).
 
-Those for the included weights are measured (docs/benchmarks.md). Of those for the authors' weights
-*balanced* is the reference's, and the others are steps away from it that nobody has measured: the
-weights are on no package index.
+The settings for the included weights are measured (docs/benchmarks.md). For the authors' weights,
+*balanced* is the reference's setting; the others are steps away from it and are not measured, as
+the weights are on no package index.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..weights import included
 INCLUDED, AUTHORS = "included", "authors'"
 """Kinds of weights."""
 BALANCED, CUSTOM = "balanced", "custom"
-"""What the workflows are set to, and the choice of no preset."""
+"""The workflows' default, and the choice of no preset."""
 QUALITY, FLAWS = "best quality, extremely detailed", "blur, worst quality"
-"""The reference's texts: positive, after what the video shows; negative."""
+"""The reference's texts: the positive one, which follows a description, and the negative one."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Between the input and invention."""
+    """How far the result may depart from the input."""
 
     noise_level: int
     """0..350."""
@@ -35,7 +35,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Speed:
-    """Between a draft and the best."""
+    """How much time is spent: from a draft to the best quality."""
 
     steps: int
     """DDIM steps."""
@@ -80,11 +80,11 @@ FIXED: dict[str, dict[str, Any]] = {
     },
     AUTHORS: {"color_fix": "adain", "frames_per_group": 3},
 }
-"""What a kind of weights is decoded with, at every look and speed."""
+"""Decoding settings of each kind of weights, the same at every look and speed."""
 
 
 def table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """All of it as plain values: weights -> 'look' or 'speed' -> choice -> setting -> value."""
+    """LOOKS and SPEEDS as plain values: weights -> 'look' or 'speed' -> choice -> setting."""
     return {
         weights: {
             "look": {name: asdict(look) for name, look in LOOKS[weights].items()},
@@ -95,20 +95,20 @@ def table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
 
 
 def settings(weights: str, look: str = BALANCED, speed: str = BALANCED) -> dict[str, Any]:
-    """The values of two choices by setting; nothing for a choice that is CUSTOM."""
+    """The values of a look and a speed, by setting; CUSTOM has none."""
     known = table()[weights]
     return {**known["look"].get(look, {}), **known["speed"].get(speed, {})}
 
 
 def kind_of(params: UNetParams) -> str:
-    """The kind of weights that a U-Net of these sizes has: the released sizes, or smaller ones."""
+    """The kind of weights of a U-Net: AUTHORS for the released widths, INCLUDED for any other."""
     return AUTHORS if params.channels == UNetParams().channels else INCLUDED
 
 
 def unfit(weights: str, steps: int, guidance: float) -> str:
-    """What is wrong with values that belong to another kind of weights; empty if nothing is.
+    """A message for values that suit another kind of weights; empty if they fit this one.
 
-    More than half as much again as the largest preset, or less than half of the smallest.
+    Values fit from half the smallest preset to 1.5 times the largest.
     """
     told = []
     for name, value, known in (
@@ -129,7 +129,7 @@ def unfit(weights: str, steps: int, guidance: float) -> str:
 def differences(
     weights: str, look: str, speed: str, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Where ``values`` are not what the choices name: the setting and the named value."""
+    """Each setting whose value differs from the named choices, with the named value."""
     for name, named in settings(weights, look, speed).items():
         if values[name] != named:
             yield name, named

@@ -51,7 +51,7 @@ def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor
 
 
 class Way(NamedTuple):
-    """From a frame to its neighbour."""
+    """The motion from a frame to one neighbour."""
 
     flow: Tensor
     """(b, 2, h, w), in pixels."""
@@ -61,7 +61,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Motion:
-    """Between a frame and the next one."""
+    """The motion between a frame and the next one, in both directions."""
 
     ahead: Way
     back: Way
@@ -78,9 +78,9 @@ class Motion:
 def sweep_backward(
     frames: Sequence[Tensor], motions: Sequence[Motion], strength: float
 ) -> list[Tensor]:
-    """Frames (b, c, h, w), from the last to the first each with a share of the next one.
+    """Mix into each frame (b, c, h, w) a share of the next one, from the last to the first.
 
-    ``motions[i]`` lies between frames i and i + 1.
+    ``motions[i]`` is the motion between frames i and i + 1.
     """
     ways = (motion.ahead for motion in reversed(motions))
     return _sweep(reversed(frames), ways, strength, None)[::-1]
@@ -92,7 +92,7 @@ def sweep_forward(
     strength: float,
     before: Tensor | None = None,
 ) -> list[Tensor]:
-    """Frames (b, c, h, w), from the first on each with a share of the one before.
+    """Mix into each frame (b, c, h, w) a share of the previous one, from the first to the last.
 
     ``before`` is the frame that an earlier sweep ended with; ``motions`` then begin between it and
     the first frame.
@@ -103,7 +103,7 @@ def sweep_forward(
 def _sweep(
     frames: Iterable[Tensor], ways: Iterator[Way], strength: float, carried: Tensor | None
 ) -> list[Tensor]:
-    """Frames in the sweep's order; each takes from the one before it there, already propagated."""
+    """Mix into each frame, in the sweep's order, a share of the previous propagated frame."""
     swept = []
     for frame in frames:
         if carried is not None:
@@ -127,7 +127,7 @@ def propagate(
         x0: (b, c, t, h, w), the predicted clean latent of the whole clip.
         flow_forward: (b, 2, t - 1, h, w), from frame i to i + 1, in pixels of (h, w).
         flow_backward: the same shape, from frame i + 1 to i.
-        params: strength and consistency thresholds; the reference's where left out.
+        params: strength and consistency thresholds; the reference's if None.
 
     Returns:
         The propagated latent, shaped like ``x0``.
@@ -150,7 +150,7 @@ def propagate(
 
 
 def check_steps(chosen: Sequence[int], steps: int) -> None:
-    """Raise InputError for steps to propagate at that a run of ``steps`` does not have."""
+    """Raise InputError if a step in ``chosen`` is outside a run of ``steps`` steps."""
     outside = [i for i in chosen if not 0 <= i < steps]
     if outside:
         raise InputError(

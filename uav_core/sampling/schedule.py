@@ -37,19 +37,19 @@ def timesteps(steps: int) -> Tensor:
     """
     if not 1 <= steps < TRAIN_STEPS:
         raise InputError(f"{steps} sampling steps: expected 1 to {TRAIN_STEPS - 1}.")
-    # With 998 or 999 steps the offset would leave the table; clamping only touches those.
+    # For every number of steps the largest entry is at most 999: the clamp only guards the table.
     grid = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + STEPS_OFFSET
     return grid.clamp(max=TRAIN_STEPS - 1)
 
 
 def previous_alphas(steps: int) -> Tensor:
-    """(steps,) the alpha that each step of ``timesteps`` lands on; the last is alphas[0]."""
+    """(steps,) the alpha after each step of ``timesteps``; the last is alphas_cumprod()[0]."""
     table, grid = alphas_cumprod(), timesteps(steps)
     return torch.cat((table[grid[1:]], table[:1]))
 
 
 def sigmas(steps: int) -> Tensor:
-    """(steps + 1,) fp32: sqrt((1 - a) / a) at every DDIM step, and where the last one lands.
+    """(steps + 1,) fp32: sqrt((1 - a) / a) at every DDIM step, and after the last one.
 
     Sampling in the variance-exploding form x / sqrt(a) with these equals DDIM with eta 0. The end
     is not 0: the released schedule stops at the first entry of the table.
@@ -58,7 +58,7 @@ def sigmas(steps: int) -> Tensor:
 
 
 def sigmas_at(times: Tensor) -> Tensor:
-    """The same for any descending time steps (steps,)."""
+    """``sigmas`` for any descending time steps (steps,)."""
     a = torch.cat((alphas_cumprod()[times], alphas_cumprod()[:1]))
     return ((1 - a) / a).sqrt()
 

@@ -1,8 +1,8 @@
 """Plans of overlapping tiles of a picture, and networks run on one tile at a time.
 
-Networks that see a tile see less than the frame: their normalisation and attention take in the
-tile alone, so the result differs from that of the whole frame. Tiles share pixels, over which one
-fades into the next; a plan of one tile changes nothing.
+On a tile, a network's normalisation and attention see that tile only, so the result differs from
+that of the whole frame. Tiles share pixels, over which one fades into the next; a plan of one tile
+changes nothing.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ class Tile:
 def plan_tiles(
     size: Sequence[int], side: int | None, overlap: int | None = None
 ) -> tuple[Tile, ...]:
-    """Square tiles that cover a picture of a ``size`` (h, w), row by row; the whole for None or 0.
+    """Square tiles that cover a picture of a ``size`` (h, w), row by row.
 
-    A picture not larger than ``side`` is one tile. Otherwise all tiles have one size: per axis the
-    picture's own where it fits, else ``side`` rounded down to a multiple of 8. Neighbours share
-    ``overlap`` pixels (None: 0) or, as tiles start at multiples of 8, up to 7 more; one that would
-    run past the end is moved back to end there, and shares more.
+    A picture not larger than ``side`` is one tile, and any picture if ``side`` is None or 0.
+    Otherwise all tiles have one size: per axis the picture's own where it fits, else ``side``
+    rounded down to a multiple of 8. Neighbours share ``overlap`` pixels (None: 0) or, as tiles
+    start at multiples of 8, up to 7 more; a tile that would run past the end is moved back, and
+    shares more.
 
     Raises InputError for an empty picture, or an overlap that leaves less than 8 pixels of a tile.
     """
@@ -81,9 +82,9 @@ def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def _shares(spans: set[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
-    """What each tile along one axis contributes at its positions; all together 1 everywhere.
+    """The weights of each tile at its positions along one axis; they sum to 1 everywhere.
 
-    Raised cosines over what neighbours share: their slope is 0 where a tile begins and ends, so
+    They are raised cosines over shared pixels: their slope is 0 where a tile begins and ends, so
     nothing changes abruptly there.
     """
 
@@ -102,7 +103,7 @@ def _shares(spans: set[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
         share[stop - start - after :] *= rise(after).flip(0)
         total[start:stop] += share
         shares.append(share)
-    # Where the last tile was moved back, three may meet.
+    # Divided by the total, as three tiles may overlap where the last one was moved back.
     return {
         (start, stop): (share / total[start:stop]).float()
         for share, (start, stop) in zip(shares, ordered, strict=True)
@@ -110,10 +111,10 @@ def _shares(spans: set[tuple[int, int]]) -> dict[tuple[int, int], Tensor]:
 
 
 def blended(plan: Sequence[Tile], made: Callable[[Tile], Tensor], factor: int = 1) -> Tensor:
-    """The picture whose tiles ``made`` gives, one held at a time, each fading into the next.
+    """The picture made of the tiles that ``made`` returns, each fading into the next.
 
-    They are summed up, weighted, in fp32 or better, on the device of the first. A result is
-    (..., h, w), ``factor`` times as large as its tile; InputError where it is not.
+    One tile is held at a time; the weighted sum is in fp32 or better, on the device of the first.
+    Each result is (..., h, w), ``factor`` times as large as its tile; InputError otherwise.
     """
     large = [tile.scaled(factor) for tile in plan]
     rows = _shares({(tile.top, tile.bottom) for tile in large})
@@ -141,13 +142,13 @@ def tiled_predict(
     plan: Sequence[Tile],
     check_cancelled: Callable[[], None] = ignore,
 ) -> Callable[..., Tensor]:
-    """``predict`` as a function that runs on one tile after the other and blends the results.
+    """A function that runs ``predict`` on one tile after the other and blends the results.
 
-    Every argument, by place or by name, that is a tensor of four or more dims and ends in the
-    planned picture's (h, w) is cropped; all others pass as they are. So a latent, frames and noise
-    keep their places, and a text (b, tokens, dim) is left alone. The results must have the tile's
-    size. ``check_cancelled()`` is called before each tile and may raise. A plan of one tile gives
-    ``predict`` itself.
+    Every argument, positional or by name, that is a tensor of four or more dims and ends in the
+    planned picture's (h, w) is cropped; all others pass unchanged. So a latent, frames and noise
+    are cropped alike, and a text (b, tokens, dim) is left alone. The results must have the tile's
+    size. ``check_cancelled()`` is called before each tile and may raise. A plan of one tile
+    returns ``predict`` itself.
     """
     if len(plan) == 1:
         return predict

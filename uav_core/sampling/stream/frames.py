@@ -1,4 +1,4 @@
-"""Frames and what lies between them, by their number in the scene."""
+"""Queues of frames, or of pairs of frames, by their number in the scene."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Held(Generic[T]):
-    """Consecutive ones; new ones come in at the end, used ones leave at the start."""
+    """A queue of consecutive items: new ones are added at the end, used ones leave at the start."""
 
     def __init__(self, first: int = 0, items: Sequence[T] = ()) -> None:
         self.first, self.items = first, list(items)
@@ -31,28 +31,28 @@ class Held(Generic[T]):
 
     @property
     def stop(self) -> int:
-        """The number of the one that comes in next."""
+        """The number of the item that is added next."""
         return self.first + len(self.items)
 
     def between(self, start: int, stop: int) -> list[T]:
-        """Those from ``start`` up to, not with, ``stop``."""
+        """The items from ``start`` to ``stop`` (exclusive)."""
         if not self.first <= start <= stop <= self.stop:
             raise IndexError(f"{start} to {stop} of {self.first} to {self.stop}")
         return self.items[start - self.first : stop - self.first]
 
     def append(self, items: Sequence[T]) -> None:
-        """Take in those that follow."""
+        """Add the items that follow."""
         self.items.extend(items)
 
     def drop(self, stop: int) -> None:
-        """Let go of those before ``stop``."""
+        """Remove the items before ``stop``."""
         count = min(max(stop - self.first, 0), len(self.items))
         del self.items[:count]
         self.first += count
 
 
 class HeldFrames(Held[Tensor]):
-    """Frames, (1, c, h, w) each."""
+    """A queue of frames, (1, c, h, w) each."""
 
     def stack(self, start: int, stop: int) -> Tensor:
         """(1, c, stop - start, h, w), a copy."""

@@ -1,4 +1,4 @@
-"""The latent of a scene, denoised as a wave that runs through it."""
+"""The latent of a scene, denoised in a wave that runs through it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LatentStream:
     """Denoises a scene in order, whatever its length; see the package for how.
 
     Without propagation the frames are bit for bit those of ``pipeline.sample``; with it they
-    differ by what ``params.propagation_error`` bounds. How a run is cut into calls of ``advance``,
-    and whether it was restored from a state on the way, changes no bit.
+    differ by at most what ``params.propagation_error`` tells. How a run is cut into calls of
+    ``advance``, and whether it was restored from a state on the way, changes no bit.
 
-    An exception from a callback undoes nothing and leaves nothing half done: the same call may be
-    made again and goes on with the pass that was interrupted.
+    An exception from a callback leaves the stream intact: the same call may be made again and
+    goes on with the pass that was interrupted.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class LatentStream:
 
         Args:
             params: the scene and the run.
-            predict: called with the latent (1, c, n, h, w) of one segment, the step from 0 and
+            predict: called with the latent (1, c, n, h, w) of one segment, the 0-based step and
                 the frames in the scene; returns what ``ddim`` takes, guidance applied. Must give
-                the same for the same arguments. None if every ``advance`` brings its own.
+                the same for the same arguments. None if every ``advance`` is given its own.
             noise: called with ranges of frames, in order and once each; returns standard normal
                 (1, c, n, h, w), the same for a frame however the ranges are cut.
             flow: called with i, in order and once each; returns the flow from frame i to i + 1
                 and back, each (1, 2, h, w) in pixels. Needed to propagate.
-            ddim: what a prediction is; v by default.
+            ddim: how predictions become latents; for v by default.
             device: where frames wait for their next step, and where their arithmetic is done.
             progress: called with the passes done and all passes of the scene.
             check_cancelled: called before every pass; may raise.
 
         Raises:
-            InputError: steps to propagate at, without a flow.
+            InputError: propagation steps without a flow.
         """
         if params.propagates and flow is None:
             raise InputError("propagation_steps were given without a flow to propagate along.")
@@ -78,12 +78,12 @@ class LatentStream:
 
     @property
     def window(self) -> range:
-        """Frames that were begun and not yet fetched: what a caller has to keep at hand."""
+        """Frames that were begun and not yet fetched: the caller must keep their input."""
         return range(self.fetched, self._wave.steps[0].latents.stop)
 
     @property
     def held(self) -> int:
-        """Frames of a latent that are held, besides finished ones; ``params.most_held`` at most."""
+        """Latent frames held, without finished ones; ``params.most_held`` at most."""
         return self._wave.held
 
     @property
@@ -96,12 +96,12 @@ class LatentStream:
     def advance(self, count: int, predict: Predict | None = None) -> Tensor | None:
         """The next ``count`` frames, or those that are left of the scene; None after its end.
 
-        ``predict`` is used for this call instead of the stream's own: for a network that is ready
+        ``predict`` is used for this call instead of the stream's own: for a network that is loaded
         only for a while.
 
         Returns (1, c, n, h, w) as ``pipeline.sample`` does, before the division by the latent
-        scale. Raises InputError for a count below 1 and for callbacks that return another shape
-        than asked for, and lets through what a callback raises.
+        scale. Raises InputError for a count below 1 and for callbacks that return a wrong shape;
+        errors of callbacks pass through.
         """
         if count < 1:
             raise InputError(f"{count} frames were asked for: expected 1 or more.")
@@ -118,26 +118,26 @@ class LatentStream:
         return frames
 
     def state(self) -> StreamState:
-        """A copy of everything under way, on the CPU.
+        """A copy of everything under way, on the CPU, without the frames that were fetched.
 
-        Frames that were fetched are not in it. Its size in bytes is that of ``held`` frames of a
-        latent, of finished frames not yet fetched (fewer than a segment and a block together),
-        and of 4 h w fp32 values for every pair of frames under way.
+        It takes the bytes of ``held`` latent frames, of finished frames not yet fetched (fewer
+        than a segment and a block together), and of 4 h w fp32 values for every pair of frames
+        under way.
         """
         return collect(self._wave, self.ddim.name)
 
     @torch.no_grad()
     def restore(self, state: StreamState) -> None:
-        """Go on from a state, taken from this stream or from one that was made alike.
+        """Go on from a state of this stream or of one that was made alike.
 
-        Raises InputError if it belongs to another scene or run, DamagedStateError if it does not
-        hold together; the stream is then unchanged.
+        Raises InputError if it belongs to another scene or run, DamagedStateError if its parts do
+        not fit together; the stream is then unchanged.
         """
         motions = Motions(self.params, self._flow, self.device)
         self._wave = rebuild(state, self.params, self.ddim.name, motions)
 
     def _work(self, predict: Predict) -> None:
-        """Run one block or one segment, at the deepest step that has one ready."""
+        """Run one block or one segment, at the last step that has one ready."""
         for i in reversed(range(self.params.steps)):
             sweep = self._wave.steps[i].sweep
             if sweep is not None and sweep.ready:
@@ -157,7 +157,7 @@ class LatentStream:
         part = predict(latent, i, range(segment.start, segment.stop))
         self._check_shape("prediction", part, latent.shape[2])
 
-        # All is computed before anything is changed, because memory may run out on the way.
+        # Everything is computed before anything changes, because memory may run out on the way.
         blended, shared = latent.new_empty(latent.shape), self._wave.shared(i)
         if step.pending is not None:
             blended[:, :, :shared] = step.pending
@@ -192,7 +192,7 @@ class LatentStream:
         return separate(self.ddim.end(latents) if i + 1 == self.params.steps else latents)
 
     def _bring_in(self, latents: HeldFrames, stop: int) -> None:
-        """Frames that are new to the scene, up to ``stop``."""
+        """Add the noise of new frames, up to ``stop``."""
         frames = range(latents.stop, stop)
         if frames:
             noise = self._noise(frames)

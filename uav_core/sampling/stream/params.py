@@ -1,4 +1,4 @@
-"""What a stream is made for: the scene, the run, and how exact propagation has to be."""
+"""Parameters of a stream: the scene, the run, and how exact propagation has to be."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TOLERANCE = 1e-6
 
 
 def look_ahead(strength: float, tolerance: float = TOLERANCE) -> int:
-    """Frames that a backward sweep starts early, so that it errs by at most ``tolerance``.
+    """Frames beyond its block at which a backward sweep starts, to err by at most ``tolerance``.
 
-    Every frame passes on ``strength`` of an error, so n frames leave strength**n of it. Never
-    more than LONGEST_LOOK_AHEAD, which is reached at strengths above 0.8: see
-    ``StreamParams.propagation_error`` for what is left then.
+    Every frame passes on ``strength`` of an error, so n frames leave strength**n of it. The result
+    is at most LONGEST_LOOK_AHEAD, which is reached at strengths above 0.8: see
+    ``StreamParams.propagation_error`` for the error that is left then.
     """
     if strength == 0:
         return 0
@@ -33,7 +33,7 @@ def look_ahead(strength: float, tolerance: float = TOLERANCE) -> int:
 
 @dataclass(frozen=True)
 class StreamParams:
-    """One scene and how to denoise it. Raises InputError for values that cannot be."""
+    """One scene and how to denoise it. Raises InputError for impossible values."""
 
     frames: int
     """Frames of the scene; its last segment is moved back to end there."""
@@ -47,7 +47,7 @@ class StreamParams:
     """0-based, in any order."""
     propagation: PropagationParams = field(default_factory=PropagationParams)
     tolerance: float = TOLERANCE
-    """Error of the backward sweep, as a share of the latent's range, to choose its look-ahead."""
+    """Error allowed to the backward sweep, as a share of the latent's range; sets look_ahead."""
 
     def __post_init__(self) -> None:
         schedule.timesteps(self.steps)
@@ -58,7 +58,7 @@ class StreamParams:
         check_steps(self.propagation_steps, self.steps)
         if not 0 < self.tolerance < 1:
             raise InputError(f"A tolerance of {self.tolerance}: expected more than 0, under 1.")
-        _ = self.plan  # which checks frames, length and overlap
+        _ = self.plan  # Making the plan checks frames, length and overlap.
 
     @cached_property
     def plan(self) -> tuple[Segment, ...]:
@@ -77,10 +77,10 @@ class StreamParams:
 
     @property
     def propagation_error(self) -> float:
-        """The most by which one propagation differs from that over the whole scene.
+        """The most by which one propagation differs from one over the whole scene.
 
-        As a share of the range of the predicted clean latent, 0 included in that range. 0 for
-        scenes that the first look-ahead reaches the end of, and without propagation. The forward
+        It is a share of the range of the predicted clean latent, 0 included in that range. It is 0
+        without propagation, and for scenes whose end the first look-ahead reaches. The forward
         sweep is exact and adds nothing.
         """
         strength, reach = self.propagation.strength, BLOCK + self.look_ahead
@@ -90,17 +90,17 @@ class StreamParams:
 
     @property
     def state_bytes(self) -> int:
-        """An upper guess of a saved state: clean latents and noise estimates, in fp32."""
+        """An upper estimate of a saved state: clean latents and noise estimates, in fp32."""
         return self.most_held * 2 * 4 * self.channels * self.h * self.w
 
     @property
     def most_held(self) -> int:
-        """Frames of a latent that are held between two passes, at the most.
+        """The most latent frames held between two passes, whatever the scene's length.
 
-        At every step less than a segment and the frames it shares with the one before; at every
-        propagating step the sweep's reach, in clean latents and in noise estimates; and what one
-        pass has just added. The scene's length is not in it. Finished frames that were not yet
-        fetched come on top, and so do the flows, of a smaller number of pairs.
+        Every step holds less than a segment and the frames it shares with the one before; every
+        propagating step holds the sweep's reach, in clean latents and in noise estimates; and one
+        pass has just added its frames. Finished frames not yet fetched are not counted, nor are
+        the flows, of a smaller number of pairs.
         """
         length, reach = self.segment_length, BLOCK + self.look_ahead
         sweeping = len(set(self.propagation_steps)) if self.propagates else 0

@@ -1,6 +1,6 @@
 """The state of a stream, to go on from after a crash, and its safetensors file.
 
-The file is there whole, or not at all.
+The file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AGAIN = "Begin the scene again from its first frame."
 
 
 class DamagedStateError(UpscaleAVideoError, ValueError):
-    """A state that is missing, cut short or changed; a stream cannot go on from it."""
+    """A state is missing, cut short or changed; a stream cannot go on from it."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class StreamState:
     """Everything under way in a stream."""
 
     meta: Mapping[str, Any]
-    """Plain JSON values: the run it belongs to, and where every step has got to."""
+    """Plain JSON values: the run it belongs to, and how far every step has come."""
     tensors: Mapping[str, Tensor]
     """On the CPU, (1, c, n, h, w) each; empty ones are left out."""
 
 
 def collect(wave: Wave, ddim: str) -> StreamState:
-    """The state of a wave whose predictions are ``ddim``'s."""
+    """The state of a wave; ``ddim`` is the name of its DDIM."""
     found: dict[str, Tensor | None] = {
         "finished": _stacked(wave.finished),
         "flows": wave.motions.stack(),
@@ -72,7 +72,7 @@ def collect(wave: Wave, ddim: str) -> StreamState:
 
 
 def rebuild(state: StreamState, params: StreamParams, ddim: str, motions: Motions) -> Wave:
-    """The wave of a state; ``motions`` are new and take its flows.
+    """The wave of a state; ``motions`` are new and take the state's flows.
 
     Raises InputError for a state of another scene or run, DamagedStateError for one in which
     something is missing or of the wrong size.
@@ -187,15 +187,15 @@ def _stacked(held: HeldFrames) -> Tensor | None:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """On the CPU, and not shared with the stream."""
+    """A copy on the CPU that shares no memory with the stream."""
     copied = tensor.cpu()
     return copied.clone() if copied is tensor else copied
 
 
 def save_state(path: str | os.PathLike[str], state: StreamState) -> None:
-    """Write ``state.tensors`` and ``state.meta`` beside ``path`` and move them into place.
+    """Write ``state`` to a file beside ``path`` and move it into place.
 
-    A crash leaves the file that was there before. Raises OSError where the disk does.
+    A crash leaves the file that was there before. Raises OSError if writing fails.
     """
     meta = json.dumps(state.meta, sort_keys=True)
     metadata = {_META: meta, _CHECKSUM: _checksum(meta, state.tensors)}
@@ -204,10 +204,10 @@ def save_state(path: str | os.PathLike[str], state: StreamState) -> None:
 
 
 def load_state(path: str | os.PathLike[str]) -> StreamState:
-    """The state in a file, its checksum compared. Raises DamagedStateError."""
+    """The state in a file, after its checksum is compared. Raises DamagedStateError."""
     path = Path(path)
     try:
-        # Read whole: a mapped file could not be replaced by the next state everywhere.
+        # Read whole: on some systems a mapped file could not be replaced by the next state.
         data = path.read_bytes()
     except OSError as error:
         raise DamagedStateError(f"{path} cannot be read: {error}. {AGAIN}") from error
@@ -226,7 +226,7 @@ def load_state(path: str | os.PathLike[str]) -> StreamState:
 
 
 def _checksum(meta: str, tensors: Mapping[str, Tensor]) -> str:
-    """Over all that is read back: a damaged bit anywhere gives another one."""
+    """A checksum over everything that is read back, so that any damaged bit changes it."""
     digest = hashlib.blake2b(meta.encode(), digest_size=32)
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,9 +1,9 @@
-"""Propagation of a scene whose end is not there yet.
+"""Propagation in a scene whose last frames are not known yet.
 
-The forward sweep only looks back: it carries its last frame along. The backward sweep comes from
-the future. It is run for one block of frames at a time, beginning ``look_ahead`` frames behind the
-block as if the scene ended there. Blocks lie at fixed places, so the result does not depend on
-when it is asked for.
+The forward sweep only looks back: it carries its last frame along. The backward sweep needs later
+frames. It runs for one block of frames at a time, beginning ``look_ahead`` frames after the block
+as if the scene ended there. Blocks have fixed places, so the result does not depend on when it is
+asked for.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Flow = Callable[[int], tuple[Tensor, Tensor]]
 
 
 class Motions(Held[Motion]):
-    """The motion of consecutive pairs, asked for in order and dropped behind the last sweep."""
+    """The motions of consecutive pairs, requested in order and dropped after the last sweep."""
 
     def __init__(self, params: StreamParams, flow: Flow | None, device: torch.device) -> None:
         super().__init__()
         self.params, self.flow, self.device = params, flow, device
 
     def between(self, start: int, stop: int) -> list[Motion]:
-        """Of the frames from ``start`` to ``stop``, asked for where they are new."""
+        """The motions of pairs ``start`` to ``stop`` (exclusive); new ones are requested first."""
         while self.stop < stop:
             assert self.flow is not None
             both, shape = self.flow(self.stop), (1, 2, self.params.h, self.params.w)
@@ -53,13 +53,13 @@ class Motions(Held[Motion]):
         return torch.stack([torch.cat((m.ahead.flow, m.back.flow), 1) for m in self.items], dim=2)
 
     def restore(self, first: int, flows: Sequence[Tensor]) -> None:
-        """Hold what ``stack`` gave, each (1, 4, h, w)."""
+        """Take the flows that ``stack`` returned, each (1, 4, h, w), from pair ``first`` on."""
         halves = ((flow.contiguous() for flow in both.chunk(2, dim=1)) for both in flows)
         self.first, self.items = first, [self._motion(*both) for both in halves]
 
 
 class Sweep:
-    """Both sweeps at one step: clean latents come in in order and leave propagated."""
+    """Both sweeps at one step: clean latents enter in order and leave propagated."""
 
     def __init__(self, params: StreamParams) -> None:
         self.params = params
@@ -79,7 +79,7 @@ class Sweep:
 
     @property
     def ready(self) -> bool:
-        """Whether all that the next block needs has come in."""
+        """Whether all frames that the next block needs have come in."""
         return bool(self.block) and self.x0.stop > self.last
 
     def run(self, motions: Motions) -> list[Tensor]:
@@ -92,7 +92,7 @@ class Sweep:
         return sweep_forward(swept[: len(block)], between, strength, self.carried)
 
     def finish(self, done: list[Tensor]) -> None:
-        """Let go of the block whose propagated frames are ``done``."""
+        """Drop the block whose propagated frames are ``done``."""
         self.carried = done[-1]
         stop = self.block.stop
         self.x0.drop(stop)

@@ -1,4 +1,4 @@
-"""What is under way: the frames between their first step and the caller."""
+"""The frames under way: begun, and not yet returned to the caller."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .sweep import Motions, Sweep
 
 @dataclass(eq=False)
 class Step:
-    """Where one step of the run has got to."""
+    """How far one step of the run has come in the scene."""
 
     sweep: Sweep | None
-    """At the steps that propagate."""
+    """Only at steps that propagate."""
     segment: int = 0
     """The number of the segment to run next."""
     latents: HeldFrames = field(default_factory=HeldFrames)
-    """From that segment's start."""
+    """Frames from the start of that segment on."""
     pending: Tensor | None = None
-    """(1, c, n, h, w), the predictions of the frames that segment shares with earlier ones."""
+    """(1, c, n, h, w), the predictions of frames that this segment shares with earlier ones."""
 
 
 class Wave:
@@ -37,7 +37,7 @@ class Wave:
 
     @property
     def held(self) -> int:
-        """Frames of a latent that are held, besides finished ones."""
+        """Latent frames held, without finished ones."""
         count = 0
         for step in self.steps:
             count += len(step.latents)
@@ -48,7 +48,7 @@ class Wave:
         return count
 
     def after(self, i: int) -> HeldFrames:
-        """Where frames go that have step ``i`` behind them."""
+        """The queue for frames that have finished step ``i``."""
         return self.finished if i + 1 == len(self.steps) else self.steps[i + 1].latents
 
     def shared(self, i: int) -> int:
@@ -71,5 +71,5 @@ class Wave:
         return plan[segment].start if segment < len(plan) else self.params.frames
 
     def first_pair(self) -> int:
-        """The first pair of frames whose flow some sweep has still to use."""
+        """The first pair of frames whose flow a sweep still needs."""
         return max(0, min((s.sweep.x0.first for s in self.steps if s.sweep), default=0) - 1)
