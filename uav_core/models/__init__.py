@@ -1,1 +1,1 @@
-"""The networks: temporal U-Net and temporal VAEs, with ``operations`` injected."""
+"""The networks: temporal U-Net and VAEs, built from the layer classes in ``operations``."""

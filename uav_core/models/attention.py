@@ -1,4 +1,4 @@
-"""Attention on token sequences, behind one signature that ComfyUI's own kernels share."""
+"""Attention on token sequences, with the signature of ComfyUI's own kernels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..devices import ways
 from ..devices.attention import by_products
 
 MAX_SCORES = 64 * 2**20
-"""Bytes of attention scores held at once where no fused kernel serves."""
+"""Bytes of attention scores held at once where there is no fused kernel."""
 
-# CUDA launches put (batch x heads) on a grid axis that ends at 65535.
+# CUDA kernels put (batch x heads) on a grid axis, which is limited to 65535.
 _MAX_GRID = 65535
 
 
@@ -39,8 +39,8 @@ def scaled_dot_product(
     """PyTorch's attention, in batches that stay inside CUDA's grid limit.
 
     Where PyTorch has no fused kernel for the device or the width of a head, it would hold the
-    scores of all queries and keys: then the queries go in parts, with the same result, that keep
-    the scores within MAX_SCORES bytes (those of a single query, if they alone are more).
+    scores of all queries and keys. The queries then run in parts, with the same result, so that
+    the scores take at most MAX_SCORES bytes (or those of one query, if they are more).
     """
     step = max(1, _MAX_GRID // heads)
     if q.shape[0] > step:
@@ -64,7 +64,7 @@ def scaled_dot_product(
 def _is_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """Whether PyTorch has a kernel for these (b h n d) that never holds all scores.
 
-    Not where it cannot be asked: in parts the result is the same.
+    False where PyTorch cannot tell: in parts the result is the same.
     """
     if not devices.is_complete(q.device):
         return False
@@ -72,7 +72,7 @@ def _is_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
 
 
 def _in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, queries: int) -> Tensor:
-    """Attention for so many queries at a time."""
+    """Attention for ``queries`` queries at a time."""
     count = q.shape[2]
     if mask is not None:
         mask = mask.expand(*mask.shape[:-2], count, mask.shape[-1])

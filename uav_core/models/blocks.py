@@ -1,4 +1,4 @@
-"""The blocks of the temporal U-Net: attention, transformers and the levels they make up."""
+"""The blocks of the temporal U-Net: attention, transformers and the levels made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .temporal import FeedForward, Moments, Projections, TemporalAttention
 
 @dataclass(frozen=True)
 class Conditions:
-    """What every block may look at: time, text, and the attention kernel to use."""
+    """Inputs that all blocks share: time, text, and the attention kernel to use."""
 
     time: Tensor
     """(b, time_dim), time step plus noise level, already through SiLU."""
@@ -29,7 +29,7 @@ class Conditions:
     """(b, tokens, context_dim)."""
     attend: Attention
     moments: Moments
-    """What the attention along time knows of the frames' places in time."""
+    """Tables for the attention along time."""
 
 
 class TextOrSelfAttention(Projections):
@@ -44,7 +44,7 @@ class TextOrSelfAttention(Projections):
     def forward(self, x: Tensor, text: Tensor, attend: Attention) -> Tensor:
         """``x`` (b t n c) -> the same shape."""
         b, t = x.shape[:2]
-        # All frames share one text, so they queue up as queries instead of repeating its keys.
+        # All frames share one text, so they are joined as queries instead of repeating its keys.
         flat = "b t n c -> b (t n) c" if self.over_text else "b t n c -> (b t) n c"
         q = rearrange(self.to_q(x), flat)
         source = text if self.over_text else rearrange(x, flat)
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
 
 
 Build = Callable[..., nn.Module]
-"""A block of given widths, all else about it settled."""
+"""Makes a block of given widths, with all other arguments already set."""
 
 
 class Stage(nn.Module):
@@ -121,7 +121,7 @@ class Stage(nn.Module):
 
 
 class DownStage(Stage):
-    """A level on the way down; gives its skips as well."""
+    """A level on the way down; returns its skips as well."""
 
     def __init__(self, *args: Any, downsample: Build | None) -> None:
         super().__init__(*args)
@@ -141,7 +141,7 @@ class DownStage(Stage):
 class UpStage(Stage):
     """A level on the way up; takes its input and its skips off the end of the list.
 
-    The list and nobody else holds them, so that they can go as soon as they are used.
+    Only the list holds them, so that their memory is free as soon as they are used.
     """
 
     def __init__(self, *args: Any, upsample: Build | None) -> None:

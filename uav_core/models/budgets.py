@@ -1,7 +1,7 @@
-"""Bytes that a pass and a decode take on a GPU, from the sizes of the networks.
+"""Bytes that a U-Net pass and a VAE decode take on a GPU, from the sizes of the networks.
 
-What tensors hold at the peak, followed through the layers, and a quarter more for what kernels and
-allocators need. ``tests/bench/test_bench_real_sizes.py`` holds it to what is counted.
+The estimate follows the tensors through the layers to the peak, and adds a quarter for kernels and
+allocators. ``tests/bench/test_bench_real_sizes.py`` compares it with counted bytes.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from .vae import UPSCALE, VAEParams
 
 MARGIN = 1.25
 FEED_FORWARD = 15
-"""Tensors of a level's width that a transformer holds in its feed-forward layer: itself, its
+"""Tensors of a level's width that a transformer holds in its feed-forward layer: its input, its
 residuals, eight of the first product, four of the gate."""
 HALVED = 10
-"""The same with its frames in two halves."""
+"""FEED_FORWARD with the frames in two halves."""
 MIDDLE = 6
-"""Tensors that the attention over a frame holds: itself, its input, query, key, value, result."""
+"""Tensors that the attention over a frame holds: input, tokens, query, key, value, result."""
 SCORES = 2.5
-"""Blocks of its scores: computed, as weights, and those in half precision."""
+"""Blocks of scores that it holds: the scores, their softmax, and the softmax in half precision."""
 REFINED = 4
 """Tensors of a level's width that a resnet with a 3x3x3 convolution holds."""
 STRIPED = 1.08
-"""In stripes: what is read and what is written, and the rows between them."""
+"""Factor on what a layer in stripes reads and writes, for the rows in its buffer."""
 
 
 def pass_bytes(
     params: UNetParams, clips: int, frames: int, h: int, w: int, each: int, spared: bool = False
 ) -> int:
-    """Of one pass over ``clips`` of frames (h, w), numbers of ``each`` bytes.
+    """Bytes of one U-Net pass over ``clips`` of ``frames`` frames (h, w), ``each`` bytes a number.
 
-    ``spared``: of the least that it can be done with, large layers in parts.
+    ``spared``: the least bytes it can run with, large layers in parts.
     """
     held, peak = 0.0, 0.0
     for level, width in enumerate(params.channels):
         before = params.channels[max(level - 1, 0)]
         below = params.channels[min(level + 1, len(params.channels) - 1)]
-        # On the way up, with all skips of the levels above and all of its own but one.
+        # The peak is on the way up, with all skips of the levels above and all but one of its own.
         joined = below + width
         if params.attention[level]:
             work = joined + width * (1 + (HALVED if spared else FEED_FORWARD))
@@ -52,9 +52,9 @@ def pass_bytes(
 def decode_bytes(
     params: VAEParams, frames: int, h: int, w: int, each: int, spared: bool = False
 ) -> int:
-    """Of decoding ``frames`` low-resolution frames (h, w) together, numbers of ``each`` bytes.
+    """Bytes to decode ``frames`` low-resolution frames (h, w) together, ``each`` bytes a number.
 
-    ``spared`` as for a pass.
+    ``spared`` as in ``pass_bytes``.
     """
     widths = params.decoder_widths
     pixels = frames * h * w * UPSCALE**2
@@ -66,6 +66,6 @@ def decode_bytes(
         whole = max(REFINED * width, 2 * before + width)
         peak = max(peak, share * (STRIPED * (max(before, width) + width) if spared else whole))
         if level < len(widths) - 1:
-            # Enlarged fourfold, before its convolution and after it.
+            # The upsampler holds four times the positions, before and after its convolution.
             peak = max(peak, share * width * (1 + 4 * STRIPED if spared else 8))
     return round(MARGIN * peak)

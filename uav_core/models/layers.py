@@ -1,8 +1,8 @@
 """Building blocks that the U-Net and the VAEs share.
 
-Activations are ``b c t h w``. Two-dimensional layers see every frame on its own; a GroupNorm that
-sees the five-dimensional tensor takes its statistics over time as well. Nothing here copies when
-the tensor is laid out channels-last: frames, tokens and clips are then views of one memory.
+Activations are ``b c t h w``. Two-dimensional layers process every frame on its own; a GroupNorm
+that gets the five-dimensional tensor takes its statistics over time as well. With channels-last
+tensors nothing here copies: frames, tokens and clips are then views of one memory.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ MOST_GROUPS = 32
 
 
 def groups(channels: int) -> int:
-    """Groups of a norm: the 32 of the released networks, or what divides both."""
+    """Groups of a norm: the largest divisor of ``channels`` and of the released networks' 32."""
     return gcd(channels, MOST_GROUPS)
 
 
 class Sizes:
-    """What the shapes of canonical weights tell of a network."""
+    """The sizes of a network, read off the shapes of canonical weights."""
 
     def __init__(self, weights: Mapping[str, Tensor], network: str, keys: str) -> None:
-        """``network`` and ``keys`` name it and the files that have its keys, in messages."""
+        """``network`` names the network in messages, ``keys`` the files that have its keys."""
         self.weights, self.network, self.keys = weights, network, keys
 
     def shape(self, key: str) -> torch.Size:
-        """Of one tensor. Raises CheckpointMismatchError where it is missing."""
+        """The shape of the tensor ``key``. Raises CheckpointMismatchError if it is missing."""
         if key not in self.weights:
             raise CheckpointMismatchError(
                 f"This {self.network} has no tensor '{key}', so its sizes cannot be read. Expected "
@@ -47,7 +47,7 @@ class Sizes:
         return self.weights[key].shape
 
     def count(self, pattern: str) -> int:
-        """How many keys there are of a pattern, numbered from 0."""
+        """The number of keys that match ``pattern``, numbered from 0."""
         return next(n for n in itertools.count() if pattern.format(n) not in self.weights)
 
 
@@ -145,7 +145,7 @@ class Upsample(nn.Module):
         self.conv = make.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """``size`` (h, w) of the result; twice the input where it is left out."""
+        """``size`` (h, w) of the result; twice the input's if None."""
         way, twice = ways.of(x.device), (2 * x.shape[-2], 2 * x.shape[-1])
         size = size or twice
         if tuple(size) == twice and way.cuts(x, x.shape[1], enlarged=4):

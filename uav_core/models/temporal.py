@@ -61,7 +61,7 @@ def relative_buckets(length: int, device: torch.device | None = None) -> Tensor:
 
 
 class Moments:
-    """The frames' places in time, and what follows from them, made once a pass."""
+    """Tables that depend on the frames' positions in time only, made once a pass."""
 
     def __init__(self, length: int, device: torch.device) -> None:
         self.length = length
@@ -69,14 +69,14 @@ class Moments:
         self._turns: dict[int, tuple[Tensor, Tensor]] = {}
 
     def turn(self, freqs: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """``rotation`` by ``freqs``, which are the same wherever they are as many."""
+        """``rotation`` by ``freqs``; tables of one length are equal, so each is made once."""
         if len(freqs) not in self._turns:
             self._turns[len(freqs)] = rotation(self.length, freqs, like)
         return self._turns[len(freqs)]
 
 
 class RotaryTable(nn.Module):
-    """Holder of the stored frequency table, under the key the checkpoints use."""
+    """Holds the stored frequency table under the key that checkpoints use."""
 
     freqs: Tensor
 
@@ -95,12 +95,12 @@ class RelativePositionBias(nn.Module):
     def forward(self, buckets: Tensor, like: Tensor) -> Tensor:
         """(1, heads, length, length), in the dtype of ``like``; see ``relative_buckets``."""
         bias = self.relative_attention_bias(buckets)
-        # In one piece: kernels that take a mask take no other.
+        # Contiguous, as attention kernels need the mask to be.
         return rearrange(bias, "q k heads -> 1 heads q k").to(like.dtype).contiguous()
 
 
 class Projections(nn.Module):
-    """What an attention of the U-Net learns: query, key and value (of ``source``), and its end."""
+    """Learned layers of a U-Net attention: query, key and value (from ``source``), and output."""
 
     def __init__(self, make: Layers, channels: int, heads: int, source: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class TemporalAttention(Projections):
     def __init__(self, make: Layers, channels: int, heads: int) -> None:
         super().__init__(make, channels, heads, channels)
         self.time_rel_pos_bias = RelativePositionBias(make, heads)
-        # Heads narrower than the table turn in full.
+        # Heads narrower than the table are rotated whole.
         self.rotary_emb = RotaryTable(min(ROTARY_DIMS, channels // heads), make.device)
 
     def forward(self, x: Tensor, moments: Moments, attend: Attention) -> Tensor:
@@ -129,7 +129,7 @@ class TemporalAttention(Projections):
         turn = moments.turn(self.rotary_emb.freqs, q)
         q, k = (rotate(y.unflatten(-1, (self.heads, -1)), *turn).flatten(-2) for y in (q, k))
         bias = self.time_rel_pos_bias(moments.buckets, q)
-        # Clip by clip: their positions are sequences of one view, those of a batch are not.
+        # Clip by clip: the positions of one clip are a view as a batch, those of several are not.
         outs = [
             attend(q, k, v, self.heads, mask=bias).transpose(0, 1)
             for q, k, v in zip(*(y.transpose(1, 2) for y in (q, k, v)), strict=True)

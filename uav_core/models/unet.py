@@ -29,7 +29,7 @@ class UNetParams:
     resnets: int = 2
     attention: tuple[bool, ...] = (False, True, True, True)
     text_only: tuple[bool, ...] = (True, True, True, False)
-    """Levels whose first attention looks at the text; the others look at the frame itself."""
+    """Whether each level's first attention is over the text; otherwise it is over the frame."""
     context_dim: int = 1024
     heads: int = 8
     noise_levels: int = 1000
@@ -41,7 +41,7 @@ class UNetParams:
     def from_state_dict(cls, sd: Mapping[str, Tensor]) -> UNetParams:
         """Read every size off the shapes of canonical weights.
 
-        Raises CheckpointMismatchError where a tensor that tells a size is missing.
+        Raises CheckpointMismatchError if a tensor that tells a size is missing.
         """
         sizes = Sizes(sd, "temporal U-Net", "unet_video")
         shape = sizes.shape
@@ -55,8 +55,8 @@ class UNetParams:
             if i == len(levels) - 1:
                 return False
             key = f"down_blocks.{i}.attentions.0.transformer_blocks.0.attn1.to_k.weight"
-            # Where text and features are equally wide, the shape cannot tell; all released
-            # networks look at the text on every level but the innermost.
+            # The shape cannot tell if text and features are equally wide. All released networks
+            # attend to the text on every level but the innermost.
             return not attention[i] or shape(key)[1] == context_dim
 
         return cls(
@@ -88,7 +88,7 @@ class TemporalUNet(nn.Module):
         self.params = p
         self.dtype = dtype
         self.null_text_embedding: Tensor | None = None
-        """(tokens, context_dim) of the empty text, where the checkpoint brought one."""
+        """(tokens, context_dim) of the empty text, if the checkpoint has one."""
 
         resnet = partial(Resnet, make, eps=1e-5, time_channels=p.time_dim)
         time_channels = p.time_dim if p.stage_time else None
@@ -145,7 +145,7 @@ class TemporalUNet(nn.Module):
         noise_level: Tensor,
         attend: Attention = scaled_dot_product,
     ) -> Tensor:
-        """One evaluation.
+        """One evaluation of the network.
 
         Args:
             latent: (b, 4, t, h, w), noisy, unit variance.
@@ -176,7 +176,7 @@ class TemporalUNet(nn.Module):
         noise_level: Tensor,
         attend: Attention,
     ) -> Tensor:
-        """All clips of a batch together."""
+        """Run all clips of a batch together."""
         x = torch.cat((latent, low_res), dim=1)
         # One layout in which frames, clips and tokens are views of each other.
         x = x.contiguous(memory_format=torch.channels_last_3d)

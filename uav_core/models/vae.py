@@ -34,18 +34,18 @@ class VAEParams:
     """The decoder has 3x3x3 convolutions and is conditioned on the low-resolution frames."""
     condition_channels: int = 128
     decoder_channels: tuple[int, ...] | None = None
-    """The decoder's widths, full size first, where they are not the encoder's."""
+    """The decoder's widths, full size first; None if they equal the encoder's."""
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:
-        """The decoder's widths, full size last as it goes through them."""
+        """The decoder's widths in the order it uses them, full size last."""
         return (self.decoder_channels or self.channels)[::-1]
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor]) -> VAEParams:
         """Read every size off the shapes of canonical weights.
 
-        Raises CheckpointMismatchError where a tensor that tells a size is missing.
+        Raises CheckpointMismatchError if a tensor that tells a size is missing.
         """
         sizes = Sizes(sd, "VAE", "vae_3d or vae_video")
         shape = sizes.shape
@@ -88,7 +88,7 @@ class SpatialAttention(nn.Module):
 
 
 def resnets(make: Layers, widths: Sequence[int], refine_3d: bool = False) -> nn.ModuleList:
-    """One from each width to the next."""
+    """One ``Resnet`` from each width to the next."""
     pairs = itertools.pairwise(widths)
     return nn.ModuleList([Resnet(make, *pair, eps=EPS, refine_3d=refine_3d) for pair in pairs])
 
@@ -123,7 +123,7 @@ class Level(nn.Module):
 def levels(
     make: Layers, widths: Sequence[int], count: int, change: str, refine_3d: bool = False
 ) -> nn.ModuleList:
-    """Levels of so many resnets each; all but the last change the resolution."""
+    """Levels of ``count`` resnets each; all but the last change the resolution."""
     made, before, last = nn.ModuleList(), widths[0], len(widths) - 1
     for i, width in enumerate(widths):
         row = before, *[width] * count
@@ -133,7 +133,7 @@ def levels(
 
 
 def layers_of(levels: nn.ModuleList) -> Iterator[Any]:
-    """All of them in order, to be run by someone who keeps no other tensor alive."""
+    """All layers of ``levels`` in order, so that a caller need not keep other tensors alive."""
     for level in levels:
         yield from cast(Any, level).resnets
         for change in (level.downsamplers, level.upsamplers):
@@ -142,7 +142,7 @@ def layers_of(levels: nn.ModuleList) -> Iterator[Any]:
 
 
 class Encoder(nn.Module):
-    """Pixels to the moments of the latent."""
+    """From pixels to the moments of the latent."""
 
     def __init__(self, make: Layers, p: VAEParams) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class ConditionFuse(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent, and for ``vae_video`` the low-resolution frames, to pixels."""
+    """From the latent, and for ``vae_video`` the low-resolution frames, to pixels."""
 
     def __init__(self, make: Layers, p: VAEParams) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class Decoder(nn.Module):
 class TemporalVAE(nn.Module):
     """Encoder and decoder; all frames given to one call share their GroupNorm statistics.
 
-    Computes in the precision of its weights, fp32 or bf16 (fp16 overflows), and gives fp32.
+    Computes in the precision of its weights, fp32 or bf16 (fp16 overflows), and returns fp32.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class TemporalVAE(nn.Module):
         self.params = p
         self.attend = attend
         self.precision: torch.dtype | None = None
-        """What to compute in where that is not the precision that the weights are stored in."""
+        """The dtype to compute in; None for that of the stored weights."""
         self.encoder = Encoder(make, p)
         self.decoder = Decoder(make, p)
         two, one = 2 * p.latent_channels, p.latent_channels
