@@ -51,7 +51,7 @@ log = logging.getLogger("training")
 
 
 def main() -> int:
-    """Run one stage; 1 with a message for what this package refuses."""
+    """Run one stage. Returns 0, or 1 after logging an UpscaleAVideoError."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = parser().parse_args()
     if options.threads:
@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
-    """The batch and the loop that the options ask for."""
+    """The batch and loop parameters from the options."""
     batch = BatchParams(o.clips, o.frames, o.size)
     loop = LoopParams(
         steps=o.steps,
@@ -149,7 +149,7 @@ def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
 
 
 def start(o: argparse.Namespace, *modules: nn.Module) -> ClipSource:
-    """Seeded weights must exist already; place them, and open the data."""
+    """Move the modules to the device, prepare them for training, and open the data."""
     for module in modules:
         module.to(o.device)
         if o.device == "cpu":
@@ -160,7 +160,7 @@ def start(o: argparse.Namespace, *modules: nn.Module) -> ClipSource:
 
 
 def train_vae(o: argparse.Namespace) -> None:
-    """Stage 1."""
+    """Stage 1: the per-frame VAE."""
     torch.manual_seed(o.seed)
     model = TemporalVAE(vae.SMALL_VAE)
     source = start(o, model)
@@ -177,7 +177,7 @@ def train_vae(o: argparse.Namespace) -> None:
 
 
 def train_decoder(o: argparse.Namespace) -> None:
-    """Stage 3; stage 2 if there is no U-Net yet."""
+    """Stage 3: the temporal decoder. Without a U-Net it learns from the encoder's latents."""
     torch.manual_seed(o.seed)
     model = load_vae(export.result_of(o.vae))
     if not model.params.temporal:
@@ -208,7 +208,7 @@ def train_decoder(o: argparse.Namespace) -> None:
 
 
 def train_unet(o: argparse.Namespace) -> None:
-    """Stage 2: the U-Net, or its temporal layers alone."""
+    """Stage 2: the U-Net, or only its temporal or spatial layers."""
     torch.manual_seed(o.seed)
     if o.init is None:
         network = TemporalUNet(unet.SMALL_UNET)
@@ -241,7 +241,7 @@ def train_unet(o: argparse.Namespace) -> None:
 
 
 def run_distil(o: argparse.Namespace) -> None:
-    """A narrower decoder, and at the end all weights with it in the run's folder."""
+    """Train a narrower decoder; at the end the run's folder holds all weights with it."""
     torch.manual_seed(o.seed)
     name = f"{included.VAE_VIDEO}.safetensors"
     teacher = load_vae(o.weights / name).to(o.device)
@@ -264,7 +264,7 @@ def run_distil(o: argparse.Namespace) -> None:
 
 
 def run_pack(o: argparse.Namespace) -> None:
-    """Write the media and the held-out clips as one file that travels."""
+    """Write the media and the held-out clips as one portable file."""
     log.info("%s: %.1f MB", o.out, pack.write(o.data, o.out) / 1e6)
 
 

@@ -9,9 +9,9 @@ log = logging.getLogger(__name__)
 
 
 def draw_curves(history: list[dict[str, float]], path: Path) -> None:
-    """Draw every column of ``history`` but ``step`` over the steps, and a running mean.
+    """Draw every column of ``history`` except ``step`` over the steps, with a running mean.
 
-    Needs matplotlib; without it the numbers are in the CSV file all the same, and this says so.
+    Needs matplotlib. Without it nothing is drawn, and a message is logged.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""A narrower temporal decoder learns to draw what the one that it was cut from draws.
+"""Distillation: a narrower temporal decoder learns to give the pictures of the wider one.
 
-What both do below full size is the same and stays as it is: the wide decoder runs once for every
-piece, and its tensor before full size and its picture are kept. The narrow one's layers at full
-size then learn that picture from that tensor, which takes a CPU a second a step.
+Both have the same layers below full size, and these do not change. So the wide decoder runs once
+for every piece, and its tensor before full size and its picture are kept. The narrow decoder's
+layers at full size learn that picture from that tensor: about one second a step on a CPU.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .loop import LoopParams, Loss, autocast
 from .losses import gradient_loss
 
 GRADIENT = 1.0
-"""Weight of the gradients' error, next to 1 for the mean absolute error."""
+"""Weight of the gradient loss; the mean absolute error has weight 1."""
 
 Piece = tuple[Tensor, Tensor]
 """The tensor before full size (c t 2h 2w) and the picture (3 t 4h 4w), in half precision."""
 
 
 class FullSize(nn.Module):
-    """The layers of a decoder from the step to full size on."""
+    """The layers of a decoder from its last upsampler on."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class FullSize(nn.Module):
         self.norm, self.conv = decoder.conv_norm_out, decoder.conv_out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b c t 2h 2w) to the picture (b 3 t 4h 4w)."""
+        """Decode (b c t 2h 2w) to the picture (b 3 t 4h 4w)."""
         x = self.enlarge(x)
         for resnet in self.resnets:
             x = resnet(x)
@@ -48,7 +48,7 @@ class FullSize(nn.Module):
 
 
 def learning_layers(student: TemporalVAE) -> FullSize:
-    """The student's layers at full size, which alone learn."""
+    """The student's layers at full size; all others are frozen."""
     student.requires_grad_(False)
     return FullSize(student.decoder).requires_grad_(True)
 
@@ -56,7 +56,7 @@ def learning_layers(student: TemporalVAE) -> FullSize:
 def pieces_of(
     teacher: TemporalVAE, source: Source, latents: Latents, p: BatchParams, seed: int
 ) -> Callable[[int], Piece]:
-    """Piece ``n`` is decided by ``seed`` and ``n`` alone; it is made once, and kept."""
+    """A function that gives piece ``n``, made once from ``seed`` and ``n`` alone, then cached."""
     clips = RingParams("", "", 0, p.frames, p.size, 0, seed)
     device = teacher.post_quant_conv.weight.device
     seen: list[Tensor] = []
@@ -87,7 +87,7 @@ def pieces_of(
 def distillation_loss(
     layers: FullSize, piece: Callable[[int], Piece], count: int, loop: LoopParams, batch: int
 ) -> Loss:
-    """What the layers' picture of ``batch`` of the first ``count`` pieces lacks."""
+    """Loss between ``layers`` and the teacher on ``batch`` of the first ``count`` pieces."""
 
     def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         drawn = [piece(int(n)) for n in rng.integers(count, size=batch)]

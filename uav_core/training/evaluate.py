@@ -51,7 +51,7 @@ TRUTH, BICUBIC = "ground truth", "bicubic"
 
 @dataclass(frozen=True)
 class Settings:
-    """One way to upscale; the defaults are the shipped workflow's."""
+    """Settings of one way to upscale; the defaults are those of the shipped workflow."""
 
     name: str = "default"
     steps: int = included.STEPS
@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass
 class Weights:
-    """The networks under judgement."""
+    """The networks to evaluate."""
 
     unet: TemporalUNet
     texts: dict[str, Tensor]
@@ -75,7 +75,7 @@ class Weights:
 
     @classmethod
     def load(cls, folder: Path) -> Weights:
-        """The files of a folder as ``export`` writes them."""
+        """Load the files of a folder as ``export`` writes them."""
         unet, texts = load_trained_unet(folder / f"{included.UNET}.safetensors")
         path = folder / f"{included.TEXT}.safetensors"
         if path.exists():
@@ -100,14 +100,14 @@ class Row:
 
 
 def low_resolution(clip: HeldOutClip, number: int) -> Tensor:
-    """(1, 3, t, h / 4, w / 4): the fixed degradation of a held-out clip."""
+    """A held-out clip with its fixed degradation, (1, 3, t, h / 4, w / 4)."""
     rng = np.random.default_rng([DEGRADATION_SEED, number])
     return degrade(clip.frames, rng, clip.degradation)[None]
 
 
 @torch.inference_mode()
 def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Tensor:
-    """(1, 3, t, 4h, 4w) in [-1, 1], as the nodes do it with these settings."""
+    """Upscale to (1, 3, t, 4h, 4w) in [-1, 1], as the nodes do with these settings."""
     t, h, w = low_res.shape[2:]
     null = weights.texts[NULL_TEXT_KEY]
     context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
@@ -138,9 +138,9 @@ def judge(
     out: Path,
     others: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> list[Row]:
-    """Measure every clip in every way, the ground truth and the bicubic enlargement included.
+    """Measure every clip upscaled in every way, the ground truth and the bicubic enlargement.
 
-    ``others`` upscale (1, 3, t, h, w) without these weights.
+    ``others`` are further upscalers of (1, 3, t, h, w), by name, without these weights.
     """
     rows = []
     for number, clip in clips:
@@ -164,14 +164,14 @@ def judge(
 
 
 def save_strip(path: Path, clips: Sequence[Tensor]) -> None:
-    """The middle frames of clips side by side."""
+    """Save the middle frames of clips side by side."""
     middle = [clip[0, :, clip.shape[2] // 2] for clip in clips]
     strip = torch.cat(middle, dim=-1).add(1).mul(127.5).round().clamp(0, 255).byte()
     Image.fromarray(strip.permute(1, 2, 0).numpy()).save(path)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Means over the clips, one line a way, in Markdown."""
+    """Means over the clips as a Markdown table, one line for each way to upscale."""
     ways = list(dict.fromkeys(row.settings for row in rows))
     names = [name for name in MEASURES if all(name in row.measures for row in rows)]
     titles = [MEASURES[name].title for name in names]
@@ -189,7 +189,7 @@ def mean(measures: Sequence[dict[str, float]], name: str) -> float:
 
 
 def verdict(rows: Sequence[Row], way: str) -> dict[str, float]:
-    """The default model's four goals, as numbers to hold against the limits in docs/training.md."""
+    """The four goals of the default model, as numbers to compare with docs/training.md."""
     by = {(row.clip, row.settings): row.measures for row in rows}
     clips = list(dict.fromkeys(row.clip for row in rows))
     ours, plain, truth = ([by[clip, name] for clip in clips] for name in (way, BICUBIC, TRUTH))
@@ -224,7 +224,7 @@ ABLATION = (
 
 
 def main() -> None:
-    """Judge and write the report."""
+    """Evaluate the weights and write the report."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Finished runs as safetensors files."""
+"""Write finished runs as safetensors files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def result_of(place: Path) -> Path:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Save, whole or not at all; rotary tables keep their precision."""
+    """Save tensors as ``dtype``, but rotary tables in fp32; a stopped write leaves no file."""
     kept = {
         name: value.detach().to("cpu", torch.float32 if name.endswith("freqs") else dtype)
         for name, value in tensors.items()
@@ -49,13 +49,13 @@ def vae_tensors(vae: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def unet_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors of a U-Net under the release's names, and its texts."""
+    """The tensors of a U-Net under the release's names, and its text embeddings."""
     assert isinstance(model, UNetWithTexts)
     return {**model.unet.state_dict(), **model.texts.state_dict()}
 
 
 def load_trained_unet(place: Path) -> tuple[TemporalUNet, dict[str, Tensor]]:
-    """A U-Net of any size and the texts that came with it, from a run or a file."""
+    """A U-Net of any size and its text embeddings, from a run or a file."""
     path = result_of(place)
     tensors = load_checkpoint(path, "unet").state_dict
     texts = {name: tensors.pop(name).float() for name in TEXT_KEYS if name in tensors}
@@ -70,7 +70,7 @@ def load_texts(path: Path) -> dict[str, Tensor]:
 def export(
     output: Path, vae: Path, decoder: Path | None = None, unet: Path | None = None
 ) -> list[Path]:
-    """Write finished runs in fp16 under the names the pack looks for; the paths written."""
+    """Write finished runs in fp16 under the names of the included weights. Returns the paths."""
     output.mkdir(parents=True, exist_ok=True)
     files = {included.VAE_3D: load_file(result_of(vae))}
     if decoder is not None:

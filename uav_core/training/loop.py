@@ -28,17 +28,17 @@ STATE, LOSSES, CURVES = "state.pt", "losses.csv", "curves.png"
 
 @dataclass(frozen=True)
 class LoopParams:
-    """How long and how to train; everything here decides the result but the last three."""
+    """Training parameters. All but the last three change the result."""
 
     steps: int
     lr: float = 3e-4
     warmup: int = 50
-    """Steps over which the learning rate rises; it falls as a cosine to a hundredth after."""
+    """Steps of rising learning rate; afterwards it falls as a cosine to a hundredth."""
     seed: int = 0
     ema: float = 0.998
-    """Decay of the averaged weights, which are what is kept in the end."""
+    """Decay of the averaged weights, which are the result of the run."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; larger gradients are scaled down to it."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one step."""
     precision: Precision = "bf16"
@@ -48,7 +48,7 @@ class LoopParams:
 
 
 Loss = Callable[[np.random.Generator], dict[str, Tensor]]
-"""loss(rng): the named parts, whose sum is made small."""
+"""loss(rng): the named parts of the loss, whose sum is minimised."""
 
 
 def step_rng(seed: int, step: int, part: int = 0) -> np.random.Generator:
@@ -67,8 +67,8 @@ def learning_rate(step: int, params: LoopParams) -> float:
 class Loop:
     """Trains a network; the run's folder has ``state.pt``, ``losses.csv`` and ``curves.png``.
 
-    A run that was stopped goes on where its last checkpoint was, and ends where an undisturbed one
-    does, but for what the maths library does not repeat: every random number belongs to a step.
+    A stopped run resumes from its last checkpoint and gives the result of a run without a stop, as
+    random numbers depend on the step alone. Only non-deterministic kernels can make a difference.
     """
 
     def __init__(self, folder: Path, module: nn.Module, loss: Loss, params: LoopParams) -> None:
@@ -78,8 +78,8 @@ class Loop:
         learning = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(learning, params.lr, (0.9, 0.99))
         self.average = copy.deepcopy(module).requires_grad_(False)
-        """With the averaged weights, which are what is kept in the end."""
-        # Needed by fp16 alone, whose small gradients would vanish.
+        """A copy with the averaged weights, which are the result of the run."""
+        # Only fp16 needs it, as its small gradients would become zero.
         scaled = params.precision == "fp16"
         self.scaler = torch.amp.GradScaler(torch.device(params.device).type, enabled=scaled)
         self.history: list[dict[str, float]] = []
@@ -116,7 +116,7 @@ class Loop:
         log.info("going on at step %d of %d", self.step, self.params.steps)
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint; a stopped write leaves the previous one."""
         state = {
             "settings": self._settings(),
             "step": self.step,
@@ -175,7 +175,7 @@ class Loop:
         report: dict[str, float] = {}
         for part in range(p.accumulate):
             rng = step_rng(p.seed, self.step, part)
-            # What a loss draws from torch's own generator belongs to the step as well.
+            # A loss may also draw from torch's generator: seed it by the step.
             torch.manual_seed(int(rng.integers(2**31)))
             parts = self.loss(rng)
             total = torch.stack(list(parts.values())).sum() / p.accumulate
@@ -185,7 +185,7 @@ class Loop:
         self.scaler.unscale_(optimizer)
         learning = [q for group in optimizer.param_groups for q in group["params"]]
         norm = nn.utils.clip_grad_norm_(learning, p.clip)
-        # One bad batch must not end a night's run; fp16's scaler skips such steps by itself.
+        # One bad batch must not end a long run; fp16's scaler skips such steps by itself.
         if self.scaler.is_enabled() or torch.isfinite(norm):
             self.scaler.step(optimizer)
         else:
@@ -196,7 +196,7 @@ class Loop:
 
     @torch.no_grad()
     def _move_average(self) -> None:
-        # A short memory at first, or the random start would stay in the average for long.
+        # A small decay at first, so that the random start soon leaves the average.
         decay = min(self.params.ema, (1 + self.step) / (10 + self.step))
         average = self.average.state_dict()
         for name, value in self.module.state_dict().items():
@@ -207,7 +207,7 @@ class Loop:
 
 
 def autocast(params: LoopParams) -> torch.autocast:
-    """Mixed precision as the run asks for it."""
+    """The autocast context for the precision of the run."""
     return torch.autocast(
         torch.device(params.device).type,
         DTYPES[params.precision] if params.precision != "fp32" else None,

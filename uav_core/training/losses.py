@@ -1,4 +1,4 @@
-"""What the networks are trained to make small."""
+"""Loss functions of the networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def differences(x: Tensor) -> list[Tensor]:
-    """First differences of (b, c, t, h, w) along width, height and, in a clip, time."""
+    """First differences of (b, c, t, h, w) along width, height and, if t > 1, time."""
     found = [x.diff(dim=-1), x.diff(dim=-2)]
     if x.shape[2] > 1:
         found.append(x.diff(dim=2))
@@ -16,7 +16,7 @@ def differences(x: Tensor) -> list[Tensor]:
 
 
 def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the first differences: edges in place, and as steady as they are."""
+    """Mean absolute error of the first differences: compares edges, and changes over time."""
     pairs = zip(differences(prediction), differences(target), strict=True)
     return torch.stack([F.l1_loss(p, t) for p, t in pairs]).sum()
 

@@ -1,9 +1,9 @@
-"""A temporal decoder with narrower layers at full size, where most of its time goes.
+"""A temporal decoder with narrower layers at full size, where it spends most of its time.
 
-Seven tenths of the included decoder's multiplications are in its layers at full size: with half
-their channels the whole has less than half of them. What is left out are whole groups of the norms,
-those that count least for what follows, so that the statistics of the others stay as they were. The
-result is where ``fit`` starts from: it draws the picture, but badly.
+Seven tenths of the included decoder's multiplications are in its layers at full size, so half their
+channels give less than half of the total. Whole groups of the norms are left out, those that matter
+least to the next layer, so that the statistics of the other groups do not change. The result gives
+poor pictures; it is the start for training.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..models.vae import TemporalVAE
 def narrow(vae: TemporalVAE, width: int) -> TemporalVAE:
     """``vae`` with ``width`` channels at full size in its decoder.
 
-    ``vae`` stays as it is. Raises InputError for a width that is not a number of its norms' groups,
-    or is no smaller than what it has.
+    ``vae`` does not change. Raises InputError for a width that is not smaller than the present one,
+    or not a multiple of its norms' group size that keeps this group size.
     """
     old: Any = copy.deepcopy(vae.decoder)
     last, end = old.up_blocks[-1].resnets, old.conv_norm_out
@@ -35,7 +35,7 @@ def narrow(vae: TemporalVAE, width: int) -> TemporalVAE:
             f"A decoder of {width} channels at full size: expected fewer than {end.num_channels}, "
             f"in groups of {size}, such as {size * (end.num_groups // 2)}."
         )
-    # All layers of a level add to one stream; what is inside a resnet is its own affair.
+    # All resnets add to the same channels, so these are chosen together; inner ones per resnet.
     weight = importance(end, old.conv_out)
     for resnet in list(last)[1:]:
         weight = weight + importance(resnet.norm1, resnet.conv1)
@@ -56,16 +56,16 @@ def narrow(vae: TemporalVAE, width: int) -> TemporalVAE:
 
 
 def importance(norm: Any, after: Any) -> Tensor:
-    """How much each group of ``norm`` gives to the convolution after it; mean 1."""
+    """Contribution of each group of ``norm`` to the convolution after it; the mean is 1."""
     columns = after.weight.transpose(0, 1).flatten(1).norm(dim=1)
     of_groups = (columns * norm.weight.abs()).view(norm.num_groups, -1).sum(1)
     return of_groups / of_groups.mean()
 
 
 def strongest(of_groups: Tensor, width: int) -> Tensor:
-    """The channels of the groups that count most, ``width`` of them, in order.
+    """The ``width`` channels of the most important groups, in order.
 
-    The norms before and after are of as many channels, so of the same groups.
+    The norms before and after have the same number of channels, so the same groups.
     """
     size = width // groups(width)
     kept = of_groups.topk(width // size).indices.sort().values

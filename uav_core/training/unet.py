@@ -1,7 +1,7 @@
 """Training the temporal U-Net: v-prediction on the latents of clean clips.
 
-After Stable Diffusion's x4 upscaler and section 3.1 of the paper: the degraded frames, noised
-again by a random level that the network is told, stand beside the noisy latent.
+After Stable Diffusion's x4 upscaler and section 3.1 of the paper: the noisy latent is concatenated
+with the degraded frames, noised at a random level that is an input of the network.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SMALL_TOKENS = 8
 
 
 class TextEmbeddings(nn.Module):
-    """The two texts a model without a text encoder knows, (tokens, dim) each.
+    """The two text embeddings of a model without a text encoder, (tokens, dim) each.
 
-    ``null_text_embedding`` stands for every text; ``negative_text_embedding`` for one that names
-    flaws, and is trained with poor pictures as the target, so that guidance away from it sharpens
-    (after SUPIR, arXiv 2401.13627, section 3.3).
+    ``null_text_embedding`` stands for any text, ``negative_text_embedding`` for a text that names
+    flaws. The latter is trained with poor pictures as the target, so that guidance away from it
+    sharpens (after SUPIR, arXiv 2401.13627, section 3.3).
     """
 
     def __init__(self, tokens: int, dim: int) -> None:
@@ -50,7 +50,7 @@ class TextEmbeddings(nn.Module):
 
 
 class UNetWithTexts(nn.Module):
-    """What is trained together: the U-Net and the texts."""
+    """The U-Net and its text embeddings, which are trained together."""
 
     def __init__(self, unet: TemporalUNet, texts: TextEmbeddings) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class UNetWithTexts(nn.Module):
 
 @dataclass(frozen=True)
 class UNetTraining:
-    """What a batch is made of."""
+    """Settings of U-Net training."""
 
     layers: Layers = "all"
     learn_texts: bool = True
     negative_share: float = 0.12
-    """Clips with the negative text and a poor target; the others have the null text."""
+    """Share of clips with the negative text and a poor target; the others have the null text."""
     noise_levels: tuple[int, int] = (0, 250)
 
 
@@ -76,7 +76,7 @@ def unet_loss(
     training: UNetTraining,
     loop: LoopParams,
 ) -> Loss:
-    """The U-Net, with the encoder of ``vae`` frozen."""
+    """The loss of the U-Net, with ``vae`` frozen; makes only the chosen layers trainable."""
     choose_layers(model.unet, training.layers)
     model.texts.requires_grad_(training.learn_texts and training.layers != "temporal")
     vae.requires_grad_(False)
@@ -111,16 +111,16 @@ def unet_loss(
 def mix(signal: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
     """sqrt(a) signal + sqrt(1 - a) noise, with one a for each clip of (b, c, t, h, w).
 
-    With (latent, noise) the noisy latent; with (noise, -latent) the velocity v.
+    With (latent, noise) it is the noisy latent, with (noise, -latent) the velocity v.
     """
     a = alpha.view(-1, *[1] * (signal.ndim - 1))
     return a.sqrt() * signal + (1 - a).sqrt() * noise
 
 
 def encoded_latents(vae: TemporalVAE, noise: float) -> Callable[..., Tensor]:
-    """Latents for the decoder to learn from: the encoder's, with up to ``noise`` of their spread.
+    """Latents for decoder training: the encoder's, with noise of up to ``noise`` of their spread.
 
-    Stands in for sampled ones while there is no U-Net yet.
+    They replace sampled latents while there is no U-Net yet.
     """
 
     def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
@@ -141,13 +141,13 @@ def sampled_latents(
     from_noise: float = 0.5,
     noise_levels: tuple[int, int] = (20, 160),
 ) -> Callable[..., Tensor]:
-    """Latents that the U-Net samples in a few DDIM steps, for the decoder to learn from.
+    """Latents for decoder training, sampled by the U-Net in a few DDIM steps.
 
-    So the decoder learns to forgive what the U-Net gets wrong, by help of the frames. A share
-    ``from_noise`` of the batches is sampled as in use, from noise alone. The others start at a
-    later step, from the encoder's latent with that step's noise: latents sampled from noise tell no
-    more of the clean clip than the frames do, and a decoder that saw no others would learn to
-    ignore them.
+    With them the decoder learns to correct errors of the U-Net by the frames. A share
+    ``from_noise`` of the batches is sampled from noise alone, as in use. The others start at a
+    random step, from the encoder's latent with that step's noise. Latents sampled from noise say
+    no more about the clean clip than the frames do, so a decoder trained only on these would
+    ignore the latents.
     """
 
     def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
@@ -181,14 +181,14 @@ def sample_clips(
     flows: tuple[Tensor, Tensor] | None = None,
     propagated: int = 0,
 ) -> Tensor:
-    """Sample a batch of short clips in one piece; ``pipeline.sample`` takes a long one in segments.
+    """Sample a batch of short clips whole; ``pipeline.sample`` samples a long one in segments.
 
     Args:
         latent: (b, 4, t, h, w), where step ``first`` of ``steps`` starts.
-        noised: (b, 3, t, h, w), the frames with the noise of ``level``.
+        noised: (b, 3, t, h, w), the low-resolution frames with noise of ``level``.
         text, negative: (tokens, dim).
-        flows: forward and backward, each (b, 2, t - 1, h, w); with them the clean latents of the
-            last ``propagated`` steps are carried along.
+        flows: forward and backward, each (b, 2, t - 1, h, w); the clean latents of the last
+            ``propagated`` steps are propagated along them.
     """
     b, device = len(latent), latent.device
     ddim, grid = VelocityDDIM(steps, device), schedule.timesteps(steps).tolist()

@@ -1,4 +1,4 @@
-"""Training the VAEs: first the per-frame one, then the temporal decoder that sees the input.
+"""Training the VAEs: first the per-frame one, then the temporal decoder that uses the input.
 
 After the paper (section 3.3 and its supplement): the decoder gets 3-D convolutions and is
 conditioned on the low-resolution frames, while encoder and latent stay as they are.
@@ -28,14 +28,14 @@ Latents = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
 
 @dataclass(frozen=True)
 class VAELoss:
-    """Weights of the parts of the loss, next to 1 for the mean absolute error."""
+    """Weights of the parts of the loss; the mean absolute error has weight 1."""
 
     gradient: float = 0.5
     kl: float = 2e-3
 
 
 def moments(vae: TemporalVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the latent distribution of (b, 3, t, 4h, 4w)."""
+    """Mean and log-variance of the latent distribution of pixels (b, 3, t, 4h, 4w)."""
     both = per_frame(vae.quant_conv, vae.encoder(pixels, vae.attend))
     mean, logvar = both.chunk(2, dim=1)
     return mean, logvar.clamp(-30, 20)
@@ -44,7 +44,7 @@ def moments(vae: TemporalVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
 def vae_loss(
     vae: TemporalVAE, source: Source, batch: BatchParams, weights: VAELoss, loop: LoopParams
 ) -> Loss:
-    """Encoder and decoder of a per-frame VAE, trained together on clean frames."""
+    """The loss of a per-frame VAE's encoder and decoder, trained together on clean frames."""
 
     def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         clean = clean_batch(source, rng, batch).to(loop.device)
@@ -66,7 +66,7 @@ def decoder_loss(
     loop: LoopParams,
     latents: Latents,
 ) -> Loss:
-    """The temporal decoder alone, on latents as a sampler gives them and the degraded frames.
+    """The loss of the temporal decoder alone, on ``latents`` and the degraded frames.
 
     ``latents(clean, low_res, rng)`` gives (b, 4, t, h, w), already divided by the latent scale.
     """
@@ -95,14 +95,13 @@ def likeness(out: Tensor, clean: Tensor, weights: VAELoss) -> dict[str, Tensor]:
 def with_temporal_decoder(vae: TemporalVAE, condition_channels: int) -> TemporalVAE:
     """A ``vae_video`` that starts as the given ``vae_3d``.
 
-    The new residual paths end in zeros, so that before training the frames and their neighbours
-    change nothing.
+    The new residual paths end in zero weights, so that before training they have no effect.
     """
     params = replace(vae.params, temporal=True, condition_channels=condition_channels)
     new = TemporalVAE(params)
     for name, module in new.decoder.named_modules():
         last = name.endswith("conv_3d") or name in ("condition_fuse.scale", "condition_fuse.shift")
-        # Those of condition_in must pass on what is beside them, or nothing would ever flow.
+        # Layers of condition_in are not zeroed, as otherwise no gradient would reach them.
         if last and isinstance(module, (nn.Conv2d, nn.Conv3d)) and "condition_in" not in name:
             nn.init.zeros_(module.weight)
             if module.bias is not None:
@@ -115,10 +114,10 @@ def with_temporal_decoder(vae: TemporalVAE, condition_channels: int) -> Temporal
 def normalise_latent(
     vae: TemporalVAE, source: Source, batch: BatchParams, *, batches: int = 32, seed: int = 1
 ) -> None:
-    """Give every latent channel mean 0 and variance 1 after the latent scale, by its last layers.
+    """Give every latent channel mean 0 and variance 1 after the latent scale.
 
-    The function of the whole VAE stays the same: what the encoder's last convolution gains, the
-    decoder's first one gives back.
+    The encoder's last convolution is scaled and shifted, and the decoder's first one compensates.
+    So the function of the whole VAE does not change.
     """
     rng = np.random.default_rng(seed)
     means = [vae.encode(clean_batch(source, rng, batch)) for _ in range(batches)]

@@ -13,7 +13,7 @@ from .degrade import DegradationParams, Range, blur, degrade
 
 
 class Source(Protocol):
-    """Where clean clips come from; see clips.ClipSource."""
+    """A source of clean clips; see clips.ClipSource."""
 
     def sample(self, rng: np.random.Generator, frames: int, height: int, width: int) -> Tensor:
         """(3, frames, height, width) in [-1, 1]."""
@@ -22,17 +22,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class BatchParams:
-    """Sizes of a batch and how its clips are spoiled."""
+    """Sizes of a batch and the degradation of its clips."""
 
     clips: int = 4
     frames: int = 1
     size: int = 96
-    """Side of the clean clips in pixels; a multiple of 32 keeps every level of the U-Net whole."""
+    """Side of the clean clips in pixels; a multiple of 32 divides evenly at every U-Net level."""
     degradation: DegradationParams = field(default_factory=DegradationParams)
 
 
 def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Tensor:
-    """(clips, 3, frames, size, size) in [-1, 1]."""
+    """Clean clips (clips, 3, frames, size, size) in [-1, 1]."""
     clips = [source.sample(rng, p.frames, p.size, p.size) for _ in range(p.clips)]
     return torch.stack(clips).float()
 
@@ -48,7 +48,7 @@ POOR_BLUR: Range = (0.8, 2.0)
 
 
 def poor(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """What "blur, worst quality" means to the model: (3, t, h, w) blurred and a little noisy."""
+    """The target of the negative text: the clip (3, t, h, w), blurred and a little noisy."""
     frames = clip.transpose(0, 1)
     frames = blur(frames, rng, POOR_BLUR, 0.0)
     noise = torch.randn_like(frames)

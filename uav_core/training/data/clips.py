@@ -1,10 +1,10 @@
-"""High-resolution training clips, cut from video or filmed over photographs by a moving camera.
+"""High-resolution training clips, cut from video or made by a virtual camera over photographs.
 
-A camera path is a smooth function of time: constant velocity, acceleration and a slow sway for the
-position, a rate and its change for zoom and rotation. Pictures are read with a cubic kernel on a
-grid twice as fine as the clip and averaged down, so that the sharpness of a frame does not depend
-on where between two pixels the camera stands: a plain resampling at the clip's own size would
-flicker between sharp and soft as the picture drifts.
+A camera path is a smooth function of time: velocity, acceleration and a slow sway for the position,
+a rate and its change for zoom and rotation. Photographs are sampled with a cubic kernel on a grid
+twice as fine as the clip and averaged down. So the sharpness of a frame does not depend on the
+camera's position between two pixels. Plain resampling at the clip's size would flicker between
+sharp and soft as the picture drifts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HELD_OUT_PHOTOS = (
 HELD_OUT_SIZE = (256, 192)
 HELD_OUT_FRAMES = 16
 HELD_OUT_SEED = 20240607
-# One clip of each photograph, and six more with a second one moving in front.
+# Besides one clip of each photograph: clips with a second photograph moving in front.
 HELD_OUT_PAIRS = (
     ("castle", "bee"),
     ("stream", "friends"),
@@ -50,7 +50,7 @@ HELD_OUT_PAIRS = (
     ("boats", "castle"),
     ("dune", "lattice"),
 )
-# The mild half: every second of these clips again, degraded as `degrade.MILD` names it.
+# The mild clips: half of the held-out clips again, with a degradation of `degrade.MILD`.
 HELD_OUT_MILD = {
     "castle": "clean",
     "friends": "web",
@@ -66,13 +66,13 @@ HELD_OUT_MILD = {
     "city_00140": "web",
 }
 
-# Photo pixels per clip pixel. Below 1.3 a photograph has too little detail between the pixels of
-# the clip; above 2.6 the double grid would leave pixels out.
+# Photo pixels per clip pixel. Below 1.3 a photograph has too little detail for the clip; above 2.6
+# the double grid would skip pixels.
 LEAST_SCALE, MOST_SCALE = 1.3, 2.6
 PARALLAX_SHARE = 0.3
-PLACES = 3  # of so many random places the one with most detail is filmed: less sky and blur
+PLACES = 3  # random places to choose from; the one with most detail is taken
 DETAIL_BLOCK = 8
-STILL_SHARE = 0.08  # a resting camera: what does not move must not flicker either
+STILL_SHARE = 0.08  # share of clips without motion, as still pictures must not flicker either
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class HeldOutClip:
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph and how much detail it has where."""
+    """A photograph and a map of its detail."""
 
     pixels: np.ndarray  # (h, w, 3) uint8
-    detail: np.ndarray  # sums of the local contrast over all blocks above and to the left
+    detail: np.ndarray  # summed-area table of the local contrast, in blocks
 
     @classmethod
     def of(cls, pixels: np.ndarray) -> Picture:
-        """Measure the local contrast once, so that looking a region up is free."""
+        """Measure the local contrast once, so that ``contrast`` of a region is fast."""
         grey = pixels.astype(np.float32).mean(axis=2)
         rows = grey.shape[0] // DETAIL_BLOCK * DETAIL_BLOCK
         columns = grey.shape[1] // DETAIL_BLOCK * DETAIL_BLOCK
@@ -102,7 +102,7 @@ class Picture:
         blocks = step[:rows, :columns].reshape(
             rows // DETAIL_BLOCK, DETAIL_BLOCK, columns // DETAIL_BLOCK, DETAIL_BLOCK
         )
-        # The root keeps one hard edge from outweighing a whole texture.
+        # The square root keeps one hard edge from counting more than a whole texture.
         contrast = np.sqrt(blocks.mean(axis=(1, 3)))
         return cls(pixels, np.pad(contrast.cumsum(0).cumsum(1), ((1, 0), (1, 0))))
 
@@ -135,7 +135,7 @@ class Path2D:
     angle: float = 0.0  # in the middle of the clip
 
     def at(self, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """x, y, magnification and angle of the view in every frame, still in the middle."""
+        """x, y, scale and angle of the view in every frame; x = y = 0 in the middle of the clip."""
         t = np.arange(frames) - (frames - 1) / 2
         wave = np.sin(self.sway_rate * t + self.sway_phase) - math.sin(self.sway_phase)
         x, y = (
@@ -146,7 +146,7 @@ class Path2D:
         return x, y, size, self.angle + self.turn[0] * t + self.turn[1] * t * t / 2
 
     def slowed(self, factor: float) -> Path2D:
-        """The same kind of path with everything moving less."""
+        """The same path with all motion, and the angle, multiplied by ``factor``."""
 
         def less(pair: tuple[float, float]) -> tuple[float, float]:
             return pair[0] * factor, pair[1] * factor
@@ -169,7 +169,7 @@ def random_path(rng: np.random.Generator, frames: int) -> Path2D:
     speed = math.exp(rng.uniform(math.log(0.1), math.log(6.0)))
     heading = rng.uniform(0.0, 2 * math.pi)
     velocity = (speed * math.cos(heading), speed * math.sin(heading))
-    # Over the clip the speed changes by up to its own size, also sideways: the path bends.
+    # Acceleration may be as large as the speed over the clip, in any direction: the path bends.
     change = rng.normal(0.0, 0.5 * speed / frames, 2)
     sway = rng.normal(0.0, 0.6, 2) if rng.random() < 0.4 else np.zeros(2)  # a hand-held camera
     zoom = rng.normal(0.0, (0.008, 0.008 / frames)) if rng.random() < 0.5 else np.zeros(2)
@@ -187,7 +187,7 @@ def random_path(rng: np.random.Generator, frames: int) -> Path2D:
 
 
 def _matrices(path: Path2D, frames: int, scale: float) -> np.ndarray:
-    """(frames, 2, 3) maps from clip pixels around the middle to photo pixels around the start."""
+    """Maps (frames, 2, 3) from clip pixels around the middle to photo pixels around the start."""
     x, y, size, angle = path.at(frames)
     cos, sin = scale * size * np.cos(angle), scale * size * np.sin(angle)
     rows = np.stack([cos, -sin, x * scale, sin, cos, y * scale], axis=1)
@@ -202,10 +202,10 @@ def _reach(matrices: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def film(photo: np.ndarray, matrices: np.ndarray, height: int, width: int) -> Tensor:
-    """(frames, 3, h, w) in [-1, 1]: the photo as seen through each matrix, in photo pixels.
+    """Views (frames, 3, h, w) of the photo in [-1, 1], one for each matrix.
 
-    A matrix maps (x, y, 1) in clip pixels from the middle of the clip to photo pixels counted from
-    the photo's left upper corner.
+    A matrix maps (x, y, 1), in clip pixels from the middle of the clip, to photo pixels from the
+    photo's upper left corner.
     """
     low, high = _reach(matrices, height, width)
     left, top = (max(math.floor(v) - 3, 0) for v in low)
@@ -236,21 +236,21 @@ def film(photo: np.ndarray, matrices: np.ndarray, height: int, width: int) -> Te
 
 @dataclass(frozen=True)
 class _Blob:
-    """A soft-edged region in clip pixels around its own middle, wobbly like a silhouette."""
+    """A soft-edged region with an irregular outline, in clip pixels around its middle."""
 
     radius: float
     waves: np.ndarray  # (orders, 2): cosine and sine parts
     soft: float
 
     def mask(self, matrices: np.ndarray, height: int, width: int) -> Tensor:
-        """(frames, 1, h, w) coverage; a matrix maps clip pixels to the blob's own pixels."""
+        """Coverage (frames, 1, h, w); a matrix maps clip pixels to the blob's own pixels."""
         x = torch.arange(width) + 0.5 - width / 2
         y = torch.arange(height) + 0.5 - height / 2
         m = torch.from_numpy(matrices).float()[:, :, :, None, None]
         u = m[:, 0, 0] * x + m[:, 0, 1] * y[:, None] + m[:, 0, 2]
         v = m[:, 1, 0] * x + m[:, 1, 1] * y[:, None] + m[:, 1, 2]
         distance = torch.hypot(u, v)
-        # cos(k a) and sin(k a) by powers of the unit vector: no angle has to be taken.
+        # cos(k a) and sin(k a) are powers of the unit vector, so the angle is not needed.
         unit = torch.complex(u, v) / distance.clamp_min(1e-3)
         turned, edge = unit, torch.ones_like(u)
         for cosine, sine in self.waves:
@@ -260,10 +260,10 @@ class _Blob:
 
 
 class ClipSource:
-    """Random high-resolution clips from a prepared folder, none of them held out.
+    """Random high-resolution clips from a prepared folder, without the held-out media.
 
-    Photographs are decoded once and kept as uint8; pieces of video stay on disk, mapped. Those of
-    an unpacked pack (pack.py) are decoded into memory.
+    Photographs are decoded once and kept as uint8. Pieces of video are memory-mapped, or decoded
+    into memory if the folder is an unpacked pack (pack.py).
     """
 
     def __init__(self, folder: str | Path, video_share: float = 0.4) -> None:
@@ -284,12 +284,12 @@ class ClipSource:
                 f"'python -m uav_core.training.data.sources {folder}'."
             )
         self.photos = [Picture.of(photo) for photo in photos.values()]
-        # Half-size copies give far views: more of the scene in one clip.
+        # Half-size copies show more of the scene in one clip.
         self.halves = [_halved(photo.pixels) for photo in self.photos]
         self.videos = list(videos.values())
 
     def sample(self, rng: np.random.Generator, frames: int, height: int, width: int) -> Tensor:
-        """(3, frames, height, width) float32 in [-1, 1], decided by the generator alone."""
+        """A clip (3, frames, height, width), float32 in [-1, 1]; it depends only on ``rng``."""
         if min(frames, height, width) < 1:
             raise InputError(f"a clip needs frames and pixels, not {frames}x{height}x{width}")
         videos = [
@@ -316,7 +316,7 @@ class ClipSource:
     ) -> Tensor:
         """A clip made by moving over one photograph, sometimes with a second one in front."""
 
-        # Pictures with much detail more often: they have more to teach than a sky.
+        # Prefer pictures with much detail, as plain areas such as sky teach little.
         weights = np.array([self.photos[i].contrast_of_all() for i in photos])
         weights = np.clip(weights / weights.mean(), 0.3, 1.2)
         weights /= weights.sum()
@@ -341,7 +341,7 @@ def film_photos(
     height: int,
     width: int,
 ) -> Tensor:
-    """(3, frames, h, w): a camera over ``back``, with a region of ``front`` moving before it."""
+    """A clip (3, frames, h, w) of ``back``, with a region of ``front`` moving in front of it."""
     path = random_path(rng, frames)
     clip = film(back.pixels, _placed(back, path, rng, frames, height, width), height, width)
     if front is not None:
@@ -351,7 +351,7 @@ def film_photos(
         orders = np.arange(1, 6)[:, None]
         waves = rng.normal(0.0, 0.22, (5, 2)) / orders
         blob = _Blob(radius, waves, math.exp(rng.uniform(math.log(0.35), math.log(2.0))))
-        # The region is part of the nearer picture, so it moves with it.
+        # The region is part of the front picture, so it moves with it.
         moved = _matrices(other, frames, 1.0)
         moved[:, 0, 2] += rng.uniform(-0.3, 0.3) * width
         moved[:, 1, 2] += rng.uniform(-0.3, 0.3) * height
@@ -360,7 +360,7 @@ def film_photos(
 
 
 def _lay_over(clip: Tensor, front: Picture, placed: np.ndarray, mask: Tensor) -> None:
-    """Blend ``front`` into the clip where the mask covers it; only that part is filmed."""
+    """Blend ``front`` into the clip by the mask; only the part under the mask is sampled."""
     seen = mask.amax(dim=(0, 1)) > 1e-3
     rows, columns = seen.any(dim=1).nonzero(), seen.any(dim=0).nonzero()
     if not len(rows):
@@ -384,7 +384,7 @@ def _placed(
     height: int,
     width: int,
 ) -> np.ndarray:
-    """The path's matrices at a random scale and place, such that no view leaves the photo."""
+    """The path's matrices at a random scale and place, so that every view is inside the photo."""
     room = np.array([picture.pixels.shape[1], picture.pixels.shape[0]]) - 4.0
     most = min(MOST_SCALE, float(min(room[0] / width, room[1] / height)))
     scale = math.exp(rng.uniform(math.log(LEAST_SCALE), math.log(max(most, LEAST_SCALE))))
@@ -407,7 +407,7 @@ def _placed(
 def _cut(
     video: np.ndarray, rng: np.random.Generator, frames: int, height: int, width: int
 ) -> Tensor:
-    """A piece of video: its own pixels, or a larger view shrunk; all frames or every second."""
+    """A random part of a video: at its own size or shrunk, with all frames or every second one."""
     stride = 2 if len(video) >= 2 * frames - 1 and rng.random() < 0.35 else 1
     start = rng.integers(len(video) - stride * (frames - 1))
     most = min(1.8, video.shape[1] / height, video.shape[2] / width)
@@ -425,13 +425,13 @@ def _cut(
 
 
 def _contrast(frame: np.ndarray, top: int, left: int, height: int, width: int) -> float:
-    """Mean root of the local contrast of a view, from every second row of its green channel."""
+    """Mean square root of the local contrast of a view (every second row, green channel)."""
     green = frame[top : top + height : 2, left : left + width, 1].astype(np.float32)
     return float(np.sqrt(np.abs(np.diff(green, axis=1))).mean())
 
 
 def _to_clip(part: np.ndarray, height: int, width: int) -> Tensor:
-    """(t, h, w, 3) uint8 to (3, t, height, width) in [-1, 1], shrunk with a cubic kernel."""
+    """Convert (t, h, w, 3) uint8 to (3, t, height, width) in [-1, 1], shrunk by a cubic kernel."""
     clip = torch.from_numpy(part).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
     if clip.shape[-2:] != (height, width):
         clip = F.interpolate(clip, (height, width), mode="bicubic", antialias=True)
@@ -439,7 +439,7 @@ def _to_clip(part: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def held_out(folder: str | Path) -> list[HeldOutClip]:
-    """The fixed clips to judge by: 16 filmed over photographs and 8 of video."""
+    """The fixed clips for evaluation: 16 made from photographs and 8 of video."""
     folder = Path(folder)
     width, height = HELD_OUT_SIZE
     clips = []
@@ -467,7 +467,7 @@ def held_out(folder: str | Path) -> list[HeldOutClip]:
 
 
 def held_out_mild(folder: str | Path) -> list[HeldOutClip]:
-    """The mild half: clips of ``HELD_OUT_MILD`` with the degradation named there."""
+    """The clips of ``HELD_OUT_MILD``, each with the degradation named there."""
     clips = {clip.name: clip for clip in held_out(folder)}
     return [
         replace(clips[name], name=f"{name}_{kind}", degradation=MILD[kind])
@@ -491,7 +491,7 @@ def _names(folder: Path) -> dict[str, list[str]]:
 
 
 def read_photo(folder: Path, name: str) -> np.ndarray:
-    """A prepared photograph, (h, w, 3) bytes."""
+    """A prepared photograph, (h, w, 3) uint8. Raises InputError if it is missing."""
     path = folder / "photos" / f"{name}.png"
     if not path.exists():
         raise InputError(
@@ -502,7 +502,7 @@ def read_photo(folder: Path, name: str) -> np.ndarray:
 
 
 def read_video(folder: Path, name: str) -> np.ndarray:
-    """A prepared piece of video, (24, h, w, 3) bytes, mapped."""
+    """A prepared piece of video, (24, h, w, 3) uint8, memory-mapped; InputError if missing."""
     path = folder / "videos" / f"{name}.npy"
     if not path.exists():
         raise InputError(

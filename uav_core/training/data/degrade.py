@@ -1,8 +1,8 @@
-"""From a clean clip to what a camera, a codec and a web site leave of it.
+"""Degrades a clean clip as cameras, codecs and web sites do.
 
 Second-order degradation after Real-ESRGAN (arXiv 2107.10833) and RealBasicVSR (arXiv 2111.12704):
 blur, resize, noise, JPEG; blur, resize to a quarter, noise, video compression. The settings are
-drawn once a clip and drift slowly from its first to its last frame, as they do in real footage.
+drawn once per clip and drift slowly from its first to its last frame, as in real footage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class DegradationParams:
-    """Ranges and probabilities; lengths in pixels of the picture a step works on."""
+    """Ranges and probabilities. Lengths are in pixels of the picture at the step that uses them."""
 
     first_blur: Range = (0.2, 2.4)
     """Standard deviations of the first blur, at full size."""
@@ -36,27 +36,27 @@ class DegradationParams:
     """Standard deviations of the second blur, at the low resolution."""
     second_blur_chance: float = 0.4
     noise: Range = (0.0, 12.0)
-    """Standard deviation of Gaussian noise, of 255."""
+    """Standard deviation of Gaussian noise, for values from 0 to 255."""
     noise_chance: float = 0.6
     grey_noise_chance: float = 0.4
     jpeg: Range = (45.0, 95.0)
     jpeg_chance: float = 0.5
     crf: Range = (16.0, 31.0)
-    """Constant rate factor of the H.264 compression; a single frame gets JPEG instead."""
+    """Constant rate factor of H.264; a single frame is compressed as JPEG instead."""
     video_chance: float = 0.7
     bleeding: Range = (0.0, 0.0)
-    """Standard deviation of the blur of the colours along the lines, at the low resolution."""
+    """Standard deviation of the horizontal colour blur, at the low resolution."""
     bleeding_chance: float = 0.0
     interlace: Range = (0.0, 0.0)
-    """Weight of the next moment in every second line, at the low resolution."""
+    """Weight of the next frame in every second line, at the low resolution."""
     interlace_chance: float = 0.0
     drift: float = 0.15
-    """How far a setting may move over a clip, as a share of its range."""
+    """How far a setting may change over a clip, as a share of its range."""
 
 
-# What people mostly upscale is not damaged as above. The resolution is low, and little else.
+# Most clips that people upscale are less damaged: mainly their resolution is low.
 MILD = {
-    # As an image or video generator leaves it: clean, at times a little soft.
+    # The output of an image or video generator: clean, sometimes a little soft.
     "clean": DegradationParams(
         first_blur=(0.2, 1.5),
         first_scale=(1.0, 1.0),
@@ -65,7 +65,7 @@ MILD = {
         jpeg_chance=0.0,
         video_chance=0.0,
     ),
-    # As a web site hands it out: shrunk once or twice, hardly noisy, compressed.
+    # A video from a web site: shrunk once or twice, with little noise, compressed.
     "web": DegradationParams(
         first_blur=(0.2, 1.5),
         first_scale=(0.5, 1.0),
@@ -78,8 +78,8 @@ MILD = {
     ),
 }
 
-# As tape and television left it: soft, noisy, colours that run along the lines, and lines of
-# another moment that were not taken out.
+# Tape and television: soft, noisy, with colours blurred along the lines and interlacing that was
+# not removed.
 OLD = DegradationParams(
     first_blur=(0.6, 2.4),
     first_scale=(0.5, 1.0),
@@ -98,7 +98,7 @@ OLD = DegradationParams(
 
 
 def random_degradation(rng: np.random.Generator) -> DegradationParams:
-    """What people upscale: a third mild, a third damaged in general, a third old footage."""
+    """A random kind of degradation: mild, general or old footage, a third each."""
     kind = rng.integers(3)
     if kind == 0:
         return MILD[("clean", "web")[rng.integers(2)]]
@@ -119,7 +119,7 @@ def degrade(
         (3, t, h / 4, w / 4) in [-1, 1].
 
     Raises:
-        InputError: sides that cannot be quartered into even ones, which video codecs need.
+        InputError: sides that are not multiples of 8, as video codecs need even sides.
     """
     p = params or DegradationParams()
     _, t, h, w = clip.shape
@@ -133,7 +133,7 @@ def degrade(
     if rng.random() < p.jpeg_chance:
         frames = jpeg(frames, drifting(rng, p.jpeg, t, p.drift))
     frames = resize(frames, h // UPSCALE, w // UPSCALE, rng)
-    # Nothing is drawn where there is no chance, so that the other kinds stay what they were.
+    # With a chance of 0 nothing is drawn, so that clips of the other kinds stay the same.
     if p.bleeding_chance and rng.random() < p.bleeding_chance:
         frames = bleed(frames, drifting(rng, p.bleeding, t, p.drift), rng.uniform(0, 2))
     if p.interlace_chance and t > 1 and rng.random() < p.interlace_chance:
@@ -151,7 +151,7 @@ def degrade(
 
 
 def drifting(rng: np.random.Generator, bounds: Range, t: int, drift: float) -> np.ndarray:
-    """(t,) values inside ``bounds``, going in a line from one draw to another close by."""
+    """Values (t,) inside ``bounds``, on a line from one random value to another close to it."""
     low, high = bounds
     start = rng.uniform(low, high)
     end = start + rng.uniform(-1, 1) * drift * (high - low)
@@ -161,7 +161,7 @@ def drifting(rng: np.random.Generator, bounds: Range, t: int, drift: float) -> n
 def gaussian_kernels(
     sigma_x: np.ndarray, sigma_y: np.ndarray, angle: np.ndarray, radius: int
 ) -> Tensor:
-    """(t, 2 radius + 1, 2 radius + 1) rotated Gaussians, each of sum 1."""
+    """Rotated Gaussian kernels (t, 2 radius + 1, 2 radius + 1), each with sum 1."""
     axis = torch.arange(-radius, radius + 1, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     sx, sy, a = (
@@ -173,7 +173,7 @@ def gaussian_kernels(
 
 
 def blur(frames: Tensor, rng: np.random.Generator, bounds: Range, drift: float) -> Tensor:
-    """Blur (t, 3, h, w): round kernels in half of the clips, oval ones in the others."""
+    """Blur (t, 3, h, w), with round kernels in half of the clips and oval ones in the others."""
     from kornia.filters import filter2d
 
     t = len(frames)
@@ -183,12 +183,12 @@ def blur(frames: Tensor, rng: np.random.Generator, bounds: Range, drift: float) 
     radius = max(1, int(np.ceil(2.5 * max(sigma_x.max(), sigma_y.max()))))
     radius = min(radius, min(frames.shape[-2:]) - 1)
     kernels = gaussian_kernels(sigma_x, sigma_y, angle, radius)
-    # Old releases of kornia take a view of it.
+    # Contiguous, as old releases of kornia call ``view`` on it.
     return filter2d(frames.contiguous(), kernels, border_type="reflect")
 
 
 def resize(frames: Tensor, h: int, w: int, rng: np.random.Generator) -> Tensor:
-    """Resize (t, 3, h, w) by area, bilinear or bicubic interpolation, whichever is drawn."""
+    """Resize (t, 3, h, w) by area, bilinear or bicubic interpolation, chosen at random."""
     mode = ("area", "bilinear", "bicubic")[rng.integers(3)]
     if mode == "area":
         return F.interpolate(frames, (h, w), mode=mode)
@@ -199,9 +199,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def bleed(frames: Tensor, sigma: np.ndarray, late: float) -> Tensor:
-    """Let the colours of (t, 3, h, w) run along the lines and come ``late`` pixels to the right.
+    """Blur the colours of (t, 3, h, w) horizontally and shift them ``late`` pixels to the right.
 
-    The brightness stays where it is.
+    The brightness does not change.
     """
     luma = (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     t, _, h, w = frames.shape
@@ -216,14 +216,14 @@ def bleed(frames: Tensor, sigma: np.ndarray, late: float) -> Tensor:
 
 
 def interlace(frames: Tensor, weight: float, field: int) -> Tensor:
-    """Every second line of (t, 3, h, w), from ``field`` on, with a share of the next moment's."""
+    """Mix the next frame into every second line of (t, 3, h, w), from line ``field`` on."""
     out = frames.clone()
     out[:-1, :, field::2] = torch.lerp(frames[:-1, :, field::2], frames[1:, :, field::2], weight)
     return out
 
 
 def add_noise(frames: Tensor, rng: np.random.Generator, p: DegradationParams) -> Tensor:
-    """Gaussian noise, or noise that grows with the light as a sensor's does; or none."""
+    """Add Gaussian noise, noise that grows with brightness as a sensor's does, or none."""
     if rng.random() >= p.noise_chance:
         return frames
     t, _, h, w = frames.shape
@@ -237,7 +237,7 @@ def add_noise(frames: Tensor, rng: np.random.Generator, p: DegradationParams) ->
 
 
 def _to_bytes(frames: Tensor) -> np.ndarray:
-    """(t, 3, h, w) in [0, 1] as (t, h, w, 3) bytes."""
+    """Convert (t, 3, h, w) in [0, 1] to (t, h, w, 3) uint8."""
     return frames.permute(0, 2, 3, 1).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -246,7 +246,7 @@ def _from_bytes(frames: list[np.ndarray]) -> Tensor:
 
 
 def jpeg(frames: Tensor, quality: np.ndarray) -> Tensor:
-    """(t, 3, h, w) through JPEG, with one quality (0..100) a frame."""
+    """Compress (t, 3, h, w) as JPEG, with one quality (0..100) per frame, and decode it."""
     out = []
     for frame, q in zip(_to_bytes(frames), quality, strict=True):
         buffer = io.BytesIO()
@@ -256,7 +256,7 @@ def jpeg(frames: Tensor, quality: np.ndarray) -> Tensor:
 
 
 def h264(frames: Tensor, crf: int, rate: int = 25) -> Tensor:
-    """(t, 3, h, w), sides even, through H.264 at a constant rate factor."""
+    """Compress (t, 3, h, w), with even sides, as H.264 at a constant rate factor, and decode it."""
     import av
 
     encoder = av.CodecContext.create("libx264", "w")

@@ -1,4 +1,4 @@
-"""What a machine without a network needs to train: the media, encoded small, and held-out clips.
+"""A pack to train without network access: the media in small encodings, and held-out clips.
 
 ``python -m uav_core.training pack --data DATA --out FILE.tar``; unpacked, it is a data folder.
 """
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 PIECES, HELD_OUT = "pieces.json", "heldout.npz"
 TOGETHER = 20
-"""Pieces in a file: as many files are decoded side by side."""
+"""Pieces of video in one file; the files are decoded in parallel."""
 PHOTO_QUALITY, VIDEO_CRF = 84, 23
 SEEN_FRAMES, KEPT_FRAMES = 8, (2, 5)
-"""Frames of a held-out clip that are upscaled, and those of them that are compared."""
+"""Number of frames of a held-out clip that are upscaled, and indices of those compared."""
 
 
 def is_unpacked(folder: Path) -> bool:
-    """Whether a data folder came out of a pack."""
+    """Whether a data folder is an unpacked pack."""
     return (folder / PIECES).is_file()
 
 
@@ -40,7 +40,7 @@ def is_unpacked(folder: Path) -> bool:
 
 
 def media(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Photographs (h, w, 3) and pieces of video (24, h, w, 3) of an unpacked pack, in bytes."""
+    """Photographs (h, w, 3) and pieces of video (24, h, w, 3) of an unpacked pack, as uint8."""
     pieces: dict[str, list[str]] = json.loads((folder / PIECES).read_text("utf-8"))
     files = sorted(folder.glob("*.webp"))
     with ThreadPoolExecutor(16) as pool:
@@ -65,19 +65,19 @@ def _decoded(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out clips as a run looks at them: all damaged ones, then the mild ones."""
+    """Held-out clips for evaluation in a run: all damaged ones, then the mild ones."""
 
     names: list[str]
     low: np.ndarray
-    """(n, SEEN_FRAMES, h, w, 3) bytes."""
+    """Degraded clips (n, SEEN_FRAMES, h, w, 3), uint8."""
     clean: np.ndarray
-    """(m, len(KEPT_FRAMES), 4h, 4w, 3) bytes: mild clips share those of the damaged ones."""
+    """Clean frames (m, len(KEPT_FRAMES), 4h, 4w, 3), uint8, shared by damaged and mild clips."""
     which: list[int]
-    """The clean clip of every clip."""
+    """For every degraded clip the index of its clean frames."""
 
 
 def held_out(folder: Path, most: int | None = None) -> HeldOut:
-    """Those of a pack, or of the prepared data where there is no pack; the first ``most``."""
+    """The first ``most`` held-out clips, from an unpacked pack or from prepared data."""
     path = folder / HELD_OUT
     if path.is_file():
         with np.load(path) as kept:
@@ -123,7 +123,7 @@ def _held_out_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write(data: Path, out: Path) -> int:
-    """Write the pack of a prepared data folder; its bytes."""
+    """Write the pack of a prepared data folder. Returns its size in bytes."""
     from .clips import ClipSource, read_photo, read_video
 
     source = ClipSource(data)
@@ -146,7 +146,7 @@ def write(data: Path, out: Path) -> int:
                 pieces[film] = part
                 log.info("%s: %d pieces, %.1f MB", film, len(part), path.stat().st_size / 1e6)
         _add(tar, PIECES, json.dumps(pieces).encode())
-        # Author and licence of every picture go with it.
+        # The index names the author and licence of every picture.
         _add(tar, INDEX, (data / INDEX).read_bytes())
         path = Path(scratch) / HELD_OUT
         write_held_out(path, _held_out_arrays(data))
@@ -155,7 +155,7 @@ def write(data: Path, out: Path) -> int:
 
 
 def write_held_out(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """The arrays of ``HeldOut`` as a file; all frames of one as one column, without loss."""
+    """Write the arrays of ``HeldOut``; frames of one array are stacked as one lossless WebP."""
     kept = dict(arrays)
     for name in ("low", "clean"):
         frames, buffer = arrays[name], io.BytesIO()

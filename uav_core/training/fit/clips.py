@@ -1,9 +1,9 @@
-"""Clean and degraded clips out of worker processes, through a file that they share.
+"""Clean and degraded clips from worker processes, through a shared file.
 
-A process of its own holds the media and forks the workers, so that the one that trains may start
-CUDA whenever it likes. Clip ``n`` is decided by the seed and ``n`` alone and lies in place ``n``
-modulo the places; a number beside it says whose turn it is. There are no locks, so nobody can die
-while holding one: whoever dies is started again where the clips end.
+A separate process holds the media and forks the workers, so that the training process is never
+forked and may use CUDA. Clip ``n`` depends only on the seed and ``n``, and is stored in place ``n``
+modulo the number of places; the head of the file says which clip each place holds. There are no
+locks, so a process that dies holds none. It is restarted at the first missing clip.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 
 RESTARTS = 3
 RECOLOURED = 0.4
-"""Share of clips in another light, so that few media show many colours."""
+"""Share of clips with changed gain and gamma, so that few media give many colours."""
 
 
 class ClipsError(UpscaleAVideoError):
-    """No clips come from the workers."""
+    """The workers give no clips."""
 
 
 @dataclass(frozen=True)
 class RingParams:
-    """Where the clips come from, and where they go."""
+    """Source and sizes of the clips, and the path of the shared file."""
 
     data: str
     path: str
@@ -50,7 +50,7 @@ class RingParams:
 
 
 class Ring:
-    """The shared file: how many were taken, whose clip every place has, the clips."""
+    """The shared file: the number of taken clips, the clip in every place, and the clips."""
 
     def __init__(self, p: RingParams) -> None:
         def part(shape: tuple[int, ...], dtype: Any, offset: int) -> np.memmap:
@@ -65,28 +65,28 @@ class Ring:
 
     @staticmethod
     def size_of(p: RingParams) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         clean = p.frames * p.size * p.size * 3
         return 8 * (1 + p.places) + p.places * (clean + clean // 16)
 
     @property
     def taken(self) -> int:
-        """Clips before this number are not needed any more."""
+        """Number of the first clip that was not taken yet."""
         return int(self.head[0])
 
     def is_there(self, n: int) -> bool:
-        """Whether clip ``n`` lies in its place."""
+        """Whether clip ``n`` is in its place."""
         return self.head[1 + n % self.params.places] == n + 1
 
     def next_of(self, worker: int) -> int:
-        """The first clip of a worker's that is missing."""
+        """The first missing clip of a worker."""
         n = self.taken + (worker - self.taken) % self.params.workers
         while n < self.taken + self.params.places and self.is_there(n):
             n += self.params.workers
         return n
 
     def put(self, n: int, clean: np.ndarray, low: np.ndarray) -> None:
-        """Lay clip ``n`` into its place."""
+        """Store clip ``n`` in its place."""
         place = n % self.params.places
         self.clean[place], self.low[place] = clean, low
         self.head[1 + place] = n + 1
@@ -96,7 +96,7 @@ class Ring:
 
 
 def make_clip(source: Any, p: RingParams, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip ``n``, clean and degraded, (t, h, w, 3) bytes each."""
+    """Clip ``n``, clean and degraded, each (t, h, w, 3) uint8. Raises ClipsError after 20 tries."""
     from ..data.degrade import degrade, random_degradation
 
     for attempt in range(20):
@@ -107,7 +107,7 @@ def make_clip(source: Any, p: RingParams, n: int) -> tuple[np.ndarray, np.ndarra
                 clip = _recoloured(clip, rng)
             low = degrade(clip, rng, random_degradation(rng))
             break
-        except Exception:  # a codec that refuses one clip must not end a run
+        except Exception:  # a codec error on one clip must not end a run
             log.exception("clip %d, attempt %d", n, attempt)
     else:
         raise ClipsError(f"Clip {n} could not be made in 20 attempts; the log says why.")
@@ -118,7 +118,7 @@ def make_clip(source: Any, p: RingParams, n: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _recoloured(clip: Any, rng: np.random.Generator) -> Any:
-    """Another gain and gamma in every channel of (3, t, h, w) in [-1, 1]."""
+    """Random gain and gamma on every channel of (3, t, h, w) in [-1, 1]."""
     gamma = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, (3, 1, 1, 1))).astype(np.float32)
     gain = np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.05, (3, 1, 1, 1))).astype(np.float32)
     light = clip.new_tensor(gain) * clip.add(1).div(2).clamp(0, 1) ** clip.new_tensor(gamma)
@@ -126,7 +126,7 @@ def _recoloured(clip: Any, rng: np.random.Generator) -> Any:
 
 
 def _work(ring: Ring, source: Any, worker: int, parent: int) -> None:
-    """Make every so manyth clip, never further ahead than there are places."""
+    """Make the clips of one worker, at most as far ahead as there are places."""
     n = ring.next_of(worker)
     while True:
         while n >= ring.taken + ring.params.places:
@@ -140,7 +140,7 @@ def _work(ring: Ring, source: Any, worker: int, parent: int) -> None:
 
 
 def serve(p: RingParams, parent: int) -> None:
-    """Hold the media and keep the workers alive, as long as ``parent`` lives."""
+    """Hold the media and keep the workers alive while the process ``parent`` lives."""
     import torch
 
     from ..data.clips import ClipSource
@@ -152,7 +152,7 @@ def serve(p: RingParams, parent: int) -> None:
         _work(ring, source, 0, parent)
     else:
         _keep_workers(ring, source, parent)
-    # Whoever was killed could not take it away.
+    # A killed parent could not remove the file.
     Path(p.path).unlink(missing_ok=True)
 
 
@@ -180,11 +180,11 @@ def _keep_workers(ring: Ring, source: Any, parent: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-# ---------------------------------------------------------------- the one that trains
+# ---------------------------------------------------------------- the training process
 
 
 class Clips:
-    """Batches of clips in order, from processes that it starts and keeps alive."""
+    """Batches of clips in order, from worker processes that it starts and keeps alive."""
 
     def __init__(
         self, data: Path, places: int, frames: int, size: int, workers: int, seed: int, first: int
@@ -202,17 +202,17 @@ class Clips:
     def _start(self) -> None:
         self.starts += 1
         given = json.dumps(asdict(self.params))
-        # Its lines go to standard error, where this process's own go too.
+        # It logs to standard error, as this process does.
         self.process = module_process(__spec__.name, [given, str(os.getpid())])
 
     def has(self, count: int) -> bool:
-        """Whether the next ``count`` clips are there."""
+        """Whether the next ``count`` clips are ready."""
         return all(self.ring.is_there(self.ring.taken + i) for i in range(count))
 
     def take(self, count: int, wait: float | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-        """The next clips, clean and degraded, (n, t, h, w, 3) bytes; None if they are not there.
+        """The next clips, clean and degraded, (n, t, h, w, 3) uint8; None if they are not ready.
 
-        With ``wait`` those seconds are waited for them, and ClipsError is raised afterwards.
+        With ``wait`` it waits so many seconds for them, then raises ClipsError.
         """
         until = time.monotonic() + (wait or 0)
         while not self.has(count):
@@ -236,14 +236,14 @@ class Clips:
             self._start()
 
     def close(self) -> None:
-        """End the processes, and take the file away."""
+        """Stop the processes and delete the file."""
         self.process.kill()
         self.process.wait()
         Path(self.params.path).unlink(missing_ok=True)
 
 
 def _room(needed: int) -> str:
-    """A folder for so many bytes: of memory if they fit there."""
+    """A folder for a file of ``needed`` bytes: /dev/shm if it fits, else the temporary folder."""
     memory = Path("/dev/shm")
     fits = memory.is_dir() and os.access(memory, os.W_OK)
     if fits and shutil.disk_usage(memory).free > 1.2 * needed:
@@ -252,7 +252,7 @@ def _room(needed: int) -> str:
 
 
 def main() -> int:
-    """Serve: ``PARAMS PARENT``, the parameters as JSON."""
+    """Run ``serve`` with the arguments PARAMS (as JSON) and PARENT (process id)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     serve(RingParams(**json.loads(sys.argv[1])), int(sys.argv[2]))
     return 0

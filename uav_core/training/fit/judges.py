@@ -1,4 +1,4 @@
-"""What looks at the decoder's pictures in training: fixed features, and a critic that learns."""
+"""Networks that judge the decoder's pictures: fixed features, and a critic that learns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 FEATURES = Path(__file__).parent / "percept.safetensors"
-"""The first layers of EfficientNet-Lite0; docs/training.md names author and licence."""
+"""Weights of the first layers of EfficientNet-Lite0; docs/training.md names author and licence."""
 
 
 class Features(nn.Module):
-    """The first layers of EfficientNet-Lite0, its norms folded into the convolutions."""
+    """The first layers of EfficientNet-Lite0, with the norms folded into the convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Features(nn.Module):
         return F.relu6(y) if act else y
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Of pictures (n, 3, h, w) in [-1, 1]."""
+        """Features of pictures (n, 3, h, w) in [-1, 1], one tensor for each level."""
         found = []
         x = self._conv(x, "stem", 2)
         found.append(x)
@@ -52,7 +52,7 @@ class Features(nn.Module):
 
 
 def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Between features, each place's channels at unit length, as in LPIPS."""
+    """Squared distance of features whose channels are scaled to unit length, as in LPIPS."""
     total = a[0].new_zeros((), dtype=torch.float32)
     for x, y in zip(a, b, strict=True):
         x, y = (
@@ -63,7 +63,7 @@ def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 class Spectral(nn.Module):
-    """A convolution divided by the largest gain of its weights."""
+    """A convolution with spectral norm: its weights are divided by their largest gain."""
 
     u: Tensor
 
@@ -113,7 +113,7 @@ class Critic(nn.Module):
                 conv.prepare(learns)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 9, h, w) -> (n, 1, h, w)."""
+        """Judge frames (n, 9, h, w), with three frames as channels: (n, 1, h, w)."""
         held = []
         for conv in self.down:
             x = F.leaky_relu(conv(x), 0.2)
@@ -125,7 +125,7 @@ class Critic(nn.Module):
 
 
 def stacked(x: Tensor, start: int, count: int) -> Tensor:
-    """(b, 3, t, h, w) as (b count, 9, h, w): three frames in a row, or one thrice."""
+    """(b, 3, t, h, w) as (b count, 9, h, w): three frames in a row, or a single one repeated."""
     b, _, t, h, w = x.shape
     if t < 3:
         return x[:, :, 0].repeat(1, 3, 1, 1)

@@ -1,7 +1,7 @@
-"""GroupNorm and SiLU with the channels last, forward and back, as kernels of Triton.
+"""Triton kernels of GroupNorm and SiLU in channels-last layout, forward and backward.
 
-No configuration is searched for, and a number of channels is no constant: a few variants serve all
-layers, and are compiled while the media load.
+There is no autotuning, and the number of channels is not a compile-time constant. So a few variants
+serve all layers, and are compiled while the media load.
 """
 
 # pyright: reportMissingImports=false, reportIndexIssue=false
@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 
 ROWS = 32
-"""Positions that a program looks at together."""
+"""Positions that a program handles at once."""
 
 
 @triton.jit(do_not_specialize=["S", "NB"])
 def sums(x, part, S, NB, EACH, C, CP: tl.constexpr, BS: tl.constexpr):
-    """Sums and sums of squares of every channel over EACH positions of a clip."""
+    """Sum and sum of squares of every channel, over EACH positions of a clip."""
     b = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1)
     c = tl.arange(0, CP)
@@ -41,7 +41,7 @@ def scales(
     part, w, bias, scale, shift, mean_o, rstd_o, NB, n, eps, C, G, K,
     GP: tl.constexpr, KP: tl.constexpr,
 ):  # fmt: skip
-    """Scale and shift of every channel, mean and spread of every group."""
+    """Scale and shift of every channel; mean and 1 / standard deviation of every group."""
     b = tl.program_id(0)
     g1 = tl.arange(0, GP)
     g = g1[:, None]
@@ -67,7 +67,7 @@ def scales(
 
 @triton.jit(do_not_specialize=["S"])
 def apply(x, y, scale, shift, S, EACH, C, CP: tl.constexpr, BS: tl.constexpr, ACT: tl.constexpr):
-    """x * scale + shift, or its SiLU."""
+    """Write x * scale + shift, or with ACT its SiLU."""
     b = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1)
     c = tl.arange(0, CP)
@@ -90,7 +90,7 @@ def back_sums(
     x, dy, part, scale, shift, S, NB, EACH, C,
     CP: tl.constexpr, BS: tl.constexpr, ACT: tl.constexpr,
 ):  # fmt: skip
-    """Sums of the gradient, and of it times the input, of every channel."""
+    """Sums of the gradient, and of gradient times input, of every channel."""
     b = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1)
     c = tl.arange(0, CP)
@@ -122,7 +122,7 @@ def back_scales(
     part, w, mean_i, rstd_i, cb, cc, dgamma, dbeta, NB, n, C, G, K,
     GP: tl.constexpr, KP: tl.constexpr,
 ):  # fmt: skip
-    """What the input's gradient takes of the input and of 1; the weights' gradients by clip."""
+    """Factor of the input and constant in the input's gradient; weight gradients of each clip."""
     b = tl.program_id(0)
     g1 = tl.arange(0, GP)
     g = g1[:, None]
@@ -153,7 +153,7 @@ def back(
     x, dy, dx, scale, shift, cb, cc, S, EACH, C,
     CP: tl.constexpr, BS: tl.constexpr, ACT: tl.constexpr,
 ):  # fmt: skip
-    """The input's gradient."""
+    """Write the gradient of the input."""
     b = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1)
     c = tl.arange(0, CP)

@@ -1,4 +1,4 @@
-"""The clips that training draws from, on the device, each with its latents."""
+"""A pool of training clips on the device, each with its latents."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ..data.batches import poor
 from ..unet import sample_clips
 
 NEGATIVE_SHARE = 0.1
-"""Clips with the negative text and a poor target."""
+"""Share of clips with the negative text and a poor target."""
 FLOW_ITERATIONS = 10
 
 Latents = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-"""Of clean and degraded clips: (b, 4, t, h, w) in unit variance, and which are poor (b,)."""
+"""From clean and degraded clips: latents (b, 4, t, h, w) of variance 1, and which are poor (b,)."""
 
 
 def pixels(x: Tensor) -> Tensor:
-    """(b, t, h, w, 3) bytes to (b, 3, t, h, w) in [-1, 1]."""
+    """Convert (b, t, h, w, 3) uint8 to (b, 3, t, h, w) in [-1, 1]."""
     return x.float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
 
 
 class Pool:
-    """The last ``size`` clips that came, and their latents."""
+    """The last ``size`` added clips, and their latents."""
 
     def __init__(self, size: int, frames: int, side: int, device: torch.device) -> None:
         low = side // 4
@@ -49,7 +49,7 @@ class Pool:
     def add(
         self, clean: np.ndarray, low: np.ndarray, latents: Latents, rng: np.random.Generator
     ) -> None:
-        """Take clips in, the oldest out."""
+        """Add clips and their latents, in place of the oldest ones."""
         device = self.clean.device
         a, b = (torch.from_numpy(x).to(device) for x in (clean, low))
         z, spoilt = latents(pixels(a), pixels(b), rng)
@@ -85,7 +85,7 @@ class Pool:
 
 
 def encoded(vae: TemporalVAE, autocast: Callable[[], torch.autocast]) -> Latents:
-    """What the U-Net learns to predict: the encoder's latents, of some clips spoilt ones."""
+    """Targets of the U-Net: the encoder's latents, for a share of the clips of poor pictures."""
 
     @torch.no_grad()
     def latents(clean: Tensor, low: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class Texts:
 
 
 def sampled(unet: TemporalUNet, texts: Texts, autocast: Callable[[], torch.autocast]) -> Latents:
-    """What the decoder gets in use: sampled by the U-Net, mostly as the shipped workflow does."""
+    """Inputs of the decoder: latents sampled by the U-Net, mostly as in the shipped workflow."""
 
     @torch.no_grad()
     def latents(clean: Tensor, low: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

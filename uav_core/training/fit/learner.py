@@ -1,9 +1,9 @@
-"""A network that learns: Adam, tamed gradients, the average, and how it is kept between runs.
+"""A network in training: Adam, limited gradients, averaged weights, and a small saved state.
 
-What is kept takes three bytes a parameter, so that it travels: the parameter in half precision, and
-the root of Adam's second moment on a scale of 256 steps. The first moment, which forgets in ten
-steps, starts anew. The run itself goes on from what it kept, so that whoever goes on later does the
-same as one that was never stopped.
+The state takes three bytes per parameter: the parameter in half precision, and the logarithm of
+the root of Adam's second moment in one byte. The first moment starts from zero again, as it only
+covers about ten steps. After saving, the run itself continues from the saved state, so that a
+resumed run gives the same result as one without a stop.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 TAMED = 3.0
-"""A gradient's norm counts up to so many times the usual one."""
+"""Largest norm of a gradient, in multiples of the usual norm."""
 EPS = 1e-8
 
 
 class Learner:
     """Parameters by name, and their optimiser.
 
-    ``step`` counts all steps ever made.
+    ``step`` counts the steps of all runs.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Learner:
 
     @torch.no_grad()
     def update(self, rate: float) -> Tensor:
-        """A step of Adam along the gradients, which are emptied; their norm.
+        """Make a step of Adam and clear the gradients. Returns their norm.
 
-        A gradient that is not finite adds nothing; one far above the usual norm counts less.
+        A gradient that is not finite adds nothing; one far above the usual norm is scaled down.
         Nothing here waits for the device.
         """
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.live]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         fine = torch.isfinite(norm)
         usual = torch.where(fine, norm, torch.ones_like(norm)) if self.usual is None else self.usual
-        # A bad gradient moves what is usual by little, whatever its size.
+        # Limited, so that one bad gradient changes the usual norm only a little.
         nearer = torch.lerp(usual, torch.minimum(norm, 2 * usual), 0.05)
         self.usual = torch.where(fine, nearer, usual)
         factor = torch.clamp(TAMED * usual / (norm + 1e-12), max=1.0)
@@ -86,7 +86,7 @@ class Learner:
         return norm
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for p in self.live:
             p.grad = None
 
@@ -94,7 +94,7 @@ class Learner:
 
     @torch.no_grad()
     def restart_average(self) -> None:
-        """Let the average begin with the parameters as they are."""
+        """Restart the average from the current parameters."""
         self.averaged = 0
         if self.decay is not None:
             self.average = [p.detach().clone() for p in self.live]
@@ -115,7 +115,7 @@ class Learner:
 
     @torch.no_grad()
     def pack(self) -> dict[str, Tensor]:
-        """What is kept, on the CPU."""
+        """The state to save, on the CPU."""
         kept: dict[str, Tensor] = {}
         bounds = []
         for (name, p), second in zip(self.named.items(), self.second, strict=True):
@@ -135,7 +135,7 @@ class Learner:
 
     @torch.no_grad()
     def unpack(self, kept: Mapping[str, Tensor]) -> None:
-        """Go on from what ``pack`` gave."""
+        """Restore a state from ``pack``."""
         for i, (name, p) in enumerate(self.named.items()):
             low, high = kept["bounds"][i].tolist()
             code = kept[f"{name}/second"].to(p.device).float() / 255
@@ -151,13 +151,13 @@ class Learner:
 
 
 def write_state(path: Path, packed: Mapping[str, Mapping[str, Tensor]], facts: dict) -> None:
-    """Save learners' states and the place in the run, whole or not at all."""
+    """Save learners' states and the place in the run."""
     tensors = {f"{who}:{name}": x for who, kept in packed.items() for name, x in kept.items()}
     write_tensors(path, tensors, {"facts": json.dumps(facts)})
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is there whole or not at all."""
+    """Write a safetensors file; a stopped write leaves the previous one."""
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata)
     part.chmod(0o644)
@@ -165,7 +165,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
-    """What ``write_state`` wrote."""
+    """Read a file of ``write_state``: the learners' states and the place in the run."""
     packed: dict[str, dict[str, Tensor]] = {}
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])

@@ -1,4 +1,4 @@
-"""A look at the held-out clips: a table and a contact sheet, against bicubic."""
+"""Evaluation on the held-out clips: a table and a contact sheet, beside bicubic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHEET = (
     "castle", "bee", "film_05450", "astronaut", "friends_web", "lattice_clean",
     "film_01630_clean", "city_00140_web",
 )  # fmt: skip
-"""Clips on the contact sheet, or the first ones if those are not looked at."""
+"""Clips on the contact sheet; the first ones instead if these are not evaluated."""
 TITLES = (
     "PSNR dB",
     "GMSD",
@@ -43,7 +43,7 @@ TITLES = (
 
 
 def gradient_deviation(a: Tensor, b: Tensor) -> Tensor:
-    """GMSD of pictures (n, 3, h, w) in [-1, 1], (n,)."""
+    """GMSD (n,) of pictures (n, 3, h, w) in [-1, 1]."""
 
     def slopes(x: Tensor) -> Tensor:
         grey = (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True) * 127.5
@@ -58,7 +58,7 @@ def gradient_deviation(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass
 class Gallery:
-    """What was seen of the held-out clips, by the name of the look."""
+    """Measures and pictures of the held-out clips, by the name of each evaluation."""
 
     held: HeldOut
     features: Features
@@ -124,7 +124,7 @@ class Gallery:
             self.pictures.setdefault(clip, {})[key] = shown
 
     def table(self) -> str:
-        """Means over the damaged and over the mild clips, in Markdown."""
+        """Means over the damaged and over the mild clips, as Markdown tables."""
         damaged = len(self.held.clean)
         lines = []
         for title, names in (
@@ -144,7 +144,7 @@ class Gallery:
         return "\n".join(lines)
 
     def sheet(self, path: Path) -> None:
-        """Whole frames, and below each the part with most detail in it, enlarged."""
+        """Save whole frames, and below each its part with most detail, enlarged."""
         rows = []
         for clip, found in self.pictures.items():
             keys = [BICUBIC, *(k for k in found if k not in (BICUBIC, ORIGINAL)), ORIGINAL]
@@ -164,7 +164,7 @@ class Gallery:
 
 
 def _richest(picture: np.ndarray, height: int, width: int) -> tuple[int, int]:
-    """Top and left of the part with the largest differences."""
+    """Top and left of the part with the largest horizontal differences."""
     slopes = np.abs(np.diff(picture.astype(float).mean(2), axis=1))
     h, w = picture.shape[:2]
     places = [

@@ -1,7 +1,7 @@
-"""The way of a GPU that trains: norms and SiLU in one pass that keeps the layout, gradients too.
+"""The ``Way`` of a GPU in training: norm and SiLU in one pass that keeps the layout.
 
-PyTorch's own GroupNorm goes through fp32 and the plain layout, with some 80 bytes of traffic a
-value forward and back; this takes about 16. Without Triton the same by PyTorch's operations.
+PyTorch's own GroupNorm converts to fp32 and to the plain layout: about 80 bytes of memory traffic
+per value, forward and backward, against about 16 here. Without Triton, PyTorch's operations do it.
 """
 
 # pyright: reportIndexIssue=false
@@ -23,7 +23,7 @@ from ...devices.layout import channels_last
 from .processes import module_process
 
 PREPARED = ((64,), (96, 128), (160, 192))
-"""Channels of layers whose kernels are made ready, in as many processes."""
+"""Channels of layers whose kernels are prepared, one process for each tuple."""
 
 
 def _power(n: int) -> int:
@@ -31,14 +31,14 @@ def _power(n: int) -> int:
 
 
 class NormSiLU(torch.autograd.Function):
-    """GroupNorm of x (b c ...), the channels last, and the SiLU of that."""
+    """GroupNorm of x (b c ...) in channels-last layout, followed by SiLU if ``act``."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, act: bool,
         triton: bool,
     ) -> Tensor:  # fmt: skip
-        """``triton`` chooses the kernels; otherwise PyTorch's operations, on any device."""
+        """``triton``: use the Triton kernels, else PyTorch's operations, on any device."""
         b, c = x.shape[:2]
         size, n = c // groups, float(x.numel() // (b * groups))
         if triton:
@@ -118,7 +118,7 @@ def _new(x: Tensor, *shape: int) -> Tensor:
 
 
 def _division(x: Tensor, rows: int) -> tuple[int, int, int]:
-    """Positions of a clip, those of a program, and the programs of a clip."""
+    """Positions of a clip, positions of a program, and programs for a clip."""
     b, c = x.shape[:2]
     positions = x.numel() // (b * c)
     parts = max(1, min(64, math.ceil(positions / 256), max(1, 2048 // b)))
@@ -132,14 +132,14 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class TrainingWay(GPUWay):
-    """A GPU's way with norms that know their gradients."""
+    """A GPU's ``Way`` with norms that have gradients."""
 
     def __init__(self, triton: bool) -> None:
         self.triton = triton
 
     def _norm(self, norm: Any, x: Tensor, act: bool) -> Tensor:
         if x.shape[1] % 16 or norm.weight.dtype != torch.float32:
-            # Of the other layout PyTorch's gradient can crash on a CPU.
+            # Contiguous: for channels-last PyTorch's gradient can crash on a CPU.
             y = F.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
             return channels_last(F.silu(y) if act else y)
         given = channels_last(x)
@@ -156,7 +156,7 @@ class TrainingWay(GPUWay):
         return self._norm(norm, x, True)
 
 
-# ---------------------------------------------------------------- making the kernels ready
+# ---------------------------------------------------------------- preparing the kernels
 
 
 def check(device: torch.device, channels: int, dtype: torch.dtype, triton: bool) -> float:
@@ -186,7 +186,7 @@ def check(device: torch.device, channels: int, dtype: torch.dtype, triton: bool)
 
 
 class Preparation:
-    """Compiles and checks the kernels in processes of their own, which may fail as they like."""
+    """Compiles and checks the kernels in separate processes, so that failures do no harm."""
 
     def __init__(self, device: str) -> None:
         self.processes = [
@@ -195,7 +195,7 @@ class Preparation:
         ]
 
     def succeeds(self, seconds: float) -> bool:
-        """Whether all were right within the time."""
+        """Whether all checks passed within ``seconds``; slower processes are killed."""
         fine, until = True, time.monotonic() + seconds
         for process in self.processes:
             try:
@@ -208,7 +208,7 @@ class Preparation:
 
 
 def main() -> int:
-    """Compile and check the kernels for numbers of channels: ``DEVICE CHANNELS...``."""
+    """Compile and check the kernels; arguments: DEVICE, then numbers of channels."""
     device, widths = torch.device(sys.argv[1]), map(int, sys.argv[2:])
     errors = [check(device, channels, torch.bfloat16, True) for channels in widths]
     return 0 if max(errors) < 0.02 else 1

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def module_process(name: str, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """``python -m name arguments``, wherever this process was started from."""
+    """Start ``python -m name arguments``, independent of the working directory."""
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", name, *arguments], env=environment, **options)
 
 
 def is_orphan(parent: int) -> bool:
-    """Whether the process that started this one, ``parent``, is gone."""
+    """Whether ``parent``, the process that started this one, has ended."""
     return os.getppid() != parent

@@ -1,8 +1,8 @@
-"""A run: the U-Net, then the temporal decoder on what this U-Net samples, then a look.
+"""A run: trains the U-Net, then the temporal decoder on its samples, then evaluates both.
 
-Both learn at a constant rate for most of their time. Then the state to go on from is kept, and the
-rate falls over the rest, whose averaged weights are what is to be used. So the next run goes on as
-if there had been no end, and short runs add up.
+Both learn at a constant rate for most of their time. Then the state for the next run is saved, and
+the rate falls for the rest of the time; the averaged weights of that part are the result. The next
+run resumes from the state before the fall, so short runs add up.
 """
 
 from __future__ import annotations
@@ -46,43 +46,43 @@ from .norms import Preparation, TrainingWay
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
-"""Clips, frames, and the side in degraded pixels."""
+"""Clips, frames, and side in degraded pixels, of a batch."""
 
 FLAT = 0.75
-"""The share of a stage at a constant rate."""
+"""Share of a stage with a constant learning rate."""
 WARM_STEPS = 50
 UNET_RATE, DECODER_RATE, CRITIC_RATE = 6e-4, 5e-4, 3e-4
 UNET_DECAY, DECODER_DECAY = 0.995, 0.996
 OTHER_EVERY = 8
-"""Every so manyth batch is of single frames."""
+"""Every eighth batch has single frames."""
 REFILL = {"unet": 8, "decoder": 12}
-"""Steps after which new clips are taken."""
+"""Steps between the taking of new clips."""
 SAVE_SECONDS = 30.0
 MEANS_OF = 25
 LATE = 20.0
-"""Seconds over the budget after which the process ends whatever it does."""
+"""Seconds over the budget after which the process ends in any case."""
 MOST_TROUBLE = 6
 PROFILED = range(104, 111)
-"""Steps of a stage whose parts are timed, all of them with batches of the first shape."""
+"""Steps of a stage that are timed; all have batches of the first shape."""
 
-# Next to 1 for the mean absolute error.
+# Weights of the pixel losses; the mean absolute error has weight 1.
 EDGES, MOTION, COARSE = 0.75, 0.75, 1.0
 PERCEPTUAL, ADVERSARIAL = 1.0, 0.35
-"""Gradients of the pixels, as a share of that of the losses above."""
+"""Strength of their gradients at the pixels, relative to that of the losses above."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much at once."""
+    """Sizes of clips, batches and pool."""
 
     frames: int = 8
     side: int = 192
     places: int = 384
     pool: int = 768
     batch: int = 32
-    """Clips taken at once; divides ``pool``."""
+    """Clips taken at once; must divide ``pool``."""
     start: int = 6
-    """Batches that a stage starts with."""
+    """Batches in the pool when a stage starts."""
     unet: tuple[Shape, Shape] = ((48, 8, 32), (192, 1, 48))
     decoder: tuple[Shape, Shape] = ((8, 8, 32), (20, 1, 48))
     critic: int = 32
@@ -96,7 +96,7 @@ SIZES = {
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    """The options of a run."""
+    """Add the command-line options of a run."""
     p.add_argument("--data", type=Path, required=True, help="prepared data, or an unpacked pack")
     p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
     p.add_argument("--run", type=Path, required=True, help="folder of the run; it goes on there")
@@ -117,7 +117,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def run(o: argparse.Namespace) -> None:
-    """Train, and leave everything in the run's folder."""
+    """Train; all results are written to the run's folder."""
     o.run.mkdir(parents=True, exist_ok=True)
     lines = logging.FileHandler(o.run / "train.log")
     lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -144,29 +144,29 @@ def run(o: argparse.Namespace) -> None:
 
 @dataclass
 class Place:
-    """How far a stage got."""
+    """Progress of a stage, saved with its state."""
 
     session: int = 0
     plan: int = 0
-    """The session's steps, 0 where it has a budget."""
+    """The session's steps; 0 if it has a time budget instead."""
     done: int = 0
     """Steps of this stage in this session."""
     finished: bool = True
     first: int = 0
-    """The clip that the stage began with."""
+    """Number of the first clip of the stage."""
     taken: int = 0
-    """Clips that had been taken."""
+    """Clips taken so far."""
 
 
 @dataclass
 class Stage:
-    """What one network needs for its turn."""
+    """The training of one network."""
 
     name: str
     learners: dict[str, Learner]
-    """The first one is the network itself."""
+    """The first one is that of the network itself."""
     step: Callable[[Stage, float, float, Shape], dict[str, Tensor]]
-    """Of a rate, its factor, and a shape: what to report."""
+    """Makes a step with a rate, its factor and a shape; returns the values to report."""
     shapes: tuple[Shape, Shape]
     rate: float
     latents: Latents
@@ -182,7 +182,7 @@ class Stage:
 
 
 class Fit:
-    """See the module."""
+    """One session of training; see the module."""
 
     def __init__(self, o: argparse.Namespace) -> None:
         self.began, self.over = time.monotonic(), threading.Event()
@@ -217,12 +217,12 @@ class Fit:
     # ------------------------------------------------------------ start
 
     def _choose_session(self) -> None:
-        """Go on with the session in the folder if it is the same and has not ended."""
+        """Resume the session in the folder if it has the same plan and has not ended."""
         unet, decoder = self.places["unet"], self.places["decoder"]
         last = max(unet.session, decoder.session)
         plan = self.o.steps or 0
         newest = [p for p in (unet, decoder) if p.session == last]
-        # The decoder comes last; without a U-Net's share it is the only one.
+        # The decoder's stage is the last one, or the only one without a share for the U-Net.
         ended = decoder.session == last and decoder.finished
         goes_on = plan > 0 and last > 0 and not ended and newest[0].plan == plan
         self.session = last if goes_on else last + 1
@@ -232,7 +232,7 @@ class Fit:
                 self.places[name] = Place(self.session, plan, 0, False, taken, taken)
 
     def _clips_from(self) -> int:
-        """The first clip that the stage at hand needs."""
+        """The first clip that the current stage needs."""
         for place in self.places.values():
             if not place.finished:
                 return max(place.first, place.taken - self.sizes.pool)
@@ -285,13 +285,13 @@ class Fit:
         return time.monotonic() - self.began
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision, if the run has it."""
+        """The autocast context, enabled if the run uses bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    # ------------------------------------------------------------ the whole
+    # ------------------------------------------------------------ the run
 
     def run(self) -> None:
-        """Look, train both networks, look again."""
+        """Evaluate, train both networks, and evaluate again."""
         o = self.o
         if o.budget:
             threading.Thread(target=self._end_late, daemon=True).start()
@@ -300,7 +300,7 @@ class Fit:
         looked = self.elapsed - before
         end = math.inf
         if o.budget:
-            # The next look finds everything warm; what it takes at most is held back for it.
+            # Reserve time for the last evaluation, which takes no longer than the first one.
             end = o.budget - min(1.2 * looked + 4, 0.3 * o.budget)
         now = self.elapsed
         for name, stage_end in (("unet", now + o.unet_share * (end - now)), ("decoder", end)):
@@ -336,11 +336,11 @@ class Fit:
             torch.manual_seed(0)
             self.unet.eval()
             self.gallery.look(name, self.unet, self.vae)
-        except Exception:  # a table is not worth a run
+        except Exception:  # a failed evaluation must not end the run
             log.exception("no look at the held-out clips")
 
     def _use_shipped_unet(self) -> None:
-        """The decoder learns on the U-Net as it is kept, in half precision."""
+        """Load the U-Net as saved in half precision, for the decoder to learn on its samples."""
         path = self.o.run / self.files["unet"].name
         source = load_file(path if path.is_file() else self.files["unet"])
         with torch.no_grad():
@@ -360,7 +360,7 @@ class Fit:
         self._fill(stage)
         begin, saved, base = self.elapsed, self.elapsed, None
         meter = Meter(stage.name, self)
-        # Its search takes seconds for every layer and shape: for most of the work alone.
+        # cuDNN's search takes seconds for every layer and shape, so use it for the decoder only.
         benchmarks = self.cuda and stage.name == "decoder"
         log.info("%s: %d steps so far, pool of %d", stage.name, main.step, self.pool.count)
         while True:
@@ -392,10 +392,10 @@ class Fit:
             except Exception:
                 log.exception("%s, step %d", stage.name, main.step)
                 problem = "the step is left out"
-                self.way.triton = False  # in case it were the kernels
+                self.way.triton = False  # in case the kernels failed
             finally:
                 torch.backends.cudnn.benchmark = False
-            if problem:  # here, where the exception holds no tensor any more
+            if problem:  # outside of ``except``, as the exception would keep tensors alive
                 self._recover(stage, problem)
                 continue
             if place.done == PROFILED[-1]:
@@ -425,13 +425,13 @@ class Fit:
         log.warning("%s: %s", stage.name, text)
 
     def _fill(self, stage: Stage) -> None:
-        """Take what the stage starts with, or had when it was kept."""
+        """Fill the pool with the first clips of the stage, or with those of the saved state."""
         place, s, ring = stage.place, self.sizes, self.clips.ring
         wanted = place.taken if place.done else ring.taken + s.start * s.batch
         if not place.done:
             place.first = ring.taken
         self.pool.count, self.pool.at = 0, (ring.taken - place.first) % s.pool
-        if self.o.budget:  # the clips of another time are not worth the wait
+        if self.o.budget:  # a run with a budget does not wait for the clips of an earlier one
             wanted = ring.taken + s.start * s.batch
         while ring.taken < wanted:
             self._take(stage, wait=True)
@@ -444,7 +444,7 @@ class Fit:
             self.pool.add(*got, stage.latents, step_rng(self.o.seed, first, 7))
 
     def _keep(self, stage: Stage) -> dict[str, dict[str, Tensor]]:
-        """Save the state, and go on from what was saved."""
+        """Save the state, and continue from the saved state."""
         stage.place.taken = self.clips.ring.taken
         packed = {name: learner.pack() for name, learner in stage.learners.items()}
         if not all(torch.isfinite(x.float()).all() for p in packed.values() for x in p.values()):
@@ -478,7 +478,7 @@ class Fit:
         b, device = shape[0], self.device
         self.laps()
         _, low, z, poor = self.pool.crop(*shape)
-        # Evenly over the schedule, so that batches are alike.
+        # Spread evenly over the schedule, so that batches are similar.
         times = (torch.randperm(b, device=device) + torch.rand(b, device=device)) / b
         times = (times * schedule.TRAIN_STEPS).long().clamp_(max=schedule.TRAIN_STEPS - 1)
         few, all_levels = (torch.randint(0, n, (b,), device=device) for n in (61, 251))
@@ -527,14 +527,14 @@ class Fit:
         with self.autocast():
             out = self.vae.decode(z / LATENT_SCALE, low)
         self.laps("forward")
-        # What each loss wants of the pixels, at strengths that do not depend on its units.
+        # Gradients of each loss at the pixels, scaled so that they do not depend on its units.
         x = out.detach().requires_grad_()
         parts = pixel_losses(x, clean)
         wanted = pull(sum(parts.values()), x)
         strength = wanted.square().mean().sqrt()
 
         def cut(clips: Tensor) -> Tensor:
-            # A place within the strides of the features, of one size.
+            # Shift by a random offset below the stride of the features; the size stays the same.
             frames = clips.transpose(1, 2).flatten(0, 1)
             return frames[..., dy : dy + 4 * k - 3, dx : dx + 4 * k - 3]
 
@@ -555,7 +555,7 @@ class Fit:
             self.critic.prepare(False)
             with self.autocast():
                 judged = hinge_generator(self.critic(stacked(x, start, count)))
-            # For the frames that are judged as strong as the pixels' losses.
+            # On the judged frames as strong as the pixel losses.
             share = min(1.0, 3 * count / t) ** 0.5
             wanted = wanted + ADVERSARIAL * ramp * scaled(pull(judged, x), share * strength)
             report["adversarial"] = judged.detach()
@@ -582,7 +582,7 @@ class Fit:
     # ------------------------------------------------------------ files
 
     def _ship(self, name: str, learner: Learner) -> None:
-        """The averaged weights under the names, types and order of the file they come from."""
+        """Write the averaged weights with the names, types and order of the original file."""
         path, original = self.o.run / self.files[name].name, self.files[name]
         with safe_open(original, "pt") as file:
             metadata = file.metadata()
@@ -597,7 +597,7 @@ class Fit:
 
 
 def _lay_channels_last(module: nn.Module) -> None:
-    """The weights of convolutions with the channels last."""
+    """Convert the weights of convolutions to channels-last layout."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for p in (*module.parameters(), *module.buffers()):
         if p.ndim in layouts:
@@ -605,7 +605,7 @@ def _lay_channels_last(module: nn.Module) -> None:
 
 
 def pixel_losses(x: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """Errors of clips (b, 3, t, h, w): of pixels, edges, changes in time, and coarse brightness."""
+    """Losses of clips (b, 3, t, h, w): pixels, edges, changes over time, and coarse colours."""
     d = x - clean
     flat = d.transpose(1, 2).flatten(0, 1)
     return {
@@ -618,25 +618,25 @@ def pixel_losses(x: Tensor, clean: Tensor) -> dict[str, Tensor]:
 
 
 def pull(loss: Tensor | int, x: Tensor) -> Tensor:
-    """The loss's gradient of the pixels."""
+    """Gradient of the loss at the pixels ``x``."""
     assert isinstance(loss, Tensor)
     return torch.autograd.grad(loss, x)[0].float()
 
 
 def scaled(gradient: Tensor, strength: Tensor) -> Tensor:
-    """The gradient at another root of its mean square."""
+    """The gradient, scaled to a root mean square of ``strength``."""
     return gradient * (strength / (gradient.square().mean().sqrt() + 1e-12))
 
 
 class Laps:
-    """Where a step's time goes, on a device that works on its own."""
+    """Times of the parts of a step, on a device that works asynchronously."""
 
     def __init__(self, cuda: bool) -> None:
         self.cuda, self.active = cuda, False
         self.last, self.sums, self.count = 0.0, dict[str, float](), 0
 
     def __call__(self, name: str = "") -> None:
-        """Count the time since the call before for ``name``; without one a step begins."""
+        """Add the time since the last call to ``name``; without a name a step begins."""
         if not self.active:
             return
         if self.cuda:
@@ -649,14 +649,14 @@ class Laps:
         self.last = now
 
     def text(self) -> str:
-        """Milliseconds of every part of a step; the sums begin anew."""
+        """Mean milliseconds of every part of a step; resets the sums."""
         words = [f"{name} {1e3 * t / max(1, self.count):.1f}" for name, t in self.sums.items()]
         self.sums, self.count = {}, 0
         return ", ".join(words) + " ms"
 
 
 class Meter:
-    """Means of what the steps report, fetched every few steps only, as it waits for the device."""
+    """Means of the steps' reports, read only every few steps, as reading waits for the device."""
 
     def __init__(self, name: str, fit: Fit) -> None:
         self.name, self.fit = name, fit
@@ -664,7 +664,7 @@ class Meter:
         self.count, self.since = 0, time.monotonic()
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """The report of one step."""
+        """Add the report of one step."""
         for name, value in values.items():
             self.held.setdefault(name, []).append(value)
         self.count += 1
