@@ -1,1 +1,1 @@
-"""Optical flow: RAFT's and the built-in one, of large frames as well."""
+"""Optical flow by RAFT or by the built-in method, for large frames as well."""

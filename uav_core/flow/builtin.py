@@ -1,12 +1,12 @@
 """Optical flow without learned weights, called like torchvision's RAFT.
 
-Coarse to fine. On the coarsest level of a pyramid whole-pixel shifts are tried out. From there to
-the finest level the second image is warped by the flow so far, the differences in colour and slope
-are linearised around it, and a primal-dual scheme finds the flow that explains them while it
-stays smooth. Sources: TV-L1 flow (Zach, Pock & Bischof 2007) solved with the steps of Chambolle &
-Pock 2011; data terms of neighbours joined (Bruhn, Weickert & Schnoerr 2005) and constancy of
-slopes (Brox et al. 2004); Huber smoothness that lets go at the image's edges (Werlberger et al.
-2009); a median filter after every warp (Sun, Roth & Black 2010). Nothing is random.
+It works from coarse to fine. On the coarsest level of a pyramid it tries whole-pixel shifts. From
+there to the finest level it warps the second image by the flow so far, linearises the differences
+in colour and gradient around it, and finds a smooth flow that explains them by a primal-dual
+scheme. Sources: TV-L1 flow (Zach, Pock & Bischof 2007) solved with the steps of Chambolle & Pock
+2011; data terms summed over neighbours (Bruhn, Weickert & Schnoerr 2005) and gradient constancy
+(Brox et al. 2004); Huber smoothness, weaker at the image's edges (Werlberger et al. 2009); a median
+filter after every warp (Sun, Roth & Black 2010). Nothing is random.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from .warp import inside, warp
 BUILTIN_FLOW = "built-in (no weights)"
 """Its name in the lists of flow models."""
 
-# The pyramid: every level has half the sides of the one before, the last one at least this many
-# pixels on its short side. The shifts tried there reach this many of its pixels each way, a
-# quarter of the picture's height.
+# The pyramid: every level has half the sides of the one before; the last one has at least
+# COARSEST_SIDE pixels on its short side. The shifts tried there reach REACH of its pixels each
+# way, up to a quarter of its short side.
 COARSEST_SIDE = 24
 REACH = 6
 
-# Times that the second image is warped and the differences linearised anew, on each level.
+# How often each level warps the second image and linearises the differences anew.
 WARPS = 4
 
 # Weights of the energy, for colours in [0, 1] and flows in pixels of the level.
 FIDELITY = 30.0
-"""The data against smoothness."""
+"""Weight of the data term; smoothness has weight 1."""
 SLOPE_WEIGHT = 1.5
-"""A difference of slopes against one of colours."""
+"""Weight of a difference of gradients; one of colours has weight 1."""
 ROBUST = 0.005
-"""Differences well under this count squared, those above in proportion."""
+"""Differences well below this have a quadratic cost, those well above a linear one."""
 HUBER = 0.05
-"""Slopes of the flow under this are smoothed quadratically, those above in proportion."""
+"""Gradients of the flow below this have a quadratic cost, those above a linear one."""
 EDGE = 8.0
-"""How fast smoothing lets go as the slope of the colours grows."""
+"""How fast smoothing weakens as the gradient of the colours grows."""
 LEAST_SMOOTHING = 0.02
-"""The share of smoothing that is left at steep slopes."""
+"""The share of smoothing that is left at steep gradients."""
 
-# Standard deviations of Gaussians, in pixels of the level: of the images, against aliasing; of
-# the data term; and of the surroundings that the search compares.
+# Standard deviations of Gaussians, in pixels of the level: for the images, against aliasing; for
+# the data term; and for the windows that the search compares.
 PRESMOOTH = 0.6
 WINDOW = 0.8
 SEARCH_WINDOW = 2.0
 
-# The search: differences above this count as this, and a pixel's shift costs this much, so that
-# plain areas stay where they are. A shift under which too little of a surrounding stays inside
-# the picture is not considered.
+# The search: differences above SEARCH_CAP count as SEARCH_CAP; a shift costs SEARCH_COST per pixel,
+# so that plain areas do not move. A shift is not considered where less than SEARCH_SHARE of the
+# window stays inside the picture.
 SEARCH_CAP = 0.2
 SEARCH_COST = 0.003
 SEARCH_SHARE = 0.3
 
-# Steps of the primal-dual scheme: their product times 8, the squared norm of the gradient, must
-# not exceed 1. The weights of the robust data term are renewed after so many of them.
+# Step sizes of the primal-dual scheme: their product times 8, the squared norm of the gradient,
+# must not exceed 1. The weights of the robust data term are renewed every _RENEW steps.
 _PRIMAL = 0.25
 _DUAL = 0.5
 _RENEW = 5
@@ -69,16 +69,17 @@ _RENEW = 5
 class BuiltinFlow(nn.Module):
     """Flow from image1 to image2, both (n,3,h,w) in [-1, 1], as [(n,2,h,w)] in pixels.
 
-    A list of one, as RAFT gives a list of predictions. `num_flow_updates` is the number of solver
-    steps after each warp: 20 is exact enough, fewer are faster. Any size; computes in fp32.
+    The list has one entry, as RAFT returns a list of predictions. `num_flow_updates` is the number
+    of solver steps after each warp: 20 is exact enough, less is faster. Takes any size; computes in
+    fp32.
     """
 
-    # Tells `uav_core.flow.estimate` not to resize the images to what a network takes.
+    # Tells `uav_core.flow.estimate` not to resize the images for a network.
     any_size = True
 
     def __init__(self) -> None:
         super().__init__()
-        # Nothing is learned: it only tells, as weights would, on which device to compute.
+        # Not learned: like weights, it only tells on which device to compute.
         self.place = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     def forward(self, image1: Tensor, image2: Tensor, num_flow_updates: int = 20) -> list[Tensor]:
@@ -94,7 +95,7 @@ class BuiltinFlow(nn.Module):
 
 
 def _pyramid(image: Tensor) -> list[Tensor]:
-    """The image and its halvings."""
+    """The image, and copies of half the sides each, down to the coarsest."""
     levels = [image]
     h, w = image.shape[-2:]
     while min(h, w) // 2 >= COARSEST_SIDE:
@@ -106,14 +107,14 @@ def _pyramid(image: Tensor) -> list[Tensor]:
 
 
 def _features(image: Tensor) -> Tensor:
-    """(n,5,h,w): the colours, a little smoothed, and the slopes of their mean."""
+    """(n,5,h,w): the colours, slightly smoothed, and the gradient of their mean."""
     image = _blur(image, PRESMOOTH)
     slopes = _slopes(image.mean(dim=1, keepdim=True))
     return torch.cat([image, *(SLOPE_WEIGHT * slope for slope in slopes)], dim=1)
 
 
 def _search(first: Tensor, second: Tensor) -> Tensor:
-    """The whole-pixel shifts within REACH under which small surroundings agree best."""
+    """For every pixel, the whole-pixel shift within REACH at which small windows agree best."""
     h, w = first.shape[-2:]
     shifts = [(dy, dx) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1)]
     inside = F.pad(second.new_ones(1, 1, h, w), (REACH,) * 4)
@@ -135,7 +136,7 @@ def _search(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _refine(first: Tensor, second: Tensor, flow: Tensor, steps: int) -> Tensor:
-    """One level: the flow between two images' features, starting from a rough one."""
+    """One level: the flow between two images' features, refined from a rough one."""
     dx1, dy1 = _slopes(first)
     contrast = (dx1[:, :3].square() + dy1[:, :3].square()).sum(dim=1, keepdim=True).sqrt()
     ease = torch.exp(-EDGE * contrast).clamp(min=LEAST_SMOOTHING)
@@ -143,7 +144,7 @@ def _refine(first: Tensor, second: Tensor, flow: Tensor, steps: int) -> Tensor:
     for _ in range(WARPS):
         # Bicubic: bilinear sampling blurs, and would pull the flow towards whole pixels.
         warped = warp(second, flow, "bicubic", padding="border")
-        # Slopes of both images, averaged: half the error that those of one have.
+        # Gradients of both images, averaged: half the error of those of one.
         dx, dy = ((a + b) / 2 for a, b in zip(_slopes(warped), (dx1, dy1), strict=True))
         data = _data_term(dx, dy, warped - first)
         known = inside(flow).to(flow.dtype)
@@ -153,7 +154,7 @@ def _refine(first: Tensor, second: Tensor, flow: Tensor, steps: int) -> Tensor:
 
 
 def _data_term(dx: Tensor, dy: Tensor, dt: Tensor) -> Tensor:
-    """(n,6,h,w): xx, xy, yy, xt, yt, tt; products summed over channels and surroundings.
+    """(n,6,h,w): xx, xy, yy, xt, yt, tt; products summed over channels and a window.
 
     The squared difference left after a change (u, v) of the flow is
     tt + 2 (xt u + yt v) + xx u u + 2 xy u v + yy v v.
@@ -165,7 +166,7 @@ def _data_term(dx: Tensor, dy: Tensor, dt: Tensor) -> Tensor:
 def _solve(
     data: Tensor, known: Tensor, ease: Tensor, start: Tensor, dual: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """The flow that balances the data term, made robust, with smoothness; and its dual."""
+    """The flow that balances the robust data term with smoothness, and its dual."""
     xx, xy, yy, xt, yt, tt = data.split(1, dim=1)
     flow, ahead, weight = start, start, known
     for step in range(steps):
@@ -239,8 +240,8 @@ def _median(flow: Tensor) -> Tensor:
     padded = F.pad(flow, (1, 1, 1, 1), mode="replicate")
     left, centre, right = (padded[..., x : x + w] for x in range(3))
     low, high = torch.minimum(left, centre), torch.maximum(left, centre)
-    # The median of nine is that of: the greatest of the rows' least, the median of their
-    # medians, the least of their greatest.
+    # The median of nine is the median of three: the greatest of the rows' least values, the median
+    # of their medians, and the least of their greatest values.
     least, middle, greatest = (
         [x[..., y : y + h, :] for y in range(3)]
         for x in (
@@ -255,5 +256,5 @@ def _median(flow: Tensor) -> Tensor:
 
 
 def _middle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """The median of three, everywhere."""
+    """The median of three tensors, element by element."""
     return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))

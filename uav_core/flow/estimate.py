@@ -1,8 +1,8 @@
 """Optical flow between neighbouring frames with RAFT (Teed & Deng 2020, arXiv 2003.12039).
 
-The network is torchvision's `raft_large`; weights come in its own names or in those of the
-authors' `raft-things.pth`. A flow is (dx, dy) in pixels: what is at p in the first image is at
-p + flow(p) in the second.
+The network is torchvision's `raft_large`; weights may have its own names or those of the authors'
+`raft-things.pth`. A flow is (dx, dy) in pixels: what is at p in the first image is at p + flow(p)
+in the second.
 
 RAFT correlates every position with every other at 1/8 of the size: at 1920x1080 one pair takes
 5.6 GB, at 960x540 0.35 GB. A flow from tiles would lose all motion between them, so large frames
@@ -31,11 +31,11 @@ from .raft import Encoded, encode, flow_between, in_fp32, is_raft
 ITERATIONS = 20
 SMALLEST_SIDE = 16
 
-# The network works at 1/8 and pools its correlations three times more: a side under 128 would
-# leave the last level one cell wide, where sampling divides by zero.
+# The network works at 1/8 of the size and halves its correlations three times: a side under 128
+# would leave the last level one cell wide, where sampling divides by zero.
 _STRIDE = 8
 _NETWORK_SIDE = 128
-# Of a pair, where several are estimated together; and how many at the most.
+# Memory of a pair where several are estimated together, and the most pairs at once.
 _BYTES_PER_PIXEL = 1500
 _MOST_PAIRS = 16
 # How far the long side of a small, very oblong image may grow to keep the aspect.
@@ -45,8 +45,8 @@ _LONGEST_ENLARGED = 1024
 def load_flow_model(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> nn.Module:
     """torchvision's RAFT-large in fp32 and eval mode, from weights in either layout.
 
-    `source` is a path or a state dict. Raises a CheckpointError that says what it looks like, and
-    MissingPackageError without torchvision.
+    `source` is a path or a state dict. Raises a CheckpointError that says what it looks like if it
+    is not RAFT's, and MissingPackageError without torchvision.
     """
     checkpoint = load_checkpoint(source, (Kind.RAFT, Kind.RAFT_TORCHVISION))
     try:
@@ -69,12 +69,12 @@ def load_flow_model(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> nn
 class NeighbourFlow:
     """Flow between the neighbours of a clip, in both directions.
 
-    RAFT encodes every frame once: the later one of a pair is kept, encoded, as it is mostly the
-    earlier one of the next.
+    With RAFT every frame is encoded once: the encoded later frame of a pair is kept, as it is
+    usually the earlier one of the next pair.
 
     `model` is torchvision's RAFT on any device and in any dtype; it computes in fp32 there. A
-    model whose `any_size` is true, such as `uav_core.flow.builtin.BuiltinFlow`, gets the images
-    as they are.
+    model whose `any_size` is true, such as `uav_core.flow.builtin.BuiltinFlow`, gets images that
+    are not resized for a network.
     """
 
     def __init__(self, model: nn.Module, iterations: int = ITERATIONS) -> None:
@@ -88,13 +88,13 @@ class NeighbourFlow:
     def both_ways(
         self, image1: Tensor, image2: Tensor, longest_side: int | None = None
     ) -> Iterator[Tensor]:
-        """Gives the flow from `image1` to `image2`, then the one back, each as `estimate_flow`.
+        """Yields the flow from `image1` to `image2`, then the one back, each as `estimate_flow`.
 
-        Images whose longer side is over `longest_side` pixels are shrunk for it, the flow enlarged
-        again and its values scaled with it; None never shrinks. What is lost when shrinking by s:
-        things thinner than about s pixels move with what is behind them, the borders of moving
-        things are drawn s pixels wide, and errors of the estimate grow s times. Fast motion is
-        followed better, not worse. Raises InputError, also for a bound under 16 px.
+        Images whose longer side is over `longest_side` pixels are shrunk to it; the flow is then
+        enlarged and its values are scaled. None never shrinks. Shrinking by s costs: things
+        thinner than about s pixels move with what is behind them, the borders of moving things are
+        drawn s pixels wide, and errors of the estimate grow s times. Fast motion is followed
+        better, not worse. Raises InputError, also for a bound under 16 px.
         """
         _check_images(image1, image2)
         model, device = in_fp32(self.model), next(self.model.parameters()).device
@@ -122,7 +122,7 @@ class NeighbourFlow:
 
         shared = is_raft(model)
         prepared = encoded if shared else given
-        # Not around the whole: between two flows the caller's own settings hold.
+        # Not around the whole generator: at each yield the caller's own settings must hold.
         with torch.autocast(device.type, enabled=False):
             ends = prepared(image1), prepared(image2)
         for a, b in (ends, ends[::-1]):
@@ -136,10 +136,10 @@ def estimate_flow(
 ) -> Tensor:
     """The flow from `image1` to `image2`, both (n,3,h,w) in [-1, 1], as (n,2,h,w) fp32 in pixels.
 
-    Any size from 16 px up. Sides that are not multiples of 8 are resized up to one; images
-    with a side under 128 px, RAFT's least, are enlarged first, with their aspect kept as far
-    as the long side stays within 1024 px. The flow is resized back, each axis with its own
-    ratio, and comes on image1's device. `model` as for `NeighbourFlow`. Raises InputError.
+    Takes any size from 16 px up. For RAFT, sides are resized up to multiples of 8; images with a
+    side under 128 px, RAFT's least, are enlarged first, with their aspect kept as long as the long
+    side stays within 1024 px. The flow is resized back, each axis with its own ratio, and is on
+    image1's device. `model` as for `NeighbourFlow`. Raises InputError.
     """
     return next(NeighbourFlow(model, iterations).both_ways(image1, image2))
 
@@ -156,10 +156,10 @@ def estimate_flows(
 
     frames (1,3,t,h,w) in [-1, 1]. forward[i] leads from frame i to i+1, backward[i] from i+1 to
     i; both on the frames' device, in pixels. One frame gives two empty flows. Memory grows with
-    (h w)^2: the network correlates all with all at 1/8 scale; `longest_side` bounds it, as in
-    `NeighbourFlow.both_ways`. A GPU takes as many pairs at once as fit. `check_cancelled()` is
-    called before the flows of either direction and may raise; `progress(done, total)` after them.
-    Raises InputError.
+    (h w)^2, as RAFT correlates all positions with each other at 1/8 scale; `longest_side` bounds
+    it, as in `NeighbourFlow.both_ways`. A GPU takes as many pairs at once as fit.
+    `check_cancelled()` is called before the flows of each direction and may raise;
+    `progress(done, total)` after them. Raises InputError.
     """
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < 1:
         raise InputError(f"flow needs frames as (1, 3, t, h, w), but got {tuple(frames.shape)}.")
@@ -183,19 +183,19 @@ def estimate_flows(
 
 
 def pairs_at_once(device: torch.device, h: int, w: int) -> int:
-    """Pairs of frames (h, w) that are estimated together: on a CPU, or where memory is short, one.
+    """Pairs of frames (h, w) that are estimated together; one on a CPU or where memory is short.
 
-    Small kernels do not fill a card, and wait for the CPU that launches them.
+    Several pairs are faster on a GPU: small kernels do not fill it and wait to be launched.
     """
     free = None if device.type == "cpu" else memory.free(device)
     h, w = _network_size(h, w)
-    # RAFT's correlations and their pyramid, twice; features, or the built-in flow's derivatives.
+    # RAFT's correlations and their pyramid, twice; then features, or the built-in flow's images.
     needed = 2 * 4 * 4 // 3 * (h * w // _STRIDE**2) ** 2 + _BYTES_PER_PIXEL * h * w
     return 1 if free is None else max(1, min(_MOST_PAIRS, free // 2 // needed))
 
 
 def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:
-    """A flow (n,2,h0,w0) at another size, bilinear, each component scaled with its own axis."""
+    """A flow (n,2,h0,w0) resized to (h, w), bilinear, each component scaled with its axis."""
     h0, w0 = flow.shape[-2:]
     if (h0, w0) == (h, w):
         return flow
@@ -204,9 +204,9 @@ def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:
 
 
 def bounded_size(h: int, w: int, longest_side: int | None) -> tuple[int, int]:
-    """(h, w) shrunk, aspect kept, until the longer side has at most so many pixels.
+    """(h, w) shrunk, aspect kept, until the longer side has at most ``longest_side`` pixels.
 
-    No side is shrunk below 16 px, the least the flow takes. None never shrinks. Raises InputError
+    No side is shrunk below 16 px, the least that flow takes. None never shrinks. Raises InputError
     for a longest side under 16 px.
     """
     if longest_side is None or max(h, w) <= longest_side:
@@ -240,7 +240,7 @@ def _check_images(image1: Tensor, image2: Tensor) -> None:
 
 
 def _network_size(h: int, w: int) -> tuple[int, int]:
-    """The least h, w the network takes for an image of that size: see estimate_flow."""
+    """The least (h, w) that RAFT takes for an image of this size: see estimate_flow."""
     enlarge = max(1.0, _NETWORK_SIDE / min(h, w))
 
     def side(pixels: int) -> int:

@@ -1,8 +1,8 @@
 """RAFT (Teed & Deng 2020, arXiv 2003.12039) on the neighbours of a clip, each frame encoded once.
 
 torchvision's own call encodes both images of every pair anew and enlarges the flow after every
-update. Between the neighbours of a clip, in both directions, that is four encodings of a frame
-where one serves, and twenty enlargements where the last is used. The layers and the numbers are
+update. For the neighbours of a clip, in both directions, it would encode a frame four times where
+once is enough, and enlarge twenty flows of which the last is used. The layers and the numbers are
 torchvision's.
 """
 
@@ -24,12 +24,12 @@ _NEIGHBOURS = 3
 
 @dataclass(frozen=True)
 class Encoded:
-    """What RAFT sees of an image (n, 3, h, w), at an eighth of its size."""
+    """RAFT's encoding of an image (n, 3, h, w), at an eighth of its size."""
 
     features: Tensor
-    """What is correlated."""
+    """Features to correlate with those of another image."""
     context: Tensor
-    """What the updates start from and look at, where flow leads away from this image."""
+    """Initial hidden state and input of the updates, for flow that starts at this image."""
 
     def to(self, device: torch.device) -> Encoded:
         """The same on another device."""
@@ -42,7 +42,7 @@ def is_raft(model: nn.Module) -> bool:
 
 
 def in_fp32(model: nn.Module) -> nn.Module:
-    """``model``, or a copy in fp32 where weights are kept in another dtype."""
+    """``model``, or a copy in fp32 if its weights have another dtype."""
     tensors = [*model.parameters(), *model.buffers()]
     if all(x.dtype == torch.float32 for x in tensors if x.is_floating_point()):
         return model
@@ -55,7 +55,7 @@ def encode(model: Any, image: Tensor) -> Encoded:
 
 
 def flow_between(model: Any, a: Encoded, b: Encoded, iterations: int) -> Tensor:
-    """The flow (n, 2, h, w) in pixels from one image to another."""
+    """The flow (n, 2, h, w) in pixels from image ``a`` to image ``b``."""
     try:
         model.corr_block.build_pyramid(a.features, b.features)
         width = model.update_block.hidden_state_size
@@ -68,7 +68,7 @@ def flow_between(model: Any, a: Encoded, b: Encoded, iterations: int) -> Tensor:
             now = now + change
         return _enlarged(now - start, model.mask_predictor(hidden))
     finally:
-        # torchvision keeps them: gigabytes at 1080p.
+        # torchvision would keep the correlations: gigabytes at 1080p.
         model.corr_block.corr_pyramid = []
 
 
@@ -84,9 +84,9 @@ def _positions(like: Tensor) -> Tensor:
 
 
 def _enlarged(flow: Tensor, mask: Tensor) -> Tensor:
-    """Each fine position a mix of the nine coarse ones around it, as ``mask`` weights them.
+    """``flow`` (n, 2, h, w) enlarged 8 times: each position a mix of the nine coarse ones around.
 
-    Section 3.3 of the paper; flow (n, 2, h, w), mask (n, 9 * 64, h, w).
+    ``mask`` (n, 9 * 64, h, w) has the weights; section 3.3 of the paper.
     """
     n, _, h, w = flow.shape
     weights = rearrange(

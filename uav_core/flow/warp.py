@@ -1,4 +1,4 @@
-"""Pictures moved along an optical flow."""
+"""Pictures warped along an optical flow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 def warp(x: Tensor, flow: Tensor, mode: str, padding: str = "zeros") -> Tensor:
     """Sample ``x`` (b c h w) at every position plus ``flow`` (b 2 h w, pixels; x then y).
 
-    ``mode`` is "nearest", "bilinear" or "bicubic"; outside there are "zeros", or the "border" goes
-    on. Bit for bit kornia's ``remap`` with ``align_corners=True``, which is the reference's, but
-    without its constants, for whose way to a GPU every call would wait.
+    ``mode`` is "nearest", "bilinear" or "bicubic"; outside of ``x`` there are "zeros", or its
+    "border" is repeated. The result is bit for bit that of kornia's ``remap`` with
+    ``align_corners=True``, as in the reference, but no constant has to be copied to the GPU.
     """
     h, w = x.shape[-2:]
     columns, rows = _targets(flow)
@@ -24,7 +24,7 @@ def warp(x: Tensor, flow: Tensor, mode: str, padding: str = "zeros") -> Tensor:
 
 
 def inside(flow: Tensor) -> Tensor:
-    """(b 1 h w) bool: where ``flow`` stays in the picture."""
+    """(b 1 h w) bool: where ``flow`` leads to a place inside the picture."""
     h, w = flow.shape[-2:]
     columns, rows = _targets(flow)
     return ((columns >= 0) & (columns <= w - 1) & (rows >= 0) & (rows <= h - 1))[:, None]
