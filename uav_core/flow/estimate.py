@@ -189,7 +189,7 @@ def pairs_at_once(device: torch.device, h: int, w: int) -> int:
     """
     free = None if device.type == "cpu" else memory.free(device)
     h, w = _network_size(h, w)
-    # RAFT's correlations and their pyramid, twice; then features, or the built-in flow's images.
+    # RAFT's correlations and their pyramid, twice; then features, or the built-in derivatives.
     needed = 2 * 4 * 4 // 3 * (h * w // _STRIDE**2) ** 2 + _BYTES_PER_PIXEL * h * w
     return 1 if free is None else max(1, min(_MOST_PAIRS, free // 2 // needed))
 

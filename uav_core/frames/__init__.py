@@ -1,1 +1,1 @@
-"""Frames before and after the networks: colour, alpha, output size."""
+"""Frames before and after the networks: colour, detail, alpha, output size."""

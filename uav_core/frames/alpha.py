@@ -1,4 +1,4 @@
-"""Alpha for upscaled frames: the input's, its edges laid along those of the upscaled colours."""
+"""Alpha for upscaled frames: the input's alpha, its edges aligned with the upscaled colours."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def upscale_alpha(
         check_cancelled: called before every frame; may raise.
 
     Returns:
-        (t, h2, w2) in [0, 1]. Nowhere more or less than what is next to it in ``alpha``: what is
-        opaque or clear in the input stays so.
+        (t, h2, w2) in [0, 1]. Every value lies within the range of the nearby values of ``alpha``:
+        what is opaque or clear in the input stays so.
 
     Raises:
-        InputError: another number of frames, or frames smaller than alpha.
+        InputError: different numbers of frames, or frames smaller than alpha.
     """
     if alpha.ndim != 3 or frames.ndim != 4 or 0 in alpha.shape or frames.shape[3] < 3:
         raise InputError(

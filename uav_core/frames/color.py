@@ -2,7 +2,7 @@
 
 AdaIN matches the mean and spread of each channel (Huang & Belongie 2017, arXiv 1703.06868);
 the wavelet form keeps the frame's detail and takes the lowest frequencies from the clip (as
-StableSR does, arXiv 2305.07015). Both work on one frame at a time: no statistics cross frames.
+StableSR does, arXiv 2305.07015). Both work on one frame at a time and share no statistics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..models.vae import UPSCALE
 ColorMode = Literal["none", "adain", "wavelet"]
 
 WAVELET_LEVELS = 5
-# Keeps the division finite on a flat channel (a black frame); the released code's value.
+# Keeps the division finite on a flat channel (such as a black frame); the released code's value.
 VARIANCE_EPS = 1e-5
 
 
@@ -30,7 +30,7 @@ def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
     frames (1,3,t,4h,4w) and low_res (1,3,t,h,w), both in [-1, 1]; `mode` is "none" (frames come
     back as they are), "adain" or "wavelet". The result has the frames' shape, dtype and device
     and is not clamped. Works frame by frame in fp32, so the extra memory is that of a few
-    frames however long the clip. Raises InputError on an unknown mode or shapes that differ.
+    frames, however long the clip is. Raises InputError for an unknown mode or wrong shapes.
     """
     if mode == "none":
         return frames
@@ -42,9 +42,10 @@ def color_fix(frames: Tensor, low_res: Tensor, mode: ColorMode) -> Tensor:
 def with_enlarged(
     frames: Tensor, low_res: Tensor, work: Callable[[Tensor, Tensor], Tensor], name: str
 ) -> Tensor:
-    """``work(frame, enlarged)`` of every frame and its bicubic enlargement, (1, 3, 4h, 4w), fp32.
+    """Apply ``work(frame, enlarged)`` to every frame and the bicubic enlargement of its input.
 
-    Shapes, and what is kept of them, as in ``color_fix``; ``name`` stands in messages.
+    ``work`` gets and returns (1, 3, 4h, 4w) fp32. Shapes and result as in ``color_fix``; messages
+    use ``name``.
     """
     if frames.ndim != 5 or low_res.ndim != 5:
         raise InputError(
@@ -66,7 +67,7 @@ def with_enlarged(
 
 
 def enlarge(x: Tensor) -> Tensor:
-    """(n, c, h, w) four times as large, bicubic."""
+    """``x`` (n, c, h, w) enlarged four times, bicubic."""
     return F.interpolate(x, scale_factor=UPSCALE, mode="bicubic", align_corners=False)
 
 
@@ -87,13 +88,13 @@ def _mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def wavelet(content: Tensor, style: Tensor) -> Tensor:
     """High frequencies of `content` on the lowest frequencies of `style`, both (n,3,h,w)."""
-    # content - low(content) + low(style); the blurs are linear, so one pass over the
-    # difference does for both.
+    # content - low(content) + low(style): the blurs are linear, so one pass over the difference
+    # is enough.
     return content + low_frequencies(style - content, WAVELET_LEVELS)
 
 
 def low_frequencies(x: Tensor, levels: int) -> Tensor:
-    """What is left of (n,c,h,w) after ever wider binomial blurs (dilation 1, 2, 4, ...)."""
+    """``x`` (n,c,h,w) after ``levels`` wider and wider binomial blurs (dilation 1, 2, 4, ...)."""
     for level in range(levels):
         dilation = 2**level
         for dim in (-1, -2):
@@ -102,9 +103,9 @@ def low_frequencies(x: Tensor, levels: int) -> Tensor:
 
 
 def _blurred(x: Tensor, dilation: int, dim: int) -> Tensor:
-    """(1, 2, 1) / 4 along ``dim``, the outer values ``dilation`` away; the edges are repeated.
+    """The blur (1, 2, 1) / 4 along ``dim``, outer taps ``dilation`` away; edges are repeated.
 
-    Sums of slices: a convolution of so few channels takes three times as long on a CPU.
+    It sums slices, as a convolution of so few channels takes three times as long on a CPU.
     """
     n = x.shape[dim]
     reach = min(dilation, n)

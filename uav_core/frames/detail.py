@@ -1,4 +1,4 @@
-"""How much of the upscaled frames is kept, from the plain enlargement to all of it."""
+"""How much detail of the upscaled frames is kept, from none (plain enlargement) to all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FULL = 1.0
 
 
 def check_detail(detail: float) -> None:
-    """InputError for a detail outside of 0 to 1."""
+    """Raise InputError for a detail outside of 0 to 1."""
     if not 0 <= detail <= FULL:
         raise InputError(f"A detail of {detail}: expected 0 (bicubic) to 1 (all of it).")
 
@@ -21,13 +21,13 @@ def check_detail(detail: float) -> None:
 def with_detail(frames: Tensor, low_res: Tensor, detail: float) -> Tensor:
     """Upscaled frames with some of their detail.
 
-    At 1 they come back as they are; at 0 the bicubic enlargement of ``low_res`` does. At 0.5 what
-    they change of the input is taken back: shrunk to its size, the result is the input again (one
-    step of back-projection, Irani & Peleg 1991), and only what is finer is new. Towards 0 the new
-    fades, towards 1 the changes come in.
+    At 1 the frames are returned unchanged, at 0 the bicubic enlargement of ``low_res``. At 0.5
+    their changes to the input are removed: shrunk to its size, the result is the input again (by
+    one step of back-projection, Irani & Peleg 1991), and only finer detail is new. From 0.5 down
+    to 0 this detail fades out, from 0.5 up to 1 the changes fade in.
 
     frames (1,3,t,4h,4w) and low_res (1,3,t,h,w), both in [-1, 1]; frame by frame in fp32, not
-    clamped. Raises InputError on a detail out of range or shapes that differ.
+    clamped. Raises InputError for a detail out of range or wrong shapes.
     """
     check_detail(detail)
     if detail == FULL:

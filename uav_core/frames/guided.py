@@ -1,11 +1,11 @@
-"""Mattes, depth and alpha at the size of an upscaled picture, their edges laid along its own.
+"""Mattes, depth and alpha enlarged to an upscaled picture, with edges aligned to its edges.
 
-Joint bilateral upsampling (Kopf et al. 2007): every new value is a mean of the small ones around
-it, in which those count whose colours are like the pixel's. So a step stays a step where the
-picture has one. Each goes along its own slope, which is 0 at steps (the "minmod" of finite
-volumes): a ramp comes out as a ramp. kornia's ``joint_bilateral_blur`` filters at the large size,
-in windows that are then hundreds of values wide; and how alike colours must be is one number
-there, where here it follows the contrast around.
+Joint bilateral upsampling (Kopf et al. 2007): every new value is a mean of the small values around
+it, weighted by how similar their colours are to the pixel's. So a step stays sharp where the
+picture has one. Each small value is extended along its own slope, which is 0 at steps (the "minmod"
+limiter of finite volumes), so a ramp stays a ramp. kornia's ``joint_bilateral_blur`` would filter
+at the large size, in windows hundreds of values wide, and has one number for how similar colours
+must be; here that follows the local contrast.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 REACH = 2
-"""Rows and columns of small values to either side that are looked at."""
+"""Rows and columns of small values used on each side."""
 NEAR = 0.7
-"""The standard deviation of their weights by distance, in small pixels."""
+"""Standard deviation of the weights by distance, in small pixels."""
 NOISE = 0.04
-"""Colours (of a range of 2) that differ by less are alike whatever the contrast."""
+"""Colours that differ by less (in a range of 2) are similar whatever the contrast."""
 CONTRAST = 0.1
-"""The share of the colours' variance around that counts as alike."""
+"""The share of the local variance of colours that counts as similar."""
 UNLIKE = 1e-3
-"""What a value of quite another colour counts, so that some always do."""
+"""The weight of a value of quite another colour, so that the weights never sum to 0."""
 WINDOW = 5
 """Side of the window for means, in small pixels."""
 
@@ -33,8 +33,8 @@ WINDOW = 5
 def enlarged(small: Tensor, guide: Tensor) -> Tensor:
     """``small`` (n, c, h, w) of any range at the size of ``guide`` (n, 3, h2, w2) in [-1, 1].
 
-    Nowhere more or less than the small values next to it; but for a binary matte its mean over
-    every small pixel is that pixel's value, as far as that allows.
+    Every value lies within the range of the small values next to it. Except for a binary matte,
+    its mean over every small pixel is that pixel's value, as far as this range allows.
     """
     result = _alike(small, guide)
     if binary(small):
@@ -45,7 +45,7 @@ def enlarged(small: Tensor, guide: Tensor) -> Tensor:
 
 
 def within(large: Tensor, small: Tensor) -> Tensor:
-    """``large`` with nothing above or below what is next to it in ``small``."""
+    """``large`` clamped to the range of the values of ``small`` next to each pixel."""
     padded, size = F.pad(small, (1, 1, 1, 1), mode="replicate"), large.shape[-2:]
     most = F.interpolate(F.max_pool2d(padded, 3, 1), size, mode="nearest-exact")
     least = F.interpolate(-F.max_pool2d(-padded, 3, 1), size, mode="nearest-exact")
@@ -58,7 +58,7 @@ def binary(small: Tensor) -> bool:
 
 
 def crisp(large: Tensor, small: Tensor) -> Tensor:
-    """An enlarged binary matte with edges about one pixel wide; any other as it is."""
+    """An enlarged binary matte with edges about one pixel wide; other mattes are unchanged."""
     if not binary(small):
         return large
     scale = max(big / own for big, own in zip(large.shape[-2:], small.shape[-2:], strict=True))
@@ -66,12 +66,12 @@ def crisp(large: Tensor, small: Tensor) -> Tensor:
 
 
 def window_mean(x: Tensor) -> Tensor:
-    """The mean in a window around every pixel; beyond the border the last pixel goes on."""
+    """The mean in a window around every pixel; the border is repeated."""
     return F.avg_pool2d(F.pad(x, (WINDOW // 2,) * 4, mode="replicate"), WINDOW, 1)
 
 
 def _alike(small: Tensor, guide: Tensor) -> Tensor:
-    """The mean of what the small values around tell of a pixel, by distance and colour."""
+    """For each pixel, the mean of the small values around it, weighted by distance and colour."""
     size, (h, w) = guide.shape[-2:], small.shape[-2:]
     colors = F.interpolate(guide, (h, w), mode="area")
     spread = window_mean(colors.square()) - window_mean(colors).square()
@@ -95,7 +95,7 @@ def _alike(small: Tensor, guide: Tensor) -> Tensor:
 
 
 def _slope(x: Tensor, dim: int) -> Tensor:
-    """What the values rise by from one to the next along a dimension; 0 at a step or a peak."""
+    """The rise from one value to the next along ``dim``; 0 at a step or a peak."""
     if x.shape[dim] == 1:
         return torch.zeros_like(x)
     steps = x.diff(dim=dim)
@@ -106,7 +106,7 @@ def _slope(x: Tensor, dim: int) -> Tensor:
 
 
 def _offset(large: int, small: int, like: Tensor) -> Tensor:
-    """How far each large pixel lies from the middle of the small one it is in, in small pixels."""
+    """Distance of each large pixel from the centre of its small pixel, in small pixels."""
     place = (torch.arange(large, device=like.device, dtype=like.dtype) + 0.5) * (small / large)
     return place - place.floor() - 0.5
 

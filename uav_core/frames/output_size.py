@@ -1,8 +1,8 @@
-"""Any size from the 4x that the model makes: what to do to the frames before, and after.
+"""Any output size from a model of 4x: how to resize frames before it, and after it.
 
-The plan is numbers alone. Frames are ComfyUI's IMAGE, (t, h, w, c) in [0, 1], with any number of
-channels, and are resized one at a time by torch's antialiased bicubic interpolation, which weights
-by area when it shrinks.
+A plan holds numbers only. Frames are ComfyUI's IMAGE, (t, h, w, c) in [0, 1], with any number of
+channels, and are resized one at a time by torch's antialiased bicubic interpolation, which
+averages over areas when it shrinks.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Target = Literal["factor", "short side", "exact size"]
 Aspect = Literal["fit", "pad", "crop", "stretch"]
 When = Literal["before", "after"]
 WHEN: dict[When, str] = {"before": "before upscaling (fast)", "after": "after upscaling (best)"}
-"""As the nodes say it."""
+"""The texts of the choices in the nodes."""
 Pair = tuple[int, int]
 """Rows, columns."""
 
 SMALLEST_SIDE = 16
-"""Frames are never shrunk below this before they are upscaled: the model takes no smaller ones."""
+"""Least side to which frames are shrunk before upscaling: the model takes no smaller ones."""
 
 
 @dataclass(frozen=True)
 class OutputSize:
-    """The size that is wanted. Raises InputError for values outside their range."""
+    """The wanted size. Raises InputError for values outside their range."""
 
     target: Target = "factor"
     factor: float = 2.0
@@ -44,8 +44,8 @@ class OutputSize:
     height: int = 1080
     """Pixels; for "exact size"."""
     aspect: Aspect = "fit"
-    """Where an exact size has another aspect than the frames: "fit" stays inside it, "pad" adds
-    black bars, "crop" cuts the edges off, "stretch" distorts."""
+    """If an exact size has another aspect than the frames: "fit" stays inside it, "pad" adds black
+    bars, "crop" cuts the edges off, "stretch" distorts."""
     even: bool = True
     """Sides rounded to even numbers, as most video codecs want them."""
 
@@ -71,26 +71,26 @@ class SizePlan:
     """What ``before`` and ``after`` do. Pairs are rows, then columns, in pixels."""
 
     source: Pair
-    """The frames that ``before`` takes."""
+    """Size of the frames that ``before`` takes."""
     start: Pair
-    """The first row and column of them that is used."""
+    """The first row and column of ``source`` that is used."""
     scale: tuple[float, float]
-    """How much ``before`` shrinks them; never above 1."""
+    """The factor by which ``before`` resizes the frames, at most 1."""
     given: Pair
-    """The frames that the model gets."""
+    """Size of the frames that the model gets."""
     upscaled: Pair
-    """The frames that ``after`` takes."""
+    """Size of the frames that ``after`` takes."""
     corner: Pair
-    """Where the picture begins in those; the rest is cut off."""
+    """The first row and column of the picture in the upscaled frames."""
     content: Pair
-    """The size of the picture in those."""
+    """Size of the picture in the upscaled frames; the rest is cut off."""
     picture: Pair
-    """The size it is brought to."""
+    """Size to which ``after`` resizes the picture."""
     size: Pair
-    """The finished frames: larger than the picture where there are bars."""
+    """Size of the finished frames: larger than the picture if there are bars."""
 
     def to_text(self) -> str:
-        """The sizes on the way, width x height."""
+        """The sizes of all stages, width x height."""
         steps = {"frames": self.source, "finished": self.size}
         if self.upscaled != self.source:
             steps = {
@@ -107,11 +107,11 @@ def plan_size(
 ) -> SizePlan:
     """The plan for frames (h, w).
 
-    They are the model's input, and ``before`` makes them as small as four times of it still needs;
-    or with ``upscaled`` its result, and only ``after`` has something to do. A size above four
-    times the input is reached by resizing afterwards. ``pixel_aspect`` is the width to height at
-    which a pixel of the frames is shown; an exact size is made of square pixels, the others keep
-    them as they are.
+    Without ``upscaled`` the frames are the model's input, and ``before`` shrinks them as far as 4x
+    upscaling allows. With it they are the model's result, and only ``after`` has work to do. A size
+    above four times the input is reached by enlarging afterwards. ``pixel_aspect`` is the ratio of
+    width to height of a displayed pixel; an exact size has square pixels, other targets keep the
+    pixels as they are.
 
     Raises InputError for frames without a pixel.
     """
@@ -135,7 +135,8 @@ def plan_size(
     smallest = max(SMALLEST_SIDE / (n * r) for n, r in zip(needed, region, strict=True))
     scale = [min(1.0, n * max(1.0, smallest)) for n in needed]
     content = [round(UPSCALE * s * r) for s, r in zip(scale, region, strict=True)]
-    # So that it is a whole number of pixels once upscaled. Frames not shrunk are not touched.
+    # Adjusted so that the content is a whole number of pixels once upscaled. A side that is not
+    # shrunk stays untouched.
     scale = [
         1.0 if s == 1 else min(1.0, c / r / UPSCALE)
         for s, c, r in zip(scale, content, region, strict=True)
@@ -157,18 +158,18 @@ def plan_size(
 def plan_video(
     h: int, w: int, wanted: OutputSize, when: When, pixel_aspect: float = 1.0
 ) -> SizePlan:
-    """The whole plan for frames (h, w) that are upscaled with nothing in between.
+    """The whole plan for a video of frames (h, w).
 
-    "before": as ``plan_size``. "after": the model gets the frames as they are. Raises InputError
-    for less than the size of the frames or more than four times, as they are shown, and for a crop
-    too small for the model.
+    "before": as ``plan_size``. "after": the model gets the frames unchanged. Raises InputError for
+    a size below that of the displayed frames or above four times that, and for a crop too small
+    for the model.
     """
     if when not in get_args(When):
         raise InputError(f"Resizing '{when}' upscaling: expected one of {get_args(When)}.")
     picture, region, size = _picture(h, w, wanted, 1, pixel_aspect)
     shape = (1.0, pixel_aspect if wanted.target == "exact size" else 1.0)
     shown = [r * s for r, s in zip(region, shape, strict=True)]
-    # Sides are rounded to even numbers, by one pixel at most.
+    # Rounding to even numbers may change a side by one pixel.
     pairs = list(zip(picture, shown, strict=True))
     if any(not s - 1 <= p <= UPSCALE * s + 1 for p, s in pairs):
         zoom = max((p / s for p, s in pairs), key=lambda zoom: abs(math.log(zoom / 2)))
@@ -193,17 +194,17 @@ def plan_video(
 
 
 def before(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = ignore) -> Tensor:
-    """Frames (t, h, w, c) of the plan's ``source`` as the model should get them.
+    """Frames (t, h, w, c) of the plan's ``source``, cropped and shrunk for the model.
 
-    The picture keeps its exact scale: where four times a whole number of pixels is more than is
-    wanted, the last row or column reaches past the picture, and ``after`` cuts it off. Raises
-    InputError for frames of another size.
+    The picture keeps its exact scale: if its size is not a multiple of 4 once upscaled, the last
+    row or column reaches past the picture, and ``after`` cuts that off. Raises InputError for
+    frames of another size.
     """
     _check(frames, plan.source, "the plan was made for")
     (y, x), (rows, columns) = plan.start, plan.given
     if plan.scale == (1.0, 1.0):
         return frames[:, y : y + rows, x : x + columns]
-    # One more than needed, so that rounding cannot leave one too few.
+    # One more than needed, so that rounding never leaves too few.
     taken = [math.ceil(g / s) + 1 for g, s in zip(plan.given, plan.scale, strict=True)]
     result = frames.new_empty((len(frames), rows, columns, frames.shape[3]))
     for i, frame in enumerate(frames):
@@ -217,7 +218,7 @@ def before(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] =
 
 
 def after(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = ignore) -> Tensor:
-    """Upscaled frames (t, h, w, c) at the finished size; such as have it are given back.
+    """Upscaled frames (t, h, w, c) at the finished size; finished frames are returned unchanged.
 
     Raises InputError for frames of another size than the plan's ``upscaled``.
     """
@@ -238,7 +239,7 @@ def after(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = 
 
 
 def resized(frame: Tensor, h: int, w: int) -> Tensor:
-    """A frame (h0, w0, c) in [0, 1] at another size, by area where it shrinks."""
+    """A frame (h0, w0, c) in [0, 1] resized to (h, w, c), averaged over areas where it shrinks."""
     if tuple(frame.shape[:2]) == (h, w):
         return frame
     picture = frame.movedim(-1, 0)[None].float()
