@@ -1,4 +1,4 @@
-"""Measures of upscaled clips: steady over time, joints, likeness to a reference.
+"""Measures of upscaled clips: steadiness over time, joints, likeness to a reference.
 
 Clips are (1,3,t,h,w) in [-1, 1] as everywhere in the core; differences are taken in [0, 1].
 """

@@ -17,7 +17,7 @@ def check_clip(frames: Tensor, least: int = 1, what: str = "clip") -> None:
 
 
 def check_alike(frames: Tensor, reference: Tensor) -> None:
-    """Raise InputError unless two clips have one length and size."""
+    """Raise InputError unless two clips have the same length and size."""
     check_clip(frames)
     check_clip(reference, what="reference")
     if frames.shape != reference.shape:

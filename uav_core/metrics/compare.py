@@ -1,4 +1,4 @@
-"""Several versions of one clip, measured alike, as a table."""
+"""Several versions of one clip, measured in the same way, as a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Measure:
 
     title: str
     better: str
-    """The direction that is better, or the value that is best; empty if neither."""
+    """The better direction or the best value; empty if there is none."""
     digits: int
 
 
@@ -38,7 +38,7 @@ MEASURES = {
     "haarpsi": Measure("HaarPSI", "higher", 4),
     "gmsd": Measure("GMSD", "lower", 4),
 }
-"""By their names in the rows. warping_error and detail are in thousandths."""
+"""The measures by their names in the rows. warping_error and detail are in thousandths."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Comparison:
 
     rows: dict[str, dict[str, float]]
     motion_of: str | None
-    """The clip whose motion the warping error assumes; None where it was not measured."""
+    """The clip whose motion the warping error assumes; None if it was not measured."""
     notes: tuple[str, ...] = ()
-    """On how much of the picture the warping error is; what could not be measured, and why."""
+    """The share of pixels that the warping error covers; what could not be measured, and why."""
 
     def cells(self) -> list[list[str]]:
         """The table as texts: titles, the direction that is better, and a line for every clip."""
@@ -105,14 +105,14 @@ def compare(
     progress: Progress = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Comparison:
-    """Measure clips by name, all (1,3,t,h,w) in [-1, 1] of one length and size.
+    """Measure clips by name, all (1,3,t,h,w) in [-1, 1] of the same length and size.
 
     The warping error (clips of two frames or more) assumes the motion of the reference, or without
-    one that of the FIRST clip for all of them, so that the numbers can be compared: give the input
-    first. It is `motion` where the caller has estimated it already; else the flow comes from
-    `flow_model`, by default the built-in one, as `estimate_motion` says. `borders` adds the
-    temporal jump at those frames, a reference the measures of likeness. Without the package piq
-    those that need it are left out and the notes say so.
+    one that of the FIRST clip for all clips, so that the numbers can be compared: put the input
+    first. If `motion` is given, it is used; otherwise `estimate_motion` estimates it with
+    `flow_model`, by default the built-in flow. `borders` adds the temporal jump at those frames, a
+    reference adds the measures of likeness. Without the package piq, those that need it are left
+    out and the notes say so.
 
     `progress(done, total)` counts flow pairs, both directions, and clips; `check_cancelled()` is
     called in between and may raise. Raises InputError for clips that differ, or no clip.

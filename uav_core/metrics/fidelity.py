@@ -15,12 +15,12 @@ from ..callbacks import ignore
 from ..errors import InputError, MissingPackageError
 from .clips import check_alike, frame
 
-# HaarPSI and SSIM look at surroundings of this size.
+# HaarPSI and SSIM use windows of up to this size.
 SMALLEST = 16
 
 
 def _piq() -> Any:
-    """The package; imported late, for it is optional and imports torchvision."""
+    """The package piq, imported late because it is optional and imports torchvision."""
     try:
         import piq
     except ImportError as error:
@@ -32,8 +32,8 @@ def _piq() -> Any:
 
 
 def _psnr(x: Tensor, y: Tensor) -> Tensor:
-    # At most 100 dB: a single frame equal to the reference, a black one, say, must not make the
-    # mean infinite.
+    # At most 100 dB: a single frame equal to the reference, such as a black one, must not make
+    # the mean infinite.
     return -10 * (x - y).square().mean().clamp(min=1e-10).log10()
 
 
@@ -44,7 +44,7 @@ FIDELITY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "haarpsi": lambda x, y: _piq().haarpsi(x, y, data_range=1.0),
     "gmsd": lambda x, y: _piq().gmsd(x, y, data_range=1.0),
 }
-"""Each measure of two frames (1,3,h,w) in [0, 1]."""
+"""Every measure, a function of two frames (1,3,h,w) in [0, 1]."""
 
 
 def fidelity(
@@ -53,12 +53,12 @@ def fidelity(
     measures: Collection[str] = tuple(FIDELITY),
     check_cancelled: Callable[[], None] = ignore,
 ) -> dict[str, float]:
-    """Means over the frames of a clip against a reference, both (1,3,t,h,w) in [-1, 1].
+    """Mean measures over the frames of a clip against a reference, both (1,3,t,h,w) in [-1, 1].
 
-    psnr in dB (100 where equal), ssim and haarpsi up to 1 (equal), gmsd from 0 (equal). PSNR and
-    SSIM on RGB, the others weigh the channels themselves; colours outside the range are clipped.
-    Raises InputError for clips that differ in length or size, or under 16 px; MissingPackageError
-    without piq, unless only psnr is asked for.
+    psnr is in dB (100 if equal), ssim and haarpsi up to 1 (equal), gmsd from 0 (equal). PSNR and
+    SSIM use RGB, the others weight the channels themselves; colours outside the range are clipped.
+    Raises InputError for clips that differ in length or size, or with a side under 16 px;
+    MissingPackageError without piq, unless only psnr is asked for.
     """
     check_alike(frames, reference)
     if min(frames.shape[-2:]) < SMALLEST:
@@ -76,5 +76,5 @@ def fidelity(
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, 100 where equal; see `fidelity`."""
+    """Peak signal-to-noise ratio in dB, 100 if equal; see `fidelity`."""
     return fidelity(frames, reference, ("psnr",))["psnr"]

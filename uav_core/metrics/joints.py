@@ -1,7 +1,7 @@
-"""Joints between what was computed apart: segments and decode groups.
+"""Joints between parts that were computed separately: segments and decode groups.
 
-A jump is the mean absolute difference of neighbours across the joints, divided by that of all
-other neighbours: 1.0 where no joint can be seen, 2.0 where the step is twice the usual.
+A jump is the mean absolute difference of neighbouring frames across the joints, divided by that of
+all other neighbours: 1.0 if no joint can be seen, 2.0 if the step is twice the usual.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def joint_borders(
     overlap: int = OVERLAP,
     group: int = DECODE_GROUP,
 ) -> tuple[int, ...]:
-    """The frames at which segments or decode groups meet; a length or group of 0 leaves them out.
+    """The frames at which segments or decode groups meet; a length or group of 0 leaves those out.
 
     Segments meet where one begins and where the one before it ends: between the two they are
-    blended. Empty where the clip has no other frames to compare these with.
+    blended. The result is empty if the clip has no other frames to compare these with.
     """
     borders: set[int] = set()
     if length and frames:
@@ -38,11 +38,11 @@ def joint_borders(
 
 
 def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:
-    """How much more a clip (1,3,t,h,w) changes where `borders` begin than elsewhere.
+    """How many times more a clip (1,3,t,h,w) changes at `borders` than elsewhere.
 
-    A border b lies between frames b - 1 and b, so 1 <= b < t. Both sides without any change give
-    1.0, change at the borders alone infinity. Raises InputError for borders outside, none, or
-    nothing else to compare with.
+    A border b lies between frames b - 1 and b, so 1 <= b < t. The result is 1.0 for a clip without
+    any change, infinity for change at the borders alone. Raises InputError for borders outside the
+    clip, no border, or nothing else to compare with.
     """
     check_clip(frames, least=2)
     t = frames.shape[2]
@@ -51,9 +51,9 @@ def temporal_jump(frames: Tensor, borders: Collection[int]) -> float:
 
 
 def jump_across(steps: Tensor, borders: Collection[int], what: str) -> float:
-    """Mean of the steps before `borders` against the mean of the others; step i leads to i + 1.
+    """Mean of the steps to `borders` divided by the mean of all others; step i leads to i + 1.
 
-    `what` names a place in errors, as `temporal_jump` raises them.
+    Errors are those of `temporal_jump`; `what` names a place in their messages.
     """
     places = sorted(set(borders))
     if not places or places[0] < 1 or places[-1] > len(steps):

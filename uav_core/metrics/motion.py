@@ -8,9 +8,9 @@ upscaling report, computed as in its released evaluation:
 on frames in [0, 1], where F is the flow from frame i to i + 1, W bilinear sampling at p + F(p),
 and M is 1 where both frames show the same point; E_warp is the mean of E(i) over all pairs. Papers
 print E*_warp = 1000 E_warp. F and M come from the ground truth if there is one, so that they do
-not depend on what is judged. M leaves out (Ruder, Dosovitskiy & Brox 2016) where the flows there
-and back disagree, where the motion breaks, and what leaves the picture, for which Lai et al.
-repeat the border instead. Pairs without a visible pixel do not count.
+not depend on the clip that is judged. M leaves out pixels where the flows there and back disagree,
+pixels at motion boundaries (both as Ruder, Dosovitskiy & Brox 2016), and pixels that leave the
+picture, for which Lai et al. repeat the border instead. Pairs without a visible pixel do not count.
 
 A blurred clip scores low, and a frozen one lowest: read it next to a measure of detail.
 """
@@ -30,8 +30,8 @@ from ..flow.estimate import estimate_flows
 from ..flow.warp import inside, warp
 from .clips import check_clip, frame
 
-# The thresholds of Ruder et al.: squared disagreement of the flows there and back, and squared
-# slope of the flow, each against a share of the squared motion plus a constant.
+# The thresholds of Ruder et al., each a share of the squared motion plus a constant: for the
+# squared disagreement of the flows there and back, and for the squared gradient of the flow.
 DISAGREEMENT = (0.01, 0.5)
 BREAK = (0.01, 0.002)
 
@@ -43,7 +43,7 @@ class Motion:
     flow: Tensor
     """(1, 2, t - 1, h, w) fp32, from frame i to i + 1, in pixels."""
     visible: Tensor
-    """(1, 1, t - 1, h, w) bool: the flow can be trusted, and leads to the same point."""
+    """(1, 1, t - 1, h, w) bool: where the flow can be trusted and leads to the same point."""
 
 
 def estimate_motion(
@@ -56,8 +56,8 @@ def estimate_motion(
     """The motion in a reference clip (1,3,t,h,w) in [-1, 1], of two frames or more.
 
     `model` is what `uav_core.flow.estimate.estimate_flows` takes. Frames whose longer side is over
-    `longest_side` pixels are shrunk for it and the flow is enlarged again, which takes less time
-    and memory and gives up motion of the smallest things; None never shrinks. Progress counts
+    `longest_side` pixels are shrunk to it and the flow is enlarged again, which takes less time
+    and memory and loses the motion of the smallest things; None never shrinks. `progress` counts
     frame pairs, both directions. Raises InputError.
     """
     check_clip(reference, least=2, what="reference")
@@ -97,8 +97,8 @@ def warping_error(
 ) -> float:
     """E_warp of a clip (1,3,t,h,w) in [-1, 1]; see the top of this file. NaN if nothing is visible.
 
-    `motion` is that of a reference of the same length and size, or of the clip itself. White
-    noise of variance v in every frame, on what moves by whole pixels, adds 2 v.
+    `motion` is that of a reference of the same length and size, or of the clip itself. White noise
+    of variance v in every frame adds 2 v if the motion is by whole pixels.
     """
     check_clip(frames, least=2)
     expected = (motion.flow.shape[2] + 1, *motion.flow.shape[3:])

@@ -1,4 +1,4 @@
-"""What a clip looks like: its detail, and pictures of what numbers cannot show.
+"""Views of a clip: its detail as a number, and pictures of what numbers cannot show.
 
 Clips are (1, 3, t, h, w) in [-1, 1], as everywhere in the core, and so are the pictures.
 """
@@ -17,10 +17,10 @@ FACTORS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 def detail(frames: Tensor) -> float:
-    """Mean length of the brightness's slope in a clip (1,3,t,h,w), in [0, 1] a pixel.
+    """Mean length of the brightness gradient in a clip (1,3,t,h,w), for brightness in [0, 1].
 
-    Nothing to be maximised: noise has much of it. Next to a low warping error it tells a steady
-    clip from a blurred one.
+    More is not always better, as noise has much of it. Next to a low warping error it tells a
+    steady clip from a blurred one.
     """
     check_clip(frames)
     values = []
@@ -44,9 +44,9 @@ def temporal_profile(frames: Tensor, row: int) -> Tensor:
 
 
 def longest_motion(*flows: Tensor) -> float:
-    """The motion in pixels that all but one in a hundred stay under; at least 1.
+    """The motion in pixels that 99 % of the vectors do not exceed; at least 1.
 
-    What a few wrong vectors say must not wash out the colours of all others.
+    A few wrong vectors must not weaken the colours of all others.
     """
     lengths = torch.cat([flow.square().sum(dim=1).sqrt().flatten() for flow in flows])
     if lengths.numel() == 0:
@@ -59,7 +59,7 @@ def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
 
     The colour wheel of Baker et al., "A database and evaluation methodology for optical flow"
     (IJCV 2011), drawn by torchvision; white is no motion. ``longest`` is the motion in pixels with
-    the full colour, ``longest_motion(flow)`` where left out. Raises InputError for another shape.
+    the full colour, ``longest_motion(flow)`` if None. Raises InputError for another shape.
     """
     if flow.ndim != 5 or flow.shape[:2] != (1, 2):
         raise InputError(f"A flow is (1, 2, t, h, w), but this one is {tuple(flow.shape)}.")
@@ -72,7 +72,8 @@ def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
     for i in range(count):
         length = flow[0, :, i].square().sum(dim=0).sqrt()
         bounded = flow[0, :, i] * (longest / length.clamp(min=longest))
-        # torchvision scales by the longest of its input: one column has it, and is cut off.
+        # torchvision scales by the longest vector of its input: one more column has that length,
+        # and is cut off.
         scale = bounded.new_zeros((2, h, 1))
         scale[0] = longest
         colours = flow_to_image(torch.cat([bounded, scale], dim=2).float())[:, :, :w]
@@ -83,8 +84,8 @@ def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
 def validity(forward: Tensor, backward: Tensor, params: PropagationParams | None = None) -> Tensor:
     """Where propagation trusts the motion: (1, 1, t, h, w) bool, of flows (1, 2, t, h, w).
 
-    Going forward and back again must end near the start; else something is hidden, or the flow
-    is wrong, and the frame's own latent stays.
+    The flow there and back must end near the start; otherwise something is hidden or the flow is
+    wrong, and the frame keeps its own latent.
     """
     params = params or PropagationParams()
     pairs = zip(forward.unbind(2), backward.unbind(2), strict=True)
@@ -95,10 +96,10 @@ def validity(forward: Tensor, backward: Tensor, params: PropagationParams | None
 
 
 def difference(first: Tensor, second: Tensor, factor: float | None = None) -> tuple[Tensor, float]:
-    """What differs between two clips, brightened, and the factor. Black is the same.
+    """The difference of two clips, brightened by a factor, and that factor. Black means equal.
 
-    Without a ``factor`` it is chosen so that all but one in a thousand values of every frame stay
-    unclipped: 1, 2, 5, 10, 20, 50 or 100. Raises InputError for clips of different sizes.
+    Without a ``factor``, the largest of FACTORS is chosen that clips at most one in a thousand
+    values of any frame. Raises InputError for clips of different sizes.
     """
     check_alike(first, second)
     count = first.shape[2]
@@ -112,7 +113,7 @@ def difference(first: Tensor, second: Tensor, factor: float | None = None) -> tu
 
 
 def divided(before: Tensor, after: Tensor, position: float = 0.5, line: int = 2) -> Tensor:
-    """The left of one clip and the right of another, with a white line of ``line`` px between.
+    """The left of ``before`` and the right of ``after``, with a white line of ``line`` px between.
 
     ``position`` is the line's, 0 left to 1 right. Raises InputError for clips of different sizes.
     """
@@ -126,7 +127,7 @@ def divided(before: Tensor, after: Tensor, position: float = 0.5, line: int = 2)
 
 
 def thumbnail(picture: Tensor, height: int) -> Tensor:
-    """A picture (3, h, w) at another height, by area, with its aspect: (3, height, width)."""
+    """A picture (3, h, w) resized to ``height`` with its aspect kept: (3, height, width)."""
     h, w = picture.shape[-2:]
     size = height, max(1, round(w * height / h))
     return F.interpolate(picture[None].float(), size, mode="bicubic", antialias=True)[0].clamp(
@@ -140,6 +141,6 @@ def _apart(first: Tensor, second: Tensor, index: int) -> Tensor:
 
 
 def _nearly_most(values: Tensor, share: float) -> float:
-    """What this share of the values is not above."""
+    """The quantile: the value that this share of the values does not exceed."""
     flat = values.flatten()
     return float(flat.kthvalue(max(1, round(share * len(flat)))).values)
