@@ -1,1 +1,1 @@
-"""What makes, runs and shows the pack: environment, servers, workflows, pictures."""
+"""Scripts of the pack: environment, servers, workflows, pictures."""

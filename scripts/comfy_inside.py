@@ -1,4 +1,4 @@
-"""ComfyUI inside this process, without a server, and the pack imported into it."""
+"""Imports ComfyUI and the pack into this process, without a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # for programs that are started elsewhere
+sys.path.append(str(ROOT))  # for programs started in another folder
 
 from scripts.env.layout import comfyui_path, default_version, dynamic_memory  # noqa: E402
 
@@ -19,9 +19,9 @@ NAME = "uav_pack"
 
 
 def import_pack(models: Path) -> ModuleType:
-    """The pack, as a package of its own, as ComfyUI imports it; ``models`` is its models folder.
+    """Import the pack as a separate package, as ComfyUI does; ``models`` is its models folder.
 
-    On the CPU where there is no GPU.
+    ComfyUI runs on the CPU if there is no GPU.
     """
     comfyui = comfyui_path(default_version())
     sys.path.insert(0, str(comfyui))

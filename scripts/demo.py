@@ -1,14 +1,14 @@
 """Runs the shipped workflow on the sample clip in a real, headless ComfyUI.
 
-Leaves in `output/`:
+Writes to `output/`:
 
 - `demo.mp4`, the upscaled clip;
 - `before_after.png`, a frame and details of it: input, bicubic, upscaled, original if known;
 - `comparison.txt` and `comparison.json`, the measures of bicubic and upscaled; without an original
-  only those that need none.
+  only the measures that need none.
 
-The weights are those that come with the pack. With `--models`, the folder of a ComfyUI with the
-authors' weights as `uav_core.convert` writes them, it uses those and their settings.
+It uses the included weights. With `--models`, the models folder of a ComfyUI with the authors'
+weights as `uav_core.convert` writes them, it uses those and their settings.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from uav_core.sampling.presets import CUSTOM
 
 OUTPUT = ROOT / "output"
 SAMPLE = ROOT / "assets" / "sample.mp4"
-# The same clip four times as large, from a source that is larger still.
+# The same clip four times as large, made from a still larger source.
 ORIGINAL = ROOT / "assets" / "sample_x4.mp4"
 TWIN = ROOT / "tests" / "server" / "api" / "upscale_video.json"
-# The motion that the warping error assumes is found in frames of half the size: a quarter of the
-# time, which is most of the measuring. Of a large clip of one's own in yet smaller ones.
+# The motion for the warping error is estimated on frames of half the size, or smaller for large
+# clips, as it takes most of the time of measuring.
 SHRUNK_FOR_MOTION, LONGEST_SIDE_FOR_MOTION = 2, 640
 DECODE, SAVE = "UpscaleAVideoVAEDecode", "SaveVideo"
 
-# What the nodes that take long do, by their type; and how often it is told, as a share of each.
+# Progress messages of the slow nodes, by type; and the share of a node's work between messages.
 DOING = {
     "UpscaleAVideoSegmentSampler": "Following the motion and sampling",
     DECODE: "Decoding",
@@ -63,17 +63,17 @@ log = logging.getLogger("demo")
 
 
 def main() -> None:
-    """Run the demo; see the module's text."""
+    """Run the demo; see the module docstring."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse()
     base = DEV / "demo"
     base.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(base / "output", ignore_errors=True)  # of the last run
+    shutil.rmtree(base / "output", ignore_errors=True)  # output of the last run
     lay_models(base / "models", options.models)
     prompt = load_prompt(options.clip.name, options.models is not None, options.steps)
     original = read_video(ORIGINAL) if options.clip.resolve() == SAMPLE else None
-    # The slowest of the measures asks for the original alone, and a server leaves a core idle
-    # while it starts.
+    # The slowest measure needs only the original, and a server leaves a core idle while it starts,
+    # so compute it now.
     motion = None if original is None else motion_ahead(as_clip(original))
     with ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT) as server:
         server.upload(options.clip)
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 class Shares:
-    """Logs how far a piece of work is, at every tenth of it."""
+    """Logs the progress of a piece of work, at every share EVERY of it."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] = "", -1
@@ -106,14 +106,14 @@ class Shares:
 
 
 class Teller:
-    """Logs what a server says of the nodes that take long."""
+    """Logs the progress of the slow nodes from a server's events."""
 
     def __init__(self, server: ComfyServer, prompt: dict[str, Any], number: str) -> None:
         self.server, self.prompt, self.number = server, prompt, number
         self._shares, self._heard = Shares(), 0
 
     def tell(self) -> None:
-        """Log what is new."""
+        """Log the events since the last call."""
         events = self.server.events.all("progress", self.number)
         new, self._heard = events[self._heard :], len(events)
         for event in new:
@@ -128,7 +128,7 @@ def side_for_motion(clip: torch.Tensor) -> int:
 
 
 def motion_ahead(clip: torch.Tensor) -> Future[Motion]:
-    """The motion that the warping error assumes, estimated beside the server."""
+    """The motion for the warping error, estimated in a thread while the server runs."""
     found: Future[Motion] = Future()
     shares = Shares()
 
@@ -136,13 +136,13 @@ def motion_ahead(clip: torch.Tensor) -> Future[Motion]:
         shares("Motion of the original, for the measures", done, total)
 
     def work() -> None:
-        torch.set_num_threads(1)  # of this thread: the server needs the other cores
+        torch.set_num_threads(1)  # in this thread, as the server needs the other cores
         try:
             found.set_result(estimate_motion(BuiltinFlow(), clip, side_for_motion(clip), tell))
         except BaseException as error:
             found.set_exception(error)
 
-    # A daemon, so that a server that fails need not wait for it.
+    # A daemon thread, so that the program can end at once if the server fails.
     threading.Thread(target=work, daemon=True).start()
     return found
 
@@ -154,7 +154,7 @@ def show(
     borders: tuple[int, ...],
     motion: Future[Motion] | None,
 ) -> None:
-    """Leave the picture and the table of the upscaled clip next to bicubic and the original."""
+    """Write the picture and the table that compare the upscaled clip, bicubic and the original."""
     versions = {"bicubic": from_clip(bicubic(as_clip(small))), "Upscale-A-Video": upscaled}
     if original is not None:
         versions["original"] = original
@@ -166,7 +166,7 @@ def show(
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Upscale a clip with the shipped workflow.")
     parser.add_argument("--clip", type=Path, default=SAMPLE, help="the video to upscale")
     parser.add_argument("--models", type=Path, help="a ComfyUI models folder, authors' weights")
@@ -175,7 +175,7 @@ def parse() -> argparse.Namespace:
 
 
 def lay_models(place: Path, given: Path | None) -> None:
-    """Put the user's models folder, or an empty one, where the server looks."""
+    """Link the user's models folder to ``place``, the server's; without one remove old models."""
     if place.is_symlink():
         place.unlink()
     elif place.exists():
@@ -185,30 +185,30 @@ def lay_models(place: Path, given: Path | None) -> None:
 
 
 def load_prompt(clip: str, authors: bool, steps: int | None) -> dict[str, Any]:
-    """The shipped workflow in API form on this clip, which also saves each frame as it is."""
+    """The shipped workflow in API form on this clip; it also saves the frames uncompressed."""
     prompt = json.loads(TWIN.read_text())
     if authors:
         prompt = with_preset(prompt, AUTHORS)
     prompt = with_preset(prompt, {"LoadVideo": {"file": clip}})
     if steps is not None:
-        # The last ones of any run; numbers may lie outside a shorter one.
+        # "last N" fits a run of any length; step numbers may be outside of a short one.
         last = f"last {min(3, steps)}"
         settings: Preset = {SETTINGS: {"speed": CUSTOM, "steps": steps, "propagation_steps": last}}
         prompt = with_preset(prompt, settings)
-    # The video is compressed: measured and pictured is what the decoder gave.
+    # The video is compressed, so measures and pictures use the decoder's own frames.
     frames = {"images": [find(prompt, DECODE), 0], "filename_prefix": "frames/upscaled"}
     prompt["frames"] = {"class_type": "SaveImage", "inputs": frames}
     return prompt
 
 
 def find(prompt: dict[str, Any], kind: str) -> str:
-    """The id of the one node of a kind."""
+    """The id of the only node of type ``kind``."""
     (found,) = (key for key, node in prompt.items() if node["class_type"] == kind)
     return found
 
 
 def steps_of(prompt: dict[str, Any]) -> int:
-    """The sampling steps a prompt is set to."""
+    """The sampling steps of a prompt."""
     return prompt[find(prompt, SETTINGS)]["inputs"]["steps"]
 
 
@@ -224,7 +224,7 @@ def read_video(path: Path) -> np.ndarray:
 
 
 def as_clip(pixels: np.ndarray) -> torch.Tensor:
-    """(t, h, w, 3), uint8, as the core's (1, 3, t, h, w) in [-1, 1]."""
+    """Convert (t, h, w, 3), uint8, to the core's (1, 3, t, h, w) in [-1, 1]."""
     return torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
@@ -246,7 +246,7 @@ def picture_of(small: np.ndarray, versions: dict[str, np.ndarray]) -> Image.Imag
 
 
 def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
-    """The frames at which what was computed apart meets: segments and decode groups."""
+    """The frames at which segments and decode groups join."""
     sampler = prompt[find(prompt, "UpscaleAVideoSegmentSampler")]["inputs"]
     group = prompt[find(prompt, DECODE)]["inputs"]["frames_per_group"]
     return joint_borders(frames, sampler["segment_length"], sampler["overlap"], group)
@@ -255,7 +255,7 @@ def joints(prompt: dict[str, Any], frames: int) -> tuple[int, ...]:
 def measure(
     versions: dict[str, np.ndarray], borders: tuple[int, ...], motion: Motion | None
 ) -> Comparison:
-    """The table of measures; those of likeness where the original is known."""
+    """The table of measures; those of similarity only if the original is known."""
     complete_torchvision()  # the package behind some of the measures imports it
     clips, shares = {name: as_clip(pixels) for name, pixels in versions.items()}, Shares()
     return compare(

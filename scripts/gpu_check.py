@@ -25,7 +25,7 @@ from scripts.env.layout import SetupError, comfyui_path, default_version  # noqa
 
 
 def main() -> int:
-    """Run the check, or be one of its processes."""
+    """Run the check, or with --worker one of its processes."""
     if sys.argv[1:] == ["--worker"]:
         from scripts.gpu_checks import worker
 

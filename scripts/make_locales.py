@@ -1,7 +1,7 @@
-"""Make `locales/en/nodeDefs.json`: what a person reads on the nodes, in the page's own form.
+"""Make `locales/en/nodeDefs.json`: the texts of the nodes, in the format of ComfyUI's page.
 
-The other languages have the same keys; their texts are translated by hand. ComfyUI serves all of
-them at /i18n.
+The other languages have the same keys; their texts are translated by hand. ComfyUI serves all
+languages at /i18n.
 
     python -m scripts.make_locales
 """
@@ -20,14 +20,14 @@ from typing import Any
 from scripts.env.layout import ROOT, comfyui_path, default_version
 
 LOCALES = ROOT / "locales"
-# The page adds it below a seed, and looks its name up with the others.
+# The page adds this input below a seed, and looks up its name with the others.
 AFTER = "control_after_generate"
 
 log = logging.getLogger("make_locales")
 
 
 def node_definitions(schemas: Iterable[Any]) -> dict[str, Any]:
-    """The texts of io.Schema objects by node id, as the page looks them up."""
+    """The texts of io.Schema objects by node id."""
     return {schema.node_id: definition(schema) for schema in schemas}
 
 
@@ -39,7 +39,7 @@ def definition(schema: Any) -> dict[str, Any]:
         if getattr(entry, AFTER, None):
             inputs[AFTER] = {"name": AFTER.replace("_", " ")}
     outputs = {
-        # Without a name of its own an output is called after its type, which the page translates.
+        # An output without a name shows its type, which the page translates.
         str(i): {**({"name": out.display_name} if out.display_name else {}), "tooltip": out.tooltip}
         for i, out in enumerate(schema.outputs)
     }
@@ -52,7 +52,7 @@ def definition(schema: Any) -> dict[str, Any]:
 
 
 def to_text(definitions: dict[str, Any]) -> str:
-    """A locale file's content."""
+    """The content of a locale file."""
     return json.dumps(definitions, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -63,7 +63,7 @@ def write(path: Path, schemas: Iterable[Any]) -> None:
 
 
 def main() -> None:
-    """Import the pack next to a ComfyUI, and write."""
+    """Import the pack beside a ComfyUI, and write the English texts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path.insert(0, str(comfyui_path(default_version())))

@@ -1,1 +1,1 @@
-"""The environment in which everything is run."""
+"""The development environment."""

@@ -22,9 +22,9 @@ from uav_core.models.vae import TemporalVAE, VAEParams
 UNET = UNetParams(channels=(32, 64, 64, 128), context_dim=64, heads=2, time_dim=128)
 VAE = VAEParams(channels=(32, 32, 64), condition_channels=32)
 TEXT_TOKENS = 77
-# How strongly the sampled latent shows in the decoded picture, next to 1 for the input frames.
+# Weight of the sampled latent in the decoded picture; the input frames have weight 1.
 LATENT_SHARE = 0.008
-# The names that the shipped workflows ask for, in ComfyUI's own folders.
+# File names in the shipped workflows, in ComfyUI's own folders.
 FILES = {
     "unet": "diffusion_models/uav_unet.safetensors",
     "vae": "vae/uav_vae_video.safetensors",
@@ -32,16 +32,16 @@ FILES = {
     "text_encoder": "text_encoders/uav_text_encoder.safetensors",
 }
 TEXT_WIDTH = UNET.context_dim
-TEXT_LAYERS = 23  # by this number ComfyUI knows the kind of text encoder
+TEXT_LAYERS = 23  # ComfyUI detects the kind of text encoder by this number
 VOCABULARY = 49408
 
 log = logging.getLogger("demo_weights")
 
 
 def write_all(folder: Path) -> dict[str, Path]:
-    """Write the weights that are not there yet into the models folder ``folder``.
+    """Write missing weights into the models folder ``folder``.
 
-    Returns the paths by what they are.
+    Returns the paths by name (the keys of FILES).
     """
     makers = {
         "unet": unet_weights,
@@ -60,7 +60,7 @@ def write_all(folder: Path) -> dict[str, Path]:
 
 
 def unet_weights() -> dict[str, Tensor]:
-    """A random U-Net with an embedding of the empty text, so that texts may stay open."""
+    """A random U-Net with an embedding of the empty text, so that texts may be unconnected."""
     generator = torch.Generator().manual_seed(0)
     weights = random_weights(TemporalUNet(UNET), generator)
     shape = (TEXT_TOKENS, UNET.context_dim)
@@ -69,7 +69,7 @@ def unet_weights() -> dict[str, Tensor]:
 
 
 def random_weights(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """Norms at 1 and 0, everything else normal with the variance that keeps activations' size."""
+    """Norms with weight 1 and bias 0; other weights normal, scaled to keep the variance."""
     weights = {}
     for key, value in module.state_dict().items():
         if value.ndim > 1:
@@ -91,7 +91,7 @@ def flow_weights() -> dict[str, Tensor]:
 
 
 def text_encoder_weights(width: int = TEXT_WIDTH, device: str = "cpu") -> dict[str, Tensor]:
-    """A random text encoder in the Hugging Face layout, tiny but for its vocabulary."""
+    """A random text encoder in the Hugging Face layout, tiny except for its vocabulary."""
     generator = torch.Generator(device).manual_seed(2)
     stem = "text_model"
     shapes: dict[str, tuple[int, ...]] = {
@@ -120,8 +120,8 @@ def text_encoder_weights(width: int = TEXT_WIDTH, device: str = "cpu") -> dict[s
 def vae_weights() -> dict[str, Tensor]:
     """A ``vae_video`` that interpolates the low-resolution frames.
 
-    Channels 0-2 carry the picture and 3-5 its negative through residual paths whose branches are
-    zero. The pair outlives the last activation, as SiLU(x) - SiLU(-x) = x.
+    Channels 0-2 carry the picture and 3-5 its negative along the residual paths; the branches are
+    zero. The last activation does not change the difference, as SiLU(x) - SiLU(-x) = x.
     """
     model = TemporalVAE(VAE)
     weights = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
@@ -143,14 +143,14 @@ def vae_weights() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     latent[:6] = torch.randn(latent[:6].shape, generator=generator) * LATENT_SHARE
     weights["post_quant_conv.weight"][:, :, 0, 0] = torch.eye(4) * 0.08333
-    # The last norm leaves unit variance; a picture in [-1, 1] has about a third of that.
+    # The last norm gives unit variance; a picture in [-1, 1] has about a third of that.
     weights["decoder.conv_norm_out.weight"].fill_(0.4)
     weights["decoder.conv_out.weight"][:, :6, 1, 1] = picture.T
     return weights
 
 
 def carry(kernel: Tensor, taps: Tensor | list[list[float]]) -> None:
-    """Let a convolution pass channels 0-5 on, each through ``taps``."""
+    """Make a convolution pass on channels 0-5, each through ``taps``."""
     for channel in range(6):
         kernel[channel, channel] = torch.as_tensor(taps, dtype=kernel.dtype)
 

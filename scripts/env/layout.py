@@ -1,7 +1,7 @@
-"""Where the development environment lies, and which ComfyUI versions are meant.
+"""Paths of the development environment, and the ComfyUI versions in it.
 
-`environment.py` makes what is named here; the tests, the demo and the benchmark use it. The
-environment variables are listed there.
+`environment.py` makes the environment and lists the environment variables; the tests, the demo and
+the benchmark use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / ".dev"
 INSTALLED = "installed"  # the name of the ComfyUI at COMFYUI_PATH
-# The ComfyUI versions tested in each environment, the one that it is made for first.
+# The ComfyUI versions tested in each environment; the first one is its main version.
 ENVIRONMENTS = {"venv": ("0.30.0", "0.3.75"), "newest": ("0.30.0",), "oldest": ("0.3.75",)}
 
 
@@ -22,7 +22,7 @@ class SetupError(Exception):
 
 
 def comfyui_path(version: str) -> Path:
-    """The folder of a ComfyUI version, fetched or not."""
+    """The folder of a ComfyUI version, which may not be fetched yet."""
     if version != INSTALLED:
         return DEV / f"comfyui-{version}"
     if path := users_comfyui():
@@ -31,7 +31,7 @@ def comfyui_path(version: str) -> Path:
 
 
 def users_comfyui() -> Path | None:
-    """The ComfyUI that COMFYUI_PATH names."""
+    """The ComfyUI that COMFYUI_PATH names, or None. Raises SetupError if it is not one."""
     named = os.environ.get("COMFYUI_PATH")
     if not named:
         return None
@@ -53,12 +53,12 @@ def tested_versions() -> list[str]:
 
 
 def versions_here() -> tuple[str, ...]:
-    """The ComfyUI versions of the environment, the one that it is made for first."""
+    """The ComfyUI versions of the environment, the main one first."""
     return (INSTALLED,) if users_comfyui() else ENVIRONMENTS[environment_name()]
 
 
 def environment_name() -> str:
-    """The folder of `.dev` that holds the environment."""
+    """Name of the environment's folder in `.dev`."""
     name = os.environ.get("UAV_ENVIRONMENT") or "venv"
     if name not in ENVIRONMENTS:
         raise SetupError(f"UAV_ENVIRONMENT is {name!r}: expected one of {', '.join(ENVIRONMENTS)}.")
@@ -81,9 +81,9 @@ def venv_python(folder: Path) -> Path:
 
 
 def dynamic_memory(comfyui: Path) -> Path | None:
-    """The custom node that switches dynamic memory on on a CPU, where the tests shall have it.
+    """The custom node that enables dynamic memory on a CPU for the tests, or None.
 
-    That is with UAV_DYNAMIC_VRAM=1 and a ComfyUI that has dynamic memory.
+    It is used with UAV_DYNAMIC_VRAM=1 and a ComfyUI that has dynamic memory.
     """
     has_it = (comfyui / "comfy" / "memory_management.py").is_file()
     wanted = os.environ.get("UAV_DYNAMIC_VRAM") == "1"

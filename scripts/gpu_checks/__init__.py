@@ -1,1 +1,1 @@
-"""The phases of `gpu_check.py`, one module each, and what runs and reports them."""
+"""The phases of `gpu_check.py`, one module each, and the code that runs and reports them."""

@@ -21,15 +21,15 @@ from .place import Place
 from .small import sample_inputs
 
 FRAMES = 10
-"""Two segments, which share what was compiled for the first."""
+"""Two segments; the second one uses what was compiled for the first."""
 TINY_SIZE = (FRAMES, 16, 24)
 GUIDANCE = 1.5
-"""Both texts in one pass. *aot_eager*, which stands in on a CPU, fails in group norms of a batch of
-one: PyTorch has the compiler believe in another layout of it."""
+"""Above 1, so that both texts run in one pass: *aot_eager*, used on a CPU, fails in group norms of
+a batch of one, as PyTorch reports a wrong layout to the compiler."""
 
 
 def items(place: Place) -> Iterator[Item]:
-    """By their layers: what compiling takes goes by the number of them."""
+    """Models with ever more layers, as the time of compiling grows with their number."""
     yield Item("few layers of every kind", partial(of_a_file, place, "unet.few"), 12)
     if not place.tiny:
         name = included.UNET + included.MARK
@@ -38,13 +38,13 @@ def items(place: Place) -> Iterator[Item]:
 
 
 def of_a_file(place: Place, name: str) -> Values:
-    """A generated U-Net."""
+    """Check a generated U-Net."""
     return compiled(place, place.weights.path(name).name)
 
 
 @torch.inference_mode()
 def compiled(place: Place, name: str) -> Values:
-    """The same samples as without; the numbers of graphs and of breaks between are reported."""
+    """Compare samples with and without compiling; reports the numbers of graphs and of breaks."""
     if not place.tiny and not has_triton():
         raise NotPossibleError("inductor needs Triton, which does not work here")
     node: Any = import_module("comfy_extras.nodes_torch_compile").TorchCompileModel

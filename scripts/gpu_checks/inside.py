@@ -1,7 +1,7 @@
-"""ComfyUI inside this process, as far as its own `main.py` goes before it starts the server.
+"""Runs ComfyUI's `main.py` in this process, up to the start of the server.
 
-That is where DynamicVRAM is switched on, if it is. Import nothing that imports torch before:
-`main.py` sets up the allocator first.
+It decides there whether DynamicVRAM is on. Do not import torch before, as `main.py` sets up the
+allocator first.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ BY_HAND = "switched on by hand, as far as a CPU goes"
 
 
 def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
-    """ComfyUI with its folders below ``base``; the pack, imported into it."""
+    """Start ComfyUI with its folders below ``base``. Returns the pack, imported into it."""
     lay_folders(base, {SHIM.name: SHIM})
     sys.path.insert(0, str(comfyui))
-    # Attention as on a card: no compiler follows the one that ComfyUI takes on a CPU.
+    # Attention as on a GPU, as compilers cannot trace the one that ComfyUI uses on a CPU.
     on_cpu = ["--cpu", "--use-pytorch-cross-attention"]
     cpu = [] if has_accelerator(Path(sys.executable)) else on_cpu
     sys.argv = ["main.py", "--base-directory", str(base), *cpu]
     importlib.import_module("main")
     if cpu:
-        # ComfyUI leaves it off there: as far as a CPU can go.
+        # ComfyUI has DynamicVRAM off on a CPU: enable it as far as a CPU allows.
         os.environ["UAV_DYNAMIC_VRAM"] = "1"
     from scripts.comfy_inside import import_pack
 
@@ -36,7 +36,7 @@ def start_comfyui(comfyui: Path, base: Path) -> ModuleType:
 
 
 def dynamic_vram() -> str:
-    """Whether DynamicVRAM is on in this process, in words."""
+    """State of DynamicVRAM in this process, in words."""
     patchers: Any = importlib.import_module("comfy.model_patcher")
     if not hasattr(patchers, "ModelPatcherDynamic"):
         return "not in this ComfyUI"

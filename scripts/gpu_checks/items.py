@@ -1,4 +1,4 @@
-"""What a phase is made of."""
+"""Items: the single checks of a phase."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 Values = Mapping[str, Any]
-"""What an item measured, by a name that tells the unit."""
+"""Measured values of an item; the names include the unit."""
 
 
 class CheckFailedError(Exception):
-    """What was checked is not as it has to be; the message says what was seen and expected."""
+    """A check failed; the message has the measured and the expected value."""
 
 
 class NotPossibleError(Exception):
@@ -20,17 +20,17 @@ class NotPossibleError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One check, small enough that losing it loses little."""
+    """One check, small so that little is lost if it cannot end."""
 
     name: str
     run: Callable[[], Values]
     """Raises CheckFailedError, NotPossibleError, or what the checked code raises."""
     seconds: float = 3
-    """About what it takes on a card of today. With less time left it is not begun."""
+    """Estimated time on a current GPU. With less time left the item is not started."""
 
 
 def check_at_most(what: str, value: float, bound: float) -> Values:
-    """The value and its bound; CheckFailedError if it is above it, or no number."""
+    """The value and its bound; CheckFailedError if the value is above the bound, or NaN."""
     if not value <= bound:
         raise CheckFailedError(f"{what} {value:.3g}, expected at most {bound:.3g}")
     return {what: value, "bound": bound}

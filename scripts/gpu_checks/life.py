@@ -1,4 +1,4 @@
-"""What a server does between and during runs: give back memory, not grow, stop when told to."""
+"""Checks of a server: it frees memory, does not grow from run to run, and stops on cancel."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SAMPLER = "UpscaleAVideoSegmentSampler"
 TIMEOUT = 600
 RUNS = 5
 GPU_GROWTH, HOST_GROWTH = 128.0, 64.0
-"""MiB that may stay: libraries load kernels late, and an allocator does not fit exactly."""
+"""MiB of growth allowed, as libraries load kernels late and allocators round sizes up."""
 LOADED = "Requested to load UpscaleAVideoModel"
 MIB = 2**20
 
 
 def items(place: Place) -> Iterator[Item]:
-    """On the server that ran the workflows, if they were chosen."""
+    """The items; they use the server of the phase *workflows* if that runs too."""
     yield Item("free gives the memory back", partial(free, place), 7)
     yield Item("five queued runs do not grow", partial(queued, place), 8)
     yield Item("cancel in the middle", partial(cancel, place), 3)
 
 
 def graph_of(place: Place, server: ComfyServer) -> Graph:
-    """The shipped workflow with little to do."""
+    """The shipped workflow with settings for a short run."""
     clip = least_clip(place) if place.tiny else small_clip(place)
     graph = workflow(place, server, "upscale_video", clip)
     graph.set("UpscaleAVideoSettings", speed="custom", steps=2, propagation_steps="last 1")
@@ -40,12 +40,12 @@ def graph_of(place: Place, server: ComfyServer) -> Graph:
 
 
 def run(server: ComfyServer, graph: Graph, seed: int) -> None:
-    """A run that nothing of an earlier one can be taken for."""
+    """Run with a new seed, so that no cached result is used."""
     server.run(graph.set(SAMPLER, seed=seed).prompt, TIMEOUT)
 
 
 def used(server: ComfyServer) -> tuple[float, float]:
-    """MiB in use: of the card, by all, and of the computer, by the server; once they rest."""
+    """MiB of GPU memory in use by all, and of RAM by the server, once the values are stable."""
     assert server.process
     process, before = psutil.Process(server.process.pid), (-1.0, -1.0)
     for _ in range(40):
@@ -60,7 +60,7 @@ def used(server: ComfyServer) -> tuple[float, float]:
 
 
 def free(place: Place) -> Values:
-    """What is left after unloading is the same after each run, and the model is loaded anew."""
+    """Memory after unloading must be the same after each run, and the model loaded again."""
     server = place.server()
     graph, left = graph_of(place, server), []
     for seed in (1, 2, 3):
@@ -75,7 +75,7 @@ def free(place: Place) -> Values:
 
 
 def queued(place: Place) -> Values:
-    """Five prompts in the queue at once, after two that fill caches."""
+    """Queue five prompts at once, after two runs that fill caches, and check growth."""
     server = place.server()
     graph = graph_of(place, server)
     for seed in (11, 12):
@@ -88,7 +88,7 @@ def queued(place: Place) -> Values:
 
 
 def growth(before: tuple[float, float], after: tuple[float, float]) -> Values:
-    """What is used after, and by how much it grew; CheckFailedError above the bounds."""
+    """Memory after the runs and its growth; CheckFailedError above the bounds."""
     values = {}
     for name, old, new, most in zip(
         ("card", "host"), before, after, (GPU_GROWTH, HOST_GROWTH), strict=True
@@ -99,7 +99,7 @@ def growth(before: tuple[float, float], after: tuple[float, float]) -> Values:
 
 
 def cancel(place: Place) -> Values:
-    """In the middle of sampling; the next run is as if nothing had been."""
+    """Cancel in the middle of sampling; the next run must not be affected."""
     server = place.server()
     graph = graph_of(place, server)
     whole = graph.prompt
@@ -124,6 +124,6 @@ def cancel(place: Place) -> Values:
 
 
 def steps_done(server: ComfyServer, prompt: str, node: str) -> int:
-    """Segments that a run has said to be done."""
+    """Number of segments that a run has reported as done."""
     events = server.events.all("progress", prompt)
     return max((e.data["value"] for e in events if str(e.data["node"]) == node), default=0)

@@ -1,7 +1,7 @@
 """Every loader, every precision and both kinds of weights, under DynamicVRAM where it is on.
 
-After loading comes a small real run through the nodes. Its result is compared with the core's, by
-the same file, in fp32 on the same device: a weight that was not cast, or not the file's, shows.
+After loading, a small run through the nodes is compared with the core, with the same file in fp32
+on the same device. So a weight that was not cast, or is not that of the file, is found.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .place import Place
 from .small import decode_inputs, decoded, sample_inputs, sampled
 from .weights import FILES
 
-# Largest difference to fp32, relative to the largest value; of the loaders' precisions.
+# Largest allowed difference to fp32, relative to the largest value, by precision of the loaders.
 BOUNDS = {"fp32": 1e-2, "fp8_e4m3fn": 0.3, "fp8_e5m2": 0.5}
 HALF = 6e-2
-"""Of the others: what *default* is depends on the device."""
+"""The bound of all other precisions, as *default* depends on the device."""
 ITERATIONS = 2
 
 Get = Callable[[], Path]
 
 
 def items(place: Place) -> Iterator[Item]:
-    """Included weights, converted ones, those as released in one precision, then in the others."""
+    """Items: included weights, converted ones, then released files, one precision first."""
     yield Item("DynamicVRAM", state, 0.1)
     load = place.pack.nodes.loaders.load
     marked = {name: name + included.MARK for name in (included.UNET, *VAES, included.TEXT)}
 
     def unet(title: str, name: str, file: Get, first: float, more: float) -> Iterator[Item]:
-        """Seconds of the first, which may make the file and its exact result, and of each more."""
+        """``first``: seconds of the first item, which may make the file; ``more``: of others."""
         for i, precision in enumerate(load.WEIGHT_DTYPES):
             run = partial(check_unet, place, name, file, precision)
             yield Item(f"U-Net, {title}, {precision}", run, more if i else first)
@@ -57,7 +57,7 @@ def items(place: Place) -> Iterator[Item]:
             yield Item(f"VAE, {title}, {precision}", run, more if i else first)
 
     def made(name: str) -> tuple[str, Get]:
-        # Listed by its path below the folder of its kind.
+        # Loaders list a file by its path in the folder of its kind.
         return FILES[name].partition("/")[2], partial(place.weights.path, name)
 
     path = included.path_of
@@ -82,31 +82,31 @@ VAES = (included.VAE_VIDEO, included.VAE_3D)
 
 
 def state() -> Values:
-    """Whether it is on; it is no fault where it is not."""
+    """Report whether DynamicVRAM is on; this item never fails."""
     return {"DynamicVRAM": dynamic_vram()}
 
 
 def bound(place: Place, precision: str) -> float:
-    """What a precision of the loaders may err by."""
+    """Largest allowed difference for a precision of the loaders."""
     exact = BOUNDS.get(precision, HALF)
     return exact if precision == "fp32" else exact * place.slack
 
 
 @cache
 def exact_latents(place: Place, path: Path) -> Tensor:
-    """By the core."""
+    """Latents by the core in fp32."""
     return sampled(load_unet(path, device=str(place.device)), place.small_size, place.device)
 
 
 @cache
 def exact_frames(place: Place, path: Path) -> Tensor:
-    """By the core."""
+    """Frames by the core in fp32."""
     return decoded(load_vae(path, device=str(place.device)), place.small_size, place.device)
 
 
 @torch.inference_mode()
 def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
-    """Two steps through ComfyUI's guider and sampler."""
+    """Compare two steps through ComfyUI's guider and sampler with the core."""
     path = file()
     patcher = place.pack.nodes.loaders.load.LoadUNet.execute(name, precision).result[0]
     case = sample_inputs(patcher.model.params.context_dim, place.small_size)
@@ -121,7 +121,7 @@ def check_unet(place: Place, name: str, file: Get, precision: str) -> Values:
 
 @torch.inference_mode()
 def check_vae(place: Place, name: str, file: Get, precision: str) -> Values:
-    """One group."""
+    """Compare one decoded group with the core."""
     path = file()
     vae = place.pack.nodes.loaders.load.LoadVAE.execute(name, precision).result[0]
     latents, frames = decode_inputs(place.small_size)
@@ -155,7 +155,7 @@ def check_text(place: Place, name: str, file: Get | None = None) -> Values:
 
 @torch.inference_mode()
 def check_flow(place: Place, name: str, file: Get | None) -> Values:
-    """Three frames both ways, to the core's on a CPU."""
+    """Compare the flow of three frames, both ways, with the core on a CPU."""
     model: Any = BuiltinFlow() if file is None else load_flow_model(file())
     images = det("flow", (3, 128, 136, 3)).mul(0.2).add(0.5).clamp(0, 1)
     flow_model = place.pack.nodes.loaders.load.LoadFlowModel.execute(name).result[0]

@@ -1,4 +1,4 @@
-"""What a reader of the report has to know about the machine."""
+"""Description of the machine for the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .place import Place
 
 
 def describe_machine(place: Place) -> dict[str, Any]:
-    """Card, driver, versions and free memory, by name."""
+    """GPU, driver, versions and free memory, by name."""
     found: dict[str, Any] = {
         key: value for key, value in describe(place.device).items() if value is not None
     }
@@ -44,7 +44,7 @@ def describe_machine(place: Place) -> dict[str, Any]:
 
 
 def said(*command: str) -> str:
-    """What a program prints; nothing where there is no such program, or it fails."""
+    """Output of a program; empty if there is no such program, or it fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

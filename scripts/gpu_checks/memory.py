@@ -1,4 +1,4 @@
-"""Whole runs while another process, this one, holds all of the card but a few GiB."""
+"""Whole runs on a server while this process holds all but a few GiB of the GPU memory."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .place import Place
 from .served import check_size, large_clip, result_of
 
 LEFT = (8, 12, 6, 16)
-"""GiB that are free when the run begins; of cards that people have, the most common first."""
+"""GiB free when a run begins, as on common GPUs, the most common first."""
 FRAMES = 9
-"""One whole group and more, and two segments."""
+"""More than one group, and two segments."""
 TIMEOUT = 600
 GIB = 2**30
 STEPPED_DOWN = "Memory ran out while"
 
 
 def items(place: Place) -> Iterator[Item]:
-    """Those of the released size first: they take more."""
+    """Items; for each size of memory the released networks first, as they need more."""
     for left in (0,) if place.tiny else LEFT:
         room = f"{left} GiB left" if left else "no card to fill"
         for name, authors, estimate in (("released size", True, 9), ("included", False, 6)):
@@ -37,12 +37,12 @@ def items(place: Place) -> Iterator[Item]:
 
 
 def run(place: Place, left: int, authors: bool) -> Values:
-    """It must come to its end, with smaller settings if need be."""
+    """Run the workflow; it must finish, with smaller settings if necessary."""
     if authors:
         place.weights.lay_authors()
     server, clip = place.server(), large_clip(place, FRAMES)
     server.free()
-    used(server)  # once it rests
+    used(server)  # waits until memory is stable
     graph = shortened("upscale_video", server)
     if authors:
         steps = graph.prompt[graph.id("UpscaleAVideoSettings")]["inputs"]["steps"]
@@ -60,7 +60,7 @@ def run(place: Place, left: int, authors: bool) -> Values:
 
 
 def finished(server: ComfyServer, graph: Graph) -> np.ndarray:
-    """The frames; CheckFailedError with the node's own words where there are none."""
+    """The frames of a run; CheckFailedError with the node's message if it fails."""
     try:
         return result_of(server, graph, TIMEOUT)
     except PromptFailed as error:
@@ -73,7 +73,7 @@ def finished(server: ComfyServer, graph: Graph) -> np.ndarray:
 
 
 def hold(place: Place, left: int) -> Tensor | None:
-    """A tensor that leaves so many GiB of the card free; None where there is no card."""
+    """A tensor that leaves only ``left`` GiB of GPU memory free; None without a GPU."""
     if place.tiny:
         return None
     free, _ = torch.cuda.mem_get_info(place.device)

@@ -1,9 +1,9 @@
-"""How exact the device computes.
+"""Precision of the device.
 
-The golden data is of the reference implementation, and made for tiny networks; the included weights
+The golden data was made with the reference implementation, for tiny networks. The included weights
 and those of the released size are compared with the same run on a CPU in fp32. Differences are the
-largest ones, relative to the largest value (at least 1). The bounds are about three times what one
-H100 gave (docs/gpu_check.md).
+largest absolute ones, divided by the largest value (at least 1). The bounds are about three times
+the differences on an H100 (docs/gpu_check.md).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from .small import Size, decoded, in_precision, moved, pass_inputs
 
 @dataclass(frozen=True)
 class Precision:
-    """A way to compute, and how far it may be from the exact result."""
+    """A precision of computing, and its largest allowed differences."""
 
     name: str
     dtype: torch.dtype
     tf32: bool
-    """Convolutions of fp32 in TF32, as PyTorch has it by default on NVIDIA cards."""
+    """Whether fp32 convolutions use TF32, PyTorch's default on NVIDIA GPUs."""
     network: float
-    """Bound of one network."""
+    """Bound for one pass of a network."""
     run: float
-    """Bound of a run of several steps."""
+    """Bound for a run of several steps."""
 
 
 FP32 = Precision("fp32", torch.float32, False, 1e-4, 3e-4)
@@ -56,14 +56,14 @@ PRECISIONS = (
 )
 DIFFERENCE = "difference"
 DECODED = 6.0
-"""How much larger than that of latents the difference of frames may be.
+"""Largest allowed difference of frames, as a multiple of that of latents.
 
-The generated decoder makes more of it: TF32's rounding, imitated on a CPU, four times as much.
+The generated decoder amplifies differences: TF32 rounding, imitated on a CPU, by four.
 """
 
 
 def items(place: Place) -> Iterator[Item]:
-    """The golden data first, then the included weights, then those of the released size."""
+    """Items of the golden data, then of the included weights, then of the released size."""
     for p in PRECISIONS:
         yield Item(f"U-Net, golden data, {p.name}", partial(golden_unet, place, p), 0.7)
         yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p), 0.7)
@@ -89,18 +89,18 @@ def items(place: Place) -> Iterator[Item]:
 
 
 def check_can(place: Place, precision: Precision) -> None:
-    """Raise NotPossibleError where a CPU stands for the device and has no use for a precision."""
+    """Raise NotPossibleError for precisions that are useless on a CPU."""
     if place.tiny and precision.tf32 and precision.dtype != torch.bfloat16:
         raise NotPossibleError("a CPU has no TF32, and computes fp16 many times slower than fp32")
 
 
 @contextmanager
 def computing(precision: Precision) -> Iterator[None]:
-    """Inside, TF32 is on or off as the precision says."""
+    """Context in which TF32 is on or off by the precision, without gradients."""
     cudnn: Any = torch.backends.cudnn
     matmul = torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
-    # Products stay fp32 by PyTorch's default.
+    # Matrix products stay in fp32, PyTorch's default.
     cudnn.allow_tf32, matmul.allow_tf32 = precision.tf32, False
     try:
         with torch.inference_mode():
@@ -110,12 +110,12 @@ def computing(precision: Precision) -> Iterator[None]:
 
 
 def largest(pairs: Iterator[tuple[Tensor, Tensor]]) -> float:
-    """The largest difference of results to what is expected."""
+    """The largest difference between results and expected values."""
     return max(relative_difference(got.float().cpu(), expected) for got, expected in pairs)
 
 
 def golden_unet(place: Place, p: Precision) -> Values:
-    """The tiny U-Net."""
+    """Compare the tiny U-Net with golden data."""
     check_can(place, p)
     with computing(p):
         unet = load_unet(tiny.unet_weights(), dtype=p.dtype, device=str(place.device))
@@ -128,7 +128,7 @@ def golden_unet(place: Place, p: Precision) -> Values:
 
 
 def golden_vaes(place: Place, p: Precision) -> Values:
-    """The tiny VAEs' decoders."""
+    """Compare the tiny VAEs' decoders with golden data."""
     check_can(place, p)
     with computing(p):
         vaes = {
@@ -145,7 +145,7 @@ def golden_vaes(place: Place, p: Precision) -> Values:
 
 
 def golden_runs(place: Place, p: Precision) -> Values:
-    """Sampling in several steps, guided and with propagation, and decoding."""
+    """Compare whole runs with golden data: several steps, guidance, propagation, decoding."""
     check_can(place, p)
     device = str(place.device)
     with computing(p):
@@ -162,7 +162,7 @@ def golden_runs(place: Place, p: Precision) -> Values:
 
 
 def golden_raft(place: Place, p: Precision) -> Values:
-    """RAFT; its flow is of several pixels."""
+    """Compare RAFT with golden data, a flow of several pixels."""
     check_can(place, p)
     shapes = {key.removeprefix("module."): s for key, s in key_shapes("raft_things").items()}
     with computing(p):
@@ -175,7 +175,7 @@ def golden_raft(place: Place, p: Precision) -> Values:
 
 
 def golden_propagation(place: Place) -> Values:
-    """Both sweeps along given flows."""
+    """Compare both sweeps of propagation along given flows with golden data."""
     name = "propagate/6x12x16"
     with computing(FP32):
         forward, backward = (GOLDEN[f"{name}/flow_{way}"] for way in ("forward", "backward"))
@@ -188,26 +188,26 @@ def golden_propagation(place: Place) -> Values:
 
 @cache
 def pass_on_cpu(path: Path, size: Size) -> Tensor:
-    """The exact result of a pass."""
+    """Result of one U-Net pass on the CPU in fp32."""
     with computing(FP32):
         return passed(load_unet(path), size)
 
 
 @cache
 def decoded_on_cpu(path: Path, size: Size) -> Tensor:
-    """The exact frames of the small clip."""
+    """Frames of the small clip, decoded on the CPU in fp32."""
     with computing(FP32):
         return decoded(load_vae(path), size, torch.device("cpu"))
 
 
 def passed(unet: TemporalUNet, size: Size) -> Tensor:
-    """One pass, on the CPU, in fp32."""
+    """Result of one pass of ``unet``, as fp32 on the CPU."""
     inputs = in_precision(pass_inputs(unet.params.context_dim, size), unet)
     return unet(*inputs).float().cpu()
 
 
 def pass_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
-    """One pass of a small clip."""
+    """Compare one U-Net pass on a small clip with the CPU."""
     check_can(place, p)
     exact = pass_on_cpu(file(), place.small_size)
     with computing(p):
@@ -218,7 +218,7 @@ def pass_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
 
 
 def decode_to_cpu(place: Place, p: Precision, file: Callable[[], Path]) -> Values:
-    """A group of a small clip."""
+    """Compare decoding a small clip with the CPU."""
     check_can(place, p)
     exact = decoded_on_cpu(file(), place.small_size)
     with computing(p):

@@ -1,4 +1,4 @@
-"""Where the items of this process run: device, weights, ComfyUI and servers."""
+"""The resources of the items in this process: device, weights, ComfyUI and servers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from scripts.server.comfy_server import ComfyServer
 from .weights import WeightFiles
 
 DYNAMIC = ROOT / "tests" / "support" / "dynamic_vram"
-"""A custom node that switches DynamicVRAM on, as far as a CPU can go."""
+"""A custom node that enables DynamicVRAM as far as a CPU allows."""
 
 
 class Place:
-    """What the items share; use it in a ``with`` block, which ends the servers."""
+    """Resources that items share; use it in a ``with`` block, which stops the servers."""
 
     def __init__(self, comfyui: Path, out: Path, work: Path, pack: ModuleType | None) -> None:
         self.comfyui, self.out, self.work = comfyui, out, work
@@ -40,25 +40,25 @@ class Place:
 
     @property
     def tiny(self) -> bool:
-        """No GPU: everything runs small, to show that it runs."""
+        """Whether there is no GPU. Items then run on tiny inputs, only to show that they run."""
         return self.device.type == "cpu"
 
     @property
     def slack(self) -> float:
-        """How much further off tiny random networks may be in low precision than real sizes are.
+        """Factor of the bounds for tiny random networks in low precision.
 
-        Measured on a CPU: 0.28 in bf16 and 0.34 in fp8, where 0.06 and 0.3 hold else.
+        Differences measured on a CPU: 0.28 in bf16 and 0.34 in fp8; the bounds are 0.06 and 0.3.
         """
         return 6.0 if self.tiny else 1.0
 
     @property
     def small_size(self) -> tuple[int, int, int]:
-        """Frames, height and width of a clip for one network; some CPUs are slow in bf16."""
+        """Frames, height and width of a clip for one network; tiny on CPUs, often slow in bf16."""
         return (2, 4, 4) if self.tiny else (3, 24, 32)
 
     @property
     def pack(self) -> Any:
-        """The pack inside this process's ComfyUI."""
+        """The pack, imported in this process's ComfyUI."""
         assert self._pack is not None, "this phase asks for a process without ComfyUI"
         return self._pack
 
@@ -70,9 +70,9 @@ class Place:
         return folder
 
     def server(self, *options: str) -> ComfyServer:
-        """A running server that was started with these options, and all else by default.
+        """A running server with these options and defaults for all others.
 
-        It sees the models made here. One runs at a time; where it died, another takes its place.
+        It sees the models made here. One server runs at a time; a dead one is replaced.
         """
         if self._server is not None and (self._server.extra_args != options or self._is_dead()):
             self.stop_server()
@@ -89,7 +89,7 @@ class Place:
         return self._server
 
     def pretends_dynamic(self, options: Sequence[str]) -> bool:
-        """Whether a server with these options has DynamicVRAM switched on by hand, on a CPU."""
+        """Whether DYNAMIC enables DynamicVRAM on a server with these options, on a CPU."""
         has_it = (self.comfyui / "comfy" / "memory_management.py").is_file()
         return self.tiny and has_it and not options
 
@@ -98,7 +98,7 @@ class Place:
         return self._server.process.poll() is not None
 
     def stop_server(self) -> None:
-        """End the server, if one runs, and keep its log, after those of earlier ones."""
+        """Stop the server, if one runs, and append its log to server*.log."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -107,7 +107,7 @@ class Place:
                 log.write(server.log_text())
 
     def tidy(self) -> None:
-        """After an item: no models and no tensors stay on the device."""
+        """Free all models and tensors on the device, after an item."""
         if self._pack is not None:
             import comfy.model_management as mm
 

@@ -1,4 +1,4 @@
-"""What was found so far, on disk after every single result."""
+"""The report, written to disk after every result."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TITLE = "# Release check of Upscale-A-Video on this machine"
 
 @dataclass
 class Result:
-    """One item: SKIPPED until it has ended."""
+    """The result of an item; its status is SKIPPED until it has ended."""
 
     name: str
     status: str = SKIPPED
     seconds: float | None = None
     message: str = NOT_REACHED
     values: dict[str, Any] = field(default_factory=dict)
-    """What was measured, by a name that tells the unit."""
+    """Measured values; the names include the unit."""
     traceback: str = ""
 
 
 @dataclass
 class PhaseResult:
-    """The items of a phase, and until they are known what is said in their place."""
+    """The items of a phase, and a message as long as it has none."""
 
     about: str
     message: str = NOT_REACHED
@@ -37,10 +37,10 @@ class PhaseResult:
 
 
 class Report:
-    """The results by phase, written as report.json and report.md whenever one comes in."""
+    """Results by phase, written to report.json and report.md after each one."""
 
     def __init__(self, folder: Path, options: Mapping[str, Any], phases: Mapping[str, str]) -> None:
-        """``phases`` by name with a line on each; ``options`` as the check was started."""
+        """``phases``: descriptions by name; ``options``: those of the command line."""
         self.folder, self.options = folder, dict(options)
         self.started = time.time()
         self.finished = False
@@ -48,23 +48,23 @@ class Report:
         self.phases = {name: PhaseResult(about) for name, about in phases.items()}
 
     def plan(self, phase: str, names: Iterable[str]) -> None:
-        """The items of a phase, known once its process has started."""
+        """Add the items of a phase, which its process reports at its start."""
         for name in names:
             self.phases[phase].items.setdefault(name, Result(name))
         self.write()
 
     def begin(self, phase: str, name: str) -> None:
-        """An item has begun."""
+        """Record the start of an item."""
         self.phases[phase].items[name] = Result(name, message=UNDER_WAY)
         self.write()
 
     def end(self, phase: str, result: Result) -> None:
-        """An item has ended."""
+        """Record the result of an item."""
         self.phases[phase].items[result.name] = result
         self.write()
 
     def leave(self, phase: str, message: str) -> None:
-        """Say why what is left of a phase is not run."""
+        """Record why the remaining items of a phase are not run."""
         found = self.phases[phase]
         found.message = message
         for item in found.items.values():
@@ -78,18 +78,18 @@ class Report:
         return [item.name for item in items if item.message not in (NOT_REACHED, UNDER_WAY)]
 
     def count(self, status: str) -> int:
-        """Items of a status; a phase that never came to its items is one that was skipped."""
+        """Number of items with a status; a phase without items counts as one skipped item."""
         items = [item for phase in self.phases.values() for item in phase.items.values()]
         unknown = sum(not phase.items for phase in self.phases.values())
         return sum(item.status == status for item in items) + unknown * (status == SKIPPED)
 
     def counts(self) -> dict[str, int]:
-        """Items by status."""
+        """Numbers of items by status."""
         return {status: self.count(status) for status in (PASS, FAIL, SKIPPED)}
 
     def write(self) -> None:
-        """Write both files anew; each is there whole, in its old form or the new."""
-        # Not by uav_core.files: importing torch would take longer than all this process does.
+        """Write both files; each always has either its old or its new content."""
+        # Not by uav_core.files, whose import of torch would take longer than all else here.
         for name, text in (("report.json", self.to_json()), ("report.md", self.to_markdown())):
             path = self.folder / name
             partial = path.with_suffix(".partial")
@@ -97,7 +97,7 @@ class Report:
             partial.replace(path)
 
     def to_json(self) -> str:
-        """All of it."""
+        """The whole report as JSON."""
         phases = {
             name: {"about": p.about, "items": [asdict(item) for item in p.items.values()]}
             | ({} if p.items else {"message": p.message})
@@ -115,7 +115,7 @@ class Report:
         return json.dumps(data, indent=1) + "\n"
 
     def to_markdown(self) -> str:
-        """All of it but the tracebacks, for people."""
+        """The report without tracebacks as Markdown."""
         counts = ", ".join(f"{number} {status}" for status, number in self.counts().items())
         end = "" if self.finished else " The check had not ended when this was written."
         lines = [TITLE, "", f"{counts}, in {time.time() - self.started:.0f} s.{end}", ""]
@@ -138,7 +138,7 @@ class Report:
 
 
 def table(left: str, right: str, rows: Mapping[str, Any]) -> list[str]:
-    """Two columns, with an empty line after them; nothing for no rows."""
+    """A Markdown table of two columns and an empty line; no lines if there are no rows."""
     if not rows:
         return []
     head = [f"| {left} | {right} |", "| --- | --- |"]
@@ -151,10 +151,10 @@ def shown(values: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
-    """Three digits are enough of a number."""
+    """A value as text; floats with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def in_cell(words: str) -> str:
-    """Text that stays within a cell of a table."""
+    """Text without line breaks and bars, for a cell of a table."""
     return " ".join(words.replace("|", "/").split())

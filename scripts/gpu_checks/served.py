@@ -1,4 +1,4 @@
-"""Shipped workflows on a server, and whether what came out is what went in, four times as large."""
+"""Runs shipped workflows on a server, and checks that results are enlargements of their sources."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .place import Place
 
 TINY_SIZE, TINY_FRAMES = (48, 32), 3
 SMALL_SIZE, SMALL_FRAMES = (96, 64), 12
-"""Two segments; and of the size of the sample clip."""
+"""Width and height of a small clip, and its frames, which make two segments."""
 SIZE = (320, 180)
-"""Of a clip that becomes 1280x720."""
+"""Width and height of a clip that is upscaled to 1280x720."""
 PART = 4
-"""Frames of a part of a long video: there are several."""
+"""Frames in a part of a long video, so that there are several parts."""
 SAVING = ("SaveVideo", "SaveImage", "UpscaleAVideoLongVideo")
 DISTANCE = 12.0
-"""Mean difference of a picture and its enlargement, shrunk again, in levels of 255."""
+"""Largest allowed mean difference of a picture and its shrunk enlargement, in levels of 255."""
 
 
 def server_of(place: Place, options: Sequence[str]) -> ComfyServer:
-    """The server; NotPossibleError if this ComfyUI does not know an option."""
+    """A server with these options; NotPossibleError if this ComfyUI does not know one."""
     known = (place.comfyui / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     for option in options:
         if f'"{option}"' not in known:
@@ -45,19 +45,19 @@ def small_clip(place: Place) -> Path:
 
 
 def least_clip(place: Place) -> Path:
-    """For a CPU, where many runs say no more than one about the picture."""
+    """A clip of two frames of 24x16, for many runs on a CPU."""
     return shrink_clip(SAMPLE, place.clips / "least.mp4", 2, (24, 16))
 
 
 def large_clip(place: Place, frames: int) -> Path:
-    """A clip to be 1280x720; on a CPU the least one."""
+    """A clip that is upscaled to 1280x720; on a CPU that of ``least_clip``."""
     if place.tiny:
         return least_clip(place)
     return shrink_clip(ORIGINAL, place.clips / f"large{frames}.mp4", frames, SIZE)
 
 
 def workflow(place: Place, server: ComfyServer, name: str, clip: Path) -> Graph:
-    """A shipped workflow on this clip, as shipped; on a CPU cut short."""
+    """A shipped workflow on this clip; shortened on a CPU."""
     if name == "long_video":
         graph = long_video(server, clip) if place.tiny else Graph(name, server)
         graph.set("UpscaleAVideoLongVideoOptions", part_length=TINY_FRAMES if place.tiny else PART)
@@ -68,14 +68,14 @@ def workflow(place: Place, server: ComfyServer, name: str, clip: Path) -> Graph:
         return graph.set("LoadImage", image=server.upload(picture))
     graph.set("LoadVideo", file=server.upload(clip))
     if name == "low_vram":
-        # Smaller than the clip, or there would be one tile only.
+        # Tiles must be smaller than the clip, as otherwise there would be only one.
         graph.set("UpscaleAVideoTiles", tile=32, overlap=8)
         graph.set("UpscaleAVideoVAEDecode", tile=32, tile_overlap=8)
     return graph
 
 
 def result_of(server: ComfyServer, graph: Graph, timeout: float) -> np.ndarray:
-    """Run; the pictures (t, h, w, 3) that it saved."""
+    """Run a graph and read the pictures (t, h, w, 3) that it saved."""
     entry = server.run(graph.prompt, timeout)
     (node,) = (key for kind in SAVING for key in graph.ids(kind))
     path = server.output_path(entry, node)
@@ -86,7 +86,7 @@ def result_of(server: ComfyServer, graph: Graph, timeout: float) -> np.ndarray:
 
 
 def check_size(source: np.ndarray, result: np.ndarray) -> None:
-    """CheckFailedError unless it has the same frames, four times as large, and is not flat."""
+    """Raise CheckFailedError unless the result has all frames, four times as large, not flat."""
     t, h, w, c = source.shape
     expected = (t, 4 * h, 4 * w, c)
     if result.shape != expected:
@@ -96,5 +96,5 @@ def check_size(source: np.ndarray, result: np.ndarray) -> None:
 
 
 def distance(source: np.ndarray, result: np.ndarray) -> float:
-    """How far the result, shrunk again, is from its source: DISTANCE is much."""
+    """Mean difference of the source and the shrunk result, in levels of 255."""
     return float(np.abs(shrunk(result) - source).mean())

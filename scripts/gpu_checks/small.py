@@ -1,4 +1,4 @@
-"""Small work for a network, from names, so that device, CPU and nodes get the same numbers."""
+"""Small inputs of the networks, generated from names, so that all runs get the same numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Size = tuple[int, int, int]
 
 
 def clip(size: Size) -> Tensor:
-    """(1, 3, t, h, w) in [-1, 1]."""
+    """A clip (1, 3, t, h, w) in [-1, 1]."""
     return det("frames", (1, 3, *size)).mul(0.4).clamp(-1, 1)
 
 
@@ -30,7 +30,7 @@ def sample_inputs(context_dim: int, size: Size) -> dict[str, Any]:
         "frames": clip(size),
         "context": det("context", (2, TEXT_TOKENS, context_dim)),
         "steps": 2,
-        # What the two texts differ by is not multiplied: it would be by rounding.
+        # 1, as a higher value would multiply rounding errors in the difference of the two texts.
         "guidance": 1.0,
         "noise_level": 20,
         "noise": det("noise", (1, 4, *size)),
@@ -50,12 +50,12 @@ def pass_inputs(context_dim: int, size: Size) -> tuple[Tensor, ...]:
 
 
 def decode_inputs(size: Size) -> tuple[Tensor, Tensor]:
-    """The latents, before the division by their scale, and the frames that ``decode`` takes."""
+    """The latents, not divided by their scale, and the frames for ``decode``."""
     return det("z", (1, 4, *size)).mul(0.1), clip(size)
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors on the device; anything else as it is."""
+    """``value`` with its tensors moved to the device, also in tuples and mappings."""
     if isinstance(value, Mapping):
         return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -64,17 +64,17 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def in_precision(inputs: tuple[Tensor, ...], network: TemporalUNet) -> tuple[Tensor, ...]:
-    """What a U-Net takes, where its weights are and in their precision; whole numbers stay."""
+    """U-Net inputs on the device and in the precision of its weights; integers keep their type."""
     weight = network.conv_in.weight
     return tuple(x.to(weight if x.is_floating_point() else weight.device) for x in inputs)
 
 
 def sampled(network: TemporalUNet, size: Size, device: torch.device) -> Tensor:
-    """Latents of the small clip by the core, on the CPU, in fp32."""
+    """Latents of the small clip, sampled by the core on ``device``, as fp32 on the CPU."""
     inputs = moved(sample_inputs(network.params.context_dim, size), device)
     return sample(network, **inputs).float().cpu()
 
 
 def decoded(network: TemporalVAE, size: Size, device: torch.device) -> Tensor:
-    """Frames (1, 3, t, 4h, 4w) of the small clip by the core, on the CPU."""
+    """Frames (1, 3, t, 4h, 4w) of the small clip, decoded by the core on ``device``."""
     return decode(network, *moved(decode_inputs(size), device)).cpu()

@@ -1,7 +1,7 @@
-"""Times and peak memory at one size: 320x180 to 1280x720, on a CPU tiny.
+"""Times and peak memory at one size: 320x180 to 1280x720, tiny on a CPU.
 
-Peaks are those of PyTorch's allocator above what was there before; under DynamicVRAM the weights
-that ComfyUI streams are not in them. Nothing here fails for being slow.
+Peaks are those of PyTorch's allocator above its use before; they do not include the weights that
+ComfyUI streams under DynamicVRAM. No item fails for being slow.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ SEED = 5
 GIB = 2**30
 TEXTS = ("best quality, extremely detailed", "blur, worst quality")
 FEW = 2
-"""Steps of the run of the released size that fits into a short check."""
+"""Steps of the shortened run at the released size."""
 FASTEST = "fastest s"
 
 
 def items(place: Place) -> Iterator[Item]:
-    """The parts and the included weights; what of the rest there is time for, the longest last."""
+    """Items: the parts and the included weights first, the longest run last."""
     parts: dict[str, Values] = {}
 
     def part(name: str, run: Callable[[], Values], estimate: float) -> Item:
-        """An item whose result is kept for what is put together from several."""
+        """An item whose result is kept for ``put_together``."""
 
         def kept() -> Values:
             parts[name] = run()
@@ -61,7 +61,7 @@ def items(place: Place) -> Iterator[Item]:
     yield Item("whole run, released size, put together", partial(put_together, place, parts), 0.1)
     yield Item("flow, built-in", partial(builtin_flow, place), 11)
     yield Item(f"whole run, released size, {FEW} steps", partial(whole_run, place, True, FEW), 35)
-    if not place.tiny:  # the same again for longer
+    if not place.tiny:  # on a CPU it would repeat the item above
         whole = partial(whole_run, place, True, None)
         yield Item("whole run, released size, all steps", whole, 175)
 
@@ -71,19 +71,19 @@ RAFT = "flow, RAFT"
 
 
 def network_size(place: Place) -> tuple[int, int]:
-    """Height and width of what one network is given."""
+    """Height and width of the input of one network."""
     return place.small_size[1:] if place.tiny else SIZE
 
 
 def clip(place: Place) -> Tensor:
-    """(1, 3, t, h, w) in [-1, 1]: a picture that drifts by 1.5 pixels a frame."""
+    """A clip (1, 3, t, h, w) in [-1, 1] of a picture that moves by 1.5 pixels per frame."""
     h, w = TINY_SIZE if place.tiny else SIZE
     frames = TINY_FRAMES if place.tiny else FRAMES
     return drifting_clip(frames, max(h, w), torch.device("cpu"))[..., :h, :w].contiguous()
 
 
 def timed(place: Place, call: Callable[[], object], times: int = TIMES) -> Values:
-    """Fastest of some calls after a first one, and the peak of the first."""
+    """Time of a first call and its peak memory, and the fastest of ``times`` further calls."""
     cuda = place.device.type == "cuda"
     peaks = {}
     if cuda:
@@ -101,14 +101,14 @@ def timed(place: Place, call: Callable[[], object], times: int = TIMES) -> Value
 
 
 def check_finite(result: Tensor) -> None:
-    """CheckFailedError for infinities and NaN."""
+    """Raise CheckFailedError for infinities and NaN."""
     if not result.isfinite().all():
         raise CheckFailedError("the result is not finite")
 
 
 @torch.inference_mode()
 def unet_pass(place: Place) -> Values:
-    """The core network with both halves of guidance; on a CPU in fp32."""
+    """A U-Net pass of the core with both texts; in fp32 on a CPU."""
     dtype = torch.float32 if place.tiny else torch.float16
     params = FEW_LAYERS if place.tiny else UNetParams()
     network = generated(TemporalUNet(params, dtype=dtype, device="meta"), place.device)
@@ -123,7 +123,7 @@ def unet_pass(place: Place) -> Values:
 
 @torch.inference_mode()
 def vae_decode(place: Place) -> Values:
-    """The core network, a group of the reference's length: as the loader chooses, and in fp32."""
+    """Decoding a group of the reference's length by the core, in the default precision and fp32."""
     name = included.VAE_VIDEO + included.MARK
     dtype = place.pack.nodes.loaders.load.LoadVAE.execute(name, "default").result[0].vae_dtype
     params = TINY_VAE if place.tiny else VAEParams()
@@ -144,19 +144,19 @@ def vae_decode(place: Place) -> Values:
 
 @torch.inference_mode()
 def raft_flow(place: Place) -> Values:
-    """All neighbours of the clip, both ways."""
+    """RAFT flow of all neighbouring frames of the clip, both ways."""
     model = load_flow_model(place.weights.path("flow")).to(place.device)
     return flow(place, model)
 
 
 @torch.inference_mode()
 def builtin_flow(place: Place) -> Values:
-    """The same without weights."""
+    """Built-in flow of all neighbouring frames of the clip, both ways."""
     return flow(place, BuiltinFlow().to(place.device))
 
 
 def flow(place: Place, model: torch.nn.Module) -> Values:
-    """A first pair to load kernels, then the clip once."""
+    """Time the flow of the clip, after a first pair that loads kernels."""
     frames = clip(place).to(place.device)
     iterations = 2 if place.tiny else ITERATIONS
     estimate_flows(model, frames[:, :, :2], iterations)
@@ -171,7 +171,7 @@ def flow(place: Place, model: torch.nn.Module) -> Values:
 
 
 def put_together(place: Place, parts: dict[str, Values]) -> Values:
-    """What a run in the steps of the workflow takes at least: no more than its parts do."""
+    """Least time of a run with the workflow's steps: the sum of the times of its parts."""
     missing = [name for name in (PASS, DECODE, RAFT) if name not in parts]
     if missing:
         raise NotPossibleError(f"not measured: {', '.join(missing)}")
@@ -194,13 +194,13 @@ def put_together(place: Place, parts: dict[str, Values]) -> Values:
 
 @torch.inference_mode()
 def whole_run(place: Place, authors: bool, steps: int | None) -> Values:
-    """The nodes of the shipped workflow one after the other; ``steps`` instead of its own."""
+    """Run the nodes of the shipped workflow; ``steps`` replaces its own number of steps."""
     run = Run(place, authors, steps)
     return run.values()
 
 
 class Run:
-    """One clip through the nodes."""
+    """A run of the nodes on one clip."""
 
     def __init__(self, place: Place, authors: bool, steps: int | None) -> None:
         self.place, self.nodes = place, place.pack.nodes
@@ -215,7 +215,7 @@ class Run:
         self.parts: dict[str, float] = {}
 
     def values(self) -> Values:
-        """Seconds of the parts, and of all; and the peak of all."""
+        """Seconds of each part and in total, and the peak memory."""
         cuda = self.place.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -239,7 +239,7 @@ class Run:
         }
 
     def part(self, name: str, call: Callable[[], Any]) -> Any:
-        """Run a part and note its time."""
+        """Run a part and record its time."""
         synchronize(self.place.device)
         start = time.perf_counter()
         result = call()
@@ -248,12 +248,12 @@ class Run:
         return result
 
     def chosen(self, node: str) -> Any:
-        """What the workflow's loader is set to."""
+        """The value of a loader in the workflow."""
         (value,) = self.preset[node].values()
         return value
 
     def prepared(self) -> dict[str, Any]:
-        """Everything that the sampler takes."""
+        """The inputs of the sampler, and the VAE."""
         load = self.nodes.loaders.load
         unet = load.LoadUNet.execute(self.chosen("UpscaleAVideoUNetLoader"), "default").result[0]
         vae = load.LoadVAE.execute(self.chosen("UpscaleAVideoVAELoader"), "default").result[0]
@@ -283,7 +283,7 @@ class Run:
         }
 
     def sampled(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """The latent."""
+        """The sampled latent."""
         return self.nodes.sampling.sample.SegmentSampler.execute(
             plan["model"],
             plan["positive"],
@@ -298,7 +298,7 @@ class Run:
         ).result[0]
 
     def decoded(self, plan: dict[str, Any], latent: dict[str, Any]) -> Tensor:
-        """IMAGE (t, 4h, 4w, 3)."""
+        """The decoded IMAGE (t, 4h, 4w, 3)."""
         decode = self.preset["UpscaleAVideoVAEDecode"]
         return self.nodes.sampling.decode.VAEDecode.execute(
             latent,

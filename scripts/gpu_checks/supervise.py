@@ -1,4 +1,4 @@
-"""The process that is started: it keeps the time, and the report, and never touches the device."""
+"""The main process: it keeps the time and the report, and never uses the device."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from .report import FAIL, PASS, Report, Result
 
 ENTRY = Path(__file__).resolve().parents[1] / "gpu_check.py"
 BUDGET = 300.0
-"""Seconds, unless told otherwise."""
+"""Default time of the whole check, in seconds."""
 LEAST_SECONDS = 10
-"""No process is started with less time left: it would not come to its first item."""
+"""Least time to start a process; with less it would not reach its first item."""
 STOPPING_SECONDS = 10
-"""Kept back at the end of the budget, to stop a server in."""
+"""Time reserved at the end of the budget to stop a server."""
 
 log = logging.getLogger("gpu_check")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A module of items, and the time that is kept for it."""
+    """A module of items, and the time reserved for it."""
 
     name: str
     about: str
     seconds: float
-    """On a card of today, the start of its process included; of another budget as great a share."""
+    """Time on a current GPU with the start of its process; scaled with the budget."""
     process: str
-    """Neighbouring phases with the same word share a process."""
+    """Name of its process; neighbouring phases with the same name share one."""
     inside: bool = False
-    """It needs ComfyUI in its own process."""
+    """Whether it needs ComfyUI inside its process."""
     module: str = ""
-    """Where it is not called as the phase."""
+    """Name of the module, if it differs from the name of the phase."""
     options: tuple[str, ...] = ()
-    """For its items."""
+    """Server options for its items."""
 
 
-# The most telling ones first, but that a process and a server are started as seldom as can be.
-# What one leaves of its time goes to the next. The sum is what the usual budget is enough for.
+# The most important phases first, but in an order that starts few processes and servers. Unused
+# time goes to the next phase. The sum fits the default budget.
 PHASES = (
     Phase(
         "loaders",
@@ -128,7 +128,7 @@ class Check:
             self.deadlines[phase.name] = start + (self.end - start) * used / whole
 
     def run(self) -> int:
-        """Run it all; 0 if nothing failed, 1 if something did, 2 if nothing was checked."""
+        """Run all phases. Returns 0 if all went well, 1 for a failure, 2 if nothing was checked."""
         try:
             for _, group in groupby(self.phases, lambda phase: phase.process):
                 self.run_group(list(group))
@@ -141,7 +141,7 @@ class Check:
         return 0 if self.report.count(PASS) else 2
 
     def run_group(self, group: Sequence[Phase]) -> None:
-        """Run phases in one process, and in another from where it broke off."""
+        """Run phases in one process; if it breaks off, continue in a new one."""
         while True:
             if self.end - time.time() < LEAST_SECONDS:
                 self.leave(group, "no time left")
@@ -158,23 +158,23 @@ class Check:
                 self.leave(group, "the budget was used up")
                 return
             if self.ended(group) == before:
-                # It never came to an item, and another would not either.
+                # It did not reach an item, and a new process would not either.
                 words = f"the process ended with code {process.code}: see worker.log"
                 self.report.end(group[0].name, Result("start", FAIL, message=words))
                 self.leave(group, "its process did not start")
                 return
 
     def leave(self, group: Sequence[Phase], message: str) -> None:
-        """Say why the rest of these phases is not run."""
+        """Record why the remaining items of these phases are not run."""
         for phase in group:
             self.report.leave(phase.name, message)
 
     def ended(self, group: Sequence[Phase]) -> int:
-        """Items of these phases that have ended."""
+        """Number of items of these phases that have ended."""
         return sum(len(self.report.done(phase.name)) for phase in group)
 
     def order(self, group: Sequence[Phase]) -> dict[str, Any]:
-        """What a process is told to do."""
+        """The order for a process, sent as JSON."""
         phases = [
             {
                 "name": phase.name,
@@ -192,7 +192,7 @@ class Check:
 
 
 class Process:
-    """A process that runs items, and what it says of them."""
+    """A process that runs items, and its events."""
 
     def __init__(self, check: Check, group: Sequence[Phase]) -> None:
         self.check, self.report = check, check.report
@@ -211,7 +211,7 @@ class Process:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self.under_way: tuple[str, str, float, float] | None = None
-        """Phase and item, when it began, and the seconds it may take."""
+        """Running item: its phase, name, start time, and limit in seconds."""
         self.report.write()
 
     @property
@@ -226,7 +226,7 @@ class Process:
         self.events.put(None)
 
     def watch(self) -> bool:
-        """Note what it says until it ends, hangs, or the time is over; whether it did it all."""
+        """Record its events until it ends, hangs, or time is over. Returns whether it did all."""
         while True:
             until = self.check.end
             if self.under_way is not None:
@@ -246,7 +246,7 @@ class Process:
                 return True
 
     def _failed(self, message: str) -> None:
-        """What was under way has failed."""
+        """Record the running item as failed."""
         if self.under_way is not None:
             phase, name, began, _ = self.under_way
             seconds = round(time.time() - began, 2)
@@ -255,7 +255,7 @@ class Process:
     def _note(self, event: dict[str, Any]) -> bool:
         kind = event["event"]
         if kind == "machine":
-            # The first to start saw the device as it was.
+            # Keep the first description, made before anything ran on the device.
             self.report.machine = self.report.machine or event["values"]
         elif kind == "plan":
             self.report.plan(event["phase"], event["items"])
@@ -270,9 +270,9 @@ class Process:
         return kind == "end"
 
     def stop(self) -> None:
-        """End it, gently at first, and all that it started."""
+        """Stop the process, by force if necessary, and all processes that it started."""
         try:
-            # Its servers may outlive it where it is killed.
+            # Listed now, as its servers may go on running if it is killed.
             started = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             started = []

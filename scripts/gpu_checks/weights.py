@@ -1,7 +1,7 @@
 """Weight files of the released sizes and layouts, with generated numbers.
 
-Made in a models folder the first time one is asked for: nothing is downloaded. On a machine without
-a GPU the same files hold tiny networks. Numbers are drawn on the device, which is fastest.
+Each is made in a models folder when first needed; nothing is downloaded. Without a GPU the same
+files hold tiny networks. Numbers are generated on the device, which is fastest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from uav_core.models.vae import TemporalVAE, VAEParams
 
 from .items import NotPossibleError
 
-# By the names that `path` takes: those of the converted release, then those of the release itself.
+# Files by the names for `path`: those of the converted release, then those of the release itself.
 FILES = {
     **demo_weights.FILES,
     "unet.few": "diffusion_models/few_layers.safetensors",
@@ -41,14 +41,14 @@ FEW = UNetParams(
     heads=2,
     time_dim=64,
 )
-"""Every kind of layer, few of each: what compiling takes grows with their number."""
+"""A U-Net with a few layers of every kind, as the time of compiling grows with their number."""
 OPENCLIP_H = 1024
 """Width of the released text encoder."""
 ALL_BYTES = 8 * 2**30
-"""What all files of the released sizes take on the disk, with something to spare."""
+"""Disk space for all files of the released sizes, with a margin."""
 
 AUTHORS = ("unet", "vae", "flow", "text_encoder")
-"""What the shipped workflows load where they are set for the authors' weights."""
+"""Files that the shipped workflows load with the authors' weights."""
 
 StateDict = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ class WeightFiles:
         self.makers = self._full_size() if device.type == "cuda" else self._tiny()
 
     def path(self, name: str) -> Path:
-        """The file, made if it is not there. Raises NotPossibleError where the disk is too full."""
+        """The file, made if missing. Raises NotPossibleError if there is too little disk space."""
         path = self.models / FILES[name]
         if path.exists():
             return path
@@ -82,7 +82,7 @@ class WeightFiles:
         return path
 
     def lay_authors(self) -> None:
-        """Make all that stands for the authors' converted weights."""
+        """Make all files in place of the authors' converted weights."""
         for name in AUTHORS:
             self.path(name)
 
@@ -128,7 +128,7 @@ class WeightFiles:
 
 
 def few_layers() -> StateDict:
-    """The smallest U-Net that has all that others have, with an embedding of the empty text."""
+    """The smallest U-Net with every kind of layer, and an embedding of the empty text."""
     generator = torch.Generator().manual_seed(0)
     weights = demo_weights.random_weights(TemporalUNet(FEW), generator)
     shape = (demo_weights.TEXT_TOKENS, FEW.context_dim)

@@ -1,8 +1,8 @@
-"""The process that runs items, told what to do and saying what it found as lines of JSON.
+"""The process that runs items: it reads an order and writes results as lines of JSON.
 
-On its standard input comes one line, the order; when the input ends after it, whoever gave it is
-gone, and the process ends as well. What it says goes to the standard output, which nothing else
-writes to: ComfyUI's own words go to the error output.
+Its standard input has one line, the order. When the input ends, the main process has ended, and
+this one ends as well. Results go to the standard output; all other output, also ComfyUI's, goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from .items import CheckFailedError, Item, NotPossibleError
 from .report import FAIL, PASS, SKIPPED, Result
 
 DEVICE_BROKEN = 3
-"""Exit code where the device is of no use to this process any more."""
+"""Exit code if this process cannot use the device any more."""
 LIMIT, TIMES = 120.0, 8.0
-"""An item that takes this many seconds, and so many times what it is said to take, hangs."""
+"""An item hangs if it takes more seconds than LIMIT, and more than TIMES its estimate."""
 CPU_LIMIT = 3600.0
-"""The same without a card, where other load may be on the machine as well."""
+"""Limit without a GPU, in seconds, as other programs may slow the machine down."""
 TRACEBACK_CHARS = 6000
 
 log = logging.getLogger("gpu_check")
 
 
 class Channel:
-    """The lines of JSON."""
+    """Writes lines of JSON to the standard output."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def send(self, event: str, **values: Any) -> None:
-        """One line, at once."""
+        """Write one line and flush."""
         self._out.write(json.dumps({"event": event, **values}) + "\n")
         self._out.flush()
 
 
 def main() -> int:
-    """Carry out the order."""
+    """Read the order and run its phases."""
     channel = Channel()
     order = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are stopped
@@ -59,7 +59,7 @@ def main() -> int:
         from .inside import start_comfyui
 
         pack = start_comfyui(comfyui, work)
-    logging.basicConfig(level=logging.INFO)  # ComfyUI has its own way
+    logging.basicConfig(level=logging.INFO)  # if ComfyUI did not set it up
     from .machine import describe_machine
     from .place import Place
 
@@ -69,7 +69,7 @@ def main() -> int:
             module = import_module(f".{phase['module']}", __package__)
             items = list(module.items(place, *phase["options"]))
             run_phase(channel, phase, items, place)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is over anyway
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process ends anyway
     channel.send("end")
     return 0
 
@@ -81,12 +81,12 @@ def end_with_input() -> None:
 
 
 def run_phase(channel: Channel, phase: dict[str, Any], items: Iterable[Item], place: Any) -> None:
-    """Run the items that are not done yet and that the time until the deadline is enough for."""
+    """Run the items that are not done yet, as far as the time until the deadline allows."""
     name, done = phase["name"], set(phase["done"])
     left = [item for item in items if item.name not in done]
     channel.send("plan", phase=name, items=[item.name for item in left])
     for item in left:
-        # On a CPU the networks are tiny, and the times are those of a card.
+        # Estimates are for a GPU; on a CPU the networks are tiny.
         needed = 0 if place.tiny else item.seconds
         remains = phase["deadline"] - time.time()
         if remains < max(needed, 1):
@@ -104,7 +104,7 @@ def run_phase(channel: Channel, phase: dict[str, Any], items: Iterable[Item], pl
 
 
 def run_item(item: Item) -> Result:
-    """Run one item; what came of it."""
+    """Run one item and return its result."""
     log.info("== %s", item.name)
     started = time.monotonic()
     result = Result(item.name, message="")

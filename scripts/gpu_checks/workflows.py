@@ -14,13 +14,13 @@ from .place import Place
 from .served import DISTANCE, check_size, distance, result_of, server_of, small_clip, workflow
 
 NAMES = {"upscale_video": 4, "long_video": 4, "low_vram": 4, "single_image": 2}
-"""And about the seconds that each takes on a card."""
+"""Workflows, with the estimated seconds of each on a GPU."""
 TIMEOUT = 600
 SAID = "DynamicVRAM support detected and enabled"
 
 
 def items(place: Place, *options: str) -> Iterator[Item]:
-    """With the included weights, then with those that stand for the authors'."""
+    """Items with the included weights, then with generated ones in place of the authors'."""
     yield Item("the server starts", partial(start, place, options), 15)
     for name, estimate in NAMES.items():
         yield Item(name, partial(run, place, options, name), estimate)
@@ -28,7 +28,7 @@ def items(place: Place, *options: str) -> Iterator[Item]:
 
 
 def start(place: Place, options: tuple[str, ...]) -> Values:
-    """And says whether DynamicVRAM is on."""
+    """Start the server and report whether DynamicVRAM is on."""
     server = server_of(place, options)
     on = SAID in server.log_text()
     if on and options:
@@ -38,7 +38,7 @@ def start(place: Place, options: tuple[str, ...]) -> Values:
 
 
 def run(place: Place, options: tuple[str, ...], name: str) -> Values:
-    """One workflow; the result must be the enlargement of its source."""
+    """Run one workflow; its result must be an enlargement of its source."""
     server, clip = server_of(place, options), small_clip(place)
     source = read_clip(clip).pixels[: 1 if name == "single_image" else None]
     result = result_of(server, workflow(place, server, name, clip), TIMEOUT)
@@ -47,7 +47,7 @@ def run(place: Place, options: tuple[str, ...], name: str) -> Values:
 
 
 def run_files(place: Place, options: tuple[str, ...]) -> Values:
-    """Weights in files, of the released size on a card: their numbers mean nothing."""
+    """Run with generated weight files, of the released size on a GPU; only sizes are checked."""
     place.weights.lay_authors()
     server, clip = server_of(place, options), small_clip(place)
     result = result_of(server, upscale_with_files(server, clip), TIMEOUT)

@@ -1,4 +1,4 @@
-"""The picture that the demo leaves: a frame in several versions side by side, with details."""
+"""The picture of the demo: a frame in several versions side by side, with details."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL, GAP, LABEL = 384, 8, 30
 ZOOM, DETAILS = 3, 2
 PAPER, INK = "#16181d", "#f2f2f2"
-FRAMES = ("#ffb347", "#6ec6ff")  # around the details, in the first version
+FRAMES = ("#ffb347", "#6ec6ff")  # of the outlines of the details, in the first version
 
 Box = tuple[int, int, int, int]
 
@@ -18,12 +18,12 @@ Box = tuple[int, int, int, int]
 def before_after(versions: Mapping[str, Image.Image], show: str) -> Image.Image:
     """A column for each version: the whole frame, then details, enlarged.
 
-    ``versions`` are pictures of one size by their labels; the details are where the one called
-    ``show`` has most of it.
+    ``versions`` are pictures of one size by their labels. The details are taken where the version
+    ``show`` has most contrast.
     """
     (size,) = {picture.size for picture in versions.values()}
     cell = (CELL, round(CELL * size[1] / size[0]))
-    # What covers a cell when enlarged; a frame smaller than that is shown without details.
+    # Size of a detail that fills a cell; smaller frames are shown without details.
     window = (CELL // ZOOM, cell[1] // ZOOM)
     boxes = busiest(versions[show], window, DETAILS)
     rows = 1 + len(boxes)
@@ -46,14 +46,14 @@ def before_after(versions: Mapping[str, Image.Image], show: str) -> Image.Image:
 
 
 def outline(picture: Image.Image, boxes: list[Box], scale: float) -> None:
-    """Mark where the details are taken from."""
+    """Outline the places of the details."""
     draw = ImageDraw.Draw(picture)
     for box, color in zip(boxes, FRAMES, strict=False):
         draw.rectangle([round(side * scale) for side in box], outline=color, width=2)
 
 
 def busiest(picture: Image.Image, window: tuple[int, int], count: int) -> list[Box]:
-    """The windows of (width, height) with the most contrast in them, not overlapping."""
+    """The ``count`` windows of (width, height) with most contrast that do not overlap."""
     w, h = window
     grey = np.asarray(picture.convert("L"), dtype=np.float64)
     if w > grey.shape[1] or h > grey.shape[0]:

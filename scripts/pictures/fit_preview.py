@@ -1,6 +1,6 @@
 """Fit the colours of the live preview to the included VAE: INCLUDED_RGB in nodes/model/latent.py.
 
-A linear guess of what the VAE decodes a latent to, at the latent's own size. The sample clip is
+The fit is linear, from a latent to the decoded picture at the latent's size. The sample clip is
 used with its colours in every order, and inverted, so that no colour is favoured.
 
     python -m scripts.pictures.fit_preview
@@ -29,7 +29,7 @@ ROWS, COLUMNS = slice(64, 192), slice(100, 292)
 
 
 def clip() -> Tensor:
-    """A part of some frames, (1, 3, t, h, w) in [-1, 1]."""
+    """A part of some frames of the sample, (1, 3, t, h, w) in [-1, 1]."""
     with av.open(str(ROOT / "assets" / "sample_x4.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     chosen = np.stack([frames[i][ROWS, COLUMNS] for i in FRAMES])

@@ -1,7 +1,7 @@
 """Make the pictures of the nodes' help, `web/docs/*.jpg`, by running the nodes.
 
-Included weights, a few frames of `assets/sample.mp4`. Nodes that show only text or settings are
-pictured by `help_screenshots.py`.
+It uses the included weights and a few frames of `assets/sample.mp4`. `help_screenshots.py` makes
+the pictures of nodes that show only text or settings.
 
     python -m scripts.pictures.help_pictures [NAME ...]
 """
@@ -29,8 +29,8 @@ from uav_core.weights import included
 DOCS = ROOT / "web" / "docs"
 LARGEST = 45_000
 WIDEST = 900
-# One segment of a part of the clip: minutes for all pictures, on two cores. Top, left, height,
-# width; the detail is one of the upscaled part.
+# One segment of a part of the clip, so that all pictures take minutes on two cores. PART and DETAIL
+# are top, left, height and width; DETAIL is in the upscaled part.
 FRAMES, SHOWN = 8, 4
 PART = (14, 30, 48, 64)
 DETAIL = (4, 20, 160, 200)
@@ -39,7 +39,7 @@ log = logging.getLogger("help_pictures")
 
 
 def main() -> None:
-    """Make all pictures, or those named."""
+    """Make all pictures, or those named on the command line."""
     wanted = sys.argv[1:] or list(PICTURES)
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path.insert(0, str(comfyui_path(default_version())))
@@ -65,12 +65,12 @@ def save(picture: torch.Tensor, path: Path) -> None:
     log.info("%s: %dx%d, %d bytes", path.name, *image.size, path.stat().st_size)
 
 
-# --- what the pictures share: the nodes, the clip, runs of them ----------------------------
+# --- shared by the pictures: the nodes, the clip, runs of them -----------------------------
 
 
 @cache
 def pack() -> Any:
-    """The pack, imported as ComfyUI does."""
+    """The pack, imported as ComfyUI imports it."""
     spec = importlib.util.spec_from_file_location(
         "uav_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
@@ -82,7 +82,7 @@ def pack() -> Any:
 
 
 def run(node: Any, *args: Any, **inputs: Any) -> Any:
-    """A node's outputs; the only one alone."""
+    """Run a node. Returns its outputs, or the output itself if there is only one."""
     result = node.execute(*args, **inputs).result
     return result[0] if len(result) == 1 else result
 
@@ -109,13 +109,13 @@ def cut(frames: torch.Tensor, factor: int = 1) -> torch.Tensor:
 
 @cache
 def clip() -> torch.Tensor:
-    """What is upscaled, 64x48."""
+    """The clip to upscale, 64x48."""
     return cut(video("sample.mp4"))
 
 
 @cache
 def original() -> torch.Tensor:
-    """The same, four times as large, from a larger source."""
+    """The same part from the larger source, four times as large."""
     return cut(video("sample_x4.mp4"), 4)
 
 
@@ -174,7 +174,7 @@ def sampled(
     tile: int = 0,
     overlap: int = 16,
 ) -> Any:
-    """A latent; the settings of the included weights but for what is given."""
+    """A sampled latent; the defaults are the settings of the included weights."""
     conditioning = nodes().sampling.condition.LowResConditioning
     conditioned = run(conditioning, clip(), noise_level=noise_level, seed=0, **texts())
     model = run(nodes().sampling.tiles.Tiles, unet(), tile, overlap) if tile else unet()
@@ -206,7 +206,7 @@ def upscaled(color: str = "wavelet", kind: str = "vae_video", **run_: Any) -> to
 
 
 def detail(frames: torch.Tensor, at: int = SHOWN) -> torch.Tensor:
-    """The detail of one frame, enlarged twice."""
+    """The detail of one frame, at twice its size."""
     top, left, h, w = DETAIL
     part = frames[at : at + 1, top : top + h, left : left + w]
     return part.repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -218,7 +218,7 @@ def row(panels: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
 
 
 def profiles(versions: dict[str, torch.Tensor], line: float) -> torch.Tensor:
-    """One line of every frame, time going down, for each version."""
+    """One line of every frame, stacked over time, for each version."""
     metrics, compare = pack().uav_core.metrics, nodes().look.compare
     pictures = []
     for frames in versions.values():
@@ -232,7 +232,7 @@ def profiles(versions: dict[str, torch.Tensor], line: float) -> torch.Tensor:
 
 
 def before_after() -> torch.Tensor:
-    """What the weights add."""
+    """Bicubic, the included weights, and the original."""
     versions = {
         "bicubic": bicubic(),
         "included weights": upscaled(),
@@ -352,7 +352,7 @@ def compare() -> torch.Tensor:
 
 
 def scene_strip() -> torch.Tensor:
-    """The sample has one scene: mirrored and enlarged parts of it stand in for others."""
+    """Scenes; as the sample has only one, enlarged and mirrored parts of it are the others."""
     large = video("sample_x4.mp4", 25)
     wide = F.interpolate(
         large[:, :128, :192].movedim(-1, 1), (256, 384), mode="bicubic", antialias=True
@@ -402,7 +402,7 @@ def output_size() -> torch.Tensor:
 
 
 def alpha() -> torch.Tensor:
-    """A matte cut from the brightness of the frames, on a checkerboard."""
+    """A soft alpha, made from the brightness of the frames, on a checkerboard."""
     grey = clip().mean(-1)
     known = ((grey - grey.mean()) * 8 + 0.5).clamp(0, 1)
     rgba, _ = run(nodes().frames.alpha.UpscaleAlpha, 1 - known, upscaled())
@@ -415,7 +415,7 @@ def alpha() -> torch.Tensor:
 
 
 def matte() -> torch.Tensor:
-    """A hard matte cut from the brightness of the frames."""
+    """A hard matte, made from the brightness of the frames."""
     grey = clip().mean(-1)
     known = (grey > grey.mean()).float()
     large, _ = run(nodes().frames.matte.UpscaleMatte, known, upscaled())

@@ -1,6 +1,6 @@
-"""Make those pictures of the nodes' help that show a node on ComfyUI's page: `web/docs/*_node.jpg`.
+"""Make screenshots of nodes on ComfyUI's page for the nodes' help: `web/docs/*_node.jpg`.
 
-For nodes that show settings or text. A real server and a real browser, as in the browser tests.
+They are for nodes that show settings or text, and use a real server and a real browser.
 
     python -m scripts.pictures.help_screenshots
 """
@@ -33,10 +33,10 @@ from comfy_page import ComfyPage
 
 VIEW: ViewportSize = {"width": 1500, "height": 1000}
 MARGIN = 12
-LARGEST = 60_000  # text wants more than pictures do
-# The largest scale at which a node fits on the page.
+LARGEST = 60_000  # text needs more bytes than pictures
+# The largest scale at which nodes are shown.
 SCALE = 1.3
-# Brings the nodes of some types into view; the box they then lie in.
+# Scrolls to the nodes of these types and returns their box on the screen.
 SHOW = """([types, most]) => {
     const nodes = window.app.graph.nodes.filter(node => types.includes(node.type));
     const left = Math.min(...nodes.map(n => n.pos[0]));
@@ -50,7 +50,7 @@ SHOW = """([types, most]) => {
     window.app.canvas.setDirty(true, true);
     return [120, 100, 120 + (right - left) * scale, 100 + (bottom - top) * scale];
 }"""
-# Of texts the page shows only those of ComfyUI's own node for it.
+# The page shows texts only on this node of ComfyUI.
 PREVIEW = "PreviewAny"
 READ = """([type, preview, width]) => {
     window.app.graph.clear();
@@ -75,7 +75,7 @@ log = logging.getLogger("help_screenshots")
 
 
 def main() -> None:
-    """Run the long workflow once, then show the nodes."""
+    """Start a server and a browser, and make all screenshots."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def make(page: ComfyPage) -> None:
-    """All pictures, on an open page."""
+    """Make all screenshots on an open page."""
     page.open_template("1_upscale_a_video")
     page.set_widget("UpscaleAVideoUpscale", "quality", "draft")
     page.run(timeout=600)
@@ -109,8 +109,8 @@ def make(page: ComfyPage) -> None:
     page.set_widget("UpscaleAVideoSettings", "propagation_steps", "last 1")
     keep(page.page, "long_video_options", ["UpscaleAVideoLongVideoOptions"])
     page.run(timeout=600)
-    page.page.wait_for_timeout(6000)  # for the message that the job is done to fade
-    # The player does not follow a change of scale: it is left out.
+    page.page.wait_for_timeout(6000)  # until the message that the job is done has faded
+    # Hide the video player, which does not follow a change of scale.
     page.page.evaluate("document.querySelectorAll('video').forEach(v => (v.style.opacity = 0))")
     keep(page.page, "long_video", ["UpscaleAVideoLongVideo"], share=0.57)
     for name, kind, width in (
@@ -124,9 +124,9 @@ def make(page: ComfyPage) -> None:
 
 
 def keep(page: Page, name: str, kinds: list[str], share: float = 1.0) -> None:
-    """A picture of the nodes of these types, or of its upper ``share``."""
+    """Save a screenshot of the nodes of these types, or of its upper ``share``."""
     left, top, right, bottom = page.evaluate(SHOW, [kinds, SCALE])
-    for _ in range(3):  # for the page's own elements on a node to follow it
+    for _ in range(3):  # until the page's elements on a node have followed it
         page.wait_for_timeout(500)
         page.evaluate("window.app.canvas.setDirty(true, true)")
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

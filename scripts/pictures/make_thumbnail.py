@@ -1,7 +1,7 @@
-"""Make `workflows/*.jpg`: what the shipped workflows make, beside what they were given.
+"""Make `workflows/*.jpg`: the results of the shipped workflows beside their inputs.
 
-They run on the first frames of the sample clip, with their own settings, in a real browser. Left of
-the line is the input, right of it the result; the comparison is shown as it is.
+The workflows run on the first frames of the sample clip, with their own settings, in a browser. The
+input is left of the line, the result right of it; the comparison is shown as it is.
 
     python -m scripts.pictures.make_thumbnail [NAME ...]
 """
@@ -41,7 +41,7 @@ log = logging.getLogger("make_thumbnail")
 
 
 def main() -> None:
-    """Run the workflows on the page, and keep a picture of what they make."""
+    """Run the workflows on the page, and save a picture of each result."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in sys.argv[1:] or GRAPHS:
         target = WORKFLOWS / f"{name}.jpg"
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def picture_of_run(base: Path, name: str) -> Image.Image:
-    """What a workflow makes."""
+    """Run a workflow and return its picture."""
     python, comfyui = environment_python(), comfyui_path(default_version())
     server = ComfyServer(comfyui, python, base, ROOT)
     with server, sync_playwright() as playwright, browser(playwright) as shown:
@@ -64,7 +64,7 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
         page = ComfyPage(shown.new_page(viewport=VIEW), server, base)
         page.open()
         page.open_template(name)
-        # Where the graph saves nothing itself, one node of it does.
+        # Empty if no such node is in the graph; then the only saved file is taken.
         saves = [k for k, n in page.api_prompt().items() if n["class_type"] in SAVES]
         entry = page.run(timeout=3600)
         result = first_picture(server.output_path(entry, *saves), base)
@@ -73,14 +73,14 @@ def picture_of_run(base: Path, name: str) -> Image.Image:
 
 
 def first_picture(path: Path, base: Path) -> Image.Image:
-    """The first picture of a video, or a picture."""
+    """The first frame of a video, or a picture file."""
     if path.suffix != ".png":
         path = first_frame(path, base / "result.png")
     return Image.open(path).convert("RGB")
 
 
 def divided(given: Image.Image, result: Image.Image) -> Image.Image:
-    """The left half of one and the right half of the other, with a line between."""
+    """The left half of ``given`` and the right half of ``result``, with a line between."""
     picture = given.convert("RGB").resize(result.size, Image.Resampling.NEAREST)
     middle = result.width // 2
     picture.paste(result.crop((middle, 0, *result.size)), (middle, 0))

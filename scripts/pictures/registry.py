@@ -21,7 +21,7 @@ from scripts.env.layout import ROOT
 ICON, BANNER = ROOT / "assets" / "icon.png", ROOT / "assets" / "banner.jpg"
 README_PICTURE, README_WIDTH = ROOT / "docs" / "before_after.jpg", 1200
 FRAME = 12
-"""In the middle of the sample clip."""
+"""Index of the frame in the sample clip."""
 ICON_BOX, BANNER_BOX = (150, 40, 390, 280), (40, 40, 600, 280)
 """Left, top, right and bottom in the upscaled frame: a square, and 21:9."""
 LINE = (255, 255, 255)
@@ -37,7 +37,7 @@ def frame_of(path: Path, number: int) -> Image.Image:
 
 
 def divided(before: Image.Image, after: Image.Image, box: tuple[int, int, int, int], size: int):
-    """A part of a frame, ``size`` pixels wide: before on its left half, after on its right."""
+    """A part of a frame, ``size`` pixels wide: ``before`` on the left, ``after`` on the right."""
     large = before.resize(after.size, Image.Resampling.NEAREST).crop(box)
     picture = after.crop(box)
     half = picture.width // 2

@@ -1,1 +1,1 @@
-"""A real ComfyUI, driven from outside."""
+"""Control of a real ComfyUI server."""

@@ -1,4 +1,4 @@
-"""A headless browser for ComfyUI's page, with letters for Chinese."""
+"""A headless browser for ComfyUI's page, with a font for Chinese."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FONTS = "zhplot"
 """A package with Noto Sans SC (OFL); its code is not used."""
-# Nothing that would reach for the network or for a display.
+# Disables everything that would use the network or a display.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -31,7 +31,7 @@ FLAGS = (
 
 @contextmanager
 def browser(playwright: Any) -> Iterator[Browser]:
-    """The browser that ``find_chromium`` finds, closed at the end."""
+    """Context with the browser that ``find_chromium`` finds."""
     launched = playwright.chromium.launch(
         executable_path=find_chromium(), args=FLAGS, env={**os.environ, **with_fonts()}
     )
@@ -42,7 +42,7 @@ def browser(playwright: Any) -> Iterator[Browser]:
 
 
 def with_fonts() -> dict[str, str]:
-    """What tells Linux's fontconfig of the package's fonts, beside the system's own."""
+    """Environment variables that add the package's fonts to the system's, by fontconfig."""
     package = importlib.util.find_spec(FONTS)
     if package is None or package.origin is None:
         return {}

@@ -1,4 +1,4 @@
-"""What a ComfyUI server sends over its websocket, kept with the time of arrival."""
+"""Events of a ComfyUI server from its websocket, with their times of arrival."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ class ListenerError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """One message: its kind, its data (bytes for a preview) and when it came."""
+    """One message: its kind, its data (bytes for a preview) and its time of arrival."""
 
     time: float
     kind: str
@@ -26,12 +26,12 @@ class Event:
 
     @property
     def prompt_id(self) -> str | None:
-        """The prompt it belongs to, if it says so."""
+        """The id of its prompt, if it has one."""
         return self.data.get("prompt_id") if isinstance(self.data, dict) else None
 
 
 class EventListener:
-    """Collects a server's events in a thread of its own."""
+    """Collects a server's events in a separate thread."""
 
     def __init__(self, url: str, client_id: str):
         self.address = f"{url.replace('http', 'ws', 1)}/ws?clientId={client_id}"
@@ -56,7 +56,7 @@ class EventListener:
             self._thread.join(10)
 
     def all(self, kind: str | None = None, prompt_id: str | None = None) -> list[Event]:
-        """The events so far, of one kind or of one prompt if asked."""
+        """The events so far, filtered by kind and by prompt if given."""
         with self._arrived:
             kept = list(self._events)
         return [
@@ -66,7 +66,7 @@ class EventListener:
         ]
 
     def wait_for(self, kind: str, prompt_id: str | None = None, timeout: float = 60) -> Event:
-        """The first event of a kind, waited for if it has not come yet."""
+        """Wait for the first event of a kind. Raises TimeoutError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             if found := self.all(kind, prompt_id):

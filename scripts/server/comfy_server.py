@@ -1,7 +1,7 @@
-"""A real ComfyUI server of our own, driven over its own interface.
+"""Starts a real ComfyUI server and uses its HTTP and websocket interface.
 
-Used by the tests, the demo and the benchmark: it runs in folders of its own, on a free port of the
-loopback interface, with this pack linked into its `custom_nodes` as a user would have it.
+Used by the tests, the demo and the benchmark. The server has its own folders and a free port of the
+loopback interface, and this pack is linked into its `custom_nodes`.
 
     with ComfyServer(comfyui_path(version), environment_python(), base, ROOT) as server:
         entry = server.run(prompt)
@@ -70,7 +70,7 @@ class PromptTimeout(ComfyServerError):
 def has_accelerator(python: Path) -> bool:
     """Whether the torch of `python` can reach a GPU; without one ComfyUI needs `--cpu`."""
     if python == Path(sys.executable) and "torch" in sys.modules:
-        torch = sys.modules["torch"]  # seconds less than a process that imports it
+        torch = sys.modules["torch"]  # saves the seconds of a new process that imports torch
         return (getattr(torch, "accelerator", None) or torch.cuda).is_available()
     code = (
         "import sys, torch; a = getattr(torch, 'accelerator', None); "
@@ -80,14 +80,14 @@ def has_accelerator(python: Path) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def lay_folders(base: Path, packs: Mapping[str, Path]) -> None:
-    """Make a base directory for a ComfyUI, with ``packs`` linked into it by name."""
+    """Make ComfyUI's base directory, with ``packs`` linked into its custom nodes by name."""
     for name in ("user", "input", "output", "custom_nodes", "models"):
         (base / name).mkdir(parents=True, exist_ok=True)
     for name, folder in packs.items():
@@ -97,7 +97,7 @@ def lay_folders(base: Path, packs: Mapping[str, Path]) -> None:
 
 
 class ComfyServer:
-    """A headless ComfyUI with folders, port and database of its own."""
+    """A headless ComfyUI with its own folders, port and database."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class ComfyServer:
         self.stop()
 
     def start(self, timeout: float = 300) -> None:
-        """Start the server and return once it answers and its events are listened to."""
+        """Start the server; returns when it answers and the websocket is open."""
         lay_folders(self.base, self.packs)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -151,12 +151,12 @@ class ComfyServer:
         log.info("ComfyUI at %s, log in %s", self.url, self.log_file)
 
     def _command(self, port: int) -> list[str]:
-        # Where the system can, the server ends with us even if we are killed.
+        # If the system can, end the server when this process ends, even if it is killed.
         words = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         words += [str(self.python), str(self.comfyui / "main.py"), "--listen", "127.0.0.1"]
         words += ["--port", str(port), "--base-directory", str(self.base)]
         for name in ("user", "input", "output", "temp"):
-            # the temp option names the folder above the one used
+            # ComfyUI uses a sub-folder 'temp' of the folder in this option
             folder = self.base if name == "temp" else self.base / name
             words += [f"--{name}-directory", str(folder)]
         words += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}"]
@@ -182,7 +182,7 @@ class ComfyServer:
             raise ComfyServerError(f"The server is gone (exit code {code}):\n{self.log_tail()}")
 
     def stop(self, timeout: float = 15) -> None:
-        """Ask the server to stop as Ctrl-C does, and end it if it does not."""
+        """Stop the server as Ctrl-C does, and kill it if it does not end in time."""
         if self.listener:
             self.listener.stop()
             self.listener = None
@@ -202,13 +202,13 @@ class ComfyServer:
 
     @property
     def events(self) -> EventListener:
-        """What the server has sent over its websocket."""
+        """The listener with the events from the server's websocket."""
         if not self.listener:
             raise ComfyServerError("The server is not running.")
         return self.listener
 
     def log_text(self) -> str:
-        """All that the server has written so far."""
+        """The server's log so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def log_tail(self, lines: int = 40) -> str:
@@ -216,13 +216,13 @@ class ComfyServer:
         return "\n".join(self.log_text().splitlines()[-lines:])
 
     def get(self, path: str, **query: str) -> Any:
-        """The JSON at `path`."""
+        """Get the JSON at `path`."""
         words = f"?{urllib.parse.urlencode(query)}" if query else ""
         with urllib.request.urlopen(f"{self.url}{path}{words}", timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, content: Any) -> Any:
-        """Post JSON; the JSON answered, or None for an empty answer."""
+        """Post JSON. Returns the JSON of the answer, or None if it is empty."""
         return self._post(path, json.dumps(content).encode(), "application/json")
 
     def _post(self, path: str, body: bytes, kind: str) -> Any:
@@ -242,7 +242,7 @@ class ComfyServer:
     # ------------------------------------------------------------ work
 
     def upload(self, path: Path) -> str:
-        """Put a file into the input folder as the page does; the name it is known by."""
+        """Upload a file to the input folder as the page does. Returns its name there."""
         mark = uuid.uuid4().hex
         head = (
             f'--{mark}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
@@ -254,7 +254,7 @@ class ComfyServer:
         return "/".join(filter(None, (answer.get("subfolder"), answer["name"])))
 
     def queue(self, prompt: Mapping[str, Any]) -> str:
-        """Queue an API-format prompt; its id."""
+        """Queue an API-format prompt and return its id. Raises PromptRejected."""
         content = {"prompt": prompt, "client_id": self.client_id}
         try:
             return self.post("/prompt", content)["prompt_id"]
@@ -266,13 +266,15 @@ class ComfyServer:
     def wait(
         self, prompt_id: str, timeout: float = 900, meanwhile: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """Wait for a prompt's end, and call ``meanwhile`` often; its history entry."""
+        """Wait for a prompt's end, calling ``meanwhile`` often. Returns its history entry."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
                 entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             except OSError:
-                time.sleep(POLL_SECONDS)  # a dying server closes its door before it is gone
+                time.sleep(
+                    POLL_SECONDS
+                )  # a stopping server refuses connections before its process ends
                 self._check_alive()
                 raise
             if entry:
@@ -291,11 +293,11 @@ class ComfyServer:
         return entry
 
     def run(self, prompt: Mapping[str, Any], timeout: float = 900) -> dict[str, Any]:
-        """Queue a prompt and wait for its end; its history entry."""
+        """Queue a prompt and wait for its end. Returns its history entry."""
         return self.wait(self.queue(prompt), timeout)
 
     def interrupt(self) -> None:
-        """Cancel what runs now."""
+        """Cancel the running prompt."""
         self.post("/interrupt", {})
 
     def free(self) -> None:
@@ -316,6 +318,6 @@ class ComfyServer:
         return [folders[item["type"]] / item["subfolder"] / item["filename"] for item in saved]
 
     def output_path(self, entry: Mapping[str, Any], node: str | None = None) -> Path:
-        """The one file that a finished prompt, or one node of it, saved."""
+        """The only file that a finished prompt, or one node of it, saved."""
         (path,) = self.output_paths(entry, node)
         return path

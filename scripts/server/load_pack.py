@@ -1,8 +1,8 @@
-"""Load a pack from one folder after the other as ComfyUI does at its start; a report as JSON.
+"""Load packs from one folder after the other as ComfyUI does at its start, and report as JSON.
 
     python load_pack.py COMFYUI FOLDER... [--models FOLDER] [--without MODULE...]
 
-In a process of its own: what a pack imports can be told only where nothing else has.
+It needs its own process, so that only the pack's imports are seen.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     sys.path[0] = str(options.comfyui)
     logging.disable(logging.WARNING)
     nodes: Any = start_comfyui(options.models)
-    # ComfyUI reads every pack's pyproject.toml with it.
+    # ComfyUI's reader of the packs' pyproject.toml.
     config: Any = importlib.import_module("comfy_config.config_parser")
     sys.modules.update(dict.fromkeys(options.without))
     report = []
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def start_comfyui(models: Path | None) -> Any:
-    """ComfyUI's `nodes`, with what its start imports before it comes to custom nodes."""
+    """Import ComfyUI's `nodes`, and what its start imports before custom nodes."""
     sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "support"))
     complete: Any = importlib.import_module("torchvision_shim.prestartup_script")
     complete.install()

@@ -1,1 +1,1 @@
-"""The shipped workflows, from one description."""
+"""Writes the shipped workflows from one description."""

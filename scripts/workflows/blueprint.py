@@ -1,6 +1,6 @@
-"""The subgraph blueprint: the plain workflow as one node with the inputs that matter.
+"""The subgraph blueprint: the plain workflow as one node with its most important inputs.
 
-ComfyUI lists the files of a pack's folder `subgraphs` among its blueprints, by their names.
+ComfyUI lists the files in a pack's folder `subgraphs` as blueprints, by their names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uav_core.frames.detail import FULL
 NAME = "Upscale video 4x (Upscale-A-Video)"
 CATEGORY = "Video Tools"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "upscale-a-video")
-# Name, type and first value, in the order on the node.
+# Name, type and initial value of the inputs, in the order on the node.
 INPUTS: tuple[tuple[str, str, Any], ...] = (
     ("frames", "IMAGE", None),
     ("prompt", "STRING", QUALITY),
@@ -32,7 +32,7 @@ OUTPUT_NODE = -20
 
 
 def inside() -> tuple[Graph, Out]:
-    """The nodes inside, and what they give."""
+    """The graph inside the subgraph, and its output."""
     g = Stages()
     g.given = [kind for _, kind, _ in INPUTS]
     frames, prompt, level, steps, guidance, seed, dial = (
@@ -65,7 +65,7 @@ def inside() -> tuple[Graph, Out]:
 
 
 def blueprint(info: dict[str, Any]) -> dict[str, Any]:
-    """The file: a graph of one node, and the definition of what is inside it."""
+    """The blueprint file: a graph of one node, and the definition of the subgraph."""
     graph, result = inside()
     form = ui(graph, info)
     last = form["last_link_id"] + 1
@@ -154,5 +154,5 @@ def _instance() -> dict[str, Any]:
 
 
 def _id(what: str) -> str:
-    """The same for the same thing whenever it is written."""
+    """A fixed id for ``what``, so that the file does not change when written again."""
     return str(uuid.uuid5(NAMESPACE, what))

@@ -1,4 +1,4 @@
-"""A workflow described once, in the two forms that ComfyUI knows: its page's and its server's."""
+"""Converts a workflow to ComfyUI's two formats: that of the page and that of the API."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BOUNDARY = -10
-"""The node that stands for what a subgraph is given; its slots are the subgraph's inputs."""
+"""Id of the node whose outputs are the inputs of the subgraph."""
 
 
 @dataclass(frozen=True)
 class Out:
-    """One output of a node, or of BOUNDARY: what a link starts from."""
+    """One output of a node, or of BOUNDARY, from which links start."""
 
     node: int
     slot: int
     shown: Any = None
-    """What it gives at first; the page shows it, greyed, where it is linked to."""
+    """Its initial value; the page shows it greyed in linked inputs."""
 
 
 @dataclass
 class Node:
-    """One node; ``inputs`` maps names to values, or to the Out they are linked to."""
+    """One node; ``inputs`` maps names to values, or to the linked Out."""
 
     type: str
     pos: tuple[int, int]
@@ -30,12 +30,12 @@ class Node:
     title: str = ""
     color: str = ""
     folded: bool = False
-    """Only its title is shown, until somebody opens it."""
+    """Whether the node is collapsed to its title."""
 
 
 @dataclass
 class Graph:
-    """A workflow under construction; nodes are numbered from 1 in the order they are added."""
+    """A workflow under construction; nodes are numbered from 1 in the order of adding."""
 
     nodes: list[Node] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
@@ -43,25 +43,25 @@ class Graph:
     """The types of a subgraph's inputs."""
 
     def add(self, type: str, pos: tuple[int, int], size: tuple[int, int], /, **options: Any) -> int:
-        """Add a node and return its id; what is not an option of Node is an input."""
+        """Add a node and return its id; ``options`` that Node does not have are inputs."""
         extra = {key: options.pop(key) for key in ("title", "color", "folded") if key in options}
         self.nodes.append(Node(type, pos, size, options, **extra))
         return len(self.nodes)
 
     def group(self, title: str, box: tuple[int, int, int, int], color: str) -> None:
-        """A coloured frame around nodes; ``box`` is x, y, width, height."""
+        """Add a coloured frame around nodes; ``box`` is x, y, width, height."""
         number = len(self.groups) + 1
         self.groups.append(
             {"id": number, "title": title, "bounding": list(box), "color": color, "font_size": 24}
         )
 
     def note(self, pos: tuple[int, int], size: tuple[int, int], text: str) -> None:
-        """A note in Markdown; it exists in the frontend only."""
+        """Add a note in Markdown, which exists only in the frontend."""
         self.add("MarkdownNote", pos, size, text=text, color="#432")
 
 
 def api(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
-    """The graph as a server runs it."""
+    """The graph in the API format, which a server runs."""
     prompt = {}
     for number, node in enumerate(graph.nodes, start=1):
         if node.type == "MarkdownNote":
@@ -85,7 +85,7 @@ def api(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
-    """The graph as the frontend stores it."""
+    """The graph in the format of the frontend's workflow files."""
     links: list[list[Any]] = []
     nodes = []
     for number, node in enumerate(graph.nodes, start=1):
@@ -128,7 +128,7 @@ def ui(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source(graph: Graph, out: Out, info: dict[str, Any]) -> str:
-    """The type of what a link carries."""
+    """The type of the output ``out``."""
     if out.node == BOUNDARY:
         return graph.given[out.slot]
     return info[graph.nodes[out.node - 1].type]["output"][out.slot]

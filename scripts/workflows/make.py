@@ -1,8 +1,8 @@
 """Writes the shipped workflows, and their API twins for tests, from one description.
 
-The workflow is what a user opens; the twin is the same graph in the form that a server runs. A
-browser test lets ComfyUI's own frontend turn the one into the other and compares. The numbers are
-in `presets.py`.
+Users open the workflow; the twin is the same graph in the API format, which a server runs. In a
+browser test ComfyUI's frontend converts the workflow, and the result is compared with the twin.
+The settings are in `presets.py`.
 
     python -m scripts.workflows.make
 """
@@ -28,7 +28,7 @@ SUBGRAPHS = ROOT / "subgraphs"
 WORKFLOWS = ROOT / "workflows"
 TWINS = ROOT / "tests" / "server" / "api"
 
-# The settings that 'Upscale Long Video' takes itself; its options take the rest.
+# Settings that are inputs of 'Upscale Long Video'; its options have the others.
 LONG_TAKES = ("noise_level", "guidance", "steps", "propagation_steps")
 
 log = logging.getLogger("make_workflows")
@@ -47,7 +47,7 @@ def upscale_video() -> Graph:
 
 
 def simple() -> Graph:
-    """A file into a file, by one node."""
+    """A video file upscaled to a file by one node."""
     g = Stages()
     video = g.add("LoadVideo", (0, 60), (300, 420), file=SAMPLE)
     g.add("UpscaleAVideoUpscale", (360, 60), (380, 580), video=Out(video, 0))
@@ -58,9 +58,9 @@ def simple() -> Graph:
 
 
 def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
-    """A file of any length into a file, streamed and resumed, with the included weights.
+    """A video file of any length, upscaled as a stream that can be resumed; included weights.
 
-    ``chosen`` are options beside the usual ones.
+    ``chosen`` are further options of the long video.
     """
     g = Stages()
     video = g.add("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
@@ -113,7 +113,7 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
 
 
 def old_footage() -> Graph:
-    """The same for old footage: whole pictures from fields, and twice the size."""
+    """The long video workflow for old footage: deinterlaced, and twice the size."""
     return long_video(
         notes.FOOTAGE,
         output_size="factor",
@@ -130,7 +130,7 @@ def old_footage() -> Graph:
 
 
 def long_settings(preset: Preset) -> dict[str, Any]:
-    """The values of a preset, under the names of 'Upscale Long Video'."""
+    """The values of a preset for the inputs of 'Upscale Long Video'."""
     return {
         **{name: preset[SETTINGS][name] for name in LONG_TAKES},
         "color_fix": preset["UpscaleAVideoVAEDecode"]["color_fix"],
@@ -150,7 +150,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
 
 
 def main() -> None:
-    """Ask a real ComfyUI for its node definitions, and write every workflow and twin."""
+    """Get the node definitions of a real ComfyUI, and write every workflow and twin."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as base:
         python, comfyui = environment_python(), comfyui_path(default_version())
@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of JSON, in the one way that leaves no difference when nothing changed."""
+    """Write JSON in a fixed format, so that unchanged content gives the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     log.info("%s", path.relative_to(ROOT))

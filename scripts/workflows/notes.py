@@ -119,9 +119,9 @@ is fixed. Keep *noise_level* at 20: generated frames are clean. Out of memory: s
 
 LEVELS = {"above": 20, "below": 80}
 GUIDANCES = {"middle": 1.0, "right": 3.0}
-"""The settings that *compare_settings* compares, by where their results stand."""
+"""Values of guidance that *compare_settings* compares, by the place of their results."""
 VERSIONS = ("as shipped, more detail", "smoother, smoother with more detail")
-"""The names of these results, by rows."""
+"""Names of these results, by row."""
 
 COMPARE = """\
 ## Compare settings on a few frames
@@ -149,7 +149,7 @@ result to *Create Video* together with the clip's sound and frame rate.
 def authors(propagation: bool = True, settings: bool = True, files: bool = True) -> str:
     """The preset of the authors' weights, as Markdown.
 
-    ``settings``: there is a node for it; ``files``: each file has a loader of its own.
+    ``settings``: the workflow has the node Settings; ``files``: each file has its own loader.
     """
     names = [
         f"*{value}*"

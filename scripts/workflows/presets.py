@@ -1,8 +1,8 @@
-"""What the shipped workflows are set to: for the included weights, and for the authors'.
+"""Settings of the shipped workflows: for the included weights, and for the authors'.
 
-Values by node and input. `make_workflows.py` writes the first into the workflows and names the
-second in their notes; the demo and the tests switch from the one to the other. A workflow with the
-node Settings has the numbers there, the others have them in the stages.
+The values are by node and input. `make.py` writes those of the included weights into the workflows
+and names the authors' in their notes; the demo and the tests switch between them. A workflow with
+the node Settings has the values there, others have them in the stages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTINGS = "UpscaleAVideoSettings"
 
 
 def numbers(weights: str) -> Preset:
-    """The values of a kind of weights, in the node Settings and in each stage."""
+    """The values for a kind of weights, for the node Settings and for each stage."""
     values = quality_presets.settings(weights)
     balanced = quality_presets.BALANCED
     return {
@@ -49,7 +49,7 @@ INCLUDED: Preset = {
     "UpscaleAVideoVAEDecode": quality_presets.FIXED[quality_presets.INCLUDED],
 }
 
-# The names are those that `uav_core.convert` writes.
+# File names as `uav_core.convert` writes them.
 AUTHORS: Preset = {
     "UpscaleAVideoUNetLoader": {"unet_name": "uav_unet.safetensors"},
     "UpscaleAVideoVAELoader": {"vae_name": "uav_vae_video.safetensors"},
@@ -61,7 +61,7 @@ AUTHORS: Preset = {
 
 
 def with_preset(prompt: dict[str, Any], preset: Preset) -> dict[str, Any]:
-    """A workflow in API form with the preset's values in its nodes, except where one is linked."""
+    """A workflow in API format with the preset's values in its nodes; linked inputs stay."""
 
     def changed(node: dict[str, Any]) -> dict[str, Any]:
         inputs = node["inputs"]

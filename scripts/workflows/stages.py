@@ -1,4 +1,4 @@
-"""The five stages of an upscale as parts of a workflow: each puts its nodes where it is told."""
+"""The five stages of an upscale as parts of a workflow: each adds its nodes at (x, y)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from scripts.workflows.presets import INCLUDED, SETTINGS, Preset
 from uav_core.sampling.presets import FLAWS, QUALITY
 
 SAMPLE, PICTURE = "upscale_a_video_sample.mp4", "upscale_a_video_sample.png"
-"""What the pack lays into ComfyUI's input folder."""
+"""Files that the pack copies to ComfyUI's input folder."""
 SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")
-"""What the node Settings gives, in its order."""
+"""Outputs of the node Settings, in order."""
 SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"
 
 Position = tuple[int, int]
 
-# A workflow of five columns and at most 990 high opens on a screen of 1366x768 at a scale at which
-# ComfyUI still draws the texts of nodes (8 pixels of 14, its default).
+# With five columns and a height of at most 990 a workflow opens on a screen of 1366x768 at a scale
+# at which ComfyUI still draws the texts of nodes (8 pixels; by default they have 14).
 WIDE, PITCH = 320, 350
-"""A node's width, and from one column to the next: nodes, their group's margins, a gap."""
+"""Width of a node, and of a column: a node, the margins of its group, and a gap."""
 TALL = 990
 LOWER = 40
-"""How much lower the last column begins, whose top ComfyUI's Run panel would cover."""
+"""Offset of the last column, as ComfyUI's Run panel would cover its top."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the four loaders give."""
+    """The outputs of the four loaders."""
 
     unet: Out
     vae: Out
@@ -38,7 +38,7 @@ class Models:
 
 
 class Stages(Graph):
-    """A workflow whose nodes start with a preset's values, or take them from `settings`."""
+    """A workflow whose nodes have a preset's values, or are linked to those of `settings`."""
 
     def __init__(self, preset: Preset = INCLUDED) -> None:
         super().__init__()
@@ -46,28 +46,28 @@ class Stages(Graph):
         self.shared: dict[str, Out] = {}
 
     def put(self, type: str, pos: Position, size: tuple[int, int], /, **inputs: Any) -> Out:
-        """Add a node, a given input before the preset's; its first output."""
+        """Add a node; ``inputs`` override the preset. Returns its first output."""
         return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
 
     def settings(self, x: int, y: int) -> dict[str, Out]:
-        """The settings of all stages, which the ones added after it take; 320 high."""
+        """Add the node Settings, to which stages added later are linked; 320 high."""
         node = self.put(SETTINGS, (x, y), (WIDE, 320)).node
         values = self.preset[SETTINGS]
         self.shared = {name: Out(node, slot, values[name]) for slot, name in enumerate(SET)}
         return self.shared
 
     def linked(self, **inputs: str) -> dict[str, Out]:
-        """Inputs by the setting that goes into them, where there are settings."""
+        """Links of inputs to the settings named; empty without the node Settings."""
         return {name: self.shared[setting] for name, setting in inputs.items() if self.shared}
 
     def video(self, x: int, y: int) -> tuple[Out, Out, Out]:
-        """A video file; its frames, sound and frame rate; 480 high."""
+        """Add a video file. Returns its frames, sound and frame rate; 480 high."""
         video = self.put("LoadVideo", (x, y), (WIDE, 340), file=SAMPLE)
         parts = self.put("GetVideoComponents", (x, y + 380), (WIDE, 100), video=video)
         return parts, Out(parts.node, 1), Out(parts.node, 2)
 
     def models(self, x: int, y: int, weight_dtype: str = "default", flow: bool = True) -> Models:
-        """The loaders, one under the other; 440 high, 330 without a flow model."""
+        """Add the loaders, one below the other; 440 high, 330 without a flow model."""
         unet = self.put("UpscaleAVideoUNetLoader", (x, y), (WIDE, 80), weight_dtype=weight_dtype)
         vae = self.put("UpscaleAVideoVAELoader", (x, y + 135), (WIDE, 80))
         y += 270
@@ -79,13 +79,13 @@ class Stages(Graph):
         return Models(unet, vae, motion, clip)
 
     def one_kind(self, x: int, y: int) -> Models:
-        """All models by one loader; 130 high."""
+        """Add one loader for all models; 130 high."""
         unet = self.put("UpscaleAVideoLoader", (x, y), (WIDE, 130))
         vae, clip, flow = (Out(unet.node, slot) for slot in (1, 2, 3))
         return Models(unet, vae, flow, clip)
 
     def texts(self, x: int, y: int, clip: Out, text: str | Out = QUALITY) -> tuple[Out, Out]:
-        """The positive and the negative prompt, one under the other; 260 high."""
+        """Add the positive and the negative prompt, one below the other; 260 high."""
         size = (WIDE, 110)
         positive = self.put("CLIPTextEncode", (x, y), size, title=SHOWS, text=text, clip=clip)
         negative = self.put(
@@ -96,7 +96,7 @@ class Stages(Graph):
     def conditioning(
         self, x: int, y: int, frames: Out, texts: tuple[Out, Out], **values: Any
     ) -> Sequence[Out]:
-        """The frames joined to the texts: positive, negative and latent; 160 high."""
+        """Add the conditioning. Returns positive, negative and latent; 160 high."""
         node = self.put(
             "UpscaleAVideoConditioning",
             (x, y),
@@ -109,7 +109,7 @@ class Stages(Graph):
         return [Out(node.node, slot) for slot in range(3)]
 
     def propagation(self, x: int, y: int, flow: Out | None, frames: Out, **options: Any) -> Out:
-        """Propagation along the motion; 220 high."""
+        """Add the propagation; 220 high."""
         return self.put(
             "UpscaleAVideoPropagation",
             (x, y),
@@ -124,7 +124,7 @@ class Stages(Graph):
         )
 
     def sampler(self, x: int, y: int, unet: Out, conditioning: Sequence[Out], **values: Any) -> Out:
-        """The segment sampler; 360 high, and 220 more for its preview."""
+        """Add the segment sampler; 360 high, and 220 more for its preview."""
         positive, negative, latent = conditioning
         return self.put(
             "UpscaleAVideoSegmentSampler",
@@ -140,7 +140,7 @@ class Stages(Graph):
         )
 
     def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:
-        """The frames four times as large; 230 high, with what it says after a run."""
+        """Add the decoder; 230 high, with its report after a run."""
         fixed = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, **values}
         return self.put(
             "UpscaleAVideoVAEDecode",
@@ -161,10 +161,10 @@ class Stages(Graph):
         audio: Out | None = None,
         prefix: str = "video/upscaled",
     ) -> None:
-        """A video of the frames, saved; 410 high with its player.
+        """Add the nodes that make and save the video; 410 high with the player.
 
-        What makes the video has nothing to be set; folded, it leaves the choices of what saves it
-        above the page's small map.
+        The first has no settings and is collapsed, so that those of the second are not covered by
+        the page's small map.
         """
         given: dict[str, Any] = {"images": images, "fps": fps, "audio": audio}
         made = self.put("CreateVideo", (x, y), (WIDE, 110), folded=True, **given)
@@ -190,7 +190,7 @@ class Stages(Graph):
         tile: int = 0,
         **decode: Any,
     ) -> None:
-        """Texts to the saved video, in three columns from ``x``, 80 on.
+        """Add everything from the texts to the saved video, in three columns from (x, 80) on.
 
         ``tile`` puts tiles between the U-Net and the sampler; ``decode`` are values of the decoder.
         """

@@ -19,14 +19,14 @@ from scripts.workflows.stages import (
     Stages,
 )
 
-# The colours of the groups, by what is in them.
+# Colours of the groups by their content.
 SOURCE, LOADERS, TEXT, SAMPLING, RESULT = "#3f789e", "#8A8", "#b58b2a", "#a1309b", "#88A"
 SETTINGS = "#a55"
 TILE = 128
 
 
 def column(g: Stages, x: int, *, flow: bool = True, weight_dtype: str = "default") -> Models:
-    """A column with the settings and, under them, the loaders."""
+    """Add a column with the settings and, below them, the loaders."""
     g.settings(x + 10, 80)
     g.group("2  Settings", (x, 0, 340, 410), SETTINGS)
     g.group("3  Models", (x, 420, 340, TALL - 420), LOADERS)
@@ -34,14 +34,14 @@ def column(g: Stages, x: int, *, flow: bool = True, weight_dtype: str = "default
 
 
 def upscale_groups(g: Stages, x: int, sampling: str = "Sampling along the motion") -> None:
-    """The frames around what `Stages.upscale` puts."""
+    """Add the groups around the nodes of `Stages.upscale`."""
     g.group("4  Text and low-res conditioning", (x, 0, 340, 570), TEXT)
     g.group(f"5  {sampling}", (x + PITCH, 0, 340, TALL), SAMPLING)
     g.group("6  Decode and save", (x + 2 * PITCH, LOWER, 340, TALL - LOWER), RESULT)
 
 
 def single_image() -> Graph:
-    """One image through the same stages; there is no motion to follow."""
+    """One image through the same stages, without propagation."""
     g = Stages()
     image = g.put("LoadImage", (10, 80), (WIDE, 400), image=PICTURE)
     models = column(g, PITCH, flow=False)
@@ -60,7 +60,7 @@ def single_image() -> Graph:
 
 
 def low_vram() -> Graph:
-    """The plain workflow with everything that saves memory, at the price of time."""
+    """The plain workflow with all settings that save memory, at the cost of time."""
     g = Stages()
     frames, audio, fps = g.video(10, 80)
     models = column(g, PITCH, weight_dtype="fp8_e4m3fn")
@@ -73,7 +73,7 @@ def low_vram() -> Graph:
 
 
 def after_generator() -> Graph:
-    """The stages to be pasted behind any generator; a clip stands in for what it generates."""
+    """The stages to paste after any generator; here a clip takes the generator's place."""
     g = Stages()
     video = g.put("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
     parts = g.put("GetVideoComponents", (10, 460), (WIDE, 100), video=video, folded=True)
@@ -97,7 +97,7 @@ def after_generator() -> Graph:
 def compare_settings() -> Graph:
     """The input, bicubic, and two noise levels with two values of guidance each, as one picture.
 
-    What differs, and the steps, are nodes of their own; what is the same for all is folded.
+    The settings that differ, and the steps, are separate nodes; nodes common to all are collapsed.
     """
     g = Stages()
     video = g.put("LoadVideo", (10, 80), (WIDE, 340), file=SAMPLE)
@@ -127,7 +127,7 @@ def compare_settings() -> Graph:
     x = 2 * PITCH + 10
 
     def line(n: int) -> tuple[int, int]:
-        """Where the n-th folded node lies."""
+        """Position of the n-th collapsed node."""
         return x, 80 + 48 * n
 
     texts = [
@@ -186,7 +186,7 @@ def compare_settings() -> Graph:
         folded=True,
     )
     x += PITCH
-    # What is smaller than the others is enlarged by the comparison, bicubic.
+    # The comparison enlarges the smaller pictures (bicubic).
     known, rows = (("input", pixels), ("bicubic", piece)), []
     for row, level in enumerate(levels):
         compared = g.put(
