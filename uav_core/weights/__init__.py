@@ -1,1 +1,1 @@
-"""Weight files: found, read safely, told apart, converted."""
+"""Weight files: find them, read them safely, tell them apart, convert them."""

@@ -1,4 +1,4 @@
-"""Which weight files are there, what they really are, and where to get what is missing.
+"""Tells which weight files are there, what they are, and where to get what is missing.
 
 python -m uav_core.weights MODELS_FOLDER [MODELS_FOLDER...] [--quick] [--convert [RELEASE]]
 """
@@ -24,7 +24,7 @@ HOME = "https://github.com/sczhou/Upscale-A-Video"
 
 
 def table(found: Survey) -> str:
-    """What was found as lines of text, with advice on what is not there."""
+    """The files found as lines of text, with advice on what is missing."""
     return "\n".join([*_release(found), "", *_shipped(found), *_others(found), "", *verdict(found)])
 
 
@@ -38,7 +38,7 @@ def usable(found: Survey) -> bool:
 
 
 def verdict(found: Survey) -> Iterator[str]:
-    """What the user can do now, and what to do for more."""
+    """Lines that say which weights can be used now, and how to get the others."""
     if not any(file.fault for file in found.included):
         yield "The included weights are ready to use."
     if usable(found):

@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 
 class Kind(str, Enum):
-    """What a state dict is; the members equal their strings (`Kind.UNET == "unet"`)."""
+    """The kind of a state dict; the members equal their strings (`Kind.UNET == "unet"`)."""
 
     _value_: str
     label: str
-    """The kind as a user would say it."""
+    """The kind in words for users."""
 
     def __new__(cls, value: str, label: str) -> Kind:
         kind = str.__new__(cls, value)
@@ -42,7 +42,7 @@ class Kind(str, Enum):
     RAFT_TORCHVISION = "raft_torchvision", "a RAFT flow model (torchvision layout)"
     TEXT_ENCODER = "text_encoder", "a CLIP text encoder"
     QUALITY_TEXT = "quality_text", "the text embeddings of a small U-Net"
-    # Known, and of no use here: worth their name in an error.
+    # Kinds that are of no use here, known only to name them in errors.
     SD_X4_UNET = "sd_x4_unet", "the image-only U-Net of the Stable Diffusion x4 upscaler"
     SD_UNET = "sd_unet", "a Stable Diffusion U-Net"
     SD_CHECKPOINT = "sd_checkpoint", "a whole Stable Diffusion checkpoint"
@@ -74,7 +74,7 @@ def load_checkpoint(
     source: str | os.PathLike[str] | Mapping[str, object],
     expected: Kind | str | Iterable[Kind | str],
 ) -> Checkpoint:
-    """Read `source` (a path, or a state dict, wrapped or not) and insist on an `expected` kind.
+    """Read `source` (a path, or a state dict, wrapped or not) and check that its kind is expected.
 
     Raises UnreadableCheckpointError, UnsafeCheckpointError or WrongCheckpointError.
     """
@@ -95,7 +95,7 @@ def load_checkpoint(
     return Checkpoint(kind, state_dict, metadata, name)
 
 
-# What training and packing scripts put before every name.
+# Prefixes that training and packaging scripts put before every name.
 _PREFIXES = (
     "module.",
     "_orig_mod.",
@@ -112,17 +112,17 @@ _PREFIXES = (
     "vae.",
 )
 _KEPT_PARTS = {"transformer.text_model.": "text_model."}
-# A stray key or two (a step counter, an embedding) must not keep a prefix in place, while
-# a checkpoint of several networks must not lose the prefixes that tell them apart.
+# The share of keys that must have a prefix: one or two other keys (a step counter, an embedding)
+# must not keep it, but the networks of one checkpoint must not lose theirs.
 _NEARLY_ALL = 0.9
 
 
 def unwrap(obj: object) -> dict[str, Tensor]:
-    """The bare state dict in `obj`: wrappers opened, a prefix common to the keys removed.
+    """The plain state dict in `obj`: wrappers opened, prefixes common to the keys removed.
 
     Opens `state_dict`, `model_state_dict`, `ema`, `params_ema`, `model`, `module`, also nested,
     averaged weights first; removes `module.`, `model.diffusion_model.` and the like, repeatedly,
-    where at least nine in ten keys have them. {} where there are no named tensors.
+    if at least nine in ten keys have them. {} if there are no named tensors.
     """
     return without_prefixes(open_wrappers(obj))
 
@@ -157,7 +157,7 @@ _RENAMES = (
     (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_k\."), r"\1.key."),
     (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_v\."), r"\1.value."),
     (re.compile(r"^((?:en|de)coder\.mid_block\.attentions\.\d+)\.to_out\.0\."), r"\1.proj_attn."),
-    # newer transformers leave `text_model.` away
+    # newer transformers leave out `text_model.`
     (re.compile(r"^(embeddings\.(?:token|position)_|encoder\.layers\.|final_layer_norm\.)"),
      r"text_model.\1"),
 )  # fmt: skip
@@ -170,9 +170,9 @@ _POSITION_IDS = "text_model.embeddings.position_ids"
 def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under this package's names, those of the authors' release.
 
-    Renames LaVie's U-Net, newer diffusers' VAE attention (whose 1x1-convolution weights become
-    linear ones) and newer transformers' text encoder, and leaves out the latter's
-    `position_ids`, a table and no weight. Names it does not know stay; idempotent.
+    Renames the keys of LaVie's U-Net, newer diffusers' VAE attention (whose 1x1-convolution
+    weights become linear ones) and newer transformers' text encoder. Leaves out `position_ids`,
+    which is a table and not a weight. Unknown names stay; idempotent.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
@@ -186,18 +186,18 @@ def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def canonical_name(name: str) -> str:
-    """A tensor's name in the authors' release, for one in any known layout."""
+    """A tensor's name in the authors' release, from its name in any known layout."""
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name
 
 
 def detect(state_dict: Mapping[str, Any]) -> Kind:
-    """What network canonical keys belong to; Kind.UNKNOWN for none that is known.
+    """The kind of network that canonical keys belong to; Kind.UNKNOWN if no kind fits.
 
-    A 4x Stable Diffusion VAE has the very keys of `vae_3d` and is taken for one: it is what
-    `vae_3d` was made from, and nothing in the file tells them apart. Of the values only their
-    `shape` and `ndim` are looked at; None where they are not known.
+    A 4x Stable Diffusion VAE has exactly the keys of `vae_3d` and is taken for one: `vae_3d` was
+    made from it, and nothing in the file tells them apart. Only `shape` and `ndim` of the values
+    are used; a value may be None if its shape is not known.
     """
     return next(kind for kind, is_it in _SIGNATURES if is_it(state_dict))
 
@@ -232,7 +232,7 @@ def _is_sd_checkpoint(sd: Mapping[str, Any]) -> bool:
 
 _VAE_KEYS = ("encoder.conv_in.weight", "decoder.conv_in.weight")
 
-# The first that fits decides.
+# The first signature that fits decides.
 _SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Any]], bool]], ...] = (
     (Kind.LORA, _contains(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora.down.")),
     (Kind.SD_CHECKPOINT, _is_sd_checkpoint),
@@ -263,7 +263,7 @@ _SIGNATURES: tuple[tuple[Kind, Callable[[Mapping[str, Any]], bool]], ...] = (
 
 
 def describe(state_dict: Mapping[str, Tensor]) -> str:
-    """One line on what a canonical state dict is, to follow its name in a message."""
+    """One line that says what a canonical state dict is, to follow its name in a message."""
     kind = detect(state_dict)
     counts = f"{_count(len(state_dict), 'tensor')}, {_parameters(state_dict)} parameters"
     if kind is Kind.UNKNOWN:
@@ -306,11 +306,11 @@ def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -
 
 
 def strict_load(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
-    """Load weights that fit `module` to the last key and shape.
+    """Load weights whose keys and shapes fit `module` exactly.
 
-    Copies into the module's own dtype and device; a module on the meta device takes over the
-    tensors themselves instead. Raises CheckpointMismatchError, with `name`, and then leaves the
-    module as it was.
+    Copies them into the module's own dtype and device; a module on the meta device takes over the
+    tensors themselves instead. If they do not fit, raises CheckpointMismatchError, with `name`,
+    and leaves the module as it was.
     """
     check_keys(module, state_dict, name)
     on_meta = any(tensor.is_meta for tensor in module.state_dict().values())

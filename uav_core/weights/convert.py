@@ -2,8 +2,8 @@
 
     python -m uav_core.convert RELEASE_FOLDER OUT_FOLDER [--dtype fp16|fp32]
 
-Each file appears under its final name only when it is whole, so a run that was stopped is
-simply started again: what is there and current is skipped.
+Each file gets its final name only when it is whole, so a run that was stopped can simply be
+started again: files that are there and current are skipped.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ DType = Literal["fp16", "fp32"]
 Status = Literal["converted", "skipped", "missing", "failed"]
 
 LICENSE = "S-Lab License 1.0 (non-commercial)"
-# Of the converted layout: raise it when names or contents change, and files are made anew.
+# Version of the converted layout: raise it when names or contents change, so that files are made
+# anew.
 LAYOUT_VERSION = "1"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One network of the release: where it lies, and what becomes of it."""
+    """One network of the release: where its file is, and what it is converted to."""
 
     kind: Kind
     sources: tuple[str, ...]
     target: str
-    # Kept in fp32 whatever --dtype says: the VAE's decoder overflows fp16 and the flow's
-    # correlations lose the small motions.
+    # Kept in fp32 whatever --dtype says: the VAE's decoder overflows fp16, and RAFT's correlations
+    # would lose small motions.
     always_fp32: bool = False
 
     @property
@@ -54,7 +55,7 @@ class Part:
 
 
 def _either(released: str) -> tuple[str, ...]:
-    """The file as released, then the same in another format."""
+    """The released file name, then the names of the same file in other formats."""
     stem = released.rsplit(".", 1)[0]
     return released, *(stem + suffix for suffix in (".safetensors", ".bin", ".pth", ".pt"))
 
@@ -81,13 +82,13 @@ PARTS = (
     ),
 )
 
-# The folder may be given from any level of the repository it was downloaded into.
+# The given folder may be any level of the downloaded repository.
 _TOP_FOLDERS = ("", "upscale_a_video", "pretrained_models/upscale_a_video")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one part; `detail` is the error's one line where it failed."""
+    """The result for one part; `detail` says in one line why it is missing or failed."""
 
     part: Part
     status: Status
@@ -99,9 +100,9 @@ def convert_release(
 ) -> list[Outcome]:
     """Convert every part of a release folder that is there; one Outcome for each of PARTS.
 
-    `dtype` is that of the U-Net and the text encoder; VAEs and flow stay fp32, tables and
-    counters what they are. A part that fails is logged and does not keep the others from being
-    converted. Raises InputError where `release` is no folder.
+    `dtype` is for the U-Net and the text encoder; VAEs and flow stay fp32, rotary tables are fp32,
+    and counters are unchanged. A part that fails is logged and does not stop the others. Raises
+    InputError if `release` is not a folder.
     """
     release, out = Path(release), Path(out)
     if not release.is_dir():
@@ -169,12 +170,12 @@ def _metadata(path: Path) -> dict[str, str] | None:
 
 
 def _storable(state_dict: Mapping[str, Tensor], dtype: DType) -> dict[str, Tensor]:
-    """Tensors in their stored dtype, each with memory of its own, which safetensors asks for."""
+    """Tensors in the dtype to store, each with memory of its own, as safetensors requires."""
     wanted = torch.float16 if dtype == "fp16" else torch.float32
     result: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         if tensor.is_floating_point():
-            # A rotary table is no weight: 16 numbers, whose rounding would shift every frame.
+            # A rotary table is not a weight: rounding its 16 numbers would shift every frame.
             cast = tensor.to(torch.float32 if key.endswith("freqs") else wanted)
             if not torch.isfinite(cast).all():
                 if not torch.isfinite(tensor).all():
@@ -193,7 +194,7 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: DType) -> dict[str, Tenso
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what a killed run left. (A run under way whose file goes this way fails cleanly.)"""
+    """Remove the files of a killed run. (A running one that loses its file so fails cleanly.)"""
     for partial in target.parent.glob(f".{target.name}.*.partial"):
         log.info("removing  %s, left by a run that was stopped", partial)
         partial.unlink(missing_ok=True)

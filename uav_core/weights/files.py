@@ -1,8 +1,8 @@
-"""Weight files read by what they hold, not by what they are called.
+"""Reads weight files by their content, not by their name.
 
-A `.bin`, `.pth`, `.pt` or `.ckpt` is a pickle, and unpickling runs whatever the file says.
-Only PyTorch's weights-only reader is used here: it rebuilds tensors and plain containers and
-refuses everything else before anything is run.
+A `.bin`, `.pth`, `.pt` or `.ckpt` is a pickle, and unpickling can run any code in the file. Only
+PyTorch's weights-only reader is used here: it rebuilds tensors and plain containers and refuses
+everything else before anything runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import UnreadableCheckpointError, UnsafeCheckpointError
 AGAIN = "Download or copy the file again and compare its size with the source's."
 
 MOST_HEADER = 100_000_000
-"""Bytes of a header: the limit that safetensors itself has."""
+"""Most bytes of a header, which is safetensors' own limit."""
 
 # Starts of files that are often saved in place of weights.
 _STRANGERS = (
@@ -42,8 +42,8 @@ _STRANGERS = (
 def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a weight file on the CPU, and its safetensors metadata (else {}).
 
-    The format is told by the file's content: safetensors, PyTorch's zip (memory-mapped) or
-    PyTorch's older pickle. Wrappers (`state_dict`, `ema`, ...) are opened; names are as stored.
+    The content tells the format: safetensors, PyTorch's zip (memory-mapped) or PyTorch's older
+    pickle. Wrappers (`state_dict`, `ema`, ...) are opened; names are as stored.
     Raises UnreadableCheckpointError (missing, empty, a folder, truncated, not weights) and
     UnsafeCheckpointError (a pickle of more than plain tensors; it is never run).
     """
@@ -70,8 +70,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
 def open_wrappers(obj: object) -> dict[str, Tensor]:
     """The tensors inside `obj` by name; {} if there are none.
 
-    Goes through the wrappers training scripts put around weights, averaged weights (EMA) first,
-    and leaves out everything that is not a named tensor (epoch, optimizer state).
+    Opens the wrappers that training scripts put around weights, averaged weights (EMA) first, and
+    leaves out everything that is not a named tensor (epoch, optimizer state).
     """
     if not isinstance(obj, Mapping):
         return {}
@@ -119,7 +119,7 @@ def _head(path: Path) -> bytes:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Eight bytes of header length, then a JSON object."""
+    """Whether a file starts with eight bytes of header length, then a JSON object."""
     if len(head) < 9 or head[8:9] != b"{":
         return False
     return 2 <= int.from_bytes(head[:8], "little") <= MOST_HEADER
@@ -173,8 +173,8 @@ def _torch_load(path: Path, *, mmap: bool) -> object:
             f"{path} asks for more memory than there is: it is damaged, or too large for this "
             f"machine. {AGAIN}"
         ) from error
-    # A damaged stream surfaces as whatever the reader stumbles over first: an end of file, an
-    # index into the missing part, a text that is no text, a storage larger than the file.
+    # A damaged file raises whatever the reader meets first: an end of file, an index into the
+    # missing part, invalid text, a storage larger than the file.
     except (
         EOFError,
         RuntimeError,
@@ -192,7 +192,7 @@ def _torch_load(path: Path, *, mmap: bool) -> object:
 
 
 def _ends_early(path: Path) -> bool:
-    """Whether the file stops inside one of the pickles PyTorch's older format begins with.
+    """Whether the file stops inside one of the pickles that begin PyTorch's older format.
 
     Only lists the instructions; nothing is built or run.
     """
@@ -211,7 +211,7 @@ def _ends_early(path: Path) -> bool:
 
 
 def _first_global(path: Path) -> str | None:
-    """The first function or class a bare pickle names, read without running anything."""
+    """The first function or class that a pickle names, read without running anything."""
     strings: list[str] = []
     with path.open("rb") as file:
         try:
@@ -236,7 +236,7 @@ def _unsafe(path: Path, reason: str) -> UnsafeCheckpointError:
 
 
 def _refused(error: pickle.UnpicklingError, path: Path) -> str:
-    """What the weights-only reader stumbled over, out of its page-long message."""
+    """What the weights-only reader refused, as a short phrase out of its long message."""
     text = str(error)
     found = re.search(r"GLOBAL +([\w.]+)", text)
     asked_for = found.group(1) if found else _first_global(path)

@@ -1,4 +1,4 @@
-"""Hashes of weight files, which are large: each is read once and its hash then kept."""
+"""Hashes of weight files. The files are large, so each is read once and its hash is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import FileError
 from ..files import Algorithm, hash_file, named_errors, read_plain, write_whole
 
 CACHES: dict[Algorithm, str] = {"blake2b": "weights.json", "sha256": ".weights-sha256.json"}
-"""File names; the first lies in the folder of jobs."""
+"""Names of the files that keep the hashes; the first is in the folder of jobs."""
 
 _MOST_CACHED = 256
 _MOST_CACHE_BYTES = 1 << 20
@@ -31,10 +31,10 @@ def weights_hash(
     check_cancelled: Callable[[], None] = ignore,
     advance: Callable[[int], None] = ignore,
 ) -> str:
-    """BLAKE2b or SHA-256 (64 hex digits) of a weight file, read once and then kept in ``root``.
+    """BLAKE2b or SHA-256 (64 hex digits) of a weight file, computed once and kept in ``root``.
 
-    It is read again when its size or time of change differs. Callbacks and errors are those of
-    ``hash_file``.
+    The file is read again if its size or modification time changed. Callbacks and errors are those
+    of ``hash_file``.
     """
     known = known_hash(path, root, algorithm)
     if known is not None:
@@ -50,7 +50,7 @@ def weights_hash(
 def known_hash(
     path: str | os.PathLike[str], root: str | os.PathLike[str], algorithm: Algorithm
 ) -> str | None:
-    """What ``weights_hash`` has kept of the file as it is now; None if it would have to read it."""
+    """The hash that ``weights_hash`` has kept of the unchanged file; None if it must be read."""
     real = Path(os.path.realpath(path))
     known = _read_cache(Path(root) / CACHES[algorithm]).get(str(real))
     return known[2] if known is not None and known[:2] == _size_and_time(real) else None
@@ -63,7 +63,7 @@ def _size_and_time(path: Path) -> list[int]:
 
 
 def _read_cache(file: Path) -> dict[str, list[Any]]:
-    """Entries path -> [size, mtime_ns, hash]; those that are not well-formed are left out."""
+    """Entries path -> [size, mtime_ns, hash]; malformed ones are left out."""
     if not os.path.lexists(file):
         return {}
     try:

@@ -1,7 +1,7 @@
-"""What a weight file is, told from its header: no tensor is read and nothing in it is run.
+"""Tells what a weight file is from its header: reads no tensor and runs nothing in the file.
 
-Of safetensors that is the JSON at the start; of PyTorch's files the pickle that names the
-tensors, whose instructions are only listed.
+The header of safetensors is the JSON at the start. In PyTorch files it is the pickle that names
+the tensors, whose instructions are only listed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..errors import UnreadableCheckpointError
 from .checkpoints import Kind, canonical_name, detect, without_prefixes
 from .files import AGAIN, MOST_HEADER
 
-# The number that PyTorch's older format begins with, as a pickle.
+# The pickled number that begins PyTorch's older format.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# Stable Diffusion 2's OpenCLIP-H; the release left out the last layer, whose output nobody uses.
+# Stable Diffusion 2's OpenCLIP-H; the release leaves out the last layer, whose output is not used.
 TEXT_ENCODER_LAYERS = (frozenset(range(23)), frozenset(range(24)))
 _LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.")
 
@@ -42,9 +42,9 @@ class Shape(NamedTuple):
 class WeightHeader:
     """What a file's header says.
 
-    ``kind`` is None where it cannot be told, and ``fault`` then says why; a file that is
-    recognised and yet not whole has both. ``layers`` are those of a text encoder. ``parameters``
-    is None where the header gives no shapes.
+    ``kind`` is None if it cannot be told, and ``fault`` then says why; a file that is recognised
+    but not whole has both. ``layers`` are those of a text encoder. ``parameters`` is None if the
+    header has no shapes.
     """
 
     kind: Kind | None
@@ -54,17 +54,17 @@ class WeightHeader:
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-# A part of a tensor's name for each kind of ours, in every layout it comes in.
+# A part of a tensor's name for each of our kinds, in every layout.
 _TELLTALES = re.compile(
     rb"class_embedding\.weight|coder\.conv_in\.weight|encoder\.layers\.0\.self_attn\.q_proj"
     rb"|update_block\.gru|mask_predictor\.conv|null_text_embedding"
 )
-# The names in a pickle are at its beginning, and the U-Net's take a sixth of this.
+# Bytes searched of a pickle: its names are at the beginning, and the U-Net's take a sixth of this.
 _GLANCE = 1 << 20
 
 
 def read_header(path: str | os.PathLike[str]) -> WeightHeader:
-    """The header of a weight file, read again only when its size or time of change differs."""
+    """The header of a weight file, read again only if its size or modification time changed."""
     path = os.path.abspath(path)
     try:
         return _read(path, *_stamp(path))
@@ -73,9 +73,9 @@ def read_header(path: str | os.PathLike[str]) -> WeightHeader:
 
 
 def may_be_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether it is worth reading the header: a search for names of ours, far quicker.
+    """Whether the header is worth reading: a search for our tensor names, which is much faster.
 
-    True as well where the file cannot be read.
+    True as well if the file cannot be read.
     """
     path = os.path.abspath(path)
     try:
@@ -98,7 +98,7 @@ def _glance(path: str, _size: int, _changed: int) -> bool:
 
 
 def fits(header: WeightHeader, kinds: Collection[Kind]) -> bool:
-    """Whether a file is of one of ``kinds``; of text encoders, one with the layers we can use."""
+    """Whether a file is of one of ``kinds``; a text encoder must also have layers we can use."""
     if header.kind is Kind.TEXT_ENCODER and header.layers not in TEXT_ENCODER_LAYERS:
         return False
     return header.kind in kinds
@@ -134,7 +134,7 @@ def _read(path: str, size: int, _changed: int) -> WeightHeader:
 
 
 def _safetensors(file: BinaryIO, size: int) -> tuple[dict[str, Shape | None], dict[str, str], str]:
-    """Tensors, metadata, and what is wrong with the length of the file."""
+    """Tensors, metadata, and the fault if the file's length is wrong (else "")."""
     length = int.from_bytes(file.read(8), "little")
     damaged = UnreadableCheckpointError(f"its safetensors header is damaged or cut off. {AGAIN}")
     if not 2 <= length <= min(MOST_HEADER, size - 8):
@@ -169,7 +169,7 @@ def _zip_names(file: BinaryIO) -> dict[str, Shape | None]:
 
 
 def _legacy_names(file: BinaryIO) -> dict[str, Shape | None]:
-    """Names in the fourth pickle; a number, a version and the system come before it."""
+    """Names in the fourth pickle, which follows a number, a version and the system."""
     try:
         for _ in range(3):
             for _instruction in pickletools.genops(file):
@@ -180,7 +180,7 @@ def _legacy_names(file: BinaryIO) -> dict[str, Shape | None]:
 
 
 def _texts(pickled: bytes | BinaryIO) -> Iterator[str]:
-    """The names a pickle holds: its texts but for numbers, which are storages."""
+    """The names in a pickle: its strings without spaces, except numbers, which name storages."""
     for _, argument, _ in pickletools.genops(pickled):
         if isinstance(argument, str) and " " not in argument and not argument.isdigit():
             yield argument

@@ -16,12 +16,12 @@ VAE_VIDEO = "uav_small_vae_video"
 VAE_3D = "uav_small_vae_3d"
 TEXT = "uav_small_text"
 MARK = " (included)"
-"""What the loaders add to these names in their lists."""
+"""The loaders add this to these names in their lists."""
 
-# What they are used with: the workflows, the command line and the evaluation read it here.
+# Settings for these weights, used by the workflows, the command line and the evaluation.
 STEPS, GUIDANCE, NOISE_LEVEL = 4, 1.0, 20
 PROPAGATED = 2
-"""At so many of the last steps the latent is propagated."""
+"""Number of last steps at which the latent is propagated."""
 COLOR_FIX: ColorMode = "wavelet"
 FRAMES_PER_GROUP = 8
 
@@ -32,17 +32,17 @@ REPAIR = (
 
 
 def path_of(name: str) -> Path:
-    """The file of UNET, VAE_VIDEO, VAE_3D or TEXT, there or not."""
+    """The path of UNET, VAE_VIDEO, VAE_3D or TEXT, whether the file exists or not."""
     return FOLDER / f"{name}.safetensors"
 
 
 @contextmanager
 def repairable(path: Path) -> Iterator[None]:
-    """Around loading an included file: its errors say how to get the file back."""
+    """Wrap the loading of an included file, so that its errors say how to restore the file."""
     if not path.is_file():
         raise UnreadableCheckpointError(f"{path} is missing. {REPAIR}")
     try:
         yield
     except CheckpointError as error:
-        # The general advice is to download the file again, which there is nothing to do from.
+        # AGAIN, the general advice to download the file again, does not fit an included file.
         raise type(error)(f"{str(error).removesuffix(AGAIN)} {REPAIR}") from error

@@ -34,9 +34,9 @@ _RAFT_RENAMES = (
 def raft_to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`raft-things` weights (without `module.`) under torchvision's `raft_large` names.
 
-    The original registers a block's shortcut norm twice, as `norm3` and as `downsample.1`;
-    where a file has both, `downsample.1` is the one that took effect on loading. Batch counters
-    missing from old files are added. Raises CheckpointMismatchError on two keys for one place.
+    The original registers a block's shortcut norm twice, as `norm3` and as `downsample.1`. If a
+    file has both, `downsample.1` is used, as it takes effect in the original too. Batch counters
+    missing from old files are added. Raises CheckpointMismatchError for two keys of one layer.
     """
     result: dict[str, Tensor] = {}
     origin: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""A look through model folders: which files of the release are there, and are they whole.
+"""Searches model folders: which files of the release are there, and whether they are whole.
 
-Files are recognised by what they hold, so a renamed one counts.
+Files are recognised by their content, so renamed ones are found too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUMS = included.FOLDER / "SHA256SUMS"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that was found. ``fault`` is empty if it is whole, ``sha256`` if it was not read."""
+    """A file that was found. ``fault`` is empty if none was found, ``sha256`` if not computed."""
 
     path: Path
     header: WeightHeader = field(repr=False)
@@ -39,9 +39,9 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found: of every part of the release, of the included weights, and the rest.
+    """The files found for every part of the release, the included weights, and other files.
 
-    The rest are files in our folder that are none of ours.
+    ``others`` are files in our folder that are not of the release.
     """
 
     parts: Mapping[Part, tuple[WeightFile, ...]]
@@ -49,7 +49,7 @@ class Survey:
     others: tuple[WeightFile, ...]
 
     def has(self, *kinds: Kind) -> bool:
-        """Whether there is a whole file of one of the parts of these ``kinds``."""
+        """Whether there is a whole file for a part of one of these ``kinds``."""
         return any(
             not file.fault
             for part, files in self.parts.items()
@@ -59,12 +59,12 @@ class Survey:
 
 
 def model_folders(*models: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """The folders inside ComfyUI's ``models`` folders that our kinds of files lie in, by name."""
+    """The folders for our kinds of files inside ComfyUI's ``models`` folders, by name."""
     return {name: [Path(base) / name for base in models] for name in folder_names()}
 
 
 def folder_names() -> tuple[str, ...]:
-    """Our folder and ComfyUI's for each kind of file."""
+    """Names of our folder and of ComfyUI's folder for each kind of file."""
     return (OWN, *dict.fromkeys(part.target.split("/")[0] for part in PARTS))
 
 
@@ -75,10 +75,10 @@ def survey(
     progress: Callable[[int, int], None] = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Survey:
-    """Look through model folders, named and listed as by ``model_folders``.
+    """Search model folders, given as ``model_folders`` returns them.
 
-    With ``checksums`` every file of ours is read to its end, and its SHA-256 kept in our folder
-    until the file changes; without, only headers are. ``progress(done, total)`` counts bytes.
+    With ``checksums`` every file of ours is read whole, and its SHA-256 is kept in our folder
+    until the file changes; otherwise only headers are read. ``progress(done, total)`` counts bytes.
     """
     parts: dict[Part, list[WeightFile]] = {part: [] for part in PARTS}
     others: list[WeightFile] = []
@@ -103,7 +103,7 @@ def survey(
 def _candidates(
     folders: Mapping[str, Sequence[Path]],
 ) -> Iterator[tuple[Path, Part | None, int]]:
-    """Files that are of the release, or lie where only those should; each once."""
+    """Files of the release, and any other files in our folder; each once."""
     seen: set[str] = set()
     for name, bases in folders.items():
         for path in (path for base in bases for path in _files(base)):
@@ -125,13 +125,13 @@ def _files(base: Path) -> Iterator[Path]:
 
 
 def part_of(path: Path) -> Part | None:
-    """The part of the release that a file is: by what it holds, or by name if that is not told."""
+    """The part of the release that a file is, by its content, or by name if that does not tell."""
     header = read_header(path)
     if header.kind not in (None, Kind.UNKNOWN):
         return next((p for p in PARTS if fits(header, (p.kind, p.target_kind))), None)
     for part in PARTS:
         names = {Path(part.target).name, *(Path(source).name for source in part.sources)}
-        # The text encoder is called as half the world's models are: there its folder decides.
+        # The text encoder has a very common file name, so its folder must fit as well.
         if path.name in names and (
             part.kind is not Kind.TEXT_ENCODER or path.parent.name.startswith("text_encoder")
         ):
@@ -150,7 +150,7 @@ def _examine(
     if header.kind is None or header.fault or cache is None:
         return WeightFile(path, header, size, header.fault)
     digest = known_hash(path, cache, "sha256")
-    # What is remembered was whole.
+    # Only whole files have a kept hash.
     if digest is None and (fault := _pickle_fault(path, check_cancelled)):
         return WeightFile(path, header, size, fault)
     digest = digest or weights_hash(
@@ -160,7 +160,7 @@ def _examine(
 
 
 def _pickle_fault(path: Path, check_cancelled: Callable[[], None]) -> str:
-    """What keeps one of PyTorch's own files from being read; safetensors' length says it all."""
+    """Why a PyTorch file cannot be read, or ""; for safetensors the length was checked before."""
     if not zipfile.is_zipfile(path):
         return "" if path.suffix == ".safetensors" else _unreadable(path)
     try:
@@ -183,7 +183,7 @@ def _unreadable(path: Path) -> str:
 
 
 def _included() -> tuple[WeightFile, ...]:
-    """The included files, against the checksums that came with them."""
+    """The included files, compared with the checksums that came with them."""
     sums: dict[str, str] = {}
     if SUMS.is_file():
         lines = (line.split(maxsplit=1) for line in SUMS.read_text("ascii").splitlines())

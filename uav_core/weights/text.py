@@ -1,9 +1,8 @@
-"""The text half of a small U-Net that knows no language.
+"""The text input of a small U-Net without a text encoder.
 
-Instead of a text encoder such a U-Net has two learned embeddings: one was trained together with
-blurred, damaged targets, the other stands for every other text. Classifier-free guidance then
-leads away from damage as it does with the full model, and a text is read for nothing else than
-whether it names flaws of a picture.
+Such a U-Net has two learned embeddings: one was trained with blurred, damaged targets, the other
+stands for every other text. Classifier-free guidance then leads away from damage as it does with
+the full model. The only thing that counts in a text is whether it names flaws of a picture.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from .checkpoints import Kind, load_checkpoint
 
 NULL_KEY, NEGATIVE_KEY = "null_text_embedding", "negative_text_embedding"
 
-# A flaw that is overlooked in a negative text weakens the guidance a little; an innocent word
-# taken for a flaw in a positive one turns it around. So words with an everyday meaning (grain,
-# soft, halo, blocks) are left out.
+# A flaw that is missed in a negative text weakens the guidance a little; a harmless word taken for
+# a flaw in a positive text reverses it. So words with an everyday meaning (grain, soft, halo,
+# blocks) are left out.
 _FLAWS = (
     r"blur(s|ry|red|riness|ring)?",
     r"(de|un|mis)[ -]?focus(s?ed)?",
@@ -50,7 +49,7 @@ _NEGATION = re.compile(r"\b(no|non|not|never|without|free|removed?)\b")
 def names_flaws(text: str) -> bool:
     """Whether a text names flaws of a picture: "blur, worst quality", but not "no blur".
 
-    Whole words, in any case; a negation counts for its clause, up to the next punctuation.
+    Whole words count, in any case; a negation applies to its clause, up to the next punctuation.
     """
     clauses = _CLAUSES.split(text.lower().replace("_", " "))
     return any(_FLAW.search(clause) and not _NEGATION.search(clause) for clause in clauses)
@@ -90,6 +89,6 @@ class QualityText:
 
 
 def load_quality_text(path: str | os.PathLike[str]) -> QualityText:
-    """Load the text embeddings of a small U-Net; a CheckpointError says what else the file is."""
+    """The text embeddings of a small U-Net; for any other file, a CheckpointError says its kind."""
     checkpoint = load_checkpoint(path, Kind.QUALITY_TEXT)
     return QualityText.from_state_dict(checkpoint.state_dict, checkpoint.source)
