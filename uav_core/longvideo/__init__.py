@@ -1,7 +1,7 @@
-"""A video file of any length into one up to four times as large, in memory that does not grow.
+"""Upscales a video file of any length up to four times, in memory that does not grow with it.
 
-Frames are read, denoised as a wave that runs through each scene, decoded, and encoded in parts; a
-crash loses the part under way at most. For a size other than 4x each frame is resized by itself,
+Frames are read, denoised in a wave that runs through each scene, decoded, and encoded in parts; a
+crash loses at most the part under way. For a size other than 4x each frame is resized on its own,
 before it is denoised or after it is decoded.
 """
 

@@ -1,4 +1,4 @@
-"""Making things while others are still being used up."""
+"""Produces items on one thread while another thread uses them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..errors import UpscaleAVideoError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# How long a full queue is waited for before the one who empties it is looked at again.
+# Seconds to wait for a full queue before checking again whether its user has ended.
 LOOK_SECONDS = 0.1
 
 
 class AbandonedError(UpscaleAVideoError):
-    """No more items come, because making the next one failed; raised where they are used."""
+    """Making the next item failed, so no more items come; raised in the thread that uses them."""
 
 
 def used_behind(use: Callable[[Iterator[T]], R], items: Iterable[T], room: int) -> R:
     """The result of ``use(items)``, which runs on a thread of its own.
 
-    The items are made on this thread, as models belong to it, at most ``room`` ahead. If making
-    one fails, ``use`` is ended by an AbandonedError before the failure is raised; if ``use``
-    fails, nothing more is made and its failure is raised.
+    The items are made on the calling thread, as models belong to it, at most ``room`` ahead. If
+    making one fails, an AbandonedError ends ``use`` before the failure is raised; if ``use``
+    fails, no more items are made and its failure is raised.
     """
     queue: Queue[Any] = Queue(room)
     end, abandoned = object(), object()

@@ -1,4 +1,4 @@
-"""How far a run is, and how long it still takes, by what its stages cost."""
+"""The progress of a run and its remaining time, from the measured cost of its stages."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 
 SAMPLING, DECODING, FLOW = "sampling", "decoding", "flow"
 
-# What a frame of a stage costs beside one of a pass, until it is measured.
+# Cost of a frame in each stage, relative to sampling, until it is measured.
 GUESSED = {SAMPLING: 1.0, DECODING: 6.0, FLOW: 3.0}
 
 
 class Course:
-    """Work is counted in frames of each stage; of a flow, in pairs.
+    """Counts the work of each stage in frames; of flow, in pairs.
 
-    What is done takes its part of the way that is left, at what it costs by then. So a better
-    measure never brings the share back, and it is at its end when nothing is left.
+    A finished piece adds to ``share`` its part of the remaining cost, as known at that time. So a
+    better measurement never lowers ``share``, and it is near 1 when nothing is left.
     """
 
     def __init__(self, whole: Mapping[str, float]) -> None:
-        """``whole``: the frames of every stage, of the whole video."""
+        """``whole`` has the frames of every stage for the whole video."""
         self.whole = dict(whole)
         self.left = dict(whole)
         self.share = 0.0
-        """Of the whole that is done; below 1."""
+        """The share of the work that is done; below 1."""
         self._frames: dict[str, int] = defaultdict(int)
         self._seconds: dict[str, float] = defaultdict(float)
 
@@ -32,7 +32,7 @@ class Course:
         return self._frames[stage] > 0
 
     def rate(self, stage: str) -> float:
-        """Seconds of one frame, measured or guessed from the stages that were; 0 from none."""
+        """Seconds a frame: measured, or guessed from measured stages; 0 if none was measured."""
         if self.measured(stage):
             return self._seconds[stage] / self._frames[stage]
         known = sum(GUESSED[name] * frames for name, frames in self._frames.items())
@@ -40,24 +40,24 @@ class Course:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until all is decoded; None before anything was timed."""
+        """Seconds until all frames are decoded; None before anything was timed."""
         if not any(self._frames.values()):
             return None
         return sum(frames * self.rate(stage) for stage, frames in self.left.items())
 
     def did(self, stage: str, frames: int, seconds: float | None) -> None:
-        """One piece is done; ``seconds`` is None if they tell nothing of others."""
+        """Count one finished piece; ``seconds`` is None if its time is no measure for others."""
         if seconds is not None:
             self._frames[stage] += frames
             self._seconds[stage] += seconds
         self._come({stage: frames})
 
     def did_elsewhere(self, share: float) -> None:
-        """An earlier or another run has done a share of the whole."""
+        """Count a share of the whole that an earlier or another run has done."""
         self._come({stage: frames * share for stage, frames in self.whole.items()})
 
     def again(self, share: float) -> None:
-        """A share of the frames is sampled again, to get to where a run stopped."""
+        """Add work: a share of the frames is sampled again, to reach the place of a stop."""
         for stage in (SAMPLING, FLOW):
             self.left[stage] += share * self.whole[stage]
 
@@ -66,7 +66,7 @@ class Course:
             self.left[stage] = max(0.0, self.left[stage] - frames)
         took, ahead = self._cost(done), self._cost(self.left)
         if took > 0:
-            # Something is always ahead: what is done more than was counted, and the joining.
+            # Some work is always assumed to be left: uncounted work, and joining the parts.
             self.share += (1 - self.share) * took / (took + max(ahead, took / 4))
 
     def _cost(self, frames: Mapping[str, float]) -> float:

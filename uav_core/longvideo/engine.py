@@ -1,4 +1,4 @@
-"""What computes: the networks, wherever they run."""
+"""The engine of a run: its networks, wherever they run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from .params import LongVideoParams
 T = TypeVar("T")
 
 Predict = Callable[[Tensor, int, Tensor, Setting], Tensor]
-"""What the U-Net says of one segment, guidance applied: of its latent (1, 4, n, h, w), at a step
-from 0 on, with its noised frames (1, 3, n, h, w)."""
+"""The U-Net's prediction for one segment, guidance applied: from its latent (1, 4, n, h, w), the
+0-based step, and its noised frames (1, 3, n, h, w)."""
 
 
 Stage = Literal["sample", "decode"]
@@ -35,23 +35,23 @@ Stage = Literal["sample", "decode"]
 class Engine(Protocol):
     """The networks of a run.
 
-    Everything that decides the result but the settings and the input is in ``weights``. Whatever
-    takes a ``setting`` may raise when memory runs out, and is then called with a smaller one.
+    Besides settings and input, only ``weights`` decides the result. Methods that take a
+    ``setting`` may raise when memory runs out, and are then called with a smaller one.
     """
 
     ddim: DDIM
-    """The arithmetic that goes with what ``Predict`` returns."""
+    """The DDIM arithmetic for predictions of ``Predict``."""
     device: torch.device
-    """That the U-Net runs on."""
+    """The device of the U-Net."""
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
-        """Hashes in hex of networks and texts by name; ``cache`` is a folder to keep them in."""
+        """Hashes in hex of networks and texts, by name; ``cache`` is a folder to keep them."""
         ...
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         """The result of ``work(predict)``, with the U-Net ready.
 
-        ``shape`` is (frames, h, w) of the segments; ``predict`` is good for as long as ``work``
+        ``shape`` is (frames, h, w) of the segments; ``predict`` may be called only while ``work``
         runs.
         """
         ...
@@ -61,26 +61,27 @@ class Engine(Protocol):
         ...
 
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), of one group."""
+        """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), decoded as one group."""
         ...
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
-        """Bytes on the device for a pass over ``frames`` (h, w), or for decoding them.
+        """Bytes on the device for a pass over ``frames`` frames (h, w), or for decoding them.
 
-        With the weights it needs, or at the very ``least``, without them; 0 where it is not known.
+        The weights are included; with ``least``, the bytes are the minimum without weights. 0 if
+        not known.
         """
         ...
 
     def room(self) -> int:
-        """Bytes of the device's memory; 0 where it is not known, or not bounded."""
+        """Bytes of the device's memory; 0 if not known or not limited."""
         ...
 
     def release(self) -> None:
-        """Hand back memory that is cached, after it ran out."""
+        """Free cached memory, after memory ran out."""
         ...
 
     def ran_out(self, error: BaseException) -> bool:
-        """Whether an error that torch does not name so says that memory ran out."""
+        """Whether an error not recognised by ``is_out_of_memory`` says that memory ran out."""
         ...
 
 
@@ -170,7 +171,7 @@ def decoded(
     setting: Setting,
     check_cancelled: Callable[[], None],
 ) -> Tensor:
-    """``Engine.decode`` by a VAE that is ready, on the device of ``latents``; pixels on the CPU."""
+    """``Engine.decode`` by a loaded VAE on the device of ``latents``; returns pixels on the CPU."""
     z = latents.float() / LATENT_SCALE
     tiles = plan_tiles(z.shape[-2:], setting.tile, setting.overlap)
     low_res = frames.to(z)

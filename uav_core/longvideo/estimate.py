@@ -1,8 +1,8 @@
-"""What a run will take, from what a piece of it took.
+"""Estimates the time and memory of a run from a measured piece of it.
 
 Time grows with the frames of a pass, their area and the halves of guidance; memory with the
-largest pass. An estimate: models are quicker on large passes than on small ones, attention grows
-faster than the area, and other work on the machine is not known.
+largest pass. This is not exact: models are faster on large passes than on small ones, attention
+grows faster than the area, and other load on the machine is not known.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from .course import DECODING, FLOW, SAMPLING, Course
 from .engine import Engine
 from .params import LongVideoParams
 
-# The first pass loads and warms up, so it is not counted.
+# Passes that load models and warm up, and so are not timed.
 WARM_UP = 1
-# Passes after which the first estimate is given.
+# Timed passes before the first estimate.
 PASSES = 3
 
-# What the nodes that hold a clip whole keep for one pixel of the input and frame, as numbers of
-# four bytes: the frames themselves and noised, with the noise (9); seven latents while sampling,
-# of 4; two flows (4) and the frames they are of (3); and the result, 16 times 3.
+# Numbers of four bytes that the nodes for clips hold for one input pixel of one frame: the frames,
+# noise and noised frames (9); seven latents of 4 while sampling; two flows (4) and their frames
+# (3); and the result, 16 times 3.
 NUMBERS_PER_PIXEL = 9 + 7 * 4 + 4 + 3 + 3 * UPSCALE**2
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run on frames (h, w) consists of. Raises InputError for a scene without frames."""
+    """The work of a run on frames (h, w). Raises InputError for a scene without frames."""
 
     params: LongVideoParams
     scenes: Sequence[int]
-    """Frames of each scene; one scene where nothing is known of cuts."""
+    """Frames of each scene; one scene if the cuts are not known."""
     h: int
     w: int
 
     def __post_init__(self) -> None:
-        _ = self.segments  # which checks the frames
+        _ = self.segments  # Planning the segments checks the frames.
 
     @property
     def frames(self) -> int:
@@ -61,7 +61,7 @@ class Work:
 
     @property
     def passes(self) -> int:
-        """Passes of the U-Net: each segment at each step."""
+        """Number of U-Net passes: one for each segment at each step."""
         return self.params.steps * len(self.segments)
 
     @cached_property
@@ -77,12 +77,12 @@ class Work:
 
     @property
     def pairs(self) -> int:
-        """Neighbouring frames whose flow is estimated, both ways."""
+        """Number of neighbouring pairs whose flow is estimated, both ways."""
         return sum(n - 1 for n in self.scenes) if self.propagates else 0
 
     @property
     def amounts(self) -> dict[str, int]:
-        """What the seconds of every stage grow with, pixel by pixel."""
+        """The work of every stage in pixels, to which its seconds are proportional."""
         p, pixels = self.params, self.h * self.w
         runs = p.steps + (p.halves - 1) * p.guided.count(p.steps)
         return {
@@ -92,9 +92,9 @@ class Work:
         }
 
     def scaled(self, piece: Work, seconds: Mapping[str, float]) -> dict[str, float]:
-        """Seconds of every stage, from those of a piece.
+        """Seconds of every stage, scaled up from the ``seconds`` of a piece.
 
-        The piece may have smaller frames, a smaller number of them, or both.
+        The piece may have smaller frames, fewer frames, or both.
         """
         own, its = self.amounts, piece.amounts
         return {stage: took * own[stage] / max(its[stage], 1) for stage, took in seconds.items()}
@@ -102,28 +102,28 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes, without loading models. Bytes are peaks."""
+    """Time and memory of a run, without loading models. Bytes are peaks."""
 
     work: Work
     stages: Mapping[str, float]
     """Seconds of every stage."""
     pass_bytes: int
-    """Device memory of the largest pass of the U-Net, with its weights; 0 where not known."""
+    """Device memory of the largest U-Net pass, with its weights; 0 if not known."""
     group_bytes: int
-    """The same of a group of the decoder."""
+    """Device memory to decode the largest group, with the weights; 0 if not known."""
     held_bytes: int
-    """RAM that frames, latents and states take: ``clip_bytes`` where a clip is held whole, the
-    state of the stream otherwise."""
+    """RAM for frames, latents and states: ``clip_bytes`` if a clip is held whole, otherwise the
+    frames and the state of the stream."""
     disk_bytes: int
-    """For the result and what is kept until it is finished."""
+    """Disk space for the result and the files kept until it is finished."""
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Seconds of the whole run."""
         return sum(self.stages.values())
 
     def to_text(self, device: torch.device) -> str:
-        """In a few lines; ``device`` is what runs the models."""
+        """The estimate in a few lines; ``device`` is that of the models."""
         work, on_device = self.work, max(self.pass_bytes, self.group_bytes)
         memory, held = f"memory of the GPU {human_bytes(on_device)}, ", self.held_bytes
         if device.type == "cpu" or not on_device:
@@ -141,34 +141,34 @@ class Estimate:
 
 
 class Forecast:
-    """Times the pieces of a run, and says what the whole will take.
+    """Times the pieces of a run, and estimates the whole run.
 
-    First after a few passes, with guesses for what was not timed by then; again after the first
-    group was decoded, which with many steps is much later.
+    The first estimate comes after a few passes, with guesses for stages not timed yet; the second
+    after the first group was decoded, which is much later with many steps.
     """
 
     def __init__(
         self, work: Work, engine: Engine, tell: Callable[[str], None], resizing_bytes: int = 0
     ) -> None:
-        """``tell`` is given the text; ``resizing_bytes`` of RAM are taken to resize a frame."""
+        """``tell`` gets the text; ``resizing_bytes`` is the RAM needed to resize a frame."""
         self.work, self.engine, self._tell = work, engine, tell
         self.resizing_bytes = resizing_bytes
         sizes = (work.params.stream(frames, work.h, work.w) for frames in set(work.scenes))
         self.state_bytes = max(stream.state_bytes for stream in sizes)
-        """An upper guess of a sampler state."""
+        """An upper estimate of a sampler state's size."""
         self.disk_bytes = 0
-        """As the one who checks the disk last found; in the text."""
+        """Disk space needed; set by the caller that checks the disk, shown in the text."""
         self.estimate: Estimate | None = None
-        """Of the whole video, once there is one."""
+        """The latest estimate of the whole video."""
         sampled = work.params.steps * sum(work.segments)
         self.course = Course({SAMPLING: sampled, DECODING: work.frames, FLOW: work.pairs})
-        """How far the run is."""
+        """The progress of the run."""
         self._passes = 0
         self._said: set[str] = set()
 
     @contextmanager
     def timed(self, stage: str, frames: int) -> Iterator[None]:
-        """Around one piece of work on so many frames (of a flow: one pair)."""
+        """Time the block as one piece of work on ``frames`` frames (for flow: on one pair)."""
         started = perf_counter()
         yield
         seconds = perf_counter() - started
@@ -209,7 +209,7 @@ class Forecast:
 
 
 def clip_bytes(frames: int, h: int, w: int) -> int:
-    """RAM that the nodes for clips hold for frames (h, w), from the input to the result."""
+    """RAM that the nodes for clips hold for ``frames`` frames (h, w), input and result included."""
     return 4 * NUMBERS_PER_PIXEL * frames * h * w
 
 

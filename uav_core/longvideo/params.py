@@ -1,4 +1,4 @@
-"""How a long video is upscaled."""
+"""The settings with which a long video is upscaled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LongVideoParams:
     steps: int = 30
     guidance: float = 6.0
     guided: GuidanceRange = WHOLE_RUN
-    """The part of the run with guidance."""
+    """The part of the denoising steps with guidance."""
     noise_level: int = schedule.DEFAULT_NOISE_LEVEL
     seed: int = 0
     segment_length: int = SEGMENT_LENGTH
@@ -47,22 +47,22 @@ class LongVideoParams:
     lr_guidance: float = 1.0
     color: ColorMode = "none"
     tile: int = 0
-    """Side of the tiles to begin with, in low-resolution pixels; 0 for whole frames."""
+    """Side of the first tiles, in low-resolution pixels; 0 for whole frames."""
     tile_overlap: int = TILE_OVERLAP
     scenes: SceneParams = field(default_factory=SceneParams)
     cuts: str = ""
-    """Cuts given by hand instead of looked for: frames or times, as in ``parse_cuts``."""
+    """Cuts given by hand: frames or times, as in ``parse_cuts``. If empty, cuts are detected."""
     part_length: int = PART_LENGTH
-    """Frames of an encoded part; the most that a crash can lose."""
+    """Frames of an encoded part; a crash can lose at most so many."""
     size: OutputSize = field(default_factory=lambda: OutputSize(factor=UPSCALE))
-    """Of the result, 1 to 4 times the input; sides are rounded to even numbers."""
+    """Size of the result, 1 to 4 times the input; sides are rounded to even numbers."""
     resize: When = "after"
-    """Where the size is not 4x: every frame read is shrunk "before" it is upscaled (fast), or
-    every upscaled one resized "after" (best)."""
+    """If the size is not 4x: frames are shrunk "before" they are upscaled (fast), or resized
+    "after" (best)."""
     deinterlace: Deinterlace = "auto"
-    """Which pictures of the video are two fields, to be made whole before anything else."""
+    """Which pictures of the video are interlaced; they are deinterlaced before anything else."""
     detail: float = FULL
-    """How much of the upscaled frames is kept, as in ``with_detail``."""
+    """How much detail of the upscaled frames is kept, as in ``with_detail``."""
 
     def __post_init__(self) -> None:
         schedule.timesteps(self.steps)
@@ -89,26 +89,26 @@ class LongVideoParams:
 
     @property
     def halves(self) -> int:
-        """Texts that the model is run on: 2 with classifier-free guidance, else 1."""
+        """Number of texts that the model runs on: 2 with classifier-free guidance, else 1."""
         return 1 if self.guidance == 1 else 2
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the frames but their size and deinterlacing, as plain values.
+        """The settings that decide the frames, as plain values, without size and deinterlacing.
 
-        What those come to depends on the video: see ``LongVideo``.
+        The effect of those two depends on the video: see ``Source.settings``.
         """
         left_out = {"size", "resize", "deinterlace", "detail"}
-        # Jobs from before these options existed must match.
+        # Options at their defaults are left out, so that jobs from before they existed match.
         if self.guided.is_whole:
             left_out.add("guided")
         plain = {k: v for k, v in asdict(self).items() if k not in left_out}
         if self.detail != FULL:
-            # Named so since a half means back-projection: older frames are not to be mixed with.
+            # A new name since 0.5 means back-projection: older frames must not be mixed in.
             plain["detail_by_back_projection"] = self.detail
         return plain
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:
-        """The same for one scene of frames (h, w)."""
+        """The parameters of a stream for one scene of frames (h, w)."""
         return StreamParams(
             frames=frames,
             h=h,

@@ -1,4 +1,4 @@
-"""The encoded parts of a job, made one after the other."""
+"""Makes the encoded parts of a job, one after the other."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from .scene import Scene
 from .source import Source
 
 PROGRESS = 1000
-"""What progress is counted to: the work is not known in pieces of one kind."""
-# How often the stage under way and the time left are told, in seconds.
+"""The total that progress counts to, as the work does not consist of equal pieces."""
+# Seconds between two reports of the stage under way and the time left.
 TELL_SECONDS = 1.0
 DOING = {SAMPLING: "Sampling", DECODING: "Decoding", FLOW: "Following the motion"}
 
@@ -46,32 +46,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A run once the video has been looked at."""
+    """Everything a run needs, once the video was opened."""
 
     source: Source
     encode: EncodeParams
     inputs: JobInputs
     name: str
-    """The file name that the result is to have."""
+    """The file name of the result."""
     report: Report
-    """Is added to."""
+    """The run adds to it."""
     engine: Engine
     params: LongVideoParams
-    # As of ``LongVideo``:
+    # As in ``LongVideo``:
     progress: Progress
     status: Callable[[str], None]
     stage: Callable[[str], None]
 
 
 class Parts:
-    """Makes parts of a job, fastest in the order of the frames. To be closed at the end."""
+    """Makes parts of a job, fastest in the order of the frames. Must be closed at the end."""
 
     def __init__(self, job: Job, task: Task) -> None:
         self.job, self.task, self.source, self.report = job, task, task.source, task.report
         self.engine, self.params = task.engine, task.params
         self._stage, self._told = "", 0.0
         self.made = 0
-        """Parts made so far."""
+        """Number of parts made so far."""
         self._ladders = ladders(task.params, *self.source.size)
         for fallback in job.manifest.fallbacks:
             for name, setting in fallback.setting.items():
@@ -82,13 +82,13 @@ class Parts:
         self._at = 0
         """First frame of the part under way."""
         self._elsewhere = 0
-        """Frames of other runs that are counted."""
+        """Frames of other runs already counted in the progress."""
         self._foresee("sample", self.params.segment_length)
         self._foresee("decode", self.params.frames_per_group)
         self.count_frames()
 
     def _foresee(self, stage: Stage, frames: int) -> None:
-        """Begin with what can fit at all; the same on the same machine, whatever is free now."""
+        """Begin with a setting that can fit: by total memory, so that each run starts alike."""
 
         def least(setting: Setting) -> int:
             together = min(setting.frames or frames, frames)
@@ -100,20 +100,20 @@ class Parts:
             self._stepped_down(step)
 
     def close(self) -> None:
-        """Let go of the scene under way."""
+        """Close the scene under way."""
         if self._scene is not None:
             self._scene[1].window.close()
             self._scene = None
 
     def make(self, index: int) -> None:
-        """Make one part, and record it."""
+        """Make one part and record it in the job."""
         plan = self.job.plan
         self._check_space()
         frames = plan.part(index)
         self._at = frames.start
         self.task.status(f"part {index + 1} of {plan.parts}{self._time_left()}")
         path, size = self.job.part_path(index), self.report.size
-        # Encoded on another thread: the networks need not wait for it.
+        # Encoded on another thread, so that the networks need not wait.
         used_behind(
             lambda pixels: encode_part(path, pixels, self.task.encode, size),
             self._pixels(frames),
@@ -124,7 +124,7 @@ class Parts:
         self.report.frames_made += len(frames)
 
     def count_frames(self) -> None:
-        """Count what other runs have finished."""
+        """Count the frames that other runs have finished."""
         others = self.job.manifest.frames_done - self.report.frames_made
         new, self._elsewhere = others - self._elsewhere, others
         self._forecast.course.did_elsewhere(max(0, new) / self.job.plan.frames)
@@ -132,7 +132,7 @@ class Parts:
 
     @contextmanager
     def _timed(self, stage: str, frames: int) -> Iterator[None]:
-        """``Forecast.timed``, shown."""
+        """``Forecast.timed``, with reports of progress and stage."""
         if stage != self._stage:
             self._stage = stage
             self._tell()
@@ -143,7 +143,7 @@ class Parts:
             self._tell()
 
     def _show(self) -> None:
-        """From the first on, and never all of it, while there is work."""
+        """Report progress: at least 1, and less than PROGRESS while there is work."""
         done = int(self._forecast.course.share * PROGRESS)
         self.task.progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
 
@@ -163,7 +163,7 @@ class Parts:
             each = sum(part.bytes for part in parts) / done
         else:
             w, h = self.report.size
-            # A guess, before the first part tells.
+            # A guess until the first part is encoded.
             each = CODECS[self.task.encode.codec].bits_per_pixel * w * h / 8
         state = self._forecast.state_bytes
         need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
@@ -173,7 +173,7 @@ class Parts:
         check_space(job.folder, need)
 
     def _stepped_down(self, step: StepDown) -> None:
-        """Record it: what is made from here on depends on it."""
+        """Record a step down, as the frames made from here on depend on it."""
         self.report.notes.append(str(step))
         self.task.status(str(step))
         settings = {name: ladder.setting.to_json() for name, ladder in self._ladders.items()}
@@ -186,7 +186,7 @@ class Parts:
         stop = frames.stop - start
         for _ in frames:
             self.source.check_cancelled()
-            # A state is of use only if it is not past the part that comes next.
+            # Save at the last group boundary: a state past the next part's start is of no use.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(number, scene)
             yield self.source.resizing.after(scene.take(stop))
@@ -201,7 +201,7 @@ class Parts:
         self.job.set_state(number, self.job.plan.scenes[number].start + scene.next)
 
     def _scene_at(self, number: int, frame: int) -> Scene:
-        """The scene, ready to give this frame: the one under way, or begun from a state."""
+        """The scene, ready to give ``frame``: the one under way, or one begun from a state."""
         if self._scene is not None and self._scene[0] == number and self._scene[1].next <= frame:
             scene = self._scene[1]
         else:
@@ -214,7 +214,7 @@ class Parts:
         return scene
 
     def _begin(self, number: int, frame: int) -> Scene:
-        """A scene, from the state that is nearest before ``frame``."""
+        """A scene, begun from the nearest state before ``frame``, or from its start."""
         frames, engine = self.job.plan.scenes[number], self.engine
         begun = partial(Scene, self.source, frames, engine, self.params, self._ladders)
         scene, found = None, self.job.state_for(frames.start + frame)
@@ -231,9 +231,9 @@ class Parts:
 
 
 def ladders(params: LongVideoParams, h: int, w: int) -> dict[str, Ladder]:
-    """Those of a job's stages, by the names that its records use, for frames (h, w).
+    """The ladders of a job's stages for frames (h, w), by the names that its records use.
 
-    Begun with the settings asked for; once stepped down they hold for the rest of the job.
+    They begin with the settings asked for. Steps down hold for the rest of the job.
     """
     overlap, group, tile = params.tile_overlap, params.frames_per_group, params.tile
     sample = sample_ladder(params.segment_length, h, w, overlap)

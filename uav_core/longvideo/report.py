@@ -1,4 +1,4 @@
-"""What a run did, to be read when it is over."""
+"""The report of a run, read when it is over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 MOST_CUTS = 20
-"""That the text lists."""
+"""The most cuts that the text lists."""
 
 
 @dataclass
@@ -18,17 +18,17 @@ class Report:
     size: tuple[int, int] = (0, 0)
     """Width and height of the result."""
     resized: str = ""
-    """How that came about, where it is not four times the input: "resized after from ..."."""
+    """How frames were resized, if the size is not 4x: "resized after from ..."."""
     cuts: list[tuple[int, float]] = field(default_factory=list)
     """First frame and time in seconds of every scene but the first."""
     frames_before: int = 0
     """Frames that earlier runs of the job had finished."""
     frames_made: int = 0
-    """Frames that this run made; others may have been made at the same time by other runs."""
+    """Frames that this run made; other runs may have made others at the same time."""
     seconds: float = 0.0
-    """Of this run."""
+    """Duration of this run."""
     notes: list[str] = field(default_factory=list)
-    """Steps down for want of memory, damaged parts made anew, and the like."""
+    """Steps down when memory ran out, what is not kept of the source, and the like."""
 
     @property
     def rate(self) -> float:
@@ -41,7 +41,7 @@ class Report:
         return len(self.cuts) + 1
 
     def cuts_text(self) -> str:
-        """ "3 scenes, cut at frame 40 (0:01.6), 90 (0:03.6)"; of many cuts, the first."""
+        """ "3 scenes, cut at frame 40 (0:01.6), 90 (0:03.6)"; lists the first MOST_CUTS cuts."""
         if not self.cuts:
             return "1 scene, no cuts"
         shown = [

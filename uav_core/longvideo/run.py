@@ -1,4 +1,4 @@
-"""The whole job: from a file to a file, resumed where it was."""
+"""The whole job: upscales a file into a file, and resumes where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from .source import Source, Span
 
 log = logging.getLogger(__name__)
 
-# The input is checked for changes every so many parts.
+# Number of parts after which the input is checked for changes.
 CHECK_EVERY_PARTS = 4
-# Names in ``Engine.weights`` of what comes from files. Where only these differ from those of an
-# earlier job, the user probably wanted the same and is told of it.
+# Names in ``Engine.weights`` of what comes from files. If an earlier job differs only in these,
+# the user probably meant to resume it and gets a note.
 WEIGHT_FILES = ("unet", "vae", "flow", "texts")
-# While other runs work on all that is left: how often to look for news, and to report the wait.
+# While other runs work on all that is left: seconds between checks, and between reports.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
 
 class LongVideo:
-    """Upscales one video file into one, in parts that survive a crash.
+    """Upscales one video file into another, in parts that survive a crash.
 
-    Run again with the same input, settings and weights it goes on where it was, and the finished
-    file is bit for bit that of an undisturbed run on the same machine. Runs of the same job at the
-    same time, in any process that reaches the folder of jobs, share its scenes.
+    Run again with the same input, settings and weights, it goes on where it stopped, and the
+    finished file is bit for bit that of an undisturbed run on the same machine. Several runs of
+    one job at the same time, in any process that reaches the folder of jobs, share its scenes.
     """
 
     def __init__(
@@ -66,20 +66,20 @@ class LongVideo:
 
         Args:
             source: the video.
-            folder: where the result lies; made if it is not there.
+            folder: the folder of the result; made if it does not exist.
             engine: the networks, set to ``params``.
-            name: how the result's file name begins, the source's with "_4x" or the size where
-                left out; the start of the job's id and the ending follow.
+            name: the start of the result's file name; by default the source's name with "_4x" or
+                the size. The start of the job's id and the extension follow.
             file_name: the whole file name instead. A file of that name that is not the job's own
                 result is not replaced.
-            span: the part of the video to upscale; all of it where left out.
-            jobs: the folder of all jobs; ``folder``/jobs where left out.
-            progress: called with (done, all) of the whole video, by what the stages cost.
-            status: called with what happens, and with estimates.
-            stage: called about every second with what is under way, how far it is and the time
-                left; with nothing when that is over.
-            check_cancelled: called before every pass, group and frame; may raise, and what is
-                finished is kept.
+            span: the part of the video to upscale; all of it if None.
+            jobs: the folder of all jobs; ``folder``/jobs if None.
+            progress: called with (done, total) for the whole video, weighted by the stages' cost.
+            status: called with texts on what happens, and with estimates.
+            stage: called about every second with a text on the stage under way, the share done
+                and the time left; with "" when that is over.
+            check_cancelled: called before every pass, group and frame; may raise, and finished
+                parts are kept.
         """
         self.path, self.folder = Path(source), Path(folder)
         self.engine, self.params, self.encode = engine, params, encode
@@ -92,10 +92,10 @@ class LongVideo:
         """Do what is left of the job.
 
         Raises:
-            UnreadableVideoError, InputChangedError: of the source.
+            UnreadableVideoError, InputChangedError: the source cannot be read, or has changed.
             InputError: settings that do not fit the source or each other, such as a size out of
                 reach.
-            DiskFullError, FileError: of the folders.
+            DiskFullError, FileError: a folder cannot be written.
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
@@ -149,7 +149,7 @@ class LongVideo:
         self._status(note)
 
     def _result_name(self, begin: str, job: str) -> str:
-        """The file name that the result of a job of this id is to have."""
+        """The file name for the result of a job with the id ``job``."""
         return self.file_name or f"{begin}_{job[:8]}{self.encode.container}"
 
     def _open(self, task: Task) -> Job:
@@ -194,7 +194,7 @@ class LongVideo:
             self._share(task, job, parts)
 
     def _share(self, task: Task, job: Job, parts: Parts) -> None:
-        """Make what no other run makes, until all is made and joined."""
+        """Make the parts that no other run makes, until all are made and joined."""
         while not job.finished:
             work = job.claim()
             if work is None:
@@ -212,7 +212,7 @@ class LongVideo:
                     parts.make(index)
 
     def _wait(self, job: Job) -> None:
-        """Until another run has finished something, or died."""
+        """Wait until another run has finished a part, or WAIT_SECONDS have passed."""
         self._stage("")
         self._status("waiting for the scenes that other runs work on")
         done = job.manifest.frames_done
@@ -223,7 +223,7 @@ class LongVideo:
                 break
 
     def _check_name(self, name: str) -> None:
-        """Of a file that is named for the job, none can be another's."""
+        """Refuse a given file name that exists; names with the job's id are the job's own."""
         target = self.folder / name
         if self.file_name and os.path.lexists(target):
             raise InputError(f"'{target}' is there already: choose another name, or move it away.")
@@ -242,10 +242,10 @@ class LongVideo:
         job.finish(task.name, keep_parts=False)
 
     def _rehearse(self, task: Task) -> None:
-        """Join one black frame with what the source has beside its pictures.
+        """Join one black frame with the source's sound, captions and other tracks.
 
-        So what the end would refuse is refused before the first pass: a size that the encoder does
-        not take, sound that the container cannot hold.
+        So the run fails before the first pass, not at its end, if the encoder does not take the
+        size or the container cannot hold the sound.
         """
         w, h = task.report.size
         black = torch.full((1, 1, 1), -1.0).expand(3, h, w)
@@ -266,7 +266,7 @@ class LongVideo:
 
 
 def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
-    """What to know of a job on the same video with the same settings but other weights."""
+    """A note on a job for the same video and settings but other weights."""
     if job.output is not None:
         kept = f"Its video {job.output} stays as it is."
     else:
@@ -282,16 +282,16 @@ def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
 
 
 def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
-    """The finished parts of a job, as ``join`` takes them."""
+    """The finished parts of a job, for ``join``."""
     return [
         part_info(job.part_path(part.index), encode, part.blake2b) for part in job.manifest.parts
     ]
 
 
 def plain(encode: EncodeParams) -> dict[str, object]:
-    """Encoder settings as plain values; without an HDR master's where it has none.
+    """Encoder settings as plain values; HDR mastering data only if there is some.
 
-    So jobs begun before these were known go on.
+    So jobs begun before those settings existed can go on.
     """
     return {
         name: value if isinstance(value, int | float | str | None) else str(value)

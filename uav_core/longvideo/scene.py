@@ -1,4 +1,4 @@
-"""One scene under way: its stream, its frames, and what is decoded of them."""
+"""One scene under way: its stream, its input frames, and its decoded frames."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .source import Source
 
 T = TypeVar("T")
 
-# Latents wait on the device if they take at most one part in so many of its memory.
+# Latents wait on the device if they take at most this fraction (1 / HELD_SHARE) of its memory.
 HELD_SHARE = 8
-# Flow is estimated for so many pairs at once, so that its network and the U-Net take turns rarely.
+# Pairs whose flow is estimated in one go, so that its network and the U-Net rarely change places.
 FLOW_PAIRS = 64
 
 
 class Scene:
     """Gives the upscaled frames of a scene, in order.
 
-    Numbers count from the scene's first frame, noise as well: a scene gives the same frames in
-    whatever video it stands.
+    Numbers count from the scene's first frame, also for noise: a scene gives the same frames in
+    any video.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Scene:
         self._groups: deque[Tensor] = deque()
         """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
         self._ready: deque[Tensor] = deque()
-        """Decoded frames."""
+        """Decoded frames that were not taken yet."""
         self.next = 0
-        """The frame that ``take`` gives next."""
+        """The frame that ``take`` returns next."""
         stream = params.stream(self.count, *self.size)
         self.stream = LatentStream(
             stream,
@@ -82,19 +82,19 @@ class Scene:
         self.window = source.window(frames, self.next)
 
     def state(self) -> StreamState | None:
-        """Where the sampler is, if no frame waits to be taken; otherwise None."""
+        """The sampler's state if no frame waits to be taken; otherwise None."""
         return None if self._waiting else self.stream.state()
 
     @property
     def _waiting(self) -> bool:
-        """Whether frames are sampled and not yet taken."""
+        """Whether there are sampled frames that were not taken yet."""
         return self.next < self.stream.fetched
 
     def take(self, stop: int) -> Tensor:
         """The next frame as (3, 4h, 4w) in [-1, 1].
 
-        ``stop`` is a frame up to which others will be asked for soon: they are sampled together,
-        and decoded group by group as they are taken.
+        Frames up to ``stop`` will be taken soon: they are sampled together, and decoded group by
+        group as they are taken.
         """
         if not self._ready:
             if not self._waiting:
@@ -104,7 +104,7 @@ class Scene:
         return self._ready.popleft()
 
     def skip(self, stop: int) -> None:
-        """Leave out frames up to ``stop``, as far as they need not be decoded."""
+        """Skip frames up to ``stop``, as far as whole groups need not be decoded."""
         group = self.params.frames_per_group
         target = stop if stop == self.count else stop // group * group
         if target > self.next and not self._waiting:
@@ -113,7 +113,7 @@ class Scene:
             self._drop(target)
 
     def _sample(self, stop: int) -> None:
-        """Whole groups, up to ``stop`` or the group it lies in."""
+        """Sample whole groups up to ``stop``, and at least one group."""
         group, start = self.params.frames_per_group, self.stream.fetched
         whole = stop if stop == self.count else stop // group * group
         if whole <= start:
@@ -121,7 +121,7 @@ class Scene:
         self._groups.extend(self._advance(whole - start).split(group, dim=2))
 
     def _decode_next(self) -> None:
-        """The next group, which begins with the frame that is to be taken."""
+        """Decode the next group, which begins with the frame to be taken."""
         self._check_cancelled()
         z, first = self._groups[0], self.next
         last = first + z.shape[2]
@@ -148,7 +148,7 @@ class Scene:
             try:
                 latents = self.stream.advance(count, partial(self._predict, predict))
             except _Flow as wanted:
-                # Returned, as ComfyUI only cleans up after sampling that comes to its end.
+                # Returned, not raised, as ComfyUI only cleans up after sampling that ends normally.
                 return wanted.pair
             assert latents is not None  # never called at the end of the scene
             return latents
@@ -169,7 +169,7 @@ class Scene:
             )
 
     def _noised_frames(self, frames: range) -> Tensor:
-        """What the U-Net sees of the frames: noised once, for all steps and segments."""
+        """The noised frames for the U-Net; noised once, for all steps and segments."""
         held = self._noised
         new = range(held.stop, frames.stop)
         if new:
@@ -180,7 +180,7 @@ class Scene:
         return held.stack(frames.start, frames.stop)
 
     def _drop(self, stop: int) -> None:
-        """Let go of the frames before ``stop``."""
+        """Drop the input frames before ``stop``."""
         self.window.drop(stop)
         self._noised.drop(stop)
 
@@ -190,7 +190,7 @@ class Scene:
         return self._flows.pop(pair)
 
     def _estimate(self, first: int) -> None:
-        """Flows of the pairs from ``first`` on. Outside of sampling: another network runs."""
+        """Estimate the flows of pairs from ``first`` on. Not during sampling: networks change."""
         last = min(first + FLOW_PAIRS, self.count - 1, self.window.stop - 1)
         for pair in range(first, max(last, first + 1)):
             self._check_cancelled()
@@ -206,17 +206,17 @@ class Scene:
 
 
 def place(engine: Engine, held_bytes: int) -> torch.device:
-    """Where so many bytes of latents wait between passes, and are computed with.
+    """The device where ``held_bytes`` of latents wait between passes, and are computed with.
 
-    Beside the networks if there is room, so that no pass waits for copies. The same for the same
-    size on the same machine, as the place decides the last bits.
+    It is that of the networks if there is room, so that no pass waits for copies. It depends only
+    on the size and the machine, as the device decides the last bits of the result.
     """
     room = engine.room()
     return torch.device("cpu") if room and held_bytes * HELD_SHARE > room else engine.device
 
 
 class _Flow(Exception):
-    """The stream asks, in the middle of sampling, for a flow that is not there yet."""
+    """The stream needs a flow, in the middle of sampling, that is not estimated yet."""
 
     def __init__(self, pair: int) -> None:
         self.pair = pair

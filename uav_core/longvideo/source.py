@@ -1,4 +1,4 @@
-"""The video that a run upscales: which frames, when they are shown, how read, how resized."""
+"""The video that a run upscales: which frames, their times, how they are read and resized."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SMALLEST_SIDE = 16
 
 @dataclass(frozen=True)
 class Span:
-    """From ``start`` on, for ``duration``, in seconds of the video's own clock; 0: to its end.
+    """A part of a video, in seconds of its own clock; a ``duration`` of 0 means to its end.
 
-    Frames are chosen as ComfyUI chooses those of a trimmed VIDEO: the ones shown from ``start`` on
-    and before ``start + duration``, both rounded down to a tick of the clock.
+    Frames are chosen as in ComfyUI's trimmed VIDEO: those shown from ``start`` on and before
+    ``start + duration``, both rounded down to a tick of the clock.
     """
 
     start: float = 0.0
@@ -45,7 +45,7 @@ class Span:
 
 
 def frames_of_span(span: Span | None, times: FrameTimes) -> range:
-    """The frames of a part of a video, or all of them; InputError if there are none."""
+    """The frames of ``span``, or all frames if None. Raises InputError if there are none."""
     if span is None:
         return range(len(times))
     first, stop = bisect_left(times, int(span.start / times.time_base)), len(times)
@@ -61,9 +61,9 @@ def frames_of_span(span: Span | None, times: FrameTimes) -> range:
 
 
 def seconds_of(frames: range, times: FrameTimes) -> list[float]:
-    """When frames are shown: by the file's clock, or from 0 on where they begin inside the file.
+    """Times of frames in seconds: by the file's clock, or from 0 if they begin inside the file.
 
-    So times of cuts mean the same wherever they are shown or asked for.
+    So times of cuts mean the same wherever they are shown or given.
     """
     begin = times[frames.start] if frames.start else 0
     return [float((times[i] - begin) * times.time_base) for i in frames]
@@ -73,7 +73,7 @@ def seconds_of(frames: range, times: FrameTimes) -> list[float]:
 class Resizing:
     """The sizes of one video: a plan for frames, applied to one at a time.
 
-    No frame knows of another, so that neither parts nor a stop in between change one.
+    Every frame is resized on its own, so that neither parts nor a stop in between change one.
     """
 
     plan: SizePlan
@@ -82,7 +82,7 @@ class Resizing:
 
     @classmethod
     def of(cls, params: LongVideoParams, info: VideoInfo) -> Resizing:
-        """For a video as a player shows it. Raises InputError for a size out of reach."""
+        """The resizing of a video. Raises InputError for a size out of reach."""
         aspect = float(info.sample_aspect)
         plan = plan_video(info.height, info.width, params.size, params.resize, aspect)
         return cls(plan, params.size.target == "exact size")
@@ -98,27 +98,27 @@ class Resizing:
         return not self.plan.upscaled == self.plan.content == self.plan.picture == self.plan.size
 
     def before(self, frame: Tensor) -> Tensor:
-        """A frame of the source, (3, h, w) in [-1, 1], as the run takes it."""
+        """A frame of the source, (3, h, w) in [-1, 1], resized for the model."""
         return _from_image(before(_image(frame), self.plan)) if self.shrinks else frame
 
     def after(self, frame: Tensor) -> Tensor:
-        """An upscaled frame, (3, 4h, 4w) in [-1, 1], as it is encoded."""
+        """An upscaled frame, (3, 4h, 4w) in [-1, 1], resized for the encoder."""
         return _from_image(after(_image(frame), self.plan)) if self.finishes else frame
 
     def encode(self, params: EncodeParams) -> EncodeParams:
-        """The encoder's settings for the resized video; EncodeParamsError if it cannot hold it."""
+        """The encoder's settings for the resized video; EncodeParamsError for an unfit size."""
         if self.square:
             params = replace(params, sample_aspect=Fraction(1))
         params.check_size(self.plan.size[1], self.plan.size[0])
         return params
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the frames, as plain values; empty where nothing is resized."""
+        """Everything that decides the resizing, as plain values; empty if nothing is resized."""
         return {"size": asdict(self.plan)} if self.shrinks or self.finishes else {}
 
     @property
     def bytes(self) -> int:
-        """RAM that resizing a frame takes, an upper guess: float32, in another range and order."""
+        """RAM to resize a frame, an upper estimate: it is copied in float32, in another order."""
         pixels = 0
         if self.shrinks:
             pixels += 2 * math.prod(self.plan.source)
@@ -137,7 +137,7 @@ class Resizing:
 
 
 def _image(frame: Tensor) -> Tensor:
-    """(3, h, w) in [-1, 1] as ComfyUI's IMAGE, (1, h, w, 3) in [0, 1]."""
+    """A frame (3, h, w) in [-1, 1] as ComfyUI's IMAGE, (1, h, w, 3) in [0, 1]."""
     return frame.float().movedim(0, -1)[None].add(1).div(2)
 
 
@@ -146,13 +146,13 @@ def _from_image(images: Tensor) -> Tensor:
 
 
 class Window:
-    """Frames of one scene of a video, read once, in order, and dropped when done with.
+    """Frames of one scene of a video, read once, in order, and dropped after use.
 
     Numbers count from the scene's first frame.
     """
 
     def __init__(self, reader: VideoReader, first: int, resize: Callable[[Tensor], Tensor]) -> None:
-        """``reader`` begins with frame ``first``; ``resize`` makes of (3, h, w) what is kept."""
+        """``reader`` begins with frame ``first``; ``resize`` turns each (3, h, w) into its size."""
         self._held = HeldFrames(first)
         self._frames = map(resize, reader)
         self.close = reader.close
@@ -169,7 +169,7 @@ class Window:
         return self._held.stack(start, stop)
 
     def drop(self, stop: int) -> None:
-        """Frames before ``stop`` are not asked for again."""
+        """Drop the frames before ``stop``: they are not requested again."""
         self._held.drop(stop)
 
 
@@ -185,7 +185,7 @@ class Source:
     resizing: Resizing
     fingerprint: Fingerprint
     frames: range
-    """Those to upscale, counted from the file's first."""
+    """The frames to upscale, counted from the file's first."""
     check_cancelled: Callable[[], None]
 
     @classmethod
@@ -196,7 +196,7 @@ class Source:
         span: Span | None,
         check_cancelled: Callable[[], None],
     ) -> Source:
-        """Look at the file.
+        """Open the file and read its properties.
 
         Raises UnreadableVideoError, and InputError for a video that is too small, a size out of
         reach, or a span without a frame.
@@ -214,39 +214,39 @@ class Source:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Of the frames that are upscaled, (h, w)."""
+        """Size (h, w) of the frames that are upscaled."""
         return self.resizing.plan.given
 
     def notes(self, encode: EncodeParams) -> list[str]:
-        """What a user should know of it: all that is not kept as it is."""
+        """Notes for the user on everything in the file that the result does not keep."""
         whole = self.frames.start == 0
         rows = contents(self.path, self.footage.info, encode, whole=whole)
         notes = [row.to_text() for row in rows if row.fate != "kept"]
         return notes + self.footage.notes()
 
     def settings(self) -> dict[str, Any]:
-        """What decides the frames besides the file and the run's own settings, as plain values.
+        """What decides the frames besides the file and the run's settings, as plain values.
 
-        Options that change nothing are left out, so that jobs from before they existed match.
+        Options without effect are left out, so that jobs from before they existed match.
         """
         frames = [self.frames.start, self.frames.stop]
         mending = self.footage.mending.settings()
         return {"frames": frames, **self.resizing.settings(), **mending}
 
     def seconds(self) -> list[float]:
-        """When the frames are shown, as ``seconds_of`` gives it."""
+        """Times of the frames in seconds, as from ``seconds_of``."""
         return seconds_of(self.frames, self.footage.times)
 
     def reader(self, first: int = 0, stop: int | None = None) -> VideoReader:
-        """The frames from ``first`` to ``stop``, or all, as they are in the file."""
+        """A reader of the frames from ``first`` to ``stop`` (or all), not resized."""
         frames = self.frames[first:stop]
         return self.footage.reader(frames, check_cancelled=self.check_cancelled)
 
     def window(self, scene: range, first: int) -> Window:
-        """The frames of a scene, to be upscaled, from its frame ``first`` on."""
+        """The frames of a scene, resized for the model, from its frame ``first`` on."""
         reader = self.reader(scene.start + first, scene.stop)
         return Window(reader, first, self.resizing.before)
 
     def check_unchanged(self) -> None:
-        """Raise InputChangedError if the file is another than it was."""
+        """Raise InputChangedError if the file has changed since it was opened."""
         check_unchanged(self.fingerprint, self.path)
