@@ -188,11 +188,13 @@ class Stages(Graph):
         *,
         text: str | Out = QUALITY,
         tile: int = 0,
+        detail: float = 1.0,
         **decode: Any,
     ) -> None:
         """Add everything from the texts to the saved video, in three columns from (x, 80) on.
 
-        ``tile`` puts tiles between the U-Net and the sampler; ``decode`` are values of the decoder.
+        ``tile`` puts tiles between the U-Net and the sampler; ``detail`` is the value of that node,
+        ``decode`` are values of the decoder.
         """
         texts = self.texts(x, 80, models.clip, text)
         conditioning = self.conditioning(x, 400, frames, texts)
@@ -212,6 +214,11 @@ class Stages(Graph):
         x, y = x + 2 * PITCH, LOWER
         images = self.decode(x, y + 80, latent, models.vae, frames, tile=tile, **decode)
         images = self.put(
-            "UpscaleAVideoDetail", (x, y + 370), (WIDE, 80), upscaled=images, frames=frames
+            "UpscaleAVideoDetail",
+            (x, y + 370),
+            (WIDE, 80),
+            upscaled=images,
+            frames=frames,
+            detail=detail,
         )
         self.save_video(x, y + 490, images, fps, audio)
