@@ -1,15 +1,17 @@
 """How far each precision of the loaders is from fp32, through the nodes, in the finished frames.
 
-    python -m bench.compare_precision [--clip FILE] [--frames N] [--steps N]
+    python -m bench.compare_precision [--clip FILE] [--frames N] [--steps N] [--easycache T ...]
 
 The included weights, sampled and decoded as the shipped workflow does, without propagation: U-Net
 in every precision with the VAE in fp32, then the VAE in every precision with the U-Net in fp32.
-ComfyUI runs inside the process. Logs a Markdown table.
+With --easycache instead: ComfyUI's EasyCache at these thresholds, everything in fp32, and how many
+passes of the U-Net it leaves. ComfyUI runs inside the process. Logs a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import tempfile
@@ -49,14 +51,24 @@ class Nodes:
 
     def __init__(self, pack: ModuleType, images: Tensor, steps: int) -> None:
         self.pack, self.images, self.steps = pack, images, steps
+        self.passes = 0
+        """Of the U-Net, in the last run."""
 
-    def sampled(self, precision: str) -> dict[str, Any]:
-        """LATENT of the U-Net in this precision."""
+    def _count(self, *_: Any) -> None:
+        self.passes += 1
+
+    def sampled(self, precision: str, threshold: float | None = None) -> dict[str, Any]:
+        """LATENT of the U-Net in this precision, through EasyCache where a threshold is given."""
         unet = run(
             self.pack.nodes.loaders.load.LoadUNet,
             first(self.pack.nodes.loaders.load.LoadUNet),
             precision,
         )
+        self.passes = 0
+        unet.model.diffusion_model.register_forward_pre_hook(self._count)
+        if threshold is not None:
+            caches = importlib.import_module("comfy_extras.nodes_easycache")
+            unet = run(caches.EasyCacheNode, unet, threshold, 0.15, 0.95, False)
         conditioned = self.pack.nodes.sampling.condition.LowResConditioning.execute(
             self.images, included.NOISE_LEVEL, SEED
         )
@@ -112,6 +124,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=ROOT / "assets" / "sample.mp4")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=included.STEPS)
+    parser.add_argument("--easycache", type=float, nargs="+", help="thresholds, 0.2 is usual")
     o = parser.parse_args()
     complete_torchvision()
     with tempfile.TemporaryDirectory() as models:
@@ -120,12 +133,18 @@ def main() -> None:
         latent = nodes.sampled(EXACT)
         exact = nodes.decoded(latent, EXACT)
         lines = ["| | PSNR to fp32 | largest difference |", "| --- | ---: | ---: |"]
+        whole = nodes.passes
 
         def row(title: str, frames: Tensor) -> None:
             most = (frames - exact).abs().max().item() / 2
             lines.append(f"| {title} | {psnr(frames, exact):.1f} dB | {most:.3f} |")
             log.info(lines[-1])
 
+        for threshold in o.easycache or ():
+            frames = nodes.decoded(nodes.sampled(EXACT, threshold), EXACT)
+            row(f"EasyCache {threshold:g}, {nodes.passes} of {whole} passes", frames)
+        if o.easycache:
+            return
         for precision in pack.nodes.loaders.load.WEIGHT_DTYPES:
             if precision not in ("default", EXACT):
                 row(f"U-Net {precision}", nodes.decoded(nodes.sampled(precision), EXACT))
