@@ -1,4 +1,4 @@
-"""What jobs there are under a root, and removing those no longer needed."""
+"""Lists the jobs in a folder of jobs, and removes those no longer needed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class JobSummary:
     """One job folder. ``bytes`` are on the disk, ``age`` is in seconds since the last change.
 
-    ``status`` is "unfinished", "finished", "damaged" or "empty" (of a run that stopped before it
-    began); it is as recorded, files are not read. ``busy``: a run holds it.
+    ``status`` is "unfinished", "finished", "damaged" or "empty" (a run stopped before it began);
+    it is that of the manifest, parts are not read. ``busy``: a run works on it.
     """
 
     folder: Path
@@ -56,10 +56,10 @@ class JobSummary:
 
 
 def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
-    """The jobs under some folders, the longest untouched first; none under one not there.
+    """The jobs in some folders of jobs, the longest untouched first.
 
-    Folders that do not have a job's name, and links, are passed over. FileError if one of
-    ``roots`` cannot be read.
+    Folders without a job's name, and links, are skipped, and so are ``roots`` that do not exist.
+    FileError if one of ``roots`` cannot be read.
     """
     jobs: list[JobSummary] = []
     for root in (Path(os.path.realpath(root)) for root in roots):
@@ -76,10 +76,10 @@ def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
 def with_other_weights(
     root: str | os.PathLike[str], inputs: JobInputs, files: Collection[str]
 ) -> Iterator[tuple[JobSummary, tuple[str, ...]]]:
-    """Jobs under ``root`` that differ from ``inputs`` only in weights, and in which of ``files``.
+    """Jobs in ``root`` that differ from ``inputs`` only in weights, with the names that differ.
 
-    ``files`` are the names of weights that count; a job that differs in others is another job by
-    choice, and passed over. Raises as ``list_jobs``.
+    All of these names must be in ``files``; a job that differs in others is meant as another job,
+    and is skipped. Raises as ``list_jobs``.
     """
     for job in list_jobs(root):
         if job.inputs is None or job.id != job_id(replace(inputs, weights=job.inputs.weights)):
@@ -97,15 +97,15 @@ def clean(
     finished_only: bool = False,
     dry_run: bool = False,
 ) -> tuple[JobSummary, ...]:
-    """Remove jobs under some folders and return them, or those it would remove (``dry_run``).
+    """Remove jobs in some folders of jobs and return them; ``dry_run`` only lists them.
 
-    Removed are jobs untouched for ``keep_days`` days; then, while all jobs together have
-    more than ``max_bytes``, the oldest finished and after them the oldest of the others. A bound
-    left out removes nothing. ``finished_only`` spares all but finished jobs. A finished video goes
-    with its job only if it lies in the job's folder.
+    First removes jobs untouched for ``keep_days`` days; then, while all jobs together have more
+    than ``max_bytes``, the oldest finished ones, and after them the oldest others. A limit of None
+    removes nothing. ``finished_only`` keeps all but finished jobs. A finished video is removed with
+    its job only if it is in the job's folder.
 
-    Never removed: a job that a run holds, and a folder that has no manifest of ours or holds
-    anything but our files. Links are not followed. What cannot be removed is logged.
+    Never removed: a job that a run works on, and a folder without our manifest or with other files
+    than ours. Links are not followed. Jobs that cannot be removed are logged.
     """
     if not (keep_days or 0) >= 0 or (max_bytes or 0) < 0:
         raise InputError(f"Keep {keep_days} days and {max_bytes} bytes: expected none below 0.")
@@ -130,12 +130,12 @@ def clean(
 
 
 def _summary(folder: Path) -> JobSummary | None:
-    """What a job folder holds; None for what is no folder, or is gone meanwhile."""
+    """The summary of a job folder; None if it is not a folder, or is gone meanwhile."""
     try:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode):
             return None
-        # What runs hold is left out: it is a line each, and comes and goes.
+        # Lock files are left out: they are tiny, and come and go.
         entries = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
         size = sum(_size(entry) for entry in entries)
     except FileNotFoundError:
@@ -172,15 +172,15 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
-    """Remove one listed job; whether it is gone, or could be (``dry_run``).
+    """Remove one listed job; returns whether it is gone, or with ``dry_run`` could be removed.
 
-    What ``clean`` never removes stays, and so does a job that went on since it was listed.
+    Jobs that ``clean`` never removes stay, and so does a job that changed since it was listed.
     """
     try:
         lock = LockedFile.take(job.folder / LOCK)
         if lock is None:
             return False
-        # What a listing saw may have changed: all is looked at again under the lock.
+        # The job may have changed since it was listed, so it is read again under the lock.
         with lock:
             again = None if runs_in(job.folder) else _summary(job.folder)
             if again is None or replace(again, busy=False, age=job.age) != job:
@@ -190,7 +190,7 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
                 return names is not None
             for name in names:
                 os.unlink(job.folder / name)
-            # Windows removes no open file; elsewhere a run that waits for the lock sees it gone.
+            # Windows cannot remove an open file; elsewhere a run waiting for the lock sees it gone.
             if os.name != "nt":
                 os.unlink(job.folder / LOCK)
         if os.name == "nt":
@@ -206,7 +206,10 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
 
 
 def _removable(job: JobSummary) -> list[str] | None:
-    """The files to remove but the lock, the manifests last; None if it is not ours alone."""
+    """The files to remove, without the lock and with the manifests last.
+
+    None if the folder has other files than ours, or no manifest.
+    """
     names = sorted(os.listdir(job.folder))
     for name in names:
         if not (is_ours(name) or name == job.output) or not is_plain(job.folder / name):

@@ -1,4 +1,4 @@
-"""A job on disk: a long video job that goes on where it was, however it ended."""
+"""A long video job on disk, which goes on where it stopped, however it ended."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from .plain import check_plain
 from .plan import JobPlan
 
 STATES_OF_A_SCENE = 2
-"""How many states of a scene are kept; the older one serves if the newer is damaged."""
+"""Number of states of a scene that are kept; the older one is used if the newer is damaged."""
 
 log = logging.getLogger(__name__)
 
 
 class Job:
-    """One video being upscaled into one video, in a folder of its own; a context manager.
+    """The job of upscaling one video, in a folder of its own; a context manager.
 
-    Several runs, in one process or in many, may have the same job open. Each takes on a scene that
-    no other works on (``claim``), then another; one of them takes on the joining. What a run that
-    died had taken on is free again.
+    Several runs, in one process or in many, may have the same job open. Each claims one scene after
+    the other that no other run works on (``claim``); one of them claims the joining. The claim of a
+    run that died is free again.
 
-    Files are written by others: a part to ``part_path(index)``, a sampler state to
+    The caller writes the files: a part to ``part_path(index)``, a sampler state to
     ``new_state_path(scene)``. ``add_part`` and ``set_state`` then wait until they are on the disk
-    and record them. What is not recorded counts as not done, and is removed by the next run that
-    opens the job alone. Made by ``Job.open``; its methods may be called from several threads.
+    and record them. Files that are not recorded count as not done, and the next run that opens the
+    job alone removes them. Made by ``Job.open``; its methods may be called from several threads.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Job:
     ) -> None:
         self.folder, self.output_folder = folder, output_folder
         self.manifest = manifest
-        """As this run last saw it; ``refresh`` looks again."""
+        """The manifest as this run last read it; ``refresh`` reads it again."""
         self.id, self.plan = manifest.id, manifest.plan
-        """The name of the folder, and the frame ranges that this job follows."""
+        """The name of the folder, and the frame ranges of this job."""
         self._run, self._check_cancelled = run, check_cancelled
         self._stamp = manifest_stamp(folder)
         self._guard = threading.RLock()
@@ -88,22 +88,22 @@ class Job:
         """Begin the job of ``inputs`` in ``root``, continue it, or join the runs at work on it.
 
         Args:
-            root: the folder of all jobs; made if it is not there.
-            inputs: what the job's id is made from.
-            plan: gives the plan, and is called only for a new job. A job that is continued keeps
+            root: the folder of all jobs; made if it does not exist.
+            inputs: the values that the job's id is made from.
+            plan: returns the plan, and is called only for a new job. A job that is continued keeps
                 the plan it began with: see ``job.plan``.
-            output_folder: where the finished video is wanted; the job's own folder where left out.
-            output_name: how it is to be called, if that is known: a finished video is looked for
-                under that name as well.
+            output_folder: the folder for the finished video; the job's own folder if None.
+            output_name: the name of the finished video, if known: it is also searched under that
+                name.
             check_cancelled: called often, now and while the job is open; may raise.
 
-        A part, state or output that is missing or damaged is logged and counts as not done; this
-        is looked at by the run that comes first.
+        A part, state or output that is missing or damaged is logged and counts as not done. Only
+        a run that opens the job alone checks this.
 
         Raises:
             InputError: inputs that are not plain values.
             JobBusyError: too many runs work on it.
-            DamagedManifestError: neither the manifest nor the one before can be used.
+            DamagedManifestError: neither the manifest nor its backup can be used.
             FileError, DiskFullError, UnsafePathError: the folder cannot be used.
         """
         folder = _job_folder(root, job_id(inputs))
@@ -128,7 +128,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the output was there and whole when the job was opened, or is done since."""
+        """Whether the output was whole when the job was opened, or was finished since."""
         return self.manifest.status == FINISHED
 
     @property
@@ -140,11 +140,10 @@ class Job:
     # --- what this run takes on ------------------------------------------------------------
 
     def claim(self) -> int | None:
-        """Take on the first scene that has parts missing and that no other run works on.
+        """Claim the first scene that has parts missing and that no other run works on.
 
-        JOINING if no part is missing and they are to be joined. None if there is nothing to take
-        on: all is done, or others are at work on what is left. What was taken on before is given
-        free.
+        Returns JOINING if no part is missing and they must be joined, None if there is nothing to
+        claim: all is done, or other runs work on what is left. The claim before is released.
         """
         with self._locked():
             taken, missing, plan = self._run.others(), self.missing_parts(), self.plan
@@ -161,16 +160,16 @@ class Job:
             return not self._run.others()
 
     def refresh(self) -> Manifest:
-        """Look at what other runs have finished."""
+        """The manifest, with everything that other runs have finished."""
         with self._locked():
             return self.manifest
 
     # --- parts -----------------------------------------------------------------------------
 
     def missing_parts(self, scene: int | None = None) -> tuple[int, ...]:
-        """Indices of the parts still to be encoded, in order; of a finished job, none.
+        """Indices of the parts still to be encoded, in order; none for a finished job.
 
-        Of one scene, if it is given.
+        With ``scene``, only the parts of that scene.
         """
         if self.finished:
             return ()
@@ -179,15 +178,15 @@ class Job:
         return tuple(i for i in parts if i not in there)
 
     def part_path(self, index: int) -> Path:
-        """Where part ``index`` lies or is to be written; InputError outside the plan."""
+        """The path of part ``index``, whether it exists or not; InputError outside the plan."""
         self.plan.part(index)
         return self.folder / PART.format(index)
 
     def add_part(self, index: int) -> PartRecord:
         """Record the file at ``part_path(index)`` as finished, once it is safe on the disk.
 
-        Raises InputError for a part that is finished already, FileError if the file is not
-        there, DiskFullError if the manifest does not fit; the job is then as it was.
+        Raises InputError for a part that is finished already, FileError if the file does not
+        exist, DiskFullError if the manifest does not fit; the job is then unchanged.
         """
         path, frames = self.part_path(index), self.plan.part(index)
         with self._locked():
@@ -204,7 +203,7 @@ class Job:
     # --- sampler states --------------------------------------------------------------------
 
     def new_state_path(self, scene: int) -> Path:
-        """Where the next sampler state of a scene is to be written.
+        """The path to which the next sampler state of a scene must be written.
 
         Runs that work on different scenes never choose the same file.
         """
@@ -215,8 +214,8 @@ class Job:
     def set_state(self, scene: int, frames_done: int) -> StateRecord:
         """Record the file at ``new_state_path(scene)`` as the newest state of the scene.
 
-        ``frames_done`` is the absolute frame up to which (exclusive) its frames were given out.
-        The scene's state before is kept, older ones are removed. Raises as ``add_part`` does.
+        ``frames_done`` is the absolute frame up to which (exclusive) its frames were returned. The
+        scene's previous state is kept, older ones are removed. Raises as ``add_part`` does.
         """
         self.plan.check_state(scene, frames_done)
         with self._locked():
@@ -229,24 +228,24 @@ class Job:
         return state
 
     def state_for(self, frame: int) -> tuple[Path, StateRecord] | None:
-        """The state from which ``frame`` takes the least work, or None: begin its scene anew.
+        """The state from which ``frame`` takes the least work; None to begin its scene anew.
 
-        It is of the scene that holds ``frame`` and is not past it.
+        It is the latest state of the scene of ``frame`` that is not past ``frame``.
         """
         scene = self.plan.scene_at(frame)
         fit = [s for s in self.manifest.states if s.scene == scene and s.frames_done <= frame]
         if not fit:
             return None
-        # The later of two that are equal.
+        # Of two states at the same frame, the newer one.
         best = max(reversed(fit), key=lambda state: state.frames_done)
         return self.folder / best.file, best
 
     # --- the run as a whole ----------------------------------------------------------------
 
     def add_fallback(self, frame: int, setting: Mapping[str, Any]) -> None:
-        """Record that from ``frame`` on ``setting`` (plain values) holds.
+        """Record that ``setting`` (plain values) holds from ``frame`` on.
 
-        Recording the last one again changes nothing. InputError after 10,000 of them.
+        Recording the last fallback again changes nothing. InputError after 10,000 of them.
         """
         check_plain(setting, "setting")
         if not 0 <= frame <= self.plan.frames:
@@ -262,8 +261,8 @@ class Job:
         """Record the video joined from all parts, ``name`` in the output folder, as the result.
 
         ``keep_parts=False`` then removes parts and states, so that the video is not on the disk
-        twice; should the output be lost, all is to be done anew. Raises InputError while parts are
-        missing or for a name that a job's own file has, UnsafePathError for one that
+        twice; if the output is lost later, all work must be done again. Raises InputError while
+        parts are missing or for the name of a job's own file, UnsafePathError for one that
         ``plain_name`` refuses, and otherwise as ``add_part`` does.
         """
         if is_ours(plain_name(name)):
@@ -282,13 +281,13 @@ class Job:
             record = OutputRecord(name, size, digest, self._relative)
             self._write(output=record)
             if not keep_parts:
-                # Only now: the backup must know of the output before the parts go.
+                # A second write: the backup must have the output before the parts are removed.
                 self._write(parts=(), states=())
                 self._remove_leftovers()
         return record
 
     def deliver(self, name: str, check_cancelled: Callable[[], None] = ignore) -> bool:
-        """Have the finished video as ``name`` in the output folder; whether it was copied there.
+        """Put the finished video into the output folder as ``name``; returns whether it was copied.
 
         A file of that name that is not this video is not replaced. Raises InputError for that, and
         for a job that is not finished; UnsafePathError, DiskFullError, FileError.
@@ -314,7 +313,7 @@ class Job:
         return True
 
     def close(self) -> None:
-        """Leave the job. It can be opened again; this object cannot be used any more."""
+        """Leave the job. It can be opened again, but this object cannot be used any more."""
         with self._guard:
             self._run.release()
 
@@ -328,7 +327,7 @@ class Job:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """No other run reads or writes the manifest meanwhile, and ours is the newest.
+        """Hold the job's lock, so that no other run uses the manifest, and read its newest version.
 
         Raises InputError for a job that was closed, FileError if the folder is gone.
         """
@@ -349,11 +348,11 @@ class Job:
         if found is not None and found[1]:
             self.manifest, self._stamp = found[0], manifest_stamp(self.folder)
         else:
-            # Damaged behind our back: what we know is the newest there is.
+            # The manifest was damaged meanwhile: the one in memory is the newest good one.
             log.warning("Job %s: its manifest is written anew (%s)", self.id, problem)
 
     def _write(self, *, previous_is_good: bool = True, **fields: Any) -> None:
-        """Change fields, and keep the manifest before beside it if that one is good.
+        """Change fields of the manifest, and keep the previous one as the backup if it is good.
 
         States that are no longer recorded are removed.
         """
@@ -371,7 +370,7 @@ class Job:
 
     @property
     def _relative(self) -> str | None:
-        """The output folder as an OutputRecord has it."""
+        """The output folder in the form of ``OutputRecord.folder``."""
         folder = Path(os.path.realpath(self.output_folder))
         if not folder.is_relative_to(self._base):
             return None
@@ -382,11 +381,11 @@ class Job:
         return self.output_folder if output.folder is None else self._base / output.folder
 
     def _restart(self, newest: bool, output_name: str) -> None:
-        """Read every recorded file, and forget what is not whole."""
+        """Read every recorded file, and drop the records of those that are not whole."""
         old, folder = self.manifest, self.folder
         outputs: dict[Path, OutputRecord] = {}
         if old.output is not None:
-            # In its own place, or in the one that is asked for, under either name.
+            # It may be in its recorded place, or in the output folder under either name.
             names = old.output.name, output_name or old.output.name
             moved = (replace(old.output, name=name, folder=self._relative) for name in names)
             for output in (old.output, *moved):
@@ -397,11 +396,11 @@ class Job:
             "output": next((o for path, o in outputs.items() if self._holds(path, o)), None),
         }
         if replace(old, **whole) != old or not newest:
-            # Not yet a good one to keep beside it: the backup itself may be all there is.
+            # A damaged newest one must not become the backup, which may be the only good one.
             self._write(previous_is_good=newest, **whole)
 
     def _holds(self, path: Path, record: PartRecord | StateRecord | OutputRecord) -> bool:
-        """Whether a recorded file is there as it was finished; what is wrong with it is logged."""
+        """Whether a recorded file is still as it was finished; a fault is logged."""
         self._check_cancelled()
         try:
             with named_errors(path, "reading"):
@@ -418,7 +417,7 @@ class Job:
         return False
 
     def _remove_leftovers(self) -> None:
-        """Delete what a crash left: half-written files, and whole ones that are not recorded."""
+        """Delete the files that a crash left: half-written ones, and those not recorded."""
         kept = {PART.format(part.index) for part in self.manifest.parts}
         kept |= {state.file for state in self.manifest.states}
         if self.manifest.output is not None:

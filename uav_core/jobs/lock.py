@@ -1,7 +1,7 @@
-"""Locked files of a job. The system lets go of them when a process dies, however it dies.
+"""Locked files of a job. The system releases them when a process dies, however it dies.
 
-Not by the package filelock, whose releases before 4.0 empty a file when they look whether it is
-locked: what a run says there that it works on would be lost.
+The package filelock is not used: its releases before 4.0 empty a file when they test whether it is
+locked, which would erase what a run has written there.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 MOST_RUNS = 256
 """The most runs that may work on one job at the same time."""
 
-# What a run works on instead of a scene.
+# Values in place of the number of a scene: a run joins the parts, or works on nothing.
 JOINING, NOTHING = -1, -2
 
 _MOST_BYTES = 64
 _RETRY_SECONDS = 0.02
-# Windows keeps others from reading locked bytes: the lock lies behind the content.
+# Windows keeps others from reading locked bytes, so the locked byte is behind the content.
 _LOCKED_BYTE = 1 << 20
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
 class JobBusyError(UpscaleAVideoError):
-    """As many runs as there can be work on a job already."""
+    """The most runs that are possible already work on a job."""
 
 
 class LockedFile:
-    """A file that is held locked; a context manager. ``release`` may be called again."""
+    """A file that is kept locked; a context manager. ``release`` may be called twice."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self._file = path, file
 
     @classmethod
     def take(cls, path: Path, flags: int = os.O_CREAT) -> Self | None:
-        """Lock a file, made if it is not there; None if another holds it, or its folder is gone.
+        """Lock a file; None if another has locked it, or if it or its folder does not exist.
 
-        Without ``flags`` it is not made. Raises FileError if the file cannot be used.
+        A missing file is made unless ``flags`` is 0. Raises FileError if the file cannot be used.
         """
         file = _open(path, flags)
         if file is None:
@@ -73,11 +73,11 @@ class LockedFile:
 
     @property
     def held(self) -> bool:
-        """Whether it has not been released."""
+        """Whether the lock was not released yet."""
         return not self._file.closed
 
     def release(self) -> None:
-        """Let go of the lock; its file stays."""
+        """Release the lock; its file stays."""
         if self.held:
             _unlock(self._file)
             self._file.close()
@@ -92,9 +92,9 @@ class LockedFile:
 def lock_job(
     folder: Path, check_cancelled: Callable[[], None] = ignore, *, make: bool = False
 ) -> LockedFile:
-    """The lock under which a job's manifest is read and written, as soon as it is free.
+    """Wait for the lock under which a job's manifest is read and written, and return it.
 
-    ``make`` makes the folder. Raises FileError if it cannot be used, or is not there.
+    ``make`` makes the folder. Raises FileError if the folder cannot be used or does not exist.
     """
     while True:
         if make:
@@ -110,15 +110,15 @@ def lock_job(
 
 
 class Run(LockedFile):
-    """One run's place in a job: a file it holds locked, which names its process and its scene.
+    """One run's place in a job: a file that it keeps locked, with its process and its scene.
 
-    A run that dies lets go of its file, and so of its scene. All but ``release`` is called while
-    the job's lock is held, so that nobody reads what is half written.
+    When a run dies, its file is unlocked and its scene is free. Call all methods but ``release``
+    while holding the job's lock, so that nobody reads a half-written file.
     """
 
     @classmethod
     def enter(cls, folder: Path) -> Self:
-        """Take the first free place. Raises JobBusyError if all are taken, FileError."""
+        """Take the first free place. Raises FileError, and JobBusyError if all are taken."""
         for number in range(MOST_RUNS):
             run = cls.take(folder / RUN.format(number))
             if run is not None:
@@ -128,7 +128,7 @@ class Run(LockedFile):
         )
 
     def work_on(self, what: int) -> None:
-        """Say that this run now works on a scene, JOINING or NOTHING."""
+        """Write that this run now works on ``what``: a scene, JOINING or NOTHING."""
         data = f"process {os.getpid()}\nworks on {what}\n".encode("ascii")
         with named_errors(self.path, "writing", len(data)):
             self._file.truncate(0)
@@ -136,7 +136,7 @@ class Run(LockedFile):
             self._file.write(data)
 
     def others(self) -> tuple[int, ...]:
-        """What every other live run works on."""
+        """The scenes (or JOINING, NOTHING) that all other live runs work on."""
         folder = self.path.parent
         paths = [folder / name for name in sorted(os.listdir(folder)) if is_run(name)]
         return tuple(_works_on(path) for path in paths if path != self.path and is_held(path))
@@ -148,7 +148,7 @@ def _works_on(path: Path) -> int:
 
 
 def runs_in(folder: Path) -> bool:
-    """Whether a run works in ``folder``, for a caller that holds the job's lock."""
+    """Whether a run works in ``folder``; the caller must hold the job's lock."""
     try:
         return any(is_held(folder / name) for name in os.listdir(folder) if is_run(name))
     except OSError:
@@ -156,7 +156,7 @@ def runs_in(folder: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether the file is locked; also if that cannot be found out."""
+    """Whether the file is locked; True also if that cannot be found out."""
     try:
         lock = LockedFile.take(path, 0)
     except FileError:
@@ -168,7 +168,7 @@ def is_held(path: Path) -> bool:
 
 
 def _open(path: Path, flags: int) -> BinaryIO | None:
-    """The lock's file; None if it, or with O_CREAT its folder, is not there."""
+    """The lock's file; None if it (with O_CREAT: its folder) does not exist."""
     if os.path.islink(path):
         raise FileError(f"{path} is a link. Delete it.")
     with named_errors(path, "opening"):
@@ -178,7 +178,7 @@ def _open(path: Path, flags: int) -> BinaryIO | None:
             return None
         file = os.fdopen(number, "r+b", buffering=0)
         found = os.fstat(number)
-    # A second name would be another file that our process id is written into.
+    # With a second hard link, our process id would be written into another file too.
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         file.close()
         raise FileError(f"{path} is no plain file of its own. Delete it.")
@@ -186,7 +186,7 @@ def _open(path: Path, flags: int) -> BinaryIO | None:
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether ``path`` is still this file."""
+    """Whether ``path`` still names this file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except OSError:
@@ -194,7 +194,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether it was free, and is now locked."""
+    """Try to lock the file; whether it was free."""
     try:
         if sys.platform == "win32":
             file.seek(_LOCKED_BYTE)

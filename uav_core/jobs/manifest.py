@@ -1,7 +1,7 @@
-"""The manifest of a job: what is finished, as data, as text, and as a file and the one before it.
+"""The manifest of a job records what is finished: as data, as text, and as a file with a backup.
 
-The text is JSON with a checksum over all of it, so that damage is found wherever it falls. It is
-read strictly: names are plain, numbers are in range, and nothing in it is ever run.
+The text is JSON with a checksum over all of it, so that any damage is found. It is read strictly:
+names are plain, numbers are in range, and nothing in it is ever run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .plain import (
 from .plan import JobPlan
 
 FORMAT_VERSION = 2
-"""The version of the manifest's format, and of all that a job folder holds."""
+"""The version of the manifest's format and of all files in a job folder."""
 
 MOST_STATES = 1000
 MOST_FALLBACKS = 10_000
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class DamagedManifestError(FileError, ValueError):
-    """A manifest that is not whole, not ours, or says what cannot be."""
+    """A manifest is not whole, not ours, or has impossible values."""
 
 
 # --- as data --------------------------------------------------------------------------------
@@ -60,10 +60,11 @@ class DamagedManifestError(FileError, ValueError):
 
 @dataclass(frozen=True)
 class JobInputs:
-    """All that decides a job's result, as plain values.
+    """Everything that decides a job's result, as plain values.
 
-    ``fingerprint`` of the input file; ``settings`` of the run; ``weights``: name -> hash in hex.
-    ``name`` of the input is shown in lists and changes nothing: a renamed file is the same job.
+    ``fingerprint`` is the input file's; ``settings`` are the run's; ``weights``: name -> hash in
+    hex. ``name`` of the input is shown in lists and not part of the id: a renamed file is the same
+    job.
     """
 
     fingerprint: Plain
@@ -85,7 +86,7 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class StateRecord:
-    """A sampler state: of which scene, and up to which frame (exclusive, absolute) it is done."""
+    """A sampler state: its scene, and the absolute frame (exclusive) up to which that is done."""
 
     file: StateName
     bytes: Count
@@ -96,10 +97,10 @@ class StateRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """The finished video: its file name, size, checksum, and the folder it lies in.
+    """The finished video: its file name, size, checksum, and its folder.
 
-    ``folder`` is inside the one that holds the folder of jobs, "" for that one itself; None, as
-    older versions have it and where it lies elsewhere, for the one that the caller names.
+    ``folder`` is relative to the parent of the folder of jobs, and "" for that parent itself. None
+    means the folder that the caller names: for videos elsewhere, and in records of older versions.
     """
 
     name: FileName
@@ -110,7 +111,7 @@ class OutputRecord:
 
 @dataclass(frozen=True)
 class Fallback:
-    """A setting changed in the run, as plain values, and the frame from which it holds."""
+    """A setting that changed during a run, as plain values, and the frame from which it holds."""
 
     frame: Count
     setting: Plain
@@ -118,7 +119,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known of a job. Times are seconds since 1970; parts are in order."""
+    """Everything that is known of a job. Times are seconds since 1970; parts are in order."""
 
     inputs: JobInputs
     plan: JobPlan
@@ -136,7 +137,7 @@ class Manifest:
 
     @cached_property
     def text(self) -> bytes:
-        """What its file holds; InputError if its values are not plain, or over 64 MiB."""
+        """The content of its file; InputError if its values are not plain, or over 64 MiB."""
         head = {"version": FORMAT_VERSION, "id": self.id, "status": self.status}
         body = canonical({**head, **to_plain(self)}, "manifest")
         if len(body) > MOST_TEXT - 200:
@@ -160,7 +161,7 @@ class Manifest:
 
 
 def job_id(inputs: JobInputs) -> str:
-    """32 hex digits: equal for equal inputs, another for any change.
+    """The job's id, 32 hex digits: equal for equal inputs, different after any change.
 
     Raises InputError, naming the place, for values that are not plain.
     """
@@ -187,7 +188,7 @@ def now() -> int:
 
 
 def new_manifest(inputs: JobInputs, plan: JobPlan) -> Manifest:
-    """The manifest of a job of which nothing is done. Raises InputError for unusable inputs."""
+    """The manifest of a job that was not begun. Raises InputError for unusable inputs."""
     printable = "".join(c if c.isprintable() else "?" for c in inputs.name)[:MOST_NAME]
     at = now()
     return Manifest(replace(inputs, name=printable), plan, at, at, (), (), (), None)
@@ -197,9 +198,9 @@ def new_manifest(inputs: JobInputs, plan: JobPlan) -> Manifest:
 
 
 def parse_manifest(data: bytes, source: str) -> Manifest:
-    """The manifest whose ``text`` this is. ``source`` names it in errors.
+    """The manifest whose ``text`` is ``data``. ``source`` names it in errors.
 
-    Raises DamagedManifestError for all that is not exactly such a text.
+    Raises DamagedManifestError for anything that is not exactly such a text.
     """
     try:
         whole = json.loads(data.decode("ascii"), object_pairs_hook=_no_repeats)
@@ -243,7 +244,7 @@ def _checksum(body: bytes) -> str:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raises ValueError for records that do not fit the job's plan, or each other."""
+    """Raise ValueError for records that do not fit the job's plan or each other."""
     plan, last = manifest.plan, -1
     for part in manifest.parts:
         if not last < part.index or range(part.start, part.stop) != plan.part(part.index):
@@ -266,8 +267,8 @@ def _check(manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
     """The manifest of a job folder and whether it is the newest; None if there is none.
 
-    The one before is used, with a warning, where the newest is missing or cannot be used. Raises
-    DamagedManifestError if neither can, or if it belongs to another folder.
+    The backup is used, with a warning, if the newest is missing or cannot be used. Raises
+    DamagedManifestError if neither can be used; one that belongs to another folder cannot.
     """
     problems: list[FileError] = []
     for name in (MANIFEST, BACKUP):
@@ -293,9 +294,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest, previous: Manifest | None) -> None:
-    """Write the manifest and keep ``previous``, the last good one, beside it.
+    """Write the manifest and keep ``previous``, the last good one, as the backup.
 
-    Raises DiskFullError or FileError; a good manifest is in the folder all the same.
+    Raises DiskFullError or FileError; the folder then still has a good manifest.
     """
     if previous is not None:
         write_whole(folder / BACKUP, previous.text)
@@ -303,7 +304,7 @@ def write_manifest(folder: Path, manifest: Manifest, previous: Manifest | None) 
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...]:
-    """Another value whenever another manifest was written."""
+    """A value that changes whenever another manifest is written."""
     try:
         found = os.lstat(folder / MANIFEST)
     except OSError:

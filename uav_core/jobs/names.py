@@ -7,13 +7,13 @@ import re
 from ..paths import TMP
 
 FOLDER = "upscale_a_video_jobs"
-"""What callers name the folder of all jobs, beside the videos that come of them."""
+"""The usual name of the folder of all jobs, which is beside the finished videos."""
 
 LOCK = "job.lock"
 MANIFEST, BACKUP = "manifest.json", "manifest.json.bak"
 
 PART, STATE, RUN = "part_{:06d}.mkv", "state_{:06d}.bin", "run_{:03d}.lock"
-"""An encoded part, a sampler state, and what a run holds while it works on the job, numbered."""
+"""Numbered names: encoded parts, sampler states, and files that runs lock while they work."""
 
 is_state = re.compile("state_[0-9]{6,9}[.]bin").fullmatch
 is_run = re.compile("run_[0-9]{3}[.]lock").fullmatch
@@ -21,7 +21,7 @@ _is_part = re.compile("part_[0-9]{6,9}[.]mkv").fullmatch
 
 
 def is_lock(name: str) -> bool:
-    """Whether ``name`` is that of a file that a run holds or held."""
+    """Whether ``name`` is that of a lock file."""
     return name == LOCK or is_run(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""Folders of files that are needed for one run only, and are gone after it, however it ends."""
+"""Temporary folders for one run, removed after it however it ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .names import LOCK
 def passing_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in ``parent``, removed at the end.
 
-    A run that is killed cannot remove its own: the next one does, as it finds it unlocked.
+    A killed run cannot remove its folder. The next run removes it, as it finds it unlocked.
 
     Args:
-        parent: a folder that is there.
-        prefix: how the names of all these folders begin, and of nothing else.
+        parent: a folder that exists.
+        prefix: the start of the names of all these folders, and of no other file.
 
     Raises:
         FileError: the folder cannot be made or locked.
@@ -33,7 +33,7 @@ def passing_folder(parent: Path, prefix: str) -> Iterator[Path]:
         if lock is not None:
             _remove(left, lock)
     lock = None
-    while lock is None:  # another run may take it for one that was left
+    while lock is None:  # another run may take the new folder for an old one and remove it
         with named_errors(parent, "writing into"):
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = LockedFile.take(folder / LOCK)
@@ -44,7 +44,7 @@ def passing_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it was made here: others do not have the lock, or are not empty."""
+    """Whether this module made ``folder``: it is empty or has the lock file."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = os.listdir(folder)
@@ -52,8 +52,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _remove(folder: Path, lock: LockedFile) -> None:
-    """Remove a folder that is held. What a system refuses is left to a later run."""
-    if sys.platform == "win32":  # it removes no open file
+    """Remove a locked folder. What the system refuses to remove is left to a later run."""
+    if sys.platform == "win32":  # Windows cannot remove an open file
         lock.release()
     shutil.rmtree(folder, ignore_errors=True)
     lock.release()

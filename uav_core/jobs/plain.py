@@ -1,7 +1,7 @@
-"""Plain values: what JSON can hold and give back unchanged; and records made of them.
+"""Plain values, which JSON stores and returns unchanged, and records made of them.
 
-The types of a record's fields say what its text may hold. It is read strictly: True is no int, no
-key is unknown or missing, and nothing in it is ever run.
+The types of a record's fields say what its text may hold. Reading is strict: True is not an int,
+unknown or missing keys are errors, and nothing in the text is ever run.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MOST_INT = 2**64
 
 
 def canonical(value: Any, where: str = "value") -> bytes:
-    """The one JSON text of a plain value: sorted keys, no spaces, ASCII. Raises InputError."""
+    """The unique JSON text of a plain value: sorted keys, no spaces, ASCII. Raises InputError."""
     check_plain(value, where)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
     return text.encode("ascii")
 
 
 def check_plain(value: object, where: str, depth: int = 0) -> None:
-    """Raises InputError, naming the place, unless ``value`` is plain.
+    """Raise InputError, naming the place, unless ``value`` is plain.
 
     Plain are None, bool, str, integers below 2**64, finite floats, and lists, tuples and dicts
     (with str keys) of plain values, at most 16 deep.
@@ -61,7 +61,7 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 
 # --- records --------------------------------------------------------------------------------
 
-# What the text of a field holds, for errors, and whether a value is that.
+# What a field must hold, in words for errors, and a test of its value.
 Rule = tuple[str, Callable[[Any], bool]]
 
 
@@ -92,7 +92,7 @@ Plain = Annotated[Mapping[str, Any], ("a dict", lambda value: type(value) is dic
 
 @cache
 def _fields(record: type) -> dict[str, tuple[Any, bool]]:
-    """The type of every field, and whether the text leaves it out where it is None."""
+    """The type of every field, and whether the text leaves it out if it is None."""
     hints = get_type_hints(record, include_extras=True)
     return {field.name: (hints[field.name], field.default is None) for field in fields(record)}
 
@@ -114,7 +114,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any, where: str) -> Any:
-    """The ``kind`` that ``to_plain`` made ``value`` of; else ValueError, naming the place."""
+    """The reverse of ``to_plain``: a ``kind`` from ``value``; ValueError, naming a bad place."""
     inner = get_args(kind)
     if is_dataclass(kind):
         known = _fields(kind)  # pyright: ignore[reportArgumentType]
@@ -125,7 +125,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         found: dict[str, Any] = {}
         for name, item in value.items():
             inner, left_out = known[name]
-            # What may be left out is never written as None.
+            # An optional field is left out, and never written as None.
             inner = get_args(inner)[0] if left_out else inner
             found[name] = from_plain(inner, item, f"{where}.{name}")
         return kind(**found)  # pyright: ignore[reportCallIssue]

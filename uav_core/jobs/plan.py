@@ -13,9 +13,9 @@ from .plain import Count
 MOST_FRAMES = 2**31 - 1
 MOST_PARTS = MOST_SCENES = 100_000
 
-# A part's record in the manifest, which is there twice and a third time while it is written.
+# A part's record in the manifest and its backup, and in a third file while one is written.
 _BYTES_PER_PART = 3 * 256
-# Two states are kept while the next is written.
+# Two states are kept while a third is written.
 _STATES = 3
 
 
@@ -24,10 +24,10 @@ class JobPlan:
     """Absolute frame ranges of a job.
 
     ``frames``: of the whole video, at least 1. ``scenes``: consecutive ranges from 0 to
-    ``frames``. ``part_length``: frames of every encoded part; the last of a scene may be shorter,
-    so that no part is of two scenes.
+    ``frames``. ``part_length``: frames of every encoded part; the last part of a scene may be
+    shorter, so that no part belongs to two scenes.
 
-    Raises InputError for numbers that fit no video.
+    Raises InputError for impossible numbers.
     """
 
     frames: Count
@@ -61,13 +61,13 @@ class JobPlan:
 
     @cached_property
     def _first_parts(self) -> tuple[int, ...]:
-        """The first part of every scene, and at last how many parts there are."""
+        """The first part of every scene, followed by the number of all parts."""
         counts = (-(-len(scene) // self.part_length) for scene in self.scenes)
         return tuple(accumulate(counts, initial=0))
 
     @property
     def parts(self) -> int:
-        """How many encoded parts the video has."""
+        """The number of encoded parts of the video."""
         return self._first_parts[-1]
 
     def parts_of(self, scene: int) -> range:
@@ -90,7 +90,7 @@ class JobPlan:
         return bisect_right(self.scenes, frame, key=lambda scene: scene.start) - 1
 
     def check_state(self, scene: int, frames_done: int) -> None:
-        """Raises InputError unless a scene of this number can be done up to ``frames_done``."""
+        """Raise InputError unless there is this scene and ``frames_done`` lies within it."""
         if not 0 <= scene < len(self.scenes):
             raise InputError(f"Scene {scene}: the plan has 0 to {len(self.scenes) - 1}.")
         start, stop = self.scenes[scene].start, self.scenes[scene].stop
@@ -104,10 +104,10 @@ class JobPlan:
 def disk_needed(
     plan: JobPlan, bytes_per_frame: float, *, frames_done: int = 0, state_bytes: int = 0
 ) -> int:
-    """Bytes that a job still takes at its peak: parts, states, and the output joined from parts.
+    """Bytes that a job still needs at its peak: parts, states, and the output joined from parts.
 
-    ``bytes_per_frame`` is of the encoded video; ``frames_done`` are already in parts on the disk;
-    ``state_bytes`` is the size of one sampler state. InputError for numbers out of range.
+    ``bytes_per_frame`` is that of the encoded video; ``frames_done`` are already in parts on the
+    disk; ``state_bytes`` is the size of one sampler state. InputError for numbers out of range.
     """
     if bytes_per_frame < 0 or state_bytes < 0 or not 0 <= frames_done <= plan.frames:
         raise InputError(
