@@ -1,4 +1,4 @@
-"""Colour of video files: what the tags say, and pictures to RGB tensors and back.
+"""Colour of video files: the tags, and conversion of pictures to RGB tensors and back.
 
 Only range and matrix are converted. Primaries and transfer stay as they are and keep their tags.
 """
@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 
 
 def _numbers(names: str) -> dict[str, int]:
-    """Of each name the place it stands at: its number in ITU-T H.273, which every format uses."""
+    """Each name with its position, which is its number in ITU-T H.273, as every format uses it."""
     return {name: number for number, name in enumerate(names.split()) if name != "-"}
 
 
@@ -59,7 +59,7 @@ _GBR_FLOAT = re.compile("gbra?pf(16|32)le$")
 
 @dataclass(frozen=True)
 class Color:
-    """The colour tags of a stream, by FFmpeg's names; "unknown" where the file is silent."""
+    """The colour tags of a stream, by FFmpeg's names; "unknown" where the file has none."""
 
     range: str = "limited"
     matrix: str = "bt709"
@@ -87,9 +87,8 @@ def color_of(context: av.VideoCodecContext) -> Color:
 def output_color(source: Color, *, keep_range: bool = False) -> Color:
     """The tags to write for frames that were read from ``source``.
 
-    Limited range and the BT.709 matrix, but the BT.2020 matrix for such a source; full range if
-    the source has it and ``keep_range``. Primaries and transfer are the source's, BT.709 where
-    it does not name them.
+    Range: limited, or full if the source has it and ``keep_range``. Matrix: BT.709, or BT.2020 for
+    a BT.2020 source. Primaries and transfer are the source's, or BT.709 if it has no tags.
     """
     wide = source.matrix.startswith("bt2020")
     return Color(
@@ -101,26 +100,26 @@ def output_color(source: Color, *, keep_range: bool = False) -> Color:
 
 
 def guess_matrix(color: Color, width: int, height: int) -> str:
-    """The matrix to read with: the tag, or what players take for an untagged size."""
+    """The matrix to read with: the tag, or what players assume for the size if there is none."""
     if color.matrix in _SWS_MATRICES:
         return color.matrix
     return "bt709" if width >= 1280 or height > 576 else "smpte170m"
 
 
 def depth(pixel_format: str) -> int:
-    """Bits per channel."""
+    """Bits per channel of a pixel format."""
     return max(c.bits for c in av.VideoFormat(pixel_format).components)
 
 
 def is_float(pixel_format: str) -> bool:
-    """Whether its values are floating-point numbers."""
+    """Whether the values of a pixel format are floating-point numbers."""
     return re.search("f(16|32)(le|be)?$", pixel_format) is not None
 
 
 def _planes(frame: av.VideoFrame, dtype: np.typing.DTypeLike) -> list[np.ndarray]:
-    """Writable views (h, w) of a planar picture without chroma subsampling."""
+    """Writable views (h, w) of the planes of a picture without chroma subsampling."""
     h, w = frame.height, frame.width
-    planes: Any = frame.planes  # buffers, which its type does not say
+    planes: Any = frame.planes  # buffers, which their type does not say
     return [
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).view(dtype)[:h, :w]
         for plane in planes
@@ -128,7 +127,7 @@ def _planes(frame: av.VideoFrame, dtype: np.typing.DTypeLike) -> list[np.ndarray
 
 
 def _picture(name: str, values: np.ndarray) -> av.VideoFrame:
-    """A planar picture of RGB, which FFmpeg keeps as G, B, R, or gray values, (c, h, w)."""
+    """A planar picture of values (c, h, w): RGB, which FFmpeg stores as G, B, R, or gray."""
     picture = av.VideoFrame(values.shape[2], values.shape[1], name)
     order = (1, 2, 0) if len(values) == 3 else (0,)
     for plane, channel in zip(_planes(picture, values.dtype), order, strict=True):
@@ -137,17 +136,17 @@ def _picture(name: str, values: np.ndarray) -> av.VideoFrame:
 
 
 def floats(frame: av.VideoFrame) -> Tensor:
-    """The values of a planar picture of floating-point RGB or gray, as they are: (3, h, w)."""
+    """The unchanged values (3, h, w) of a planar floating-point picture, RGB or gray."""
     found = _planes(frame, np.float16 if "f16" in frame.format.name else np.float32)
     g, b, r = found[:3] if len(found) > 2 else found[:1] * 3
     return torch.from_numpy(np.stack((r, g, b)).astype(np.float32))
 
 
 class ToRGB:
-    """Decoded pictures to (3, h, w) float32 in [-1, 1].
+    """Converts decoded pictures to (3, h, w) float32 in [-1, 1].
 
-    More than 8 bits go through 16-bit RGB. Alpha is dropped. Pictures of another size than the
-    first are scaled to it, as players do.
+    Pictures of more than 8 bits go through 16-bit RGB. Alpha is dropped. Pictures of another size
+    than ``size`` are scaled to it, as players do.
 
     Args:
         color: the stream's tags.
@@ -171,7 +170,7 @@ class ToRGB:
         source, (width, height) = frame.format, self._size
         if is_float(source.name):
             if (frame.width, frame.height) != self._size or not _GBR_FLOAT.match(source.name):
-                # By way of 16 bits, where what is outside of 0 to 1 is lost.
+                # Goes through 16 bits, so that values outside of 0 to 1 are lost.
                 frame = self._reformatter.reformat(frame, width, height, "gbrpf32le")
             pixels = floats(frame)[None]
             return in_range(pixels, "video", first=number, say=self._say_once)[0].mul(2).sub_(1)
@@ -192,13 +191,13 @@ class ToRGB:
         out = torch.from_numpy(np.stack((r, g, b)).astype(np.float32))
         white = _white(source, full) if deep else 255.0
         if source.name.startswith("gray") and self._color.range == "limited":
-            # swscale takes every gray picture for full range.
+            # swscale assumes full range for every gray picture.
             out, white = out - white * 16 / 255, white * 219 / 255
         return out.mul_(2 / white).sub_(1).clamp_(-1, 1)
 
 
 def _white(source: av.VideoFormat, full: bool) -> float:
-    """White in swscale's 16-bit RGB, which it shifts from other depths instead of scaling."""
+    """White in swscale's 16-bit RGB: it shifts values of other depths instead of scaling them."""
     bits = depth(source.name)
     if source.is_rgb or full or source.name.startswith("gray"):
         return float(((1 << bits) - 1) << (16 - bits))
@@ -206,14 +205,14 @@ def _white(source: av.VideoFormat, full: bool) -> float:
 
 
 class FromRGB:
-    """Tensors (3, h, w) in [-1, 1] to pictures of ``pixel_format``, tagged with ``color``."""
+    """Converts (3, h, w) in [-1, 1] to pictures of ``pixel_format``, tagged with ``color``."""
 
     def __init__(self, pixel_format: str, color: Color) -> None:
         self._format, self._color = pixel_format, color
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Tensor) -> av.VideoFrame:
-        """Convert one frame; values outside are clamped."""
+        """Convert one frame; values outside of the range are clamped."""
         bits, rgb = depth(self._format), av.VideoFormat(self._format).is_rgb
         # RGB is written as it is, YUV converted from 8 or 16 bits.
         white = (1 << bits) - 1 if rgb or bits == 8 else _SWS_WHITE
@@ -239,19 +238,19 @@ class FromRGB:
 
 
 def from_floats(values: Tensor) -> av.VideoFrame:
-    """A picture of floats, of values (3, h, w), or (1, h, w) for a gray one, as they are."""
+    """A floating-point picture of unchanged values (3, h, w), or (1, h, w) for a gray one."""
     name = "gbrpf32le" if len(values) == 3 else "grayf32le"
     return _picture(name, values.float().cpu().numpy())
 
 
 def gray16(values: Tensor) -> av.VideoFrame:
-    """A gray picture of 16 bits, of values (1, h, w) in [0, 1], by hand, as swscale rounds."""
+    """A 16-bit gray picture of values (1, h, w) in [0, 1], made without swscale, which rounds."""
     levels = values.float().mul(65535).round().clamp(0, 65535).to(torch.int32)
     return _picture("gray16be", levels.cpu().numpy().astype(">u2"))
 
 
 def tag(target: Any, color: Color, rgb: bool) -> None:
-    """Write the tags of an encoder's context, or of a picture, which some encoders copy."""
+    """Set the colour tags of an encoder's context, or of a picture: some encoders copy those."""
     target.color_range = RANGES["full" if rgb else color.range]
     target.colorspace = MATRICES["rgb" if rgb else color.matrix]
     for name, value in (

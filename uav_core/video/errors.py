@@ -10,7 +10,7 @@ class VideoError(UpscaleAVideoError):
 
 
 class UnreadableVideoError(VideoError, ValueError):
-    """The file is missing, empty, cut off, not a video, or holds no picture."""
+    """The file is missing, empty, cut off, not a video, or has no picture."""
 
 
 class InputChangedError(VideoError):

@@ -1,4 +1,4 @@
-"""Whether a source is still the file that a run began with."""
+"""Fingerprints of files, to tell whether a source is still the file that a run began with."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Fingerprint:
 def fingerprint(path: str | os.PathLike[str]) -> Fingerprint:
     """Fingerprint of a file.
 
-    The hash covers all of a file below 64 MiB; of a larger one the first and the last MiB and
-    others evenly between them, 64 in all. Raises OSError if the file cannot be read.
+    The hash covers the whole of a file below 64 MiB. Of a larger file it covers the first and the
+    last MiB and others evenly between them, 64 in all. Raises OSError if the file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=32)
     with open(path, "rb") as file:
@@ -43,9 +43,9 @@ def fingerprint(path: str | os.PathLike[str]) -> Fingerprint:
 
 
 def check_unchanged(known: Fingerprint, path: str | os.PathLike[str]) -> None:
-    """Raise InputChangedError unless the file holds what it held when ``known`` was taken.
+    """Raise InputChangedError unless the file has the same contents as when ``known`` was taken.
 
-    A copy with another time of change passes: only the contents count.
+    A copy with another modification time passes: only the contents count.
     """
     try:
         now = fingerprint(path)

@@ -1,4 +1,4 @@
-"""Cuts of a video, and the scenes between them: what is denoised together must belong together."""
+"""Cuts of a video, and the scenes between them: only frames of one scene are denoised together."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ..sampling.segments import SEGMENT_LENGTH
 Method = Literal["auto", "pyscenedetect", "built-in", "off"]
 METHODS: tuple[Method, ...] = ("auto", "pyscenedetect", "built-in", "off")
 
-# Least change at a cut, in levels of 0 to 255: of the picture and its colours in the built-in
-# method, of hue, saturation and value in PySceneDetect (its own default). Real clips change by
-# up to 5 from frame to frame, and by 30 and more where one ends and another begins.
+# Least change at a cut, in levels of 0 to 255. _LEAST_CHANGE: of the picture and its colours, in
+# the built-in method. _LEAST_CONTENT: of hue, saturation and value, PySceneDetect's own default.
+# Real clips change by up to 5 from frame to frame, and by 30 and more at a cut.
 _LEAST_CHANGE = 10.0
 _LEAST_CONTENT = 15.0
-# PySceneDetect looks at frames of about this width by default; finer detail only adds noise.
+# PySceneDetect uses frames of about this width by default; finer detail only adds noise.
 _LONGEST_SIDE = 256
 _GRID = (24, 32)
-# Frames on either side of a cut that have to differ: an interruption of one or two is a flash.
+# Frames on each side of a cut that must differ: an interruption of one or two frames is a flash.
 _SIDE = 3
-# Frames on either side whose change the change at a cut must stand out from.
+# Frames on each side with whose changes the change at a cut is compared.
 _AROUND = 3
-# A flash goes back to what was before; of a cut at least this share of the change stays.
+# A flash returns to the scene before it; at a cut at least this share of the change must stay.
 _LASTING = 0.5
 
 
@@ -40,11 +40,11 @@ class SceneParams:
     """How to look for cuts. Raises InputError for values outside their range."""
 
     method: Method = "auto"
-    """"auto" takes PySceneDetect where it is installed, else the built-in method."""
+    """"auto" uses PySceneDetect if it is installed, else the built-in method."""
     threshold: float = 3.0
-    """How many times the change around it the change at a cut must be; above 1."""
+    """The least change at a cut, in multiples of the changes around it; above 1."""
     shortest: int = SEGMENT_LENGTH
-    """Frames of the shortest scene, 1 or more; cuts that would leave less are passed over."""
+    """Frames of the shortest scene, 1 or more; cuts that make a shorter one are ignored."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -56,9 +56,9 @@ class SceneParams:
 
 
 def chosen_method(params: SceneParams) -> Method:
-    """The method that ``find_cuts`` will use, "auto" resolved.
+    """The method that ``find_cuts`` will use, with "auto" resolved.
 
-    Raises MissingPackageError if PySceneDetect was asked for and cannot be imported.
+    Raises MissingPackageError if PySceneDetect was chosen and cannot be imported.
     """
     if params.method not in ("auto", "pyscenedetect"):
         return params.method
@@ -78,9 +78,9 @@ def chosen_method(params: SceneParams) -> Method:
 def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tuple[int, ...]:
     """The first frame of every scene but the first.
 
-    ``frames`` are (3, h, w) in [-1, 1], all of one size, taken one by one; a few small copies are
-    all that is kept. Hard cuts are found; dissolves are not, and flashes of up to two frames,
-    fades and fast pans are not taken for cuts. With "off" no frame is taken, and () returned.
+    ``frames`` are (3, h, w) in [-1, 1], all of one size, taken one by one; only a few small copies
+    are kept. Hard cuts are found. Dissolves, flashes of up to two frames, fades and fast pans are
+    not taken for cuts. With "off" no frame is taken, and () is returned.
 
     Raises InputError for frames of another shape, and MissingPackageError: see ``chosen_method``.
     """
@@ -132,9 +132,9 @@ def parse_cuts(text: str, seconds: Sequence[float] | None = None) -> tuple[int, 
     """Cuts given by hand, as first frames of scenes, in order.
 
     Accepts, separated by commas, frames ("340", counted from 0) and times ("0:12.5", "1:02:03",
-    "12.5s"), which mean the frame shown nearest to them. The very start may be among them and is
-    left out. ``seconds`` are the presentation times of all frames, rising; without them only the
-    form is checked, and () is returned.
+    "12.5s"), which mean the nearest frame. Frame 0 is allowed and left out. ``seconds`` are the
+    presentation times of all frames, rising; without them only the form is checked, and () is
+    returned.
 
     Raises InputError naming the part that is not understood, or is outside the video.
     """
@@ -168,7 +168,7 @@ def parse_cuts(text: str, seconds: Sequence[float] | None = None) -> tuple[int, 
 
 
 def _parse_time(part: str) -> float | None:
-    """Seconds, or None if it is no time."""
+    """The seconds of a time, or None if ``part`` is not a time."""
     if m := re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", part):
         return float(m[1])
     if m := re.fullmatch(r"(?:(\d+):(?=[0-5]?\d:))?(\d+):([0-5]?\d(?:\.\d+)?)", part):
@@ -178,24 +178,24 @@ def _parse_time(part: str) -> float | None:
 
 @dataclass(frozen=True)
 class _Change:
-    """What is new at a frame."""
+    """The change at a frame."""
 
     frame: int
     step: float
-    """Against the frame before."""
+    """Difference from the frame before."""
     lasting: float
-    """The least between any of the frames before and any from this one on."""
+    """Least difference between any of the _SIDE frames before and any of the _SIDE from here on."""
 
 
 def _changes(frames: Iterable[Tensor]) -> Iterator[_Change]:
     """The change at every frame but the first, _SIDE - 1 frames late."""
     recent: deque[tuple[Tensor, Tensor] | None] = deque([None] * 2 * _SIDE, 2 * _SIDE)
-    # None is what follows the end: it moves the last frames to the middle.
+    # None stands for frames after the end: it moves the last frames to the middle.
     padded = chain(frames, [None] * (_SIDE - 1))
     for number, frame in enumerate(padded, start=1 - _SIDE):
         seen = None
         if frame is not None:
-            # The colours alone, sorted, hardly change as something moves; the picture itself does.
+            # The sorted colours alone hardly change under motion; the picture itself does.
             grid = F.adaptive_avg_pool2d((frame.float() + 1) * 127.5, _GRID).flatten(1)
             seen = grid, grid.sort(dim=1).values
         recent.append(seen)
@@ -214,9 +214,9 @@ def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
 
 
 def _built_in(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
-    """Cuts: where a change lasts and stands out from those on both sides."""
+    """Cuts: where a change lasts and is much larger than the changes on both sides."""
     window: deque[_Change | None] = deque(maxlen=2 * _AROUND + 1)
-    # None is what follows the end: it moves the last changes to the middle of the window.
+    # None stands for changes after the end: it moves the last changes to the middle of the window.
     for change in chain(_changes(frames), [None] * _AROUND):
         window.append(change)
         middle = window[-1 - _AROUND] if len(window) > _AROUND else None
@@ -245,7 +245,7 @@ def _pyscenedetect(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
             found.update(int(cut) for cut in cuts)
             yield frame
 
-    # The detector is two frames late, and so are the changes.
+    # Both the detector and the changes are two frames late.
     for change in _changes(fed()):
         if change.frame in found and change.lasting >= _LASTING * change.step:
             yield change.frame
@@ -253,7 +253,7 @@ def _pyscenedetect(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
 
 
 def _bgr(frame: Tensor) -> Any:
-    """(h, w, 3) uint8 as OpenCV has it, reduced."""
+    """A reduced copy of a frame, (h, w, 3) uint8 BGR as in OpenCV."""
     h, w = frame.shape[-2:]
     scale = min(1.0, _LONGEST_SIDE / max(h, w))
     size = (max(1, round(h * scale)), max(1, round(w * scale)))

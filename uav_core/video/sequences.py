@@ -1,8 +1,8 @@
-"""Numbered pictures, PNG or EXR, as a video of 16 bits, and back.
+"""Numbered pictures, PNG or EXR, converted to a video of 16 bits and back.
 
-EXR has linear light without an upper end, which is no range for a network: it takes the curve of
-ACEScct (Academy S-2016-001; the primaries stay), by which 0 to 222 become 0.07 to 1, in finer steps
-than those of half floats. So what is brighter than white passes through all that is done to it.
+EXR has linear light without an upper limit, which a network cannot take. It is therefore mapped by
+the curve of ACEScct (Academy S-2016-001; the primaries stay): 0 to 222 become 0.07 to 1, in finer
+steps than those of half floats. So values brighter than white are kept through all processing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 PICTURES = (".png", ".exr")
 _PATTERN = re.compile(r"(?P<begin>.*?)%0?(?P<digits>\d*)d(?P<ending>\.\w+)")
 _NUMBERED = re.compile(r"(?P<begin>.*?)(?P<number>\d+)(?P<ending>\.\w+)")
-# Of ACEScct: where its straight piece ends, and that piece.
+# Constants of ACEScct: the end of its linear part, and that part's slope and offset.
 _BREAK, _SLOPE, _BLACK = 0.0078125, 10.5402377416545, 0.0729055341958355
 _OFFSET, _STOPS = 9.72, 17.52
 BRIGHTEST = 2.0 ** (_STOPS - _OFFSET)
@@ -53,13 +53,13 @@ BRIGHTEST = 2.0 ** (_STOPS - _OFFSET)
 
 
 def to_curve(light: Tensor) -> Tensor:
-    """Linear light to [0, 1]; what the curve does not hold is cut off."""
+    """Linear light mapped to [0, 1]; values beyond the curve are clamped."""
     logarithm = (light.clamp(min=_BREAK).log2() + _OFFSET) / _STOPS
     return torch.where(light > _BREAK, logarithm, _SLOPE * light + _BLACK).clamp(0, 1)
 
 
 def from_curve(value: Tensor) -> Tensor:
-    """What ``to_curve`` was given."""
+    """The reverse of ``to_curve``: linear light from [0, 1]."""
     edge = _SLOPE * _BREAK + _BLACK
     return torch.where(
         value > edge, torch.exp2(value * _STOPS - _OFFSET), (value - _BLACK) / _SLOPE
@@ -68,18 +68,18 @@ def from_curve(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Frames:
-    """Files of one name with a number each."""
+    """Numbered files of one name."""
 
     folder: Path
     begin: str
     digits: int
     ending: str
     numbers: range = range(0)
-    """Those that are there."""
+    """The numbers of existing files; empty if not looked for."""
 
     @classmethod
     def named(cls, path: Path) -> Frames | None:
-        """What a path such as ``shot/frame.%04d.exr`` means; None for any other."""
+        """The files meant by a path such as ``shot/frame.%04d.exr``; None for any other path."""
         found = _PATTERN.fullmatch(path.name)
         if found is None or found["ending"].lower() not in PICTURES:
             return None
@@ -87,9 +87,9 @@ class Frames:
 
     @classmethod
     def there(cls, path: Path) -> Frames | None:
-        """The files that a path with %d in its name means, or that alone fill a folder.
+        """The existing files of a path with %d in its name, or of a folder with nothing else.
 
-        None for anything else. Raises InputError for a number that is missing among them.
+        None for anything else. Raises InputError if a number is missing among them.
         """
         named = cls.named(path)
         if named is None and not path.is_dir():
@@ -112,7 +112,7 @@ class Frames:
         numbers = sorted(int(m["number"]) for m in found)
         digits = min(len(m["number"]) for m in found)
         run = cls(folder, begin, digits, ending, range(numbers[0], numbers[-1] + 1))
-        # A name must be what its number gives, or it is of another run.
+        # Every number must give the name of a file: a name with other digits is of another run.
         for number in run.numbers:
             if not run.path(number).is_file():
                 raise InputError(
@@ -122,7 +122,7 @@ class Frames:
         return run
 
     def path(self, number: int) -> Path:
-        """The file of a number."""
+        """The path of the file with this number."""
         return self.folder / f"{self.begin}{number:0{self.digits}d}{self.ending}"
 
     @property
@@ -132,19 +132,20 @@ class Frames:
 
     @property
     def master(self) -> Path:
-        """The video that the files are made of."""
+        """The path of the video from which the files are written."""
         return self.folder / f"{self.begin.rstrip('._- ') or 'frames'}.mkv"
 
 
 def gather(
     frames: Frames, video: Path, rate: Fraction, check_cancelled: Callable[[], None] = ignore
 ) -> None:
-    """Make a video of them: FFV1 with 16 bits, which loses nothing that PNG or half floats hold.
+    """Make a video of the files: FFV1 with 16 bits, lossless for PNG and half floats.
 
-    In NUT, as Matroska counts milliseconds: every frame is shown at exactly i / ``rate`` seconds.
+    The container is NUT, as Matroska counts milliseconds: frame i is shown at exactly i / ``rate``
+    seconds.
 
-    Raises UnreadableVideoError for a file that is no picture, InputError for one of another size,
-    DiskFullError and FileError of the video.
+    Raises UnreadableVideoError for a file that is not a picture, InputError for one of another
+    size, DiskFullError and FileError for the video.
     """
     size = size_of(frames)
     params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
@@ -158,7 +159,7 @@ def scatter(
     first: int = 1,
     check_cancelled: Callable[[], None] = ignore,
 ) -> int:
-    """Write the frames of a video as files from number ``first`` on, and return how many.
+    """Write the frames of a video as files from number ``first`` on, and return their count.
 
     PNG has 16 bits, EXR half floats. Each file appears once it is complete. Raises EncodeError,
     DiskFullError and FileError.
@@ -167,7 +168,7 @@ def scatter(
     for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
         path = frames.path(first + count - 1)
         if frames.linear:
-            # Rounded here, as the encoder cuts off.
+            # Rounded here, as the encoder would truncate.
             light = from_curve((frame.float() + 1) / 2).half().float()
             _save(path, from_floats(light), {"format": "half"})
         else:
@@ -188,15 +189,15 @@ def _picture(path: Path) -> tuple[av.VideoFrame, Color]:
 
 
 def size_of(frames: Frames) -> tuple[int, int]:
-    """(width, height), of the first; UnreadableVideoError where it is no picture."""
+    """(width, height) of the first file; UnreadableVideoError if it is not a picture."""
     first, _ = _picture(frames.path(frames.numbers[0]))
     return first.width, first.height
 
 
 def numbers_of(frames: Frames) -> Iterator[Tensor]:
-    """The values of each file, (c, h, w): of EXR as they are, of PNG in [0, 1]; one of gray.
+    """The values of each file, (c, h, w): unchanged from EXR, in [0, 1] from PNG; c is 1 for gray.
 
-    Raises as ``gather``; InputError for NaN or infinity too.
+    Raises as ``gather``; InputError also for NaN or infinity.
     """
     for path, picture, color in _pictures(frames):
         if is_float(picture.format.name):
@@ -212,7 +213,7 @@ def numbers_of(frames: Frames) -> Iterator[Tensor]:
 
 
 def save_numbers(path: Path, values: Tensor) -> None:
-    """Write what ``numbers_of`` reads: EXR with floats of 32 bits, PNG with 16 bits.
+    """Write one file of values as from ``numbers_of``: EXR with 32-bit floats, PNG with 16 bits.
 
     Raises EncodeError, DiskFullError and FileError.
     """
@@ -233,7 +234,7 @@ def _save(path: Path, picture: av.VideoFrame, options: dict[str, str] | None = N
 
 
 def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
-    """Each file decoded."""
+    """Each file's path, picture and colour tags."""
     (width, height), said = size_of(frames), False
     for path in map(frames.path, frames.numbers):
         picture, color = _picture(path)
@@ -249,7 +250,7 @@ def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
 
 
 def _values(frames: Frames) -> Iterator[Tensor]:
-    """(3, h, w) in [-1, 1] of each file."""
+    """The frame (3, h, w) in [-1, 1] of each file."""
     said = False
     for path, picture, color in _pictures(frames):
         if not is_float(picture.format.name):
@@ -266,7 +267,7 @@ def _values(frames: Frames) -> Iterator[Tensor]:
 
 
 def encoded(picture: av.VideoFrame, codec: str, options: dict[str, str]) -> bytes:
-    """The file of a picture, by FFmpeg's name of its codec."""
+    """The bytes of a file with this picture; ``codec`` is FFmpeg's name."""
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height = picture.width, picture.height
     context.pix_fmt, context.time_base = picture.format.name, Fraction(1, 25)

@@ -1,1 +1,1 @@
-"""Encoded parts, and the file that they are joined to."""
+"""Encodes parts, and joins them into the finished file."""

@@ -1,4 +1,4 @@
-"""Text subtitles and chapters of the source on their way into the finished file."""
+"""Copies text subtitles, attachments and chapters of the source into the finished file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .sound import Cut, Timed, describe
 
 log = logging.getLogger(__name__)
 
-# By FFmpeg's names. What comes as pictures is not among them: it is drawn for the source's size.
+# Text codecs by FFmpeg's names. Picture subtitles are left out: they are drawn for the source's
+# size.
 _TEXT = ("subrip", "ass", "webvtt", "mov_text", "text")
 _COPIED = {
     ".mp4": ("mov_text",),
@@ -27,17 +28,17 @@ _COPIED = {
 }
 _ENCODER = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "subrip"}
 _GAP = b"\0\0"
-"""Between two texts in MP4; the muxer fills gaps by itself."""
+"""An empty packet between two texts in MP4; not copied, as the muxer fills gaps by itself."""
 
 
 def caption_packets(
     source: InputContainer, output: OutputContainer, container: str, times: FrameTimes, cut: Cut
 ) -> Timed:
-    """Give the output all text subtitles of a source; their packets to write, by time.
+    """Add a source's text subtitles to the output; returns their packets to write, by time.
 
-    Copied where the container can hold their kind, otherwise encoded to MP4's text or, in Matroska,
-    to SubRip, which drops some styling. What cannot be kept is logged. All of them are read at
-    once, and ``source`` is of no use for anything else then: an hour has some hundred kilobytes.
+    They are copied if the container can hold their codec, otherwise encoded to MP4's text or, in
+    Matroska, to SubRip, which drops some styling. Subtitles that cannot be kept are logged. All are
+    read at once (an hour has some hundred kilobytes), so ``source`` cannot be used further.
     """
     targets = {}
     for stream in source.streams.subtitles:
@@ -54,7 +55,7 @@ def caption_packets(
 
 
 def _placed(packet: Packet, target: Any, cut: Cut) -> list[tuple[Fraction, Packet]]:
-    """When a text is shown, and its packet as it is written; nothing if it is not to be."""
+    """The time of a text and its packet for the output; empty if it is outside the cut."""
     base = Fraction(packet.time_base)
     start = (packet.pts or 0) * base
     start, stop = cut.shortened(start, start + (packet.duration or 0) * base)
@@ -79,7 +80,7 @@ def codec_name(stream: Any) -> str:
 
 
 def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
-    """What becomes of a stream of subtitles, and how: as a Holding says it."""
+    """What happens to a stream of subtitles: ``fate`` and ``how`` of a Holding."""
     name, context = codec_name(source), source.codec_context
     if name not in _TEXT:
         return "left out", "they are pictures, drawn for the source's size"
@@ -91,7 +92,7 @@ def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
 
 
 def attachments_of(source: InputContainer) -> tuple[Any, ...]:
-    """Fonts and other files that travel in a source; an older PyAV sees none."""
+    """Fonts and other files attached to a source; none with an older PyAV."""
     return tuple(getattr(source.streams, "attachments", ()))
 
 
@@ -101,7 +102,7 @@ def keeps_attachments(container: str) -> bool:
 
 
 def copy_attachments(source: InputContainer, output: OutputContainer, container: str) -> None:
-    """Give the output the source's attachments; before the first packet is written."""
+    """Add the source's attachments to the output; must come before the first packet."""
     if keeps_attachments(container):
         for number, attachment in enumerate(attachments_of(source), start=1):
             name = attachment.name or f"attachment {number}"
@@ -110,7 +111,7 @@ def copy_attachments(source: InputContainer, output: OutputContainer, container:
 
 
 def _add_stream(source: SubtitleStream, output: OutputContainer, container: str) -> Any:
-    """The stream of the finished file, or None if it cannot have these subtitles."""
+    """The subtitle stream of the finished file, or None if it cannot hold these subtitles."""
     context: Any = source.codec_context
     name, (fate, why) = codec_name(source), fate_of_captions(source, container)
     language = readable(source.metadata).get("language", "no language")
@@ -143,9 +144,9 @@ def _encoded(packet: Packet, source: Any, target: Any) -> Packet | None:
 def copy_chapters(
     source: InputContainer, output: OutputContainer, times: FrameTimes, cut: Cut
 ) -> None:
-    """Give the output the source's chapters; before the first packet is written.
+    """Add the source's chapters to the output; must come before the first packet.
 
-    An older PyAV does not know of chapters.
+    Does nothing with an older PyAV, which has no chapters.
     """
     if not hasattr(source, "chapters"):
         return

@@ -1,4 +1,4 @@
-"""What the user chooses about the encoded video, and what it comes to for a source."""
+"""The user's choices for the encoded video, and the settings that follow from them for a source."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _SUBSAMPLED = ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le")
 _DENSE = ("yuv444p", "yuv444p10le")
 
 
-# x264's AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree), so
-# that what happens to lie there decides the bytes: the same frames would not give the same.
+# x264's AVX-512 code reads past the end of small pictures when it weighs their blocks (mbtree). The
+# memory there would change the result: the same frames would not give the same bytes.
 _X264 = "asm=avx2" if "AVX512" in torch.backends.cpu.get_cpu_capability() else ""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """What one codec offers. ``crf`` is (lowest, highest, default), None where it has none."""
+    """What one codec offers. ``crf`` is (lowest, highest, default), None if it has no CRF."""
 
     encoder: str
     containers: tuple[str, ...]
@@ -45,16 +45,16 @@ class Codec:
     auto: tuple[str, str]
     """Pixel format for 8-bit and for deeper sources."""
     options: dict[str, str]
-    """Of the encoder, by FFmpeg's names; {preset}, {crf} and {threads} stand for the values."""
+    """Encoder options by FFmpeg's names; {preset}, {crf} and {threads} stand for the values."""
     crf: tuple[int, int, int] | None = None
     presets: tuple[str, ...] = ()
     preset: str = ""
     least: int = 16
     """Smallest side in pixels."""
     bits_per_pixel: float = 1.0
-    """An upper guess for a frame at the default quality."""
+    """An upper estimate for a frame at the default quality."""
     light: tuple[str, str, str] | None = None
-    """What takes the light of an HDR video: the option, and in it the display and the level."""
+    """Names for HDR metadata: the encoder option, and in it the display and the light level."""
 
 
 CODECS = {
@@ -126,8 +126,8 @@ CODECS = {
 class EncodeParams:
     """How the video is encoded.
 
-    The first six are choices; ``for_source`` fills in the rest. "auto" is the codec's default: in
-    ``pixel_format`` that follows the source's depth.
+    The first six fields are choices; ``for_source`` fills in the others. "auto" is the codec's
+    default; for ``pixel_format`` it follows the source's depth.
 
     Raises EncodeParamsError for choices that do not fit each other.
     """
@@ -139,19 +139,19 @@ class EncodeParams:
     pixel_format: str = "auto"
     preset: str = "auto"
     keep_range: bool = False
-    """Write full range where the source has it, instead of limited range."""
+    """Write full range if the source has it, instead of limited range."""
     rate: Fraction = Fraction(25)
-    """Frames per second while the frames' own times are not known."""
+    """Frames per second, used until the frames' own times are known."""
     bit_depth: int = 8
     """Bits per channel of the source."""
     color: Color = BT709
     sample_aspect: Fraction = Fraction(1)
     mastering: str = ""
-    """The display an HDR master was made on, as ``mastering_display`` has it; or ""."""
+    """The display of an HDR master, as from ``mastering_display``; or ""."""
     light_level: str = ""
-    """The light of an HDR video, as ``light_level`` has it."""
+    """The light level of an HDR video, as from ``side_data.light_level``; or ""."""
     threads: int = 4
-    """A fixed number: the encoders' bytes depend on it."""
+    """A fixed number, because the encoded bytes depend on it."""
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
@@ -192,7 +192,7 @@ class EncodeParams:
 
     @property
     def encoded_format(self) -> str:
-        """The pixel format that "auto" comes to."""
+        """The pixel format, with "auto" resolved."""
         if self.pixel_format == "auto":
             return CODECS[self.codec].auto[self.bit_depth > 8]
         return self.pixel_format
@@ -220,7 +220,7 @@ class EncodeParams:
             )
 
     def encoder_options(self) -> dict[str, str]:
-        """Options of the encoder, by FFmpeg's names."""
+        """Encoder options by FFmpeg's names, with their values filled in."""
         codec = CODECS[self.codec]
         preset = codec.preset if self.preset == "auto" else self.preset
         if self.codec == "prores" and self.encoded_format == "yuv444p10le":
@@ -245,14 +245,14 @@ class EncodeParams:
 
 def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:
     """Set up an encoder's context, before it opens, for frames of (width, height)."""
-    # SVT-AV1 writes its settings to stderr and takes its log level from nowhere else.
+    # SVT-AV1 would write its settings to stderr; only this variable sets its log level.
     environ.setdefault("SVT_LOG", "1")
     context.width, context.height = size
     context.pix_fmt = params.encoded_format
     context.time_base = 1 / params.part_rate
     context.sample_aspect_ratio = params.sample_aspect
     context.thread_count = params.threads
-    # For x264 slices alone would mean its low-latency, less efficient kind of threads.
+    # Slice threads alone would be x264's low-latency, less efficient kind.
     context.thread_type = "AUTO"
     context.flags |= Flags.bitexact
     tag(context, params.color, av.VideoFormat(params.encoded_format).is_rgb)
@@ -261,11 +261,11 @@ def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> N
 
 @contextmanager
 def usual_priority() -> Iterator[None]:
-    """Around the opening of an encoder: nothing in this process has a higher priority afterwards.
+    """Wrap the opening of an encoder, so that it leaves no thread with a higher priority.
 
-    SVT-AV1, run by root, as in most containers, puts the thread that opens it and its own ones
-    above all others of the machine (SCHED_FIFO, 99), and whatever that thread starts later inherits
-    it. Threads that wait for each other by spinning, as PyTorch's do, then wait for ever.
+    SVT-AV1, if run by root, as in most containers, gives the thread that opens it and its own
+    threads the highest priority of the machine (SCHED_FIFO, 99), which later threads inherit.
+    Threads that wait for each other by spinning, as PyTorch's do, would then wait for ever.
     """
     if not hasattr(os, "sched_getscheduler") or not os.path.isdir(_TASKS):
         yield
@@ -277,7 +277,7 @@ def usual_priority() -> Iterator[None]:
     finally:
         changed = {"0", *os.listdir(_TASKS)} - there
         for task in map(int, changed):
-            # Threads may have ended.
+            # A thread may have ended meanwhile.
             with suppress(OSError):
                 if os.sched_getscheduler(task) != policy:
                     os.sched_setscheduler(task, policy, parameters)
@@ -285,7 +285,7 @@ def usual_priority() -> Iterator[None]:
 
 @cache
 def available_codecs() -> tuple[str, ...]:
-    """The codecs, of those in CODECS, whose encoder this build of PyAV can open."""
+    """The codecs in CODECS whose encoder this build of PyAV can open."""
     found = []
     for name, codec in CODECS.items():
         with suppress(FFmpegError, UnknownCodecError):

@@ -1,4 +1,4 @@
-"""What a source holds, and what becomes of each of it in the finished file."""
+"""Lists what a source contains, and what happens to each item in the finished file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .timecode import fits_into, keeps_timecode, timecode_of
 
 Fate = Literal["kept", "converted", "left out"]
 
-# Beside the pictures, by FFmpeg's names: never kept.
+# Side data of pictures that is never kept, by FFmpeg's names.
 _LEFT_OUT = {
     "A53_CC": ("closed captions inside the picture", "a tool such as ccextractor makes a file"),
     "DOVI_METADATA": ("Dolby Vision", "the picture without it is upscaled"),
@@ -38,12 +38,12 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Holding:
-    """Something a source holds beside its pictures, or that they say."""
+    """An item that a source contains beside its pictures, or a property of the pictures."""
 
     what: str
     fate: Fate
     how: str = ""
-    """What it becomes, why it goes, or what to do about it."""
+    """What it becomes, why it is left out, or what the user can do."""
 
     def to_text(self) -> str:
         """ "Left out: a second video track (h264): one is upscaled." """
@@ -53,7 +53,7 @@ class Holding:
 def contents(
     path: Path, info: VideoInfo, params: EncodeParams, *, whole: bool = True
 ) -> tuple[Holding, ...]:
-    """What a source holds and what becomes of it.
+    """The items that a source contains, and what happens to each.
 
     Args:
         path: the source.
@@ -71,7 +71,7 @@ def contents(
 
 
 def _kept_unless(why: str, what: str, fate: Fate = "left out") -> Holding:
-    """Kept if there is no reason why not; else what becomes of it for that reason."""
+    """An item with ``fate`` if there is a reason ``why`` it is not kept; else a kept item."""
     return Holding(what, fate, why) if why else Holding(what, "kept")
 
 

@@ -1,4 +1,4 @@
-"""Parts into one file, without encoding again, with the source's audio, subtitles and chapters."""
+"""Joins parts into one file without encoding again, with the source's audio, text and chapters."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_LEAST_TIMESCALE = 10_000  # of MP4 and MOV, as FFmpeg itself has it
+_LEAST_TIMESCALE = 10_000  # for MP4 and MOV, FFmpeg's own value
 _LONGEST = 2**31 - 1
-"""Units that a frame may last, in MP4 and in PyAV 14."""
-# About how the source was written, not about what it shows.
+"""The most units that a frame may last, in MP4 and in PyAV 14."""
+# These tags describe how the source was written, not its content.
 _DROPPED_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """When the frames of the finished file are decoded and shown, in ``time_base``.
+    """Decoding and presentation times of the finished file's frames, in ``time_base``.
 
     ``shown`` has one entry more than there are frames: the end of the last one.
     """
@@ -56,8 +56,8 @@ class Clock:
     def stamps(self, order: int, index: int) -> tuple[int, int, int]:
         """(pts, dts, duration) of frame ``index``, the ``order``-th to be decoded.
 
-        Decoding times are the showing times, ``reorder`` frames earlier: they increase, and none
-        is later than its frame is shown.
+        Decoding times are the presentation times of ``reorder`` frames earlier: they increase, and
+        none is later than its frame's presentation time.
         """
         early = order - self.reorder
         first, second = self.shown[:2]
@@ -65,9 +65,9 @@ class Clock:
         return self.shown[index], dts, self.shown[index + 1] - self.shown[index]
 
     def muxer_options(self, container: str) -> dict[str, str]:
-        """What makes a file format count in ``time_base`` too; Matroska counts milliseconds.
+        """Muxer options to count in ``time_base``; none for Matroska, which counts milliseconds.
 
-        Not by the stream's time base, which PyAV 14 does not let us set on what is only copied.
+        The stream's time base is not used: PyAV 14 cannot set it on a copied stream.
         """
         if container == ".mkv":
             return {}
@@ -91,13 +91,13 @@ def plan_clock(
 
     Args:
         times: of all of the source's frames, in ``time_base``.
-        origin: seconds of the source that become 0.
-        rate: frames per second, for the length of a last frame that nothing else tells.
-        first, frames: the frames that are there.
+        origin: the time of the source, in seconds, that becomes 0.
+        rate: frames per second, for the length of a single frame at the source's end.
+        first, frames: the first frame and the number of frames.
         reorder: as in PartInfo.
 
-    Frames that the source shows at the same time, or back in time, are moved one unit on. Units in
-    which a frame would last too long become coarser.
+    Frames at the time of the frame before, or earlier, are moved to one unit after it. If a frame
+    would last too many units, the units become coarser.
     """
     longest = max((b - a for a, b in pairwise(times[first : first + frames + 1])), default=0)
     if longest > _LONGEST:
@@ -127,14 +127,14 @@ def join(
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
 
     Text subtitles, chapters, attachments and the timecode are kept as well, where PyAV and the
-    container allow it; ``contents`` says what becomes of everything.
+    container allow it; ``contents`` says what happens to everything.
 
-    Frames are shown when the source shows them, counted from where its picture or its sound
-    starts. Audio packets are copied where the container can hold their codec and encoded to AAC,
-    in Matroska to FLAC, otherwise. Title, language and the like are kept, rotation is not: it is
-    already in the frames. In Matroska all may start some ms late, by the lead-in of copied AAC or
-    MP3. Fewer parts than the source has frames give a shorter file, its audio cut
-    to that length. The same parts and source give the same bytes.
+    Frames keep the source's presentation times, counted from the start of its pictures or its
+    sound, whichever is earlier. Audio packets are copied if the container can hold their codec,
+    otherwise encoded to AAC, in Matroska to FLAC. Title, language and the like are kept. Rotation
+    is not: it is already in the frames. In Matroska everything may start some ms late, by the
+    lead-in of copied AAC or MP3. If the parts have fewer frames than the source, the file is
+    shorter and its audio is cut to that length. The same parts and source give the same bytes.
 
     Args:
         parts: in order, encoded with ``params``.
@@ -142,8 +142,8 @@ def join(
         times: of all frames of the source, from ``frame_times`` or ``Footage``.
         source: the video the frames come from.
         params: from ``EncodeParams.for_source``.
-        first: which frame of the source the first part begins with.
-        progress: called with (frames written, frames in all).
+        first: the frame of the source with which the first part begins.
+        progress: called with (frames written, all frames).
         check_cancelled: called before each frame; may raise, which leaves nothing behind.
 
     Raises:
@@ -171,7 +171,7 @@ def join(
         ):
             base = times.time_base
             starts = [times[first] * base] + (audio_start(container, times) if first == 0 else [])
-            # Whole units, so that the frames' times stay exact.
+            # Rounded down to whole units, so that the frames' times stay exact.
             origin = min(starts) // base * base
             clock = plan_clock(
                 times,
@@ -207,7 +207,7 @@ def join(
                         yield packet.dts * clock.time_base + origin, packet
 
                 done = refused = 0
-                # At the same time sound comes first, then text.
+                # Of packets at the same time, sound comes first, then text.
                 for _, packet in merge(sound, captions, pictures(), key=itemgetter(0)):
                     check_cancelled()
                     try:
@@ -215,7 +215,7 @@ def join(
                     except InvalidDataError as error:
                         if packet.stream is stream:
                             raise
-                        refused += 1  # one of sound or text that is damaged
+                        refused += 1  # a damaged packet of sound or text
                         log.debug("A packet does not go into the file: %s.", error.strerror)
                     if packet.stream is stream:
                         done += 1
@@ -236,7 +236,7 @@ def join(
 def _add_stream(
     output: OutputContainer, part: PartInfo, params: EncodeParams
 ) -> tuple[VideoStream, bytes | None]:
-    """The finished file's stream of pictures, and the headers that all parts must have."""
+    """The finished file's video stream, and the headers that all parts must have."""
     with opened(part.path) as (_, template):
         stream = output.add_stream_from_template(template, opaque=True)
         headers = template.codec_context.extradata
@@ -249,7 +249,7 @@ def _add_stream(
 def _pictures(
     parts: Sequence[PartInfo], headers: bytes | None, rate: Fraction
 ) -> Iterator[tuple[Packet, int]]:
-    """(packet, number of its frame) of all parts, in the order of decoding."""
+    """(packet, number of its frame) of all parts, in decoding order."""
     start = 0
     for part in parts:
         seen = 0

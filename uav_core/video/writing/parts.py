@@ -1,7 +1,7 @@
-"""Parts: short files that each hold a run of encoded frames.
+"""Parts: short files, each with a run of encoded frames.
 
-A part is Matroska, plays alone, begins with a keyframe and refers to nothing outside. Frame i of
-it is shown at i / ``params.part_rate`` seconds. The same frames and settings give the same bytes.
+A part is Matroska, plays alone, begins with a keyframe and refers to nothing outside. Its frame i
+is shown at i / ``params.part_rate`` seconds. The same frames and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class PartInfo:
     frames: int
     bytes: int
     blake2b: str
-    """Hex, of the whole file."""
+    """Hash of the whole file, in hex."""
     reorder: int = 0
-    """By how many frames the encoder's order runs ahead of the order of showing."""
+    """The most frames by which decoding order runs ahead of presentation order."""
 
 
 def encode_part(
@@ -55,15 +55,15 @@ def encode_part(
     """Encode frames into a part.
 
     Args:
-        path: the part, by custom ending in .mkv. It appears once it is complete.
+        path: the part, usually ending in .mkv. It appears once it is complete.
         frames: each (3, height, width) in [-1, 1], on any device; taken one at a time.
         params: from ``EncodeParams.for_source``.
         size: (width, height) of every frame.
-        container: FFmpeg's name of another kind of file, which then is no part for ``join``.
+        container: FFmpeg's name of the container; only Matroska makes a part for ``join``.
         check_cancelled: called before each frame; may raise, which leaves nothing behind.
 
     Raises:
-        EncodeParamsError: the size or this build does not go with the settings.
+        EncodeParamsError: the size or this build of PyAV does not fit the settings.
         InputError: no frames, or one of another shape.
         EncodeError: the encoder gave up.
         DiskFullError, FileError: nothing is left under either name.
@@ -111,7 +111,7 @@ def _encode(
                 )
             picture = convert(frame)
             picture.pts, picture.time_base = given, 1 / params.part_rate
-            # The encoder opens with the first picture.
+            # The encoder is opened by the first picture.
             with nullcontext() if given else usual_priority():
                 write(picture)
             given += 1
@@ -124,9 +124,9 @@ def _encode(
 
 
 def output(file: object, kind: str, options: dict[str, str] | None = None) -> OutputContainer:
-    """A container, by FFmpeg's name of its kind, whose bytes depend on what is written alone.
+    """A container (FFmpeg's name: ``kind``) whose bytes depend only on what is written into it.
 
-    A file of ours instead of a name: FFmpeg would not tell of a disk that is full at the end.
+    It writes into our open file, as FFmpeg would not report a disk that is full at the end.
     """
     options = {"fflags": "+bitexact", **(options or {})}
     return av.open(file, "w", format=kind, container_options=options, buffer_size=BLOCK)
@@ -135,8 +135,8 @@ def output(file: object, kind: str, options: dict[str, str] | None = None) -> Ou
 def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
     """The PartInfo of a part that an earlier run has encoded with ``params``.
 
-    ``blake2b`` is the hash known of it: the file is not read for it again. Raises BadPartError
-    if the part cannot be read.
+    ``blake2b`` is its known hash, which is not computed again. Raises BadPartError if the part
+    cannot be read.
     """
     name, frames, reorder = os.fspath(path), 0, 0
     with opened(name) as (container, stream):
@@ -150,7 +150,7 @@ def part_info(path: Path, params: EncodeParams, blake2b: str) -> PartInfo:
 
 @contextmanager
 def opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A part, opened for reading; BadPartError where that fails, then or later."""
+    """A part, opened for reading; BadPartError if that fails, at once or later."""
     try:
         with av.open(name) as container:
             yield container, container.streams.video[0]

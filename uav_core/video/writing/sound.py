@@ -1,4 +1,4 @@
-"""Audio of the source on its way into the finished file: copied, or encoded where it must be."""
+"""Copies the source's audio into the finished file, or encodes it where it cannot be copied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..reading.times import FrameTimes
 
 log = logging.getLogger(__name__)
 
-# What players expect; FFmpeg itself would put more into MP4 and MOV.
+# Codecs that players expect; FFmpeg itself would write more kinds into MP4 and MOV.
 _PCM = ("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le")
 _COPIED = {
     ".mp4": ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"),
@@ -31,26 +31,27 @@ _ENCODER = {".mp4": "aac", ".mov": "aac", ".mkv": "flac"}
 _BITS_PER_CHANNEL = 96_000  # per second, for AAC
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
-# Packets past the end after which a stream is taken to be over.
+# Packets past the end of the cut after which a stream counts as over.
 _MOST_LATE = 50
 
 
 Timed = Iterator[tuple[Fraction | float, Packet]]
-"""Packets to write, and from when on in seconds of the source: -inf is at once, inf at the end."""
+"""Packets to write, with their times in seconds of the source: -inf is at once, inf at the end."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The stretch of a source that is kept, in seconds of the frames' clock."""
+    """The range of a source that is kept, in seconds of the frames' clock."""
 
     begin: Fraction | None
-    """None: from the source's own beginning, to its own end."""
+    """None: from the source's own beginning."""
     end: Fraction | None
+    """None: to the source's own end."""
     origin: Fraction
-    """What becomes time 0."""
+    """The time that becomes 0."""
 
     def shortened(self, start: Fraction, stop: Fraction) -> tuple[Fraction, Fraction]:
-        """What of a time from ``start`` to ``stop`` is kept; ``stop`` is not later if nothing."""
+        """The kept part of ``start`` to ``stop``; empty (stop <= start) if nothing is kept."""
         start = start if self.begin is None else max(start, self.begin)
         return start, stop if self.end is None else min(stop, self.end)
 
@@ -68,9 +69,9 @@ class Track:
         self._last: int | None = None
 
     def packets(self, packet: Packet, cut: Cut) -> Iterator[Packet]:
-        """Packets of the finished file for one of the source; an empty one flushes.
+        """Packets of the finished file for one packet of the source; an empty one flushes.
 
-        What ends before the cut begins, or starts after its end, is left out.
+        Packets that end before the cut begins, or start after its end, are left out.
         """
         if packet.size and self._outside(packet, cut):
             return
@@ -85,7 +86,7 @@ class Track:
             return True
         start = packet.pts * packet.time_base
         if cut.end is not None and start >= cut.end:
-            # One alone may carry a time that is a mistake.
+            # A single packet may have a wrong time, so that only many of them end the stream.
             self._late += 1
             self.done = self._late > _MOST_LATE
             return True
@@ -107,7 +108,7 @@ class Track:
         shift = round(origin / packet.time_base)
         shown = (packet.pts or 0) - shift
         dts = shown if packet.dts is None else packet.dts - shift
-        # Muxers refuse packets that do not go on in time, which MP4 counts in samples.
+        # Muxers refuse packets whose times do not increase; MP4 counts them in samples.
         least = max(1, ceil(1 / (self.source.rate * packet.time_base)))
         if self._last is not None and dts < self._last + least:
             dts = self._last + least
@@ -117,7 +118,7 @@ class Track:
 
 
 def encoder_for(source: AudioStream, container: str) -> str | None:
-    """What a stream is encoded with on its way into a container; None if it is copied."""
+    """The encoder for a stream in a container; None if the stream is copied."""
     name = source.codec_context.codec.canonical_name
     return None if name in _COPIED.get(container, (name,)) else _ENCODER[container]
 
@@ -149,7 +150,7 @@ def _add_stream(
 
 
 def usual_layout(channels: int) -> str:
-    """FFmpeg's name of the usual layout of so many channels, such as "5.1"."""
+    """FFmpeg's name of the usual layout of ``channels`` channels, such as "5.1"."""
     try:
         return AudioLayout(f"{channels}c").name
     except ValueError:  # there is none
@@ -157,14 +158,14 @@ def usual_layout(channels: int) -> str:
 
 
 def describe(target: Any, source: Any) -> None:
-    """Give a stream the source's tags that are about the content, and what it is chosen for."""
+    """Copy the source stream's language, title and disposition to ``target``."""
     tags = readable(source.metadata).items()
     target.metadata.update((k, v) for k, v in tags if k.lower() in ("language", "title"))
     target.disposition = source.disposition.value
 
 
 def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
-    """When each audio stream starts, in seconds of the frames' clock."""
+    """The start of each audio stream, in seconds of the frames' clock."""
     return [
         times.moved_start(s.index, s.start_time * s.time_base)
         for s in container.streams.audio
@@ -175,9 +176,9 @@ def audio_start(container: InputContainer, times: FrameTimes) -> list[Fraction]:
 def sound_packets(
     source: InputContainer, output: OutputContainer, container: str, times: FrameTimes, cut: Cut
 ) -> Timed:
-    """Give the output all audio streams of a source; their packets to write, in the file's order.
+    """Add a source's audio streams to the output; returns their packets to write, in file order.
 
-    ``times`` are those of the frames, whose clock the sound is put on.
+    ``times`` are those of the frames; the sound is put on their clock.
     """
     streams = [s for s in source.streams.audio if s.codec_context is not None]
     tracks = {s.index: Track(s, output, container) for s in streams}

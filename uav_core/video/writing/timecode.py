@@ -1,4 +1,4 @@
-"""The timecode of a source, which counts its frames from an hour and minute on."""
+"""The timecode of a source, which counts its frames from a start time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TAG = "timecode"
 
 
 def timecode_of(container: InputContainer) -> str:
-    """The timecode of the first frame, "01:00:00:00"; "" where there is none."""
+    """The timecode of the first frame, such as "01:00:00:00"; "" if there is none."""
     for holder in (container, *container.streams):
         for name, value in holder.metadata.items():
             if name.lower() == _TAG:
@@ -23,9 +23,9 @@ def timecode_of(container: InputContainer) -> str:
 
 
 def keeps_timecode(rate: Fraction, stream: VideoStream) -> bool:
-    """Whether a timecode can count frames of this rate, and counted those of the source.
+    """Whether a timecode can count frames of this rate, and the source has the same rate.
 
-    Film that is brought back from 30 frames to 24 is counted otherwise.
+    Film restored from 30 to 24 frames per second would need another count.
     """
     counted = Fraction(stream.average_rate or stream.guessed_rate or 25)
     return rate.denominator in (1, 1001) and rate == counted
@@ -33,9 +33,9 @@ def keeps_timecode(rate: Fraction, stream: VideoStream) -> bool:
 
 @cache
 def fits_into(container: str) -> bool:
-    """Whether this PyAV can give a container such as ".mov" a timecode with copied pictures.
+    """Whether this PyAV can write a timecode into a container such as ".mov" with copied packets.
 
-    MP4 and MOV have to know the rate of the frames, which PyAV 14.2 does not copy.
+    MP4 and MOV need the frame rate for it, which PyAV 14.2 does not copy.
     """
     if container == ".mkv":
         return True
@@ -64,7 +64,7 @@ def copy_timecode(
     rate: Fraction,
     first: int,
 ) -> None:
-    """Give the output the source's timecode, if it begins with the source's ``first`` frame 0."""
+    """Copy the source's timecode to the output if ``first`` is 0 and the rate allows it."""
     for name in [name for name in output.metadata if name.lower() == _TAG]:
         del output.metadata[name]
     code = timecode_of(source)
