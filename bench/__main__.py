@@ -56,7 +56,7 @@ log = logging.getLogger("bench")
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """The options, checked."""
+    """Parse and check the options."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
@@ -113,9 +113,9 @@ def main() -> int:
     """Measure, log the tables and write them to files."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse()
-    complete_torchvision()  # RAFT is in a package that may have been built for another PyTorch
+    complete_torchvision()  # for RAFT, as torchvision may have been built for another PyTorch
     device = torch.device(options.device)
-    # fp32 means fp32 on both sides.
+    # No TF32, so that both sides compute in fp32.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if options.processor_time:
@@ -140,7 +140,7 @@ def main() -> int:
             log.error("%s A ratio would mean nothing: this case is left out.", error)
             continue
         results[name].calibration = calibrate(case.network, setup)
-        # Again after every case: other load at the start must not pass for the machine's best.
+        # Measured again after every case, as other load may have slowed the first measurement.
         limits = limits.best_of(measure_limits(device, options.quick))
 
     if LONG in options.only:

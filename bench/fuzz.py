@@ -42,14 +42,14 @@ from uav_core.video import EncodeParams, Footage, contents, encode_part, join
 log = logging.getLogger("fuzz")
 
 LONGEST, MOST_BYTES = 10.0, 2 * 2**30
-"""Seconds of computing and bytes of memory that one file may take."""
+"""Largest seconds of processor time and bytes of memory for one file."""
 _PATIENCE, _START = 6, 600.0
-"""So many times as long, by the clock, is waited, as other programs may have the processor; and so
-many seconds until a process has begun."""
+"""Factor of LONGEST that is waited by the clock, as other programs may use the processor; and
+seconds to wait for the start of a process."""
 _BATCH = 50
 
 W, H, COUNT = 48, 32, 15
-# Ending: the encoders of picture and sound, and the pixel format.
+# By file extension: encoders of picture and sound, and pixel format.
 CONTAINERS = {
     "mp4": ("libx264", "aac", "yuv420p"),
     "mov": ("mjpeg", "pcm_s16le", "yuvj420p"),
@@ -108,7 +108,7 @@ def _write(path: Path, codec: str, sound: str, pixel_format: str) -> None:
 
 
 def damaged(number: int, seed: int, whole: list[Path]) -> tuple[str, bytes]:
-    """(ending, content) of the ``number``-th file."""
+    """File extension and content of the ``number``-th file."""
     rng = random.Random(f"{seed}/{number}")
     path = rng.choice(whole)
     data = bytearray(path.read_bytes())
@@ -134,7 +134,7 @@ def _change_head(data: bytearray, rng: random.Random, whole: list[Path]) -> None
 
 
 def _change_number(data: bytearray, rng: random.Random, whole: list[Path]) -> None:
-    """As lengths and times are: four bytes in a row."""
+    """Change four bytes in a row, as in lengths and times."""
     at = rng.randrange(max(1, len(data) - 4))
     value = rng.choice((0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, rng.randrange(2**32)))
     data[at : at + 4] = value.to_bytes(4, rng.choice(("big", "little")))
@@ -168,7 +168,7 @@ def _repeat(data: bytearray, rng: random.Random, whole: list[Path]) -> None:
 
 
 def _cross(data: bytearray, rng: random.Random, whole: list[Path]) -> None:
-    """From here on another file."""
+    """Replace the data from a random place on by that of another file."""
     other = rng.choice(whole).read_bytes()
     at = rng.randrange(len(data) + 1)
     data[at:] = other[rng.choice((0, min(at, len(other)), rng.randrange(len(other)))) :]
@@ -194,7 +194,7 @@ _DAMAGES = (
 
 
 def use(path: Path, folder: Path) -> str:
-    """All that a run does with a file but the networks; what came of it."""
+    """Do all that a run does with a file, except the networks. Returns the outcome."""
     try:
         footage = Footage.open(path)
         count = 0
@@ -215,7 +215,7 @@ def use(path: Path, folder: Path) -> str:
 
 
 def child(folder: Path, seed: int, first: int, stop: int, keep: Path | None) -> None:
-    """Some of the files; a line of JSON before and after each."""
+    """Handle some of the files; prints a line of JSON before and after each."""
     whole = sorted(folder.glob("whole.*"))
     logging.disable(logging.CRITICAL)
     print("{}", flush=True)
@@ -240,7 +240,7 @@ def child(folder: Path, seed: int, first: int, stop: int, keep: Path | None) -> 
 
 @dataclass
 class Figures:
-    """Of a run."""
+    """Counts and extremes of a run."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -248,7 +248,7 @@ class Figures:
     most_bytes: int = 0
 
     def add(self, number: int, line: dict) -> None:
-        """What a child says of a file."""
+        """Add the line that a child printed about a file."""
         self.outcomes[line["outcome"]] += 1
         self.slowest = max(self.slowest, line["seconds"])
         self.most_bytes = max(self.most_bytes, line["bytes"])
@@ -260,7 +260,7 @@ class Figures:
             self.failures.append(f"File {number}: {line['bytes'] / 2**30:.1f} GiB.")
 
     def to_text(self) -> str:
-        """All of them."""
+        """All figures in one line."""
         counts = ", ".join(f"{name}: {n}" for name, n in self.outcomes.most_common())
         return (
             f"{sum(self.outcomes.values())} files; {counts}. Slowest {self.slowest:.1f} s, "
@@ -269,7 +269,7 @@ class Figures:
 
 
 def run(files: int, seed: int, *, first: int = 0, keep: Path | None = None) -> Figures:
-    """Files ``first`` to ``first + files`` of a seed."""
+    """Handle the files ``first`` to ``first + files`` of a seed."""
     figures, stop = Figures(), first + files
     with tempfile.TemporaryDirectory(prefix="uav_fuzz_") as folder:
         make_whole(Path(folder))
@@ -282,7 +282,7 @@ def run(files: int, seed: int, *, first: int = 0, keep: Path | None = None) -> F
 def _batch(
     folder: Path, seed: int, first: int, stop: int, keep: Path | None, figures: Figures
 ) -> int:
-    """Files in one child; the first that it did not get to."""
+    """Handle files in one child. Returns the number of the first file that it did not reach."""
     words = [sys.executable, "-m", "bench.fuzz", "--seed", str(seed), "--first", str(first)]
     words += ["--files", str(stop - first), "--child", str(folder)]
     words += ["--keep", str(keep)] if keep else []
@@ -310,7 +310,7 @@ def _batch(
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[dict]:
-    """What a child prints; raises queue.Empty if it prints nothing for too long."""
+    """Lines that a child prints; raises queue.Empty if it prints nothing for too long."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -327,7 +327,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[dict]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command; 0 if nothing failed."""
+    """Run the command. Returns 0 if nothing failed."""
     p = argparse.ArgumentParser(
         prog="python -m bench.fuzz",
         description=__doc__,

@@ -56,7 +56,7 @@ log = logging.getLogger("bench_hour")
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the run: seconds of work, frames in finished parts, bytes."""
+    """One sample of the run: seconds of work, frames in finished parts, bytes."""
 
     seconds: float
     frames: int
@@ -66,7 +66,7 @@ class Sample:
 
 
 def write_inputs(folder: Path) -> list[str]:
-    """The weights; the options that name them and keep the run small."""
+    """Write the weights. Returns the options that name them and keep the run small."""
     unet, vae, texts = (folder / f"{name}.safetensors" for name in ("unet", "vae", "texts"))
     save_file(generate("hour.", shapes_of(TemporalUNet(UNET, device="meta"))), unet)
     save_file(generate("hour.", shapes_of(TemporalVAE(VAE, device="meta"))), vae)
@@ -77,13 +77,13 @@ def write_inputs(folder: Path) -> list[str]:
 
 
 def write_clip(path: Path, first: int, stop: int, length: int) -> None:
-    """The frames from ``first`` to ``stop``, without loss."""
+    """Write the frames from ``first`` to ``stop``, losslessly."""
     params = EncodeParams("ffv1", ".mkv", rate=Fraction(25))
     encode_part(path, moving(first, stop, length, SIDE, SIDE), params, (SIDE, SIDE))
 
 
 def command(source: Path, target: Path, words: list[str]) -> list[str]:
-    """Upscale a file."""
+    """The command that upscales a file."""
     return [sys.executable, "-m", "uav_core.cli", str(source), str(target), *words]
 
 
@@ -94,16 +94,16 @@ def disk_used(folder: Path) -> int:
         try:
             total += path.stat().st_size
         except FileNotFoundError:
-            continue  # replaced meanwhile
+            continue  # replaced in the meantime
     return total
 
 
 def watch(
     words: list[str], folder: Path, kills: list[int], took: list[Sample], pause: float
 ) -> None:
-    """Give the command until it is through, and kill it where ``kills`` says.
+    """Run the command until it has finished, and kill it at the times in ``kills``.
 
-    ``took`` gets a sample every ``pause`` seconds.
+    A sample is added to ``took`` every ``pause`` seconds.
     """
     worked, run = 0.0, 0
     while True:
@@ -117,7 +117,7 @@ def watch(
             except psutil.Error:
                 break
             if not memory:
-                continue  # it has just ended
+                continue  # the process has just ended
             done = sum(job.frames_done for job in list_jobs(folder / FOLDER))
             at = worked + time.monotonic() - started
             took.append(Sample(at, done, memory, disk_used(folder), run))
@@ -142,9 +142,9 @@ def watch(
 def check_scenes(
     result: Path, frames: int, length: int, count: int, words: list[str], folder: Path
 ) -> list[int]:
-    """The ``count`` scenes whose frames were compared with a run of their own.
+    """Compare ``count`` scenes with runs of each alone. Returns their numbers.
 
-    Raises SystemExit if one differs, or if the result has not ``frames`` frames.
+    Raises SystemExit if one differs, or if the result does not have ``frames`` frames.
     """
     scenes = sorted(random.Random(7).sample(range(frames // length), count))
     whole, at = iter(VideoReader(result)), 0
@@ -165,7 +165,7 @@ def check_scenes(
 
 
 def draw(took: list[Sample], path: Path) -> None:
-    """Frames, memory and disk over seconds, one below the other; a red line where it was killed."""
+    """Draw frames, memory and disk over time, one below the other, with red lines at kills."""
     width, height, left = 900, 150, 110
     picture = Image.new("RGB", (width, 3 * height), "white")
     pen, last = ImageDraw.Draw(picture), max(s.seconds for s in took)

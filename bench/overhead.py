@@ -44,7 +44,7 @@ def _predict(_unet: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 class _Decoder:
-    """Gives pictures, and counts the seconds that this takes."""
+    """Replaces the decoder: gives pictures, and adds up the seconds that this takes."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -59,7 +59,7 @@ class _Decoder:
 
 
 def run(words: list[str]) -> tuple[float, float]:
-    """Seconds of the networks' thread, and of all others, that the command takes."""
+    """Processor seconds of a command: in the networks' thread, and in all others."""
     decoder = _Decoder()
     with (
         patch.object(TemporalUNet, "forward", _predict),
@@ -74,9 +74,9 @@ def run(words: list[str]) -> tuple[float, float]:
 
 
 def measure(folder: Path, frames: int, size: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    """By name of the run: milliseconds a frame of the networks' thread, and of all others.
+    """Milliseconds per frame of the networks' thread and of all others, by name of the run.
 
-    The difference between a clip and a quarter of it, so that the start does not count.
+    They are the difference between a clip and a quarter of it, so that the start does not count.
     """
     words = write_inputs(folder)
     params = EncodeParams("h264", ".mp4", rate=Fraction(25))

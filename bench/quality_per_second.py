@@ -32,7 +32,7 @@ sys.path.append(str(ROOT / "tests" / "support"))
 
 from torchvision_shim.prestartup_script import install as complete_torchvision  # noqa: E402
 
-# Before what measures likeness, which imports torchvision.
+# Before the measures of similarity, which import torchvision.
 complete_torchvision()
 
 from bench.studies.solvers import SOLVERS, SPACINGS  # noqa: E402
@@ -56,7 +56,7 @@ log = logging.getLogger("quality")
 CLIPS = (17, 3, 23)  # a piece of film, a bee, a city at night
 SHOWN = ("psnr", "haarpsi", "gmsd", "warping_error")
 SHOWN_OF_LOOKS = ("detail", "to_input", *SHOWN)
-# Title and digits in the table.
+# Title in the table, and number of digits.
 COLUMNS = {
     "detail": ("detail", 2),
     "to_input": ("PSNR to the input dB", 2),
@@ -86,12 +86,12 @@ class Way:
 
     @property
     def line(self) -> str:
-        """The line of the picture that it lies on."""
+        """Name of its line in the picture."""
         return self.solver if self.spacing == "even" else f"{self.solver}, {self.spacing}"
 
     @property
     def name(self) -> str:
-        """For the table."""
+        """Name in the table."""
         if self.look:
             return f"{self.look}: noise level {self.noise_level}, guidance {self.guidance:g}, " + (
                 f"strength {self.strength:g}"
@@ -129,7 +129,7 @@ AS_LOOKS = [
 
 
 def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
-    """Latents (1, 4, t, h, w), as ``uav_core.sampling.pipeline.sample`` with DDIM."""
+    """Sample latents (1, 4, t, h, w); with DDIM as ``uav_core.sampling.pipeline.sample``."""
     t, h, w = low_res.shape[2:]
     null = weights.texts[NULL_TEXT_KEY]
     context = torch.stack((weights.texts.get(NEGATIVE_TEXT_KEY, null), null))
@@ -166,14 +166,14 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
 
         clean = clean_by(way.guidance if guided else 1.0)
         if way.rescale and guided and way.guidance != 1:
-            # The unguided prediction is asked for again, which is not counted as a cost.
+            # Computes the unguided prediction once more, which the measured time includes.
             scaled = clean * (clean_by(1.0).std() / clean.std())
             clean = clean.lerp(scaled, way.rescale)
         x = solver.correct(x, clean, sigma)
         kept = clean
         if i >= way.steps - included.PROPAGATED:
             clean = propagate(clean, *flows, PropagationParams(way.strength))
-        # The noise estimate stays as predicted: propagation only moves the clean part.
+        # Propagation changes only the clean part, not the noise estimate.
         x = solver.step(x, kept, sigma, sigmas[i + 1]) + (clean - kept)
     return ends.end(x)
 
@@ -185,7 +185,7 @@ FLOW = BuiltinFlow()
 def measure(
     weights: Weights, clips: list[HeldOutClip], frames: int, side: int, ways: list[Way]
 ) -> Iterator[list[dict]]:
-    """Rows for every way, clip by clip, each cut to its middle square of ``side`` pixels."""
+    """Rows for every way, clip by clip; clips are cut to a central square of ``side`` pixels."""
     for number in CLIPS:
         rows, clip = [], clips[number]
         top, left = ((whole - side) // 8 * 4 for whole in clip.frames.shape[-2:])
@@ -214,18 +214,18 @@ def measure(
 
 
 def shrunk(clip: Tensor) -> Tensor:
-    """A clip at a quarter of its size, by areas."""
+    """A clip at a quarter of its size, by area averaging."""
     return F.avg_pool3d(clip, (1, 4, 4))
 
 
 def means(rows: list[dict], name: str) -> dict[str, float]:
-    """Means over the clips."""
+    """Means of the way ``name`` over the clips."""
     own = [row for row in rows if row["way"] == name]
     return {key: sum(row[key] for row in own) / len(own) for key in ("seconds", *COLUMNS)}
 
 
 def table(rows: list[dict], shown: tuple[str, ...] = SHOWN) -> str:
-    """In Markdown."""
+    """The rows as a Markdown table."""
     titles = ["", "s a clip", *(COLUMNS[name][0] for name in shown)]
     lines = [
         f"| {' | '.join(titles)} |".replace("|  |", "| |"),
@@ -239,7 +239,7 @@ def table(rows: list[dict], shown: tuple[str, ...] = SHOWN) -> str:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Every measure over the steps, a line a sampler. Needs matplotlib."""
+    """Draw every measure over the steps, one line per sampler. Needs matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

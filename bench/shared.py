@@ -29,7 +29,7 @@ NODE, OPTIONS = "UpscaleAVideoLongVideo", "UpscaleAVideoLongVideoOptions"
 
 
 def main() -> int:
-    """Measure and report; 1 if the bits differ."""
+    """Measure and report. Returns 1 if the bits differ."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=24, help="of the sample clip, at most 25")
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def server(base: Path) -> ComfyServer:
-    """A server that is not started."""
+    """A server that is not started yet."""
     return ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT)
 
 
@@ -74,14 +74,14 @@ def job(on: ComfyServer, clip: Path, cuts: str, steps: int, name: str = "warm") 
 
 
 def clear(output: Path) -> None:
-    """Forget what was made; the folder itself stays, which two servers know."""
+    """Delete all results; the folder itself stays, as two servers use it."""
     for path in output.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def timed(servers: list[ComfyServer], clip: Path, cuts: str, steps: int) -> tuple[bytes, float]:
-    """The finished file, and the seconds until every server says that it is."""
-    # Another name, lest ComfyUI takes the result from its cache.
+    """The finished file, and the seconds until every server has finished."""
+    # A new name, so that ComfyUI does not use its cache.
     graphs = [job(each, clip, cuts, steps, f"by_{len(servers)}") for each in servers]
     started = time.monotonic()
     prompts = [each.queue(graph.prompt) for each, graph in zip(servers, graphs, strict=True)]

@@ -20,7 +20,7 @@ log = logging.getLogger("bench_start")
 
 
 def start(version: str) -> tuple[float, float]:
-    """One start of a ComfyUI: seconds by the clock and on the processor that the pack takes."""
+    """Start ComfyUI once. Returns the wall and processor seconds that the pack takes."""
     loader = Path(__file__).parents[1] / "scripts" / "server" / "load_pack.py"
     command = [environment_python(), loader, comfyui_path(version), ROOT]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -29,7 +29,7 @@ def start(version: str) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Log a line for every version; 1 if one of them takes longer than the limit."""
+    """Log a line for every version. Returns 1 if one of them takes longer than the limit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

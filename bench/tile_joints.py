@@ -55,7 +55,7 @@ class Upscaler:
         self.low_res_noise = frame_noise(0, LOW_RES, range(t), 3, h, w)
 
     def __call__(self, part: Tile, tile: int | None, overlap: int) -> Tensor:
-        """(1, 3, t, 4h, 4w) of one part of the frames, itself in tiles if there is a ``tile``."""
+        """Upscale one part of the frames to (1, 3, t, 4h, 4w), in tiles if ``tile`` is given."""
         frames = part.crop(self.frames)
         latents = sample(
             self.unet,
@@ -74,7 +74,7 @@ class Upscaler:
         return color_fix(pixels, frames, included.COLOR_FIX)
 
     def pasted(self, plan: tuple[Tile, ...]) -> Tensor:
-        """Every tile alone, with the same noise, cut off at the middle of what it shares."""
+        """Upscale every tile alone with the same noise; paste it up to the middle of overlaps."""
         t, h, w = self.frames.shape[2:]
         out = torch.empty(1, 3, t, UPSCALE * h, UPSCALE * w)
         rows, columns = owners(plan)
@@ -95,7 +95,7 @@ Span = tuple[int, int]
 
 
 def owners(plan: tuple[Tile, ...]) -> tuple[dict[Span, Span], dict[Span, Span]]:
-    """The rows and columns that each tile keeps of its own when it is pasted."""
+    """The rows and columns of each tile that are pasted."""
 
     def cut(spans: list[Span]) -> dict[Span, Span]:
         middles = [(a[1] + b[0]) // 2 for a, b in pairwise(spans)]
@@ -107,7 +107,7 @@ def owners(plan: tuple[Tile, ...]) -> tuple[dict[Span, Span], dict[Span, Span]]:
 
 
 def borders(plan: tuple[Tile, ...]) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Columns and rows of the result at which tiles meet, and at which they begin or end."""
+    """Columns and rows of the result where pasted tiles meet, and where tiles begin or end."""
     rows, columns = owners(plan)
 
     def scaled(places: set[int], end: int) -> list[int]:
@@ -121,7 +121,7 @@ def borders(plan: tuple[Tile, ...]) -> Iterator[tuple[str, list[int], list[int]]
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """dB, for values in [-1, 1]."""
+    """PSNR in dB, for values in [-1, 1]."""
     return float(-10 * ((a - b) / 2).square().mean().log10())
 
 
@@ -138,14 +138,14 @@ def table(versions: dict[str, Tensor], plan: tuple[Tile, ...]) -> str:
     own: list[float] = []
     for label, pixels in versions.items():
         jumps = [spatial_jump(pixels, columns, rows) for _, columns, rows in places]
-        # The picture has edges of its own at those places: whole frames show how many.
+        # The picture itself may have edges there, so compare with whole frames.
         own = own or jumps
         ratio = max(a / b for a, b in zip(jumps, own, strict=True))
         cells = [*(f"{jump:.2f}" for jump in jumps), f"{ratio:.2f}"]
         if pixels is whole:
             cells += ["", ""]
         else:
-            # Of what the tiles changed: the picture's own edges are not in it.
+            # The change by the tiles, which does not have the picture's own edges.
             change = [spatial_jump((pixels - whole), columns, rows) for _, columns, rows in places]
             cells += [f"{max(change):.2f}", f"{psnr(pixels, whole):.1f} dB"]
         lines.append(f"| {label} | {' | '.join(cells)} |")
@@ -153,7 +153,7 @@ def table(versions: dict[str, Tensor], plan: tuple[Tile, ...]) -> str:
 
 
 def worst_place(change: Tensor, columns: list[int], rows: list[int]) -> tuple[int, int]:
-    """Left and top of the crop, centred on a border, where the pasted picture steps most."""
+    """Left and top of the crop, centred on a border, where the pasted picture jumps most."""
     steps = change.diff(dim=-1).abs().sum(0)
     h = change.shape[-2]
     best = (-1.0, 0, 0)

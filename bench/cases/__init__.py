@@ -1,1 +1,1 @@
-"""What is compared: the pack and a baseline on the same weights and inputs."""
+"""Cases: the pack and a baseline on the same weights and inputs."""

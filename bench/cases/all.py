@@ -16,4 +16,4 @@ CASES: dict[str, Callable[[Setup], Case | None]] = {
     "raft": raft_case,
     "propagation": propagation_case,
 }
-"""None where a case needs a package that is not installed."""
+"""The functions return None if a case needs a package that is not installed."""

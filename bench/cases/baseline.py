@@ -1,10 +1,10 @@
-"""The same mathematics in plain eager PyTorch: what the pack's speed and memory are held against.
+"""The same mathematics in plain eager PyTorch, the baseline for the pack's speed and memory.
 
-Written on its own, as one would port a paper without a thought for speed: fp32, contiguous
+Written independently, as a port of the paper without optimisation: fp32, contiguous
 ``b c t h w`` between layers and ``(b t) c h w`` inside them, attention as an explicit matrix of
 scores, the text repeated for every frame, no operation in place. It imports nothing of
-``uav_core`` and runs as functions over the same state dict, so it can only agree with the pack by
-computing the same thing; ``tests/bench/test_bench_baseline.py`` holds the two equal.
+``uav_core`` and consists of functions over the same state dict, so that agreement with the pack
+is meaningful; ``tests/bench/test_bench_baseline.py`` checks that both give the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def layer_norm(w: Weights, x: Tensor) -> Tensor:
 
 
 def group_norm(w: Weights, x: Tensor, eps: float) -> Tensor:
-    """Group normalisation over everything behind the channels; three groups for an RGB input."""
+    """Group normalisation over all axes after the channels; three groups for an RGB input."""
     groups = min(GROUPS, x.shape[1])
     return F.group_norm(x.contiguous(), groups, w["weight"], w["bias"], eps)
 
@@ -90,12 +90,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """Tokens with all heads side by side -> heads as an axis of their own."""
+    """Split tokens (b n (h d)) into heads (b h n d)."""
     return rearrange(x, "b n (h d) -> b h n d", h=heads).contiguous()
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """The way back from split_heads."""
+    """The inverse of split_heads."""
     return rearrange(x, "b h n d -> b n (h d)").contiguous()
 
 
@@ -103,7 +103,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def rotary(x: Tensor, freqs: Tensor) -> Tensor:
-    """Turn the leading pairs of dims (..., n, d) by position times frequency."""
+    """Rotate the leading pairs of dims (..., n, d) by position times frequency."""
     position = torch.arange(x.shape[-2], device=x.device, dtype=freqs.dtype)
     angle = repeat(position[:, None] * freqs[None], "n f -> n (f two)", two=2)
     dims = angle.shape[-1]
@@ -150,7 +150,7 @@ def attend_time(w: Weights, x: Tensor, frames: int, heads: int) -> Tensor:
 
 
 def feed_forward(w: Weights, x: Tensor) -> Tensor:
-    """GEGLU."""
+    """A GEGLU feed-forward layer."""
     value, gate = linear(w.at("net", 0, "proj"), x).chunk(2, dim=-1)
     return linear(w.at("net", 2), value * F.gelu(gate))
 
@@ -183,7 +183,7 @@ def stage_module(w: Weights, x: Tensor, time: Tensor) -> Tensor:
 
 
 def time_embedding(w: Weights, timestep: Tensor, noise_level: Tensor) -> Tensor:
-    """(b, time_dim) from the time step and the noise level."""
+    """Embedding (b, time_dim) of the time step and the noise level."""
     half = w["time_embedding.linear_1.weight"].shape[1] // 2
     exponent = -math.log(10000) * torch.arange(half, device=timestep.device).float() / half
     angle = timestep.float()[:, None] * exponent.exp()[None]
@@ -293,9 +293,9 @@ def vae_decode(
 
 
 def segments(frames: int) -> list[slice]:
-    """Segments of 8 frames, 2 of them shared; what would pass the end is moved back to it.
+    """Segments of 8 frames, 2 of them shared; one past the end is moved back to end there.
 
-    For some lengths, such as 20, the last segment then comes twice, and is run twice.
+    For some lengths, such as 20, the last segment occurs twice and is run twice.
     """
     length, step = 8, 6
     if frames <= length:
@@ -349,7 +349,7 @@ def sample(
 
 
 def warp(x: Tensor, flow: Tensor, mode: str) -> Tensor:
-    """Sample ``x`` (b c h w) where ``flow`` (b 2 h w, pixels) points to; zeros outside."""
+    """Sample ``x`` (b c h w) at the positions plus ``flow`` (b 2 h w, pixels); zeros outside."""
     h, w = x.shape[-2:]
     rows, columns = torch.meshgrid(
         torch.arange(h, device=x.device, dtype=x.dtype),

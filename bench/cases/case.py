@@ -1,4 +1,4 @@
-"""What is compared: each case runs the pack and the baseline on the same weights and inputs."""
+"""Cases; each runs the pack and the baseline on the same weights and inputs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TINY_VAE = VAEParams(channels=(32, 32, 64), condition_channels=32)
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how large a run is."""
+    """Device and sizes of a run."""
 
     device: torch.device
     size: int = 32
-    """Height and width of the latents of a pass and of a decode group; twice that propagates."""
+    """Height and width of the latents of a pass and of a decode group; propagation has twice it."""
     quick: bool = False
-    """Tiny networks: shows that everything runs, says nothing about speed."""
+    """Use tiny networks; this shows that everything runs, but says nothing about speed."""
     run_steps: int = 1
-    """Sampling steps of a whole run, which is timed once if they are more than one."""
+    """Sampling steps of a whole run; if more than one, it is timed once."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Case:
     pack: Callable[[], Tensor]
     plain: Callable[[], Tensor]
     network: nn.Module | None = None
-    """What is calibrated afterwards."""
+    """The network that is calibrated afterwards."""
     tolerance: float = 1e-3
     """Largest difference of the two results, relative to the largest value (at least 1)."""
     most_runs: int = 100
-    """No more timed runs than this, for calls that take long."""
+    """Largest number of timed runs, for slow calls."""
     whole: Case | None = None
-    """The same for longer, timed once after it: as many calls in one as ``parts`` of it says."""
+    """A longer case of the same work, timed once; its ``parts`` says how many times as long."""
     parts: int = 1
 
 
 def unet_case(setup: Setup) -> Case:
-    """One pass of the U-Net as sampling makes it: a segment with both guidance halves."""
+    """One pass of the U-Net as in sampling: a segment with both texts of guidance."""
     params = TINY_UNET if setup.quick else UNetParams()
     network = generated(TemporalUNet(params, device="meta"), setup.device)
     weights = plain_weights(network)
@@ -105,7 +105,7 @@ def vae_case(setup: Setup) -> Case:
 def vae_inputs(
     params: VAEParams, size: int | tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Latents and low-resolution frames of one group; ``size`` as of ``unet_inputs``."""
+    """Latents and low-resolution frames of one group; ``size`` as in ``unet_inputs``."""
     shape = (DECODE_GROUP, *as_pair(size))
     return (
         noise(device, 1, params.latent_channels, *shape),
@@ -119,10 +119,10 @@ def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def propagation_case(setup: Setup) -> Case:
-    """Both sweeps over a clip that drifts, with flows that contradict each other in one corner.
+    """Both sweeps over a moving clip, with flows that contradict each other in one corner.
 
-    No position lies near the middle between two pixels and no error near the threshold: there
-    the last bit would decide, and the two sides could rightly differ.
+    No position is near the middle of two pixels and no error near the threshold, as rounding
+    would decide there, and the two sides could differ.
     """
     frames, size = PROPAGATED_FRAMES, 2 * setup.size
     x0 = noise(setup.device, 1, 4, frames, size, size)
@@ -146,7 +146,7 @@ def noise(device: torch.device, *shape: int) -> Tensor:
 def generated(network: Network, device: torch.device) -> Network:
     """``network``, built on the meta device, with random weights on ``device``.
 
-    Activations keep their size through any depth, so that times are not those of infinities.
+    Activations keep their size at any depth, so that none becomes infinite.
     """
     network = network.to_empty(device=device).eval().requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
@@ -161,5 +161,5 @@ def generated(network: Network, device: torch.device) -> Network:
 
 
 def plain_weights(network: nn.Module) -> Weights:
-    """The network's weights in PyTorch's default layout, shared where they have it already."""
+    """The network's weights in PyTorch's default layout, not copied if they have it already."""
     return Weights({k: v.contiguous() for k, v in network.state_dict().items()})

@@ -15,16 +15,16 @@ from .case import Case, Setup, noise
 
 FLOW_FRAMES = 4
 RAFT_SIDE = 128
-"""RAFT takes no smaller images; the built-in flow has no least size but for its pyramid."""
+"""Least side of images for RAFT."""
 
 
 def builtin_flow_case(setup: Setup) -> Case:
-    """The flow without weights."""
+    """The built-in flow, which has no weights."""
     return flow_case("built-in", BuiltinFlow().to(setup.device), setup)
 
 
 def raft_case(setup: Setup) -> Case | None:
-    """torchvision's RAFT with random weights; None where torchvision cannot be imported."""
+    """torchvision's RAFT with random weights; None if torchvision cannot be imported."""
     try:
         from torchvision.models.optical_flow import raft_large
     except (ImportError, RuntimeError):  # RuntimeError: built for another PyTorch
@@ -35,7 +35,7 @@ def raft_case(setup: Setup) -> Case | None:
 
 
 def flow_case(name: str, model: nn.Module, setup: Setup) -> Case:
-    """Flows of a clip whose picture drifts by 1.5 pixels a frame."""
+    """Flows of a clip whose picture moves by 1.5 pixels per frame."""
     side = max(4 * setup.size, RAFT_SIDE)
     iterations = 4 if setup.quick else ITERATIONS
     frames = drifting_clip(FLOW_FRAMES, side, setup.device)
@@ -43,13 +43,13 @@ def flow_case(name: str, model: nn.Module, setup: Setup) -> Case:
         f"Flow ({name}), {FLOW_FRAMES} frames of {side}x{side}, both directions",
         lambda: torch.cat(estimate_flows(model, frames, iterations)),
         lambda: plain_flows(model, frames, iterations),
-        # 20 rounds of a solver that decides by thresholds magnify the last bit.
+        # 20 iterations of a solver with thresholds amplify rounding errors.
         tolerance=1e-2,
     )
 
 
 def drifting_clip(frames: int, side: int, device: torch.device) -> Tensor:
-    """(1, 3, t, side, side): a smooth random picture, moved to the left."""
+    """A clip (1, 3, t, side, side) of a smooth random picture that moves to the left."""
     small = noise(device, 1, 3, side // 8, side // 4)
     picture = nn.functional.interpolate(small, (side, 2 * side), mode="bicubic").clamp(-1, 1)
     steps = [round(1.5 * i) for i in range(frames)]

@@ -18,9 +18,9 @@ NOISE_LEVEL = 120
 
 
 def run_case(setup: Setup) -> Case:
-    """Sampling of 20 frames: three segments a step, where the baseline runs the last one twice.
+    """Sampling of 20 frames: three segments a step, of which the baseline runs the last one twice.
 
-    One step of it, and after it, if ``setup.run_steps`` are more, as many.
+    The case has one step; its ``whole`` has ``setup.run_steps``, if these are more.
     """
     params = TINY_UNET if setup.quick else UNetParams()
     network = generated(TemporalUNet(params, device="meta"), setup.device)

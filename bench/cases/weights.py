@@ -1,4 +1,4 @@
-"""A state dict as the tree that its dotted keys spell."""
+"""A state dict as a tree by its dotted keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Weights:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors, self.prefix = tensors, ""
-        # All names of parts, looked up in every call: searching the keys would cost time that
-        # the benchmark must not charge to the arithmetic.
+        # Names of all parts, as searching the keys in every call would take time that is not
+        # arithmetic.
         self.names = {key[:i] for key in tensors for i, letter in enumerate(key) if letter == "."}
 
     def at(self, *path: object) -> Weights:
@@ -27,11 +27,11 @@ class Weights:
         return self.tensors[self.prefix + name]
 
     def get(self, name: str) -> Tensor | None:
-        """The tensor, or None where this part has none (a linear layer without bias)."""
+        """The tensor, or None if this part has none (a linear layer without bias)."""
         return self.tensors.get(self.prefix + name)
 
     def has(self, name: str) -> bool:
-        """Whether there are weights of a part of this name."""
+        """Whether a part of this name has weights."""
         return self.prefix + name in self.names
 
     def parts(self, name: str) -> list[Weights]:

@@ -17,28 +17,28 @@ from ..cases.case import Case
 from .memory import Peak, measure_peak
 
 MIN_SECONDS = 0.3
-"""A timed run repeats a shorter call until it lasts this long, or scheduling would be measured."""
+"""Least time of a timed run; shorter calls are repeated, to measure more than scheduling."""
 clock = time.perf_counter
-"""Seconds, of the wall or of the process."""
+"""Clock in seconds: wall time or processor time."""
 log = logging.getLogger("bench")
 
 
 @dataclass
 class Side:
-    """What one of the two implementations took."""
+    """Time and memory of one of the two implementations."""
 
     seconds: list[float] = field(default_factory=list)
     peak: Peak | None = None
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median time in seconds."""
         return statistics.median(self.seconds)
 
 
 @dataclass
 class Result:
-    """A measured case."""
+    """The result of a measured case."""
 
     title: str
     pack: Side
@@ -46,9 +46,9 @@ class Result:
     difference: float
     """Largest difference of the two results, relative to the largest value (at least 1)."""
     flops: int
-    """Of one call as the mathematics is written: products, convolutions and attention.
+    """Floating-point operations of one call: products, convolutions and attention.
 
-    Counted in the baseline: the pack may do with fewer, and PyTorch does not count all of its own.
+    Counted in the baseline, as the pack may need fewer, and PyTorch cannot count all of these.
     """
     calibration: list[dict[str, Any]] = field(default_factory=list)
 
@@ -56,37 +56,37 @@ class Result:
     def speed(self) -> float:
         """Floating-point operations per second of the pack's fastest run.
 
-        The fastest, because the machine's limits are the fastest of several tries as well.
+        The fastest, as the machine's limits are also the fastest of several tries.
         """
         return self.flops / min(self.pack.seconds)
 
     @property
     def time_ratio(self) -> float:
-        """Pack over baseline; below 1 the pack is faster."""
+        """Median time of the pack over that of the baseline; below 1 the pack is faster."""
         return self.pack.median / self.plain.median
 
     @property
     def fastest_ratio(self) -> float:
-        """The same of the fastest runs, which other load on the machine disturbed least."""
+        """Ratio of the fastest runs, which other load disturbs least."""
         return min(self.pack.seconds) / min(self.plain.seconds)
 
     @property
     def memory_ratio(self) -> float | None:
-        """Pack over baseline, live tensors; None where memory was not measured."""
+        """Peak of live tensors, pack over baseline; None if memory was not measured."""
         if self.pack.peak is None or self.plain.peak is None:
             return None
         return self.pack.peak.live / self.plain.peak.live
 
 
 class DifferentResultError(Exception):
-    """Pack and baseline do not agree, so comparing their times would mean nothing."""
+    """Pack and baseline disagree, so their times cannot be compared."""
 
 
 @torch.inference_mode()
 def run_case(case: Case, repeat: int, device: torch.device) -> Result:
     """Compare the results, count operations and memory, then time the two in turns.
 
-    Taking turns exposes both to the same other load and to the same clock of the machine.
+    Taking turns gives both the same other load and the same clock rate.
 
     Raises DifferentResultError if the two results differ by more than float noise.
     """
@@ -106,9 +106,9 @@ def run_case(case: Case, repeat: int, device: torch.device) -> Result:
 
 @torch.inference_mode()
 def run_whole(case: Case, part: Result, device: torch.device) -> Result:
-    """Time a long call once on each side, when ``part`` of it has been measured already.
+    """Time a long call once on each side, after its ``part`` was measured.
 
-    Its operations are counted from those of the part; memory is not measured again.
+    Its operations are those of the part, multiplied; memory is not measured again.
 
     Raises DifferentResultError as ``run_case``.
     """
@@ -121,7 +121,7 @@ def run_whole(case: Case, part: Result, device: torch.device) -> Result:
 
 
 def agreement(case: Case, pack: Tensor, plain: Tensor) -> float:
-    """The relative difference of the two results; DifferentResultError if it is no float noise."""
+    """The relative difference of the two results; DifferentResultError above the tolerance."""
     difference = relative_difference(pack, plain)
     if not difference < case.tolerance:
         raise DifferentResultError(f"{case.title}: results differ by {difference:.1e}.")
@@ -129,12 +129,12 @@ def agreement(case: Case, pack: Tensor, plain: Tensor) -> float:
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """Largest absolute difference over the largest value, which counts as 1 if it is smaller."""
+    """Largest absolute difference, divided by the largest value or 1 if that is larger."""
     return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
 
 
 def seconds(call: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Time of one call by ``clock``, the mean of ``calls``, until the device is done."""
+    """Mean time of ``calls`` calls by ``clock``, until the device is done."""
     synchronize(device)
     start = clock()
     for _ in range(calls):
@@ -144,22 +144,22 @@ def seconds(call: Callable[[], object], device: torch.device, calls: int = 1) ->
 
 
 def count_processor_time() -> None:
-    """From now on measure the process's own time, which other load hardly changes.
+    """Use processor time from now on, which other load hardly changes.
 
-    With one thread that is what the wall would show on an idle machine.
+    With one thread it equals wall time on an idle machine.
     """
     global clock
     clock = time.process_time
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call, a multiplication and an addition being two."""
+    """Floating-point operations of a call; a multiplication and an addition count as two."""
 
     def attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return sdpa_flop_count(q, k, v)

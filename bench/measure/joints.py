@@ -1,4 +1,4 @@
-"""Joints of tiles: how much more neighbouring pixels differ there than elsewhere."""
+"""Measure of tile joints: how much more neighbouring pixels differ there than elsewhere."""
 
 from __future__ import annotations
 

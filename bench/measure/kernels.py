@@ -1,8 +1,8 @@
 """Kernels launched and bytes moved by a call, counted on any machine.
 
-Every operation that PyTorch is asked for, and that is no view, is taken for one kernel, which reads
-its inputs and writes its results once. A card launches some more, for instance one that adds a
-convolution's bias, and reads less where its cache helps: the counts are for comparing.
+Every PyTorch operation that is not a view counts as one kernel, which reads its inputs and writes
+its results once. A GPU launches a few more, for example to add a convolution's bias, and reads less
+where its cache helps. So the counts are only for comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FREE = ("aten.empty", "aten.new_empty", "aten._unsafe_view", "aten._fused_sdp_ch
 
 @dataclass(frozen=True)
 class Moved:
-    """What a call asks of a device."""
+    """Kernels and bytes of a call."""
 
     kernels: int
     bytes: int
@@ -41,7 +41,7 @@ class _Counting(TorchDispatchMode):
     ) -> Any:
         kwargs, name = kwargs or {}, str(func)
         if not name.startswith(WHOLE):
-            # In inference mode composite operations arrive whole: look at what they are made of.
+            # In inference mode composite operations arrive whole: count their parts.
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -58,7 +58,7 @@ class _Counting(TorchDispatchMode):
 
 
 def _touched(x: Tensor) -> int:
-    """Bytes of the memory behind ``x``; axes that repeat it do not count."""
+    """Bytes of memory of ``x``, without axes that only repeat it."""
     count = x.element_size()
     for size, stride in zip(x.shape, x.stride(), strict=True):
         count *= size if stride else 1

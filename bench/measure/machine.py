@@ -1,4 +1,4 @@
-"""The machine: what it is, and how fast it multiplies at best."""
+"""Description of the machine, and its best speed of arithmetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIES = 5
 
 
 def describe(device: torch.device) -> dict[str, str | int | float | None]:
-    """What a reader needs to judge the numbers."""
+    """Facts about the machine that are needed to judge the results."""
     cuda = device.type == "cuda"
     return {
         "device": device.type,
@@ -40,7 +40,7 @@ def describe(device: torch.device) -> dict[str, str | int | float | None]:
 
 
 def cpu_model() -> str:
-    """The processor's own name."""
+    """Model name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -72,8 +72,8 @@ class Limits:
 def measure_limits(device: torch.device, quick: bool = False) -> Limits:
     """The best of several sizes, layouts and tries of a matrix product and a 3x3 convolution.
 
-    The convolutions are ones of the U-Net's widths on 16 frames, so that the limit is one that
-    the network could reach.
+    The convolutions have widths of the U-Net and 16 frames, so that the network could reach the
+    limit.
     """
     sides = (256,) if quick else (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192)
     matmul = 0.0
@@ -94,5 +94,5 @@ def measure_limits(device: torch.device, quick: bool = False) -> Limits:
 
 
 def best(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest try, after one to warm up."""
+    """Seconds of the fastest try, after one for warm-up."""
     return min([seconds(call, device) for _ in range(TRIES + 1)][1:])

@@ -1,8 +1,8 @@
 """Peak memory of a call, the same on every device: bytes of live tensors.
 
-The operating system's numbers hold the allocator's habits and every library's scratch space, so
-they differ between machines and runs. What counts here is what the code itself keeps alive. On a
-GPU the allocator's own peak, scratch space included, is reported beside it.
+The operating system's numbers include scratch space of libraries and depend on the allocator, so
+they differ between machines and runs. Counted here is only what the code itself keeps alive. On a
+GPU the allocator's own peak, with scratch space, is reported too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations create inside the ``with`` block.
 
     Inputs, weights and views of them are not counted; in-place results and views of counted
-    storages are counted once. Scratch space inside one operation is out of sight.
+    storages are counted once. Scratch space inside an operation is not seen.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not str(func).startswith(WHOLE):
-            # In inference mode composite operations arrive whole: look at what they are made of.
+            # In inference mode composite operations arrive whole: count their parts.
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -69,16 +69,16 @@ def _identity(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Peak:
-    """Peak bytes of one call above its inputs and weights, its result included."""
+    """Peak bytes of one call with its result, without its inputs and weights."""
 
     live: int
-    """Of live tensors."""
+    """Bytes of live tensors."""
     allocated: int | None
-    """By CUDA's allocator; None on a CPU."""
+    """Bytes of CUDA's allocator; None on a CPU."""
 
 
 def measure_peak(call: Callable[[], Tensor], device: torch.device) -> Peak:
-    """Run ``call`` once for each kind of measurement; its time means nothing meanwhile."""
+    """Run ``call`` once for each kind of measurement; these runs are slower than usual."""
     with LiveBytes() as counted:
         out = call()
     del out

@@ -1,4 +1,4 @@
-"""What PyTorch's meta device, whose tensors have a size but no values, does not know of a card."""
+"""Corrections of PyTorch's meta device, whose tensors have no values, to match a GPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 WHOLE = ("aten.scaled_dot_product_attention", "aten.upsample_nearest2d")
-"""Composite operations for which a card has one kernel."""
+"""Composite operations for which a GPU has one kernel."""
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def as_on_a_card(func: Any, args: tuple[Any, ...], out: Any) -> Any:
-    """``out`` of ``func``: of a convolution, in the layout that a card's library gives it.
+    """``out`` of ``func``; results of convolutions get the layout of the input, as on a GPU.
 
-    That is the input's; the meta device gives every convolution's result with the channels first.
+    The meta device gives all results of convolutions with the channels first.
     """
     if not str(func).startswith("aten.convolution") or out.device.type != "meta":
         return out

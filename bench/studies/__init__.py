@@ -1,1 +1,1 @@
-"""One subject each: precision, growth, real sizes, samplers; and the report of all."""
+"""Studies of precision, growth, real sizes and samplers; and the report of all."""

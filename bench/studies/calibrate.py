@@ -1,4 +1,4 @@
-"""Measured memory per position, to what the nodes tell ComfyUI that a pass on a GPU takes."""
+"""Compares measured memory with the memory that the nodes request from ComfyUI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK_SIZES = (8, 16)
 
 @torch.inference_mode()
 def calibrate(network: nn.Module | None, setup: Setup) -> list[dict[str, Any]]:
-    """Peak memory of a network at several sizes, to what the nodes ask for."""
+    """Peak memory of a network at several sizes, and the request of the nodes relative to it."""
     sizes = QUICK_SIZES if setup.quick else SIZES
     if isinstance(network, TemporalUNet):
         return [calibrate_unet(network, size, setup.device) for size in sizes]
@@ -30,8 +30,8 @@ def calibrate(network: nn.Module | None, setup: Setup) -> list[dict[str, Any]]:
 
 
 def calibrate_unet(network: TemporalUNet, size: int, device: torch.device) -> dict[str, Any]:
-    """Bytes per latent position (b t h w) of a pass, and what the nodes ask for, to that."""
-    # One clip: a CPU runs those of a batch one after the other, a GPU all together.
+    """Bytes per latent position (b t h w) of a pass, and the nodes' request over the peak."""
+    # One clip, as a CPU runs the clips of a batch one by one, a GPU all at once.
     inputs = tuple(x[:1] for x in unet_inputs(network.params, size, device))
     latent = inputs[0]
     peak = measure_peak(lambda: network(*inputs), device)
@@ -46,7 +46,7 @@ def calibrate_unet(network: TemporalUNet, size: int, device: torch.device) -> di
 
 
 def calibrate_vae(network: TemporalVAE, size: int, device: torch.device) -> dict[str, Any]:
-    """Bytes per output pixel and frame of a decode, and what the nodes ask for, to that."""
+    """Bytes per output pixel and frame of a decode, and the nodes' request over the peak."""
     z, low_res = vae_inputs(network.params, size, device)
     peak = measure_peak(lambda: network.decode(z, low_res), device)
     frames, each = z.shape[2], next(network.parameters()).element_size()
@@ -60,5 +60,5 @@ def calibrate_vae(network: TemporalVAE, size: int, device: torch.device) -> dict
 
 
 def total(peak: Peak) -> int:
-    """What has to fit: on a GPU the allocator's peak, which holds scratch space too."""
+    """Bytes that must fit: on a GPU the allocator's peak, which includes scratch space."""
     return peak.live if peak.allocated is None else peak.allocated

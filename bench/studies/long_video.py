@@ -1,4 +1,4 @@
-"""Peak memory of long videos by their length, each in a process of its own. Linux and macOS."""
+"""Peak memory of long videos by length, each in a separate process. For Linux and macOS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .report import mib, table
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (24, 16)
 FRAMES, QUICK_FRAMES = (50, 150), (8, 16)
-# The command; and then, the most memory it has had.
+# Runs the command, then prints its peak memory.
 _CALL = """
 import sys
 from uav_core.cli.main import main
@@ -39,7 +39,7 @@ class LongVideoError(Exception):
 
 @dataclass(frozen=True)
 class LongRun:
-    """One video from file to file by the command: peak resident memory in bytes, and seconds."""
+    """One video upscaled by the command: peak resident memory in bytes, and seconds."""
 
     frames: int
     peak: int
@@ -53,7 +53,7 @@ def measure_long(
     device: str = "cpu",
     done: Callable[[LongRun], None] = ignore,
 ) -> list[LongRun]:
-    """Upscale generated clips of so many frames of (width, height) with the included weights.
+    """Upscale generated clips of these lengths and (width, height) with the included weights.
 
     ``done`` is called after every run. Raises LongVideoError if one fails.
     """
@@ -68,13 +68,13 @@ def measure_long(
 
 
 def write_clip(path: Path, frames: int, width: int, height: int) -> None:
-    """A texture that moves and slowly changes."""
+    """Write a clip of a moving texture."""
     params = EncodeParams("h264", ".mkv", crf=12, rate=Fraction(25))
     encode_part(path, moving(0, frames, frames, width, height), params, (width, height))
 
 
 def moving(first: int, stop: int, scene: int, width: int, height: int) -> Iterator[torch.Tensor]:
-    """Frames (3, height, width) in [-1, 1]: a moving texture, another every ``scene`` frames."""
+    """Frames (3, height, width) in [-1, 1] of a moving texture, a new one each ``scene`` frames."""
     shape, made = (1, 3, height // 4 + 8, width // 4 + 8), -1
     for i in range(first, stop):
         number, k = divmod(i, scene)
@@ -97,7 +97,7 @@ def _peak(source: Path, target: Path, steps: int, device: str) -> tuple[int, flo
 
 
 def long_json(runs: Sequence[LongRun]) -> list[dict[str, Any]]:
-    """The runs as plain data, with the ratio to the first."""
+    """The runs as plain data, with the ratio of each peak to the first."""
     return [{**asdict(run), "ratio": run.peak / runs[0].peak} for run in runs]
 
 

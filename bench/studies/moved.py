@@ -1,7 +1,7 @@
 """Kernels and bytes of a pass and of a decode at the released size, counted on any machine.
 
-The networks run on PyTorch's meta device in the way they go on a GPU with memory to spare. The
-kernels of attention are left out: how often they read their operands is their own affair.
+The networks run on PyTorch's meta device as on a GPU with enough memory. The kernels of attention
+are not counted, as it is not known how often they read their operands.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SIZE, QUICK_SIZE = (180, 320), (16, 16)
 
 @dataclass(frozen=True)
 class Way:
-    """What was counted for one way of the norms."""
+    """Counts for one way of computing norms."""
 
     title: str
     work: dict[str, Moved]
-    """By what ran."""
+    """Counts by name of the work."""
 
 
 def measure_moved(quick: bool = False) -> list[Way]:
-    """A pass over 2 x 8 frames in fp16 and a decode of 3 in fp32: plain norms, then fused ones."""
+    """Count a pass of 2 x 8 frames in fp16 and a decode of 3 in fp32, with plain and fused norms."""
     h, w = QUICK_SIZE if quick else SIZE
     unet = TemporalUNet(TINY_UNET if quick else UNetParams(), dtype=torch.float16, device=META)
     vae = TemporalVAE(TINY_VAE if quick else VAEParams(), device=META, attend=fused)
@@ -56,7 +56,7 @@ def measure_moved(quick: bool = False) -> list[Way]:
 
 @contextlib.contextmanager
 def fused_norms() -> Iterator[None]:
-    """Norms as if Triton were there: three kernels, which read the input twice and write once."""
+    """Context with norms as by Triton: three kernels, which read twice and write once."""
 
     def normed(x: Tensor, *_: Any) -> Tensor:
         sums = x.sum((0, *range(2, x.ndim)))

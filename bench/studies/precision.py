@@ -1,4 +1,4 @@
-"""Half precision: how much faster than fp32, and how far from it."""
+"""Half precision: speed and difference compared with fp32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..cases.case import TINY_UNET, TINY_VAE, Setup, generated, unet_inputs, vae
 from ..measure.compare import seconds
 
 HALVES = {"cpu": (torch.bfloat16,)}
-"""By kind of device; others have both. A CPU computes fp16 many times slower than fp32."""
+"""Half precisions by kind of device; others use both. A CPU is many times slower in fp16."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Precision:
     title: str
     seconds: float
     time_ratio: float
-    """To fp32, fastest runs that took turns."""
+    """Time relative to fp32, of the fastest of runs that took turns."""
     psnr: float
-    """To the fp32 result, dB, with its range as the peak; infinite for fp32 itself."""
+    """PSNR to the fp32 result in dB, with its range as the peak; infinite for fp32 itself."""
     finite: bool
 
 
 @torch.inference_mode()
 def measure_precision(setup: Setup, repeat: int) -> list[Precision]:
-    """U-Net pass and decode in fp32, bf16 and fp16."""
+    """Measure a U-Net pass and a decode in fp32, bf16 and fp16."""
     unet_params, vae_params = (TINY_UNET, TINY_VAE) if setup.quick else (UNetParams(), VAEParams())
     unet = generated(TemporalUNet(unet_params, device="meta"), setup.device)
     rows = compare(
@@ -59,7 +59,7 @@ def compare(
     repeat: int,
     setup: Setup,
 ) -> list[Precision]:
-    """One network, its precisions taking turns."""
+    """Measure one network, with its precisions taking turns."""
     calls = {}
     halves = HALVES.get(setup.device.type, (torch.bfloat16, torch.float16))
     for dtype in (torch.float32, *halves):
@@ -87,6 +87,6 @@ def compare(
 
 
 def psnr(x: Tensor, exact: Tensor) -> float:
-    """dB, with the exact result's range as the peak."""
+    """PSNR in dB, with the range of ``exact`` as the peak."""
     span = exact.max() - exact.min()
     return (20 * torch.log10(span / (x - exact).square().mean().sqrt())).item()

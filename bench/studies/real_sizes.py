@@ -1,8 +1,8 @@
-"""Memory at the sizes that people use, on any machine: computed without computing.
+"""Memory at common sizes, found on any machine without computing values.
 
-The networks run on PyTorch's meta device, on tensors that have a size but no values, in the way
-they go on a GPU. Counted are the bytes that tensors hold, as everywhere in this benchmark: the
-scratch space inside kernels and what an allocator loses to fragments come on top.
+The networks run on PyTorch's meta device, on tensors that have a size but no values, as on a GPU.
+Counted are the bytes that tensors hold, as everywhere in this benchmark. Scratch space inside
+kernels and fragmentation of the allocator are not included.
 """
 
 from __future__ import annotations
@@ -32,29 +32,28 @@ QUICK_SIZES = ((16, 16),)
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
 VAE_PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 HALVES = 2
-"""Of guidance in a pass; ComfyUI runs them one by one where both do not fit."""
+"""Both texts of guidance in a pass; ComfyUI runs them one by one if both do not fit."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What is held for frames of one size, or for weights."""
+    """Memory for frames of one size, or for weights."""
 
     title: str
     bytes: dict[str, int]
-    """By what runs: a segment through the U-Net, or a group of frames through the decoder."""
+    """Bytes by network and precision: a segment in the U-Net, or a group in the decoder."""
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Attention by a kernel that holds no scores."""
+    """Attention as by a kernel that does not store scores."""
     return torch.empty_like(q)
 
 
 @torch.inference_mode()
 def measure_real_sizes(quick: bool) -> list[Held]:
-    """The weights, which are there besides, then every size; in every precision.
+    """Memory of the weights, then of every size, in every precision.
 
-    Of every size what is held by layers run whole, and by the most sparing way; and what the nodes
-    ask for.
+    For every size: with whole layers, in the most memory-saving way, and as the nodes request it.
     """
     unet_params, vae_params = (TINY_UNET, TINY_VAE) if quick else (UNetParams(), VAEParams())
     networks = {
@@ -79,9 +78,9 @@ def measure_real_sizes(quick: bool) -> list[Held]:
 
 
 def peak(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
-    """Bytes of a pass over a segment, both halves, or of decoding a group of frames.
+    """Bytes of a pass over a segment, for both texts, or of decoding a group of frames.
 
-    With memory to spare; or as ``spared`` as can be, then half by half.
+    ``spared``: in the most memory-saving way, with one text at a time; else with whole layers.
     """
     run: Callable[[], Tensor]
     if isinstance(network, TemporalUNet):
@@ -98,7 +97,7 @@ def peak(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
 
 
 def budget(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
-    """What the nodes ask for it."""
+    """Bytes that the nodes request for the work of ``peak``."""
     each = next(network.parameters()).itemsize
     if isinstance(network, TemporalUNet):
         halves = 1 if spared else HALVES
@@ -108,7 +107,7 @@ def budget(network: nn.Module, h: int, w: int, spared: bool = False) -> int:
 
 
 def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Tensor, ...]:
-    """As ``cases.unet_inputs``, without values, in the network's precision."""
+    """Inputs like those of ``cases.unet_inputs``, without values, in the network's precision."""
     p, dtype, frames = network.params, network.dtype, (SEGMENT_LENGTH, h, w)
     levels = blank(torch.int64, halves)
     return (
@@ -121,7 +120,7 @@ def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Ten
 
 
 def vae_inputs(network: TemporalVAE, h: int, w: int) -> tuple[Tensor, Tensor]:
-    """As ``cases.vae_inputs``, without values."""
+    """Inputs like those of ``cases.vae_inputs``, without values."""
     frames = (DECODE_GROUP, h, w)
     channels = network.params.latent_channels
     return blank(torch.float32, 1, channels, *frames), blank(torch.float32, 1, 3, *frames)

@@ -55,7 +55,7 @@ def as_json(
 def as_markdown(
     machine: dict[str, Any], setup: Setup, limits: Limits, results: dict[str, Result]
 ) -> str:
-    """The report for people."""
+    """The report as Markdown."""
     blocks = [machine_line(machine)]
     if setup.quick:
         blocks.append("**Quick run with tiny networks: these numbers say nothing about speed.**")
@@ -65,7 +65,7 @@ def as_markdown(
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    """One sentence that names the machine."""
+    """One sentence about the machine."""
     gpu = machine["gpu"]
     where = f"{gpu} ({machine['gpu_memory_gib']} GiB), " if gpu else ""
     return (
@@ -77,7 +77,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def time_table(results: dict[str, Result]) -> str:
-    """Medians with their spread."""
+    """Table of median times with their spread."""
     rows = [
         [
             r.title,
@@ -103,7 +103,7 @@ def time_table(results: dict[str, Result]) -> str:
 
 
 def memory_table(results: dict[str, Result]) -> str:
-    """Peaks of live tensors, and of the allocator where there is one."""
+    """Table of the peaks of live tensors, and of the allocator if measured."""
     rows = []
     for r in results.values():
         if r.plain.peak is None or r.pack.peak is None:
@@ -121,7 +121,7 @@ def memory_table(results: dict[str, Result]) -> str:
 
 
 def speed_table(limits: Limits, results: dict[str, Result]) -> str:
-    """Arithmetic speed beside the machine's best."""
+    """Table of arithmetic speed beside the machine's best."""
     rows = [
         ["Best matrix product", "", gflops(limits.matmul), ""],
         ["Best 3x3 convolution", "", gflops(limits.convolution), "100 %"],
@@ -135,7 +135,7 @@ def speed_table(limits: Limits, results: dict[str, Result]) -> str:
 
 
 def calibration_table(result: Result) -> str:
-    """Memory by size."""
+    """Table of memory by size."""
     columns = [name for name in CALIBRATION_COLUMNS if name in result.calibration[0]]
     rows = [
         [
@@ -150,7 +150,7 @@ def calibration_table(result: Result) -> str:
 
 
 def precision_table(rows: list[Precision]) -> str:
-    """Time and likeness of half precision."""
+    """Table of time and PSNR of half precision."""
     head = ["Precision", "Fastest run", "To fp32", "PSNR to fp32"]
     cells = []
     for r in rows:
@@ -161,7 +161,7 @@ def precision_table(rows: list[Precision]) -> str:
 
 
 def scaling_tables(points: dict[str, list[Point]]) -> str:
-    """Time and memory by frames and by pixels, with the power they grow with."""
+    """Tables of time and memory by frames and by pixels, with the exponent of growth."""
     blocks = []
     for what, row in points.items():
         cells = [
@@ -180,7 +180,7 @@ def scaling_tables(points: dict[str, list[Point]]) -> str:
 
 
 def real_sizes_table(rows: list[Held]) -> str:
-    """Memory at the sizes that people use; see ``bench.studies.real_sizes``."""
+    """Table of memory at common sizes; see ``bench.studies.real_sizes``."""
     head = f"GiB held by tensors, {SEGMENT_LENGTH} frames (decode {DECODE_GROUP})"
     cells = [[row.title, *map(gib, row.bytes.values())] for row in rows]
     return table([head, *rows[0].bytes], cells)
@@ -200,7 +200,7 @@ def spread(side: Side) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits at least, no more than one of them a fraction of a large number."""
+    """A number as text: one decimal from 10 on, else three significant digits."""
     return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
 
 
@@ -220,7 +220,7 @@ def gflops(speed: float) -> str:
 
 
 def moved_table(ways: list[Way]) -> str:
-    """Kernels and bytes of a pass and a decode; see ``bench.studies.moved``."""
+    """Table of kernels and bytes of a pass and a decode; see ``bench.studies.moved``."""
     lines = ["| Counted | | Kernels | GB moved |", "| --- | --- | ---: | ---: |"]
     for way in ways:
         for work, moved in way.work.items():

@@ -17,7 +17,7 @@ from ..measure.memory import measure_peak
 
 FRAMES = (8, 32, 128, 512)
 SIDES = (64, 128, 256, 512)
-"""Of the upscaled frames, in pixels."""
+"""Sides of the upscaled frames, in pixels."""
 FIXED_SIDE, FIXED_FRAMES = 64, 8
 TRIES = 2
 
@@ -30,12 +30,12 @@ class Point:
     side: int
     seconds: float
     peak: int
-    """Bytes of live tensors; the whole clip's results among them."""
+    """Peak bytes of live tensors, with the results of the whole clip."""
 
 
 @torch.inference_mode()
 def measure_scaling(device: torch.device, quick: bool) -> dict[str, list[Point]]:
-    """By what grows: frames at a fixed size, then sides at a fixed number of frames."""
+    """Measure growing numbers of frames at a fixed size, then growing sides at fixed frames."""
     unet = generated(TemporalUNet(TINY_UNET, device="meta"), device)
     vae = generated(TemporalVAE(TINY_VAE, device="meta"), device)
 
@@ -59,7 +59,7 @@ def measure_scaling(device: torch.device, quick: bool) -> dict[str, list[Point]]
 
 
 def exponent(points: list[Point], what: str) -> float:
-    """The power of frames, or pixels, with which the time grows: the slope between logarithms."""
+    """Exponent of frames, or pixels, in the growth of time: the slope of the logarithms."""
     sizes = [math.log(p.frames if what == "frames" else p.side**2) for p in points]
     times = [math.log(p.seconds) for p in points]
     x, y = sum(sizes) / len(sizes), sum(times) / len(times)

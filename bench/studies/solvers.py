@@ -1,4 +1,4 @@
-"""Samplers by the same interface, to compare how few steps they need.
+"""Samplers with a common interface, to compare their quality at few steps.
 
 All work on the variance-exploding sample X = x / sqrt(a), whose noise is sigma. ``step`` goes from
 ``sigma`` to ``lower``, given the predicted clean latent. Sources: DDIM (Song et al. 2021), DPM++ 2M
@@ -16,15 +16,15 @@ from torch import Tensor
 from uav_core.sampling import schedule
 
 AYS_SIGMAS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-"""Noise at the ten steps that "Align Your Steps" (Sabour et al. 2024) found best for Stable
-Diffusion 1.5, and where the last one lands."""
+"""Noise at the ten steps of "Align Your Steps" (Sabour et al. 2024) for Stable Diffusion 1.5, and
+after the last one."""
 
 
 class DDIM:
     """First order."""
 
     def correct(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
-        """The sample at ``sigma``, seen again now that the network was asked there."""
+        """Correct the sample at ``sigma`` by the new prediction there."""
         return x
 
     def step(self, x: Tensor, clean: Tensor, sigma: float, lower: float) -> Tensor:
@@ -66,7 +66,7 @@ class UniPC(DDIM):
         if len(self.past) == 1:
             return base - phi * 0.5 * change
         earlier, highest = self.past[-2]
-        ratio = math.log(highest / above) / h  # negative: the earlier one lies behind
+        ratio = math.log(highest / above) / h  # negative: the earlier one has more noise
         first = phi / h - 1
         second = 2 * (first / h - 0.5)
         matrix = torch.tensor([[1.0, 1.0], [ratio, 1.0]], dtype=torch.float64)
@@ -91,10 +91,10 @@ SOLVERS: dict[str, type[DDIM]] = {"DDIM": DDIM, "DPM++ 2M": DPMSolver2M, "UniPC"
 
 
 def align_your_steps(steps: int) -> Tensor:
-    """(steps,) int64, descending: the time steps whose noise is nearest to AYS_SIGMAS.
+    """Time steps (steps,), int64, descending, whose noise is nearest to AYS_SIGMAS.
 
-    Other counts than ten are interpolated between logarithms, as the paper advises. Where the last
-    step lands is the schedule's own end, not the paper's.
+    Other counts than ten are interpolated between logarithms, as the paper advises. The last step
+    goes to the schedule's own end, not to the paper's.
     """
     levels = torch.tensor(AYS_SIGMAS, dtype=torch.float64).log()
     at = torch.linspace(0, len(levels) - 1, steps + 1, dtype=torch.float64)[:-1]
@@ -109,4 +109,4 @@ SPACINGS: dict[str, Callable[[int], Tensor]] = {
     "even": schedule.timesteps,
     "AYS": align_your_steps,
 }
-"""Time steps for a number of steps; "even" is the reference's."""
+"""Functions from a number of steps to time steps; "even" is the reference's."""
