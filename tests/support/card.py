@@ -1,9 +1,9 @@
-"""ComfyUI's dynamic memory on a CPU: a stand-in for the card and for the library that pages it.
+"""ComfyUI's dynamic memory on a CPU, with a fake GPU and a fake of the library that pages it.
 
-With it ComfyUI's own `ModelPatcherDynamic` and `comfy.ops` run as they do on an NVIDIA card: layers
-are built without weights, keep what the file stores, and have each weight copied into "video
-memory" and cast when it is used. Replaced are only comfy-aimdo's C library, which needs CUDA, and
-the question whether a tensor lies on the card.
+With them ComfyUI's own `ModelPatcherDynamic` and `comfy.ops` run as on an NVIDIA GPU: layers are
+built without weights, keep the tensors of the file, and each weight is copied to "video memory" and
+cast when it is used. Only comfy-aimdo's C library, which needs CUDA, and the check whether a tensor
+is on the GPU are replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 class Card(str):
-    """PyTorch takes it for the CPU; ComfyUI takes it for a card."""
+    """A device that is the CPU for PyTorch, and a GPU for ComfyUI."""
 
     type: Any = "cuda"
     index: Any = 0
@@ -25,7 +25,7 @@ CARD = Card("cpu")
 
 
 class VideoMemory:
-    """Pages of weights. What may be paged out is overwritten the moment it is let go of."""
+    """Pages of weights. A page that may be paged out is overwritten as soon as it is released."""
 
     pages_out = False
 
@@ -47,7 +47,7 @@ class VideoMemory:
         return sum(page.numel() for page in self.pages.values())
 
     def free_memory(self, size: int) -> int:
-        """Everything goes."""
+        """Page out everything."""
         self.generation += 1
         for page in self.pages.values():
             page.fill_(255)
@@ -55,7 +55,7 @@ class VideoMemory:
 
 
 def fault(allocation: tuple[VideoMemory, int, int]) -> bytes:
-    """The signature of the page: another one each time where none stays."""
+    """The signature of the page; a new one at each call if no page stays."""
     memory, _, _ = allocation
     memory.faults += 1
     return (memory.faults if memory.pages_out else memory.generation).to_bytes(8, "little")
@@ -82,7 +82,7 @@ def is_there() -> bool:
 
 
 def switch_on(monkeypatch: Any) -> None:
-    """ComfyUI's flags alone: layers are built without weights, all else is as on a CPU."""
+    """Set only ComfyUI's flags: layers are built without weights, all else is as on a CPU."""
     import comfy.memory_management
     import comfy.model_patcher
 
@@ -92,7 +92,7 @@ def switch_on(monkeypatch: Any) -> None:
 
 
 def put_in(monkeypatch: Any, pages_out: bool) -> None:
-    """The card as well. ``pages_out`` is a card with no room left: no weight stays."""
+    """Install the fake GPU too. With ``pages_out`` it is full, and no weight stays on it."""
     import comfy.model_management as mm
     import comfy.ops
     import comfy_aimdo.host_buffer

@@ -1,4 +1,4 @@
-"""Reading a video back as plain facts."""
+"""Reads video files back as arrays and plain values."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class Clip:
 
     @property
     def seconds_of_sound(self) -> float:
-        """How long the sound lasts; 0 without sound."""
+        """Length of the sound in seconds; 0 without sound."""
         if self.sound is None or not self.sample_rate:
             return 0.0
         return self.sound.shape[1] / self.sample_rate
@@ -49,7 +49,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def read_sound(path: Path) -> tuple[np.ndarray | None, int | None]:
-    """The samples and their rate, or None twice for a silent file."""
+    """The samples and their rate, or (None, None) for a file without sound."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return None, None
@@ -80,12 +80,12 @@ def shrink_clip(source: Path, target: Path, frames: int, size: tuple[int, int]) 
 
 
 def first_frame(source: Path, target: Path) -> Path:
-    """The first picture of a video as a file."""
+    """Save the first frame of a video as a picture file."""
     Image.fromarray(read_clip(source).pixels[0]).save(target)
     return target
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
-    """Pictures (t, h, w, c) at a quarter of their size, by areas."""
+    """Pictures (t, h, w, c) at a quarter of their size, by area averaging."""
     t, h, w, c = pixels.shape
     return pixels.reshape(t, h // 4, 4, w // 4, 4, c).mean((2, 4))

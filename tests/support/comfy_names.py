@@ -1,12 +1,12 @@
-"""Every name that the pack takes from ComfyUI, and how it uses it, read off the pack's source.
+"""Finds every name of ComfyUI that the pack uses, and how, from the pack's source.
 
-A use is the dotted name of what is used, with what is passed where it is called: ``_`` for each
-argument by place, then the keywords, ``*`` and ``**`` for what is spread; all calls of one name
-together. ``?`` after it: asked for with getattr or hasattr, as versions lack it.
+A use is a dotted name, with its arguments if it is called: ``_`` for each positional argument,
+then the keywords, ``*`` and ``**`` for unpacked arguments; all calls of a name together. A ``?``
+after it means a use by getattr or hasattr, as some versions lack the name.
 
-What is found: names through imports; variables and attributes of ``self`` that hold such a name,
-or an instance made by calling it; parameters annotated with one; what a class takes from
-ComfyUI's class that it extends. Of objects that come with no type nothing can be told.
+Found are imported names; variables and attributes of ``self`` that hold such a name, or an
+instance made by calling it; parameters annotated with one; and what a class inherits from
+ComfyUI's class. Uses of objects without a known type are not found.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MODULES = frozenset(
         *("latent_preview", "node_helpers", "nodes", "server", "utils"),
     )
 )
-"""ComfyUI's own, from which names are taken."""
+"""ComfyUI's packages and modules whose names are found."""
 Scope = dict[str, tuple[str, ...]]
-"""What a variable may be: dotted names of ComfyUI's, those of instances ending in ``()``."""
+"""Possible values of variables: dotted names of ComfyUI; those of instances end in ``()``."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ def _spread_last(keyword: str) -> tuple[bool, str]:
 
 @dataclass(frozen=True)
 class Override:
-    """A method of the pack's that stands for one of ComfyUI's."""
+    """A method of the pack that overrides one of ComfyUI."""
 
     place: str
     """File and class."""
@@ -58,11 +58,11 @@ class Override:
 
 @dataclass
 class Found:
-    """What the sources use."""
+    """All uses in the sources."""
 
     uses: dict[str, Use] = field(default_factory=dict)
     methods: list[Override] = field(default_factory=list)
-    """All methods of classes that extend ComfyUI's, whether these have the like or not."""
+    """All methods of classes that extend ComfyUI's, whether they override one or not."""
 
     def lines(self) -> set[str]:
         """A line for every name."""
@@ -70,7 +70,7 @@ class Found:
 
 
 def read_pack(root: Path) -> Found:
-    """What ``nodes/`` and ``__init__.py`` below ``root`` use."""
+    """Find the uses in ``nodes/`` and ``__init__.py`` below ``root``."""
     found = Found()
     for path in (root / "__init__.py", *sorted((root / "nodes").rglob("*.py"))):
         _File(path.relative_to(root).as_posix(), found).read(ast.parse(path.read_text("utf-8")))
@@ -138,7 +138,7 @@ class _File:
         return isinstance(value, ast.Call) and ast.unparse(value.func).startswith(f"{name}.")
 
     def held(self, value: ast.AST, scope: Scope) -> tuple[str, ...]:
-        """What a variable that ``value`` is assigned to holds of ComfyUI's."""
+        """Names of ComfyUI that a variable holds after the assignment of ``value``."""
         if isinstance(value, ast.IfExp):
             return self.held(value.body, scope) + self.held(value.orelse, scope)
         if isinstance(value, ast.Call):
@@ -149,7 +149,7 @@ class _File:
         return tuple(p for p in self.paths(value, scope) if not p.endswith("()"))
 
     def asked(self, call: ast.Call, scope: Scope) -> tuple[str, ...]:
-        """The names that getattr or hasattr is asked for."""
+        """The names in a call of getattr or hasattr."""
         name, args = ast.unparse(call.func), call.args
         if name not in ("getattr", "hasattr") or len(args) < 2:
             return ()
@@ -179,7 +179,7 @@ class _File:
         path = path.removesuffix("()")
         if path in MODULES:
             return
-        # A variable that getattr gave stays optional, whatever is done with it.
+        # A variable from getattr stays optional in all its uses.
         known = self.found.uses.get(path)
         use = self.found.uses.setdefault(path, Use(optional=False))
         if known is None:
@@ -189,14 +189,14 @@ class _File:
         use.called = True
         by_place = [a for a in call.args if not isinstance(a, ast.Starred)]
         if path.endswith(".__init__") and by_place and ast.unparse(by_place[0]) == "self":
-            del by_place[0]  # the class's own, called without super
+            del by_place[0]  # a call of the class's method without super
         use.places = max(use.places, len(by_place))
         use.keywords |= {k.arg or "**" for k in call.keywords}
         if any(isinstance(a, ast.Starred) for a in call.args):
             use.keywords.add("*")
 
     def paths(self, node: ast.AST, scope: Scope) -> tuple[str, ...]:
-        """The dotted names that an expression stands for; none if it is not ComfyUI's."""
+        """The dotted names of ComfyUI that an expression may mean; empty if there are none."""
         if isinstance(node, ast.Name | ast.Attribute) and (known := scope.get(ast.unparse(node))):
             return known
         if isinstance(node, ast.Attribute):
@@ -238,7 +238,7 @@ class _File:
                     self.found.methods.append(Override(place, base, function))
         for child in node.body:
             self.visit(child, inner)
-        # What one method gives an attribute of self, another may use.
+        # Attributes of self that one method sets may be used in others.
         shared: Scope = {}
         for function in functions:
             for n in ast.walk(function):
@@ -255,7 +255,7 @@ def _arguments(args: ast.arguments) -> set[str]:
 
 
 def _own_names(node: ast.ClassDef) -> Iterator[str]:
-    """Names that a class gives itself: methods, class variables, attributes of self."""
+    """Names that a class defines: methods, class variables, attributes of self."""
     for n in ast.walk(node):
         if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef):
             yield n.name

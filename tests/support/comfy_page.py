@@ -1,4 +1,4 @@
-"""What a person does on ComfyUI's page, and what the page complains about meanwhile."""
+"""User actions on ComfyUI's page, and the errors of the page during them."""
 
 import time
 from pathlib import Path
@@ -8,13 +8,13 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response
 
 from scripts.server.comfy_server import PACK_FOLDER, ComfyServer
 
-# ComfyUI's own page does these at every start, with no custom node installed.
+# Requests that fail at every start of ComfyUI's page, also without custom nodes.
 EVERYDAY = (
     "/user.css",
     "/api/userdata",  # a new user has no saved workflows yet
     "ComfyApp graph accessed before initialization",
 )
-ABANDONED = "net::ERR_ABORTED"  # a request that the page gave up itself, or that ends with it
+ABANDONED = "net::ERR_ABORTED"  # a request that the page cancelled, or that ended with it
 
 
 class ComfyPage:
@@ -60,7 +60,7 @@ class ComfyPage:
     # ------------------------------------------------------------ what a person does
 
     def open(self) -> None:
-        """Open the page as a new user, to whom it shows the template browser at once."""
+        """Open the page as a new user, so that it shows the template browser."""
         settings = self.server.base / "user" / "default" / "comfy.settings.json"
         settings.unlink(missing_ok=True)
         self.page.goto(self.server.url)
@@ -73,7 +73,7 @@ class ComfyPage:
         return self.page.get_by_role("dialog").filter(has=self.page.get_by_text("Templates"))
 
     def list_templates(self, pack: str = PACK_FOLDER) -> list[str]:
-        """The names of the templates under a pack, which the template browser then shows."""
+        """Select a pack in the template browser. Returns the names of its templates."""
         offered = self.server.get("/api/workflow_templates")
         assert pack in offered, f"the server offers templates of {sorted(offered)} only"
         dialog = self.template_browser
@@ -96,7 +96,7 @@ class ComfyPage:
         self.page.wait_for_function("window.app.graph.nodes.length > 0")
 
     def missing_nodes(self) -> list[str]:
-        """The types on the canvas, and in its subgraphs, that no installed pack provides."""
+        """Node types on the canvas and in its subgraphs that no installed pack provides."""
         return self.page.evaluate(
             """() => {
                 const missing = [];
@@ -115,11 +115,11 @@ class ComfyPage:
         return self.page.evaluate("window.app.graph.nodes.map(node => node.type)")
 
     def api_prompt(self) -> dict[str, Any]:
-        """The API form of what is on the canvas, as the page itself would queue it."""
+        """The prompt in API format, as the page itself would queue it."""
         return self.page.evaluate("window.app.graphToPrompt().then(prompt => prompt.output)")
 
     def set_widget(self, node_type: str, widget: str, value: Any) -> None:
-        """Give a widget of the one node of a type a value, as choosing it there does."""
+        """Set a widget of the only node of a type, as a choice on the page does."""
         self.page.evaluate(
             """([type, name, value]) => {
                 const [node] = window.app.graph.nodes.filter(node => node.type === type);
@@ -131,14 +131,14 @@ class ComfyPage:
         )
 
     def run(self, timeout: float = 300) -> dict[str, Any]:
-        """Press Run and wait for the run's end; its history entry."""
+        """Press Run and wait for the run's end. Returns its history entry."""
         with self.page.expect_response("**/api/prompt", timeout=30_000) as answered:
             self.page.get_by_test_id("queue-button").click()
         answer = answered.value
         assert answer.ok, f"the page's prompt was refused: {answer.text()}"
         prompt_id = answer.json()["prompt_id"]
         deadline = time.monotonic() + timeout
-        # Waiting on the page, not on the server, lets the page's own events be heard meanwhile.
+        # Wait on the page, so that its own events are handled meanwhile.
         while not self.server.get(f"/history/{prompt_id}"):
             assert time.monotonic() < deadline, f"no end after {timeout:.0f} s"
             self.page.wait_for_timeout(200)
@@ -146,7 +146,7 @@ class ComfyPage:
         return self.server.wait(prompt_id, timeout=10)
 
     def picture(self, name: str) -> Path:
-        """Keep a picture of the page."""
+        """Save a screenshot of the page."""
         path = self.artifacts / f"{name}.png"
         self.page.screenshot(path=path)
         return path

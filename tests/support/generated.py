@@ -1,8 +1,8 @@
-"""Weights and inputs made from names, so that the golden file need not store them.
+"""Weights and inputs generated from names, so that the golden file need not store them.
 
-The rules are those the golden data was made with: every tensor is standard-normal noise
-seeded with the CRC-32 of its name, then brought to a range in which a network of any depth
-stays finite and every weight still matters. A changed rule makes every golden case fail.
+The golden data was made by the same rules: every tensor is standard-normal noise seeded with the
+CRC-32 of its name, then scaled so that a network of any depth stays finite and every weight has an
+effect. If a rule changes, all golden cases fail.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def det(name: str, shape: Sequence[int]) -> Tensor:
 
 
 def _weight(name: str, key: str, shape: tuple[int, ...]) -> Tensor:
-    if not shape:  # `num_batches_tracked`: a counter that eval mode never reads
+    if not shape:  # `num_batches_tracked`: a counter that eval mode does not use
         return torch.zeros((), dtype=torch.int64)
     noise = det(name, shape)
     if key.endswith("running_var"):
@@ -48,10 +48,10 @@ def generate(
     shapes: Mapping[str, Sequence[int]],
     freqs: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """A full state dict for `shapes`, key order kept.
+    """A full state dict for `shapes`, in the same order of keys.
 
-    `prefix` ("unet.", "vae.", "raft.") is put before each key for the seed alone. Keys ending
-    in `freqs` are tables, not weights: `freqs[key]` where given, else the rotary table.
+    `prefix` ("unet.", "vae.", "raft.") is put before each key only for the seed. Keys ending in
+    `freqs` are tables, not weights: `freqs[key]` if given, else the rotary table.
     """
     state: dict[str, Tensor] = {}
     for key, shape in shapes.items():
@@ -63,7 +63,7 @@ def generate(
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of a module's state dict; a module on the meta device will do."""
+    """Shapes by key of a module's state dict; the module may be on the meta device."""
     return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""The inputs that the golden data was made with, by the name of the result."""
+"""The inputs of the golden data, by the name of the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unet_inputs(case: str) -> tuple[Tensor, ...]:
 
 
 def decode_inputs(case: str) -> tuple[str, tuple[Tensor, Tensor, float]]:
-    """The kind of VAE of a decode case, and latents, low-resolution frames and their weight."""
+    """Kind of VAE of a decode case, and its latents, low-resolution frames and their weight."""
     kind, t, what = case.split("/")
     name, shape = f"{kind}/{t}", (int(t), 6, 8)
     z = det(f"{name}/z", (1, 4, *shape))
@@ -39,7 +39,7 @@ def decode_inputs(case: str) -> tuple[str, tuple[Tensor, Tensor, float]]:
 
 
 def pipeline_inputs(name: str) -> dict[str, Any]:
-    """The arguments of ``upscale`` that a case of a whole run was made with."""
+    """The arguments of ``upscale`` for a case of a whole run."""
     found = re.fullmatch(r"pipeline/T(\d+)s(\d+)(?:p([\d_]+))?", name)
     assert found, name
     t, steps, propagation = found.groups()

@@ -1,4 +1,4 @@
-"""Running single nodes as ComfyUI would, in the test process."""
+"""Runs single nodes as ComfyUI does, in the test process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T, H, W = 10, 16, 24
 def loaded() -> list[Any]:
     """The models on the device, as patchers.
 
-    ComfyUI's list also holds models of which only the patcher is gone, as after a test that
-    compiled one; they leave it with the next garbage collection.
+    ComfyUI's list also has models whose patcher no longer exists, for example after a test that
+    compiled one, until the next garbage collection.
     """
     import comfy.model_management as mm
 
@@ -25,7 +25,7 @@ def loaded() -> list[Any]:
 
 
 def frames(t: int = T, h: int = H, w: int = W) -> torch.Tensor:
-    """IMAGE (t, h, w, 3) in [0, 1]."""
+    """Generated frames, IMAGE (t, h, w, 3) in [0, 1]."""
     return det(f"images {t}", (t, h, w, 3)).mul(0.2).add(0.5).clamp(0, 1)
 
 
@@ -54,7 +54,7 @@ def sample(pack: Any, model: Any, images: torch.Tensor, **options: Any) -> torch
 
 
 def sample_case(pack: Any, model: Any, case: dict[str, Any]) -> torch.Tensor:
-    """Samples of a LATENT, of the arguments of the core's ``upscale``, through the nodes."""
+    """Latent samples by the nodes, for ``case``, the arguments of the core's ``upscale``."""
     condition = pack.nodes.sampling.condition.condition
     low_res = schedule.noise_low_res(case["frames"], case["low_res_noise"], case["noise_level"])
     negative, positive = (

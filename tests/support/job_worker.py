@@ -1,4 +1,4 @@
-"""A process that works on a job until it is killed. It starts fast: torch is not imported."""
+"""A process that works on a job until it is killed. It starts fast, as it does not import torch."""
 
 import os
 import random
@@ -36,7 +36,7 @@ def say(*words: object) -> None:
 
 
 def work(root: str) -> None:
-    """Add parts and states, saying what is safe once it is."""
+    """Add parts and states, and report each when it is safe on disk."""
     with Job.open(root, inputs(), lambda: LONG) as job:
         say("open")
         for index in job.missing_parts():
@@ -54,7 +54,7 @@ def hold(root: str) -> None:
 
 
 def share(root: str) -> None:
-    """Make what no other run makes, until nothing is left to take on."""
+    """Claim scenes that no other run makes, and make them, until none is left."""
     with Job.open(root, inputs(), lambda: SCENES) as job:
         while (scene := job.claim()) not in (None, JOINING):
             for index in job.missing_parts(scene):
@@ -88,7 +88,7 @@ SCENARIOS = {"job": whole_job, "cleaning": whole_cleaning}
 
 
 def crash_at(line: int, scenario: str, root: Path) -> int:
-    """Exit status of a process that ends, with no clean-up, before the ``line``-th line of ours."""
+    """Exit status of a process that ends without clean-up, before our code's ``line``-th line."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -99,7 +99,7 @@ def crash_at(line: int, scenario: str, root: Path) -> int:
         if not frame.f_code.co_filename.startswith(str(CORE / "jobs")):
             return None
         if frame.f_code.co_filename.endswith("plain.py"):
-            return None  # Thousands of lines that touch no file.
+            return None  # Skip thousands of lines that use no file.
         if event == "line":
             left -= 1
             if left == 0:
@@ -116,7 +116,7 @@ def crash_at(line: int, scenario: str, root: Path) -> int:
 
 
 def crash(root: str, scenario: str, step: str) -> None:
-    """Crash about every ``step``-th line; after each, the job must open, be true, and go on."""
+    """Crash about every ``step``-th line; then the job must open, be correct, and continue."""
     line, status, pick = 0, CRASHED, random.Random(f"{scenario} {step}")
     while status == CRASHED:
         line += pick.randint(1, 2 * int(step) - 1)
@@ -124,7 +124,7 @@ def crash(root: str, scenario: str, step: str) -> None:
         if scenario == "cleaning":
             some_job(folder)
         status = crash_at(line, scenario, folder)
-        # Cleaning takes parts before the manifest, which then finds them missing.
+        # Cleaning removes parts before the manifest, so the manifest may name missing parts.
         wrong = untrue_records(folder) if scenario == "job" else []
         if scenario == "cleaning":
             twin = shutil.copytree(folder, f"{folder}-twin")

@@ -1,4 +1,4 @@
-"""Videos as television cameras, tapes and telecines made them: pictures woven of two fields."""
+"""Interlaced videos as of television cameras, tapes and telecines: frames of two fields."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -22,7 +22,7 @@ _FAR, _NEAR = _texture(1, 3 * W, 2 * H, 5), _texture(2, 32, 32, 3)
 
 
 def moment(at: float) -> np.ndarray:
-    """(h, w): a pan, and something that goes faster before it, also up and down."""
+    """Picture (h, w) of a pan at a time; a square in front moves faster, also up and down."""
     x, y = round(3.3 * at) % (2 * W), round(20 + 10 * np.sin(at / 5))
     seen = _FAR[y : y + H, x : x + W].copy()
     x, y = round(10 + 4.7 * at) % (W - 32), round(30 + 20 * np.sin(at / 3))
@@ -31,7 +31,7 @@ def moment(at: float) -> np.ndarray:
 
 
 def weave(first: np.ndarray, second: np.ndarray, top: bool) -> np.ndarray:
-    """A picture of two moments, ``top``: the upper of two lines is of the first."""
+    """A frame of two fields; with ``top`` the upper of two lines is of the first picture."""
     woven = first.copy()
     lines = slice(1, None, 2) if top else slice(0, None, 2)
     woven[lines] = second[lines]
@@ -39,14 +39,14 @@ def weave(first: np.ndarray, second: np.ndarray, top: bool) -> np.ndarray:
 
 
 def of_fields(count: int, top: bool, made: Callable[[float], np.ndarray] = moment):
-    """As a television camera takes them."""
+    """Interlaced frames as of a television camera."""
     return [weave(made(i), made(i + 0.5), top) for i in range(count)]
 
 
 def telecined(count: int, top: bool, made: Callable[[float], np.ndarray] = moment, first: int = 0):
-    """Film at four fifths of the rate: its pictures stay for two fields and three by turns.
+    """Telecined film: its pictures last two and three fields in turn, at 4/5 of the frame rate.
 
-    ``first``: fields of the rhythm that are cut off.
+    ``first``: fields that are cut off at the start.
     """
     fields = [i for i in range(count) for _ in range(2 + i % 2)][first:]
     pairs = zip(fields[::2], fields[1::2], strict=False)
@@ -54,7 +54,7 @@ def telecined(count: int, top: bool, made: Callable[[float], np.ndarray] = momen
 
 
 def noisy(pictures: list[np.ndarray], much: float, jitter: int = 0) -> list[np.ndarray]:
-    """With a tape's noise; its lines moved a little sideways, each by itself."""
+    """Add noise as of a tape; with ``jitter`` every line is shifted sideways at random."""
     rng, made = np.random.default_rng(3), []
     for picture in pictures:
         if jitter:
@@ -65,7 +65,7 @@ def noisy(pictures: list[np.ndarray], much: float, jitter: int = 0) -> list[np.n
 
 
 def frames(pictures: list[np.ndarray], mark: str = "", pixel_format: str = "yuv420p"):
-    """Gray pictures for ``write_clip``; ``mark``: "tff" or "bff", else they say nothing."""
+    """Gray frames for ``write_clip``; ``mark`` is "tff", "bff", or "" for no field order."""
     made = []
     for picture in pictures:
         gray = np.clip(np.round(picture), 0, 255).astype(np.uint8)
@@ -78,7 +78,7 @@ def frames(pictures: list[np.ndarray], mark: str = "", pixel_format: str = "yuv4
 
 
 def marked(frame: av.VideoFrame, mark: str) -> av.VideoFrame:
-    """The frame with the mark, which encoders go by."""
+    """The frame with the field order ``mark``, which encoders use."""
     graph = Graph()
     graph.link_nodes(
         graph.add_buffer(

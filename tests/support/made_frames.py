@@ -13,7 +13,7 @@ W, H = 40, 24
 
 
 def write_frames(folder: Path, count: int = 3, ending: str = ".png", first: int = 7) -> Path:
-    """Pictures of noise; of EXR up to 50 times white."""
+    """Write numbered pictures of noise; EXR values are up to 50 times white."""
     rng = torch.Generator().manual_seed(0)
     folder.mkdir(exist_ok=True)
     for i in range(first, first + count):

@@ -1,4 +1,4 @@
-"""Small jobs for tests, the content of whose files follows from their numbers."""
+"""Small jobs for tests; the content of their files is determined by their numbers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ SHORT = JobPlan(9, 3, (range(0, 9),))
 
 @contextmanager
 def in_memory(folder: Path) -> Iterator[Path]:
-    """A folder in memory where there is such a place, else in ``folder``.
+    """A temporary folder in memory if possible, else in ``folder``.
 
-    Waiting for a busy disk is what takes long here, and shows nothing.
+    A busy disk would only make the tests slow.
     """
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else folder) as name:
@@ -37,13 +37,13 @@ def inputs(name="clip.mp4", **settings) -> JobInputs:
 
 
 def content(kind: str, number: int) -> bytes:
-    """100 to 3,000 bytes, always the same for the same names."""
+    """100 to 3,000 bytes that depend only on ``kind`` and ``number``."""
     seed = hashlib.blake2b(f"{kind} {number}".encode()).digest()
     return seed * (2 + seed[0] % 45)
 
 
 def write(path: Path, data: bytes) -> None:
-    """As an encoder does it: under another name first."""
+    """Write a file as an encoder does: under a temporary name first."""
     tmp = path.with_name(path.name + ".tmp")
     tmp.write_bytes(data)
     tmp.replace(path)
@@ -66,7 +66,7 @@ def finish(job: Job, name: str = "out.mp4", **options) -> None:
 
 
 def unlike(manifest: Manifest, folder: Path) -> list[str]:
-    """Recorded parts and states whose files do not have the content they had."""
+    """Recorded parts and states whose files do not have the expected content."""
     expected = {f"part_{p.index:06d}.mkv": content("part", p.index) for p in manifest.parts}
     expected |= {s.file: content("state", s.frames_done) for s in manifest.states}
     there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -74,13 +74,13 @@ def unlike(manifest: Manifest, folder: Path) -> list[str]:
 
 
 def untrue_records(root: Path) -> list[str]:
-    """The same of the manifests on the disk, before anyone opens the jobs."""
+    """Files that ``unlike`` finds for the manifests on disk, before the jobs are opened."""
     found = [(path, read_manifest(path)) for path in root.glob("*") if path.is_dir()]
     return [name for path, read in found if read for name in unlike(read[0], path)]
 
 
 def untrue(job: Job) -> list[str]:
-    """What an opened job says that its files do not bear out, and files it should not have."""
+    """Records of an opened job that its files contradict, and files that it should not have."""
     manifest, wrong = job.manifest, unlike(job.manifest, job.folder)
     if job.finished:
         path = job.output_path

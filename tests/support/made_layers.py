@@ -1,4 +1,4 @@
-"""Something that moves in front of something else, with the matte and the depth that are true."""
+"""A scene of a star that moves in front of a background, with its exact matte and depth."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from uav_core.flow.warp import warp
 
 SCALE, H, W, FRAMES = 4, 96, 128, 4
 MOTION = (3.3, 1.7)
-"""Of what is in front, in large pixels a frame: x, y."""
+"""Motion (x, y) of the star, in pixels of the large picture per frame."""
 _MARGIN = 24
 
 
 def texture(seed: int, side: int) -> Tensor:
-    """(1, 3, h, w) of soft noise, larger than a frame, mean 0 and deviation 1."""
+    """Smooth noise (1, 3, h, w), larger than a frame, with mean 0 and deviation 1."""
     noise = torch.rand(1, 3, H + 4 * _MARGIN, W + 4 * _MARGIN, generator=torch.manual_seed(seed))
     for _ in range(2):
         noise = F.avg_pool2d(noise, side, 1)
@@ -33,7 +33,7 @@ def moved(picture: Tensor, x: float, y: float) -> Tensor:
 
 
 def star(x: float, y: float) -> Tensor:
-    """(1, 1, H, W): the share of each pixel that is inside."""
+    """Matte (1, 1, H, W) of the star: the share of each pixel that is inside."""
     fine = 4
     rows, columns = ((torch.arange(n * fine) + 0.5) / fine for n in (H, W))
     down, right = rows[:, None] - y, columns - x
@@ -46,7 +46,7 @@ def star(x: float, y: float) -> Tensor:
 def scene() -> tuple[Tensor, Tensor, Tensor]:
     """The picture (t, 3, H, W) in [-1, 1], its matte and depth (t, 1, H, W).
 
-    The depth is a ramp from 2 to 6, before which the star stands at 1.
+    The depth of the background is a ramp from 2 to 6; the star is in front at 1.
     """
     back, front = texture(1, 9), texture(2, 7)
     own = torch.tensor([0.6, 0.45, 0.35]).view(1, 3, 1, 1)
@@ -65,12 +65,12 @@ def scene() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def shrunk(large: Tensor) -> Tensor:
-    """The mean of every small pixel."""
+    """Shrink by area averaging."""
     return F.avg_pool2d(large, SCALE)
 
 
 def bicubic(small: Tensor) -> Tensor:
-    """The plain enlargement."""
+    """Enlarge by bicubic interpolation."""
     return F.interpolate(small, scale_factor=SCALE, mode="bicubic").clamp(small.min(), small.max())
 
 
@@ -82,7 +82,7 @@ def edge_error(result: Tensor, truth: Tensor) -> float:
 
 
 def flicker(result: Tensor, truth: Tensor) -> float:
-    """How much more than the truth it changes along the star's motion, in the mean."""
+    """Mean change of the error along the star's motion."""
     flow = torch.tensor(MOTION).view(1, 2, 1, 1).expand(FRAMES - 1, 2, H, W).contiguous()
     error = result - truth
     change = warp(error[1:], flow, "bilinear", "border") - error[:-1]

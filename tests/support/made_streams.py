@@ -1,4 +1,4 @@
-"""Scenes to denoise at once and as a stream, with a small network in place of the U-Net."""
+"""Scenes to denoise whole and as a stream, with a small network in place of the U-Net."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +11,14 @@ from uav_core.sampling import pipeline, schedule
 from uav_core.sampling.propagation import PropagationParams
 from uav_core.sampling.stream import LatentStream, StreamParams
 
-H, W = 5, 7  # an odd number of values, where a vector unit would have a remainder
+H, W = 5, 7  # an odd number of values, to test the remainder of vector instructions
 LEVEL = 120
 # Random flows that are trusted in some places and not in others.
 PATCHY = PropagationParams(absolute_threshold=2.0)
 
 
 class SmallUNet(torch.nn.Module):
-    """Called like the U-Net, with its reach over time and its two halves, but fast."""
+    """A fast network with the U-Net's arguments, which also mixes frames and takes two texts."""
 
     params = SimpleNamespace(out_channels=4, context_dim=48)
 
@@ -31,7 +31,7 @@ class SmallUNet(torch.nn.Module):
     def forward(self, latent, timestep, low_res, context, level):
         text = context.mean((1, 2)).view(-1, 1, 1, 1, 1)
         x = self.conv(torch.cat((latent, low_res), 1)) + text * timestep.view(-1, 1, 1, 1, 1)
-        # Over the frames of the segment as well: a pass must see neither more nor fewer.
+        # The mean depends on the segment's frames: a pass must see exactly these.
         return torch.sin(x) + 0.1 * x.mean(dim=2, keepdim=True)
 
 
@@ -100,7 +100,7 @@ class Case:
 
 
 def rest_of(stream, count=10_000) -> torch.Tensor:
-    """The frames that are left, fetched ``count`` at a time."""
+    """The remaining frames of a stream, fetched ``count`` at a time."""
     parts = [torch.empty(1, 4, 0, stream.params.h, stream.params.w)]
     while (part := stream.advance(count)) is not None:
         parts.append(part)
@@ -108,7 +108,7 @@ def rest_of(stream, count=10_000) -> torch.Tensor:
 
 
 def propagated(frames=45, **options):
-    """A scene whose blocks do not all reach its end."""
+    """A scene with blocks of propagation, not all of which reach its end."""
     return Case(
         StreamParams(
             frames,

@@ -1,4 +1,4 @@
-"""Files whose times or packets are not what they should be, written with PyAV."""
+"""Video files with wrong times or missing packets, written with PyAV."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from video_files import RATE, picture
 
 TS = 188
 PICTURE, SOUND = 0x100, 0x101
-"""What FFmpeg numbers the streams of a transport stream."""
+"""FFmpeg's ids for the streams of a transport stream."""
 BEEP, EVERY = 2, 10
-"""Frames that a beep lasts, and from one beep to the next."""
+"""Length of a beep, and distance between beeps, in frames."""
 
 
 def write(
@@ -29,9 +29,9 @@ def write(
     jump: tuple[int, float] = (0, 0.0),
     **opened: object,
 ) -> Path:
-    """A clip of the pictures with these numbers, each 10th of them with a beep.
+    """Write a clip of the pictures with these numbers, with a beep at every tenth.
 
-    ``jump``: (frame, seconds): times from this frame on are so much later.
+    ``jump``: (frame, seconds); times are later by these seconds from this frame on.
     """
     fixed = codec == "mpeg2video" or path.suffix == ".avi"
     base = Fraction(1, RATE) if fixed else Fraction(1, 12800)
@@ -59,7 +59,7 @@ def write(
 
 
 def _busy(number: int) -> np.ndarray:
-    """The picture with noise in a quarter, so that it takes several packets."""
+    """A picture with noise in one quarter, so that it needs several packets."""
     pixels = picture(number)
     h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
     pixels[h:, :w] = np.random.default_rng(number).integers(0, 256, (h, w, 3))
@@ -67,7 +67,7 @@ def _busy(number: int) -> np.ndarray:
 
 
 def _tone(number: int, at: Fraction) -> av.AudioFrame:
-    """The 1/25 s of sound beside a picture."""
+    """The 1/25 s of sound for one picture."""
     count = 48000 // RATE
     wave = np.sin(np.arange(count) * 2 * np.pi * 1000 / 48000).astype(np.float32)
     loud = 0.5 if number % EVERY < BEEP else 0.0
@@ -80,7 +80,7 @@ def _tone(number: int, at: Fraction) -> av.AudioFrame:
 
 
 def joined(path: Path, parts: Sequence[Path]) -> Path:
-    """One file after the other, as ``cat`` does."""
+    """Join files byte by byte, as ``cat`` does."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
 
@@ -92,7 +92,7 @@ def transport(path: Path) -> list[bytes]:
 
 
 def without(path: Path, lost: Callable[[list[int]], Sequence[int]], stream: int = PICTURE) -> Path:
-    """A transport stream that lost some packets of a stream: those that ``lost`` picks."""
+    """Remove the packets that ``lost`` selects from a stream of a transport stream."""
     packets = transport(path)
     own = [i for i, p in enumerate(packets) if (p[1] & 31) << 8 | p[2] == stream]
     gone = set(lost(own))
@@ -101,7 +101,7 @@ def without(path: Path, lost: Callable[[list[int]], Sequence[int]], stream: int 
 
 
 def begins(path: Path, stream: int = PICTURE) -> list[int]:
-    """The packets with which the pictures of a transport stream begin."""
+    """Indices of the packets in which pictures of a transport stream begin."""
     return [
         i
         for i, p in enumerate(transport(path))
@@ -110,7 +110,7 @@ def begins(path: Path, stream: int = PICTURE) -> list[int]:
 
 
 def late(path: Path, number: int, seconds: int) -> Path:
-    """The same transport stream, whose ``number``-th picture is said to be shown later."""
+    """Change the time of the ``number``-th picture of a transport stream, to be shown later."""
     content = bytearray(path.read_bytes())
     at = content.index(b"\0\0\1\xe0", begins(path)[number] * TS) + 9
     a, b, c = content[at], *(int.from_bytes(content[at + i : at + i + 2], "big") for i in (1, 3))
@@ -124,7 +124,7 @@ def late(path: Path, number: int, seconds: int) -> Path:
 
 
 def overwritten(path: Path, places: Sequence[float]) -> Path:
-    """Some bytes of the file replaced, at these shares of its length."""
+    """Overwrite 24 bytes of the file at each of these shares of its length."""
     content = bytearray(path.read_bytes())
     for place in places:
         at = int(len(content) * place)
@@ -134,7 +134,7 @@ def overwritten(path: Path, places: Sequence[float]) -> Path:
 
 
 def in_decoding_order(path: Path, source: Path) -> Path:
-    """A copy that says of every picture it is shown when it is decoded (MP4 without ctts)."""
+    """A copy in which every picture is shown when it is decoded (MP4 without ctts)."""
     with av.open(str(source)) as given, av.open(str(path), "w") as made:
         stream = given.streams.video[0]
         target = made.add_stream_from_template(stream, opaque=True)
@@ -150,7 +150,7 @@ def in_decoding_order(path: Path, source: Path) -> Path:
 
 
 def plain_frames(path: Path) -> list[float]:
-    """The brightness of all that a decoder gives, in its order."""
+    """The brightness of all frames that a decoder gives, in its order."""
     found = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -165,7 +165,7 @@ def plain_frames(path: Path) -> list[float]:
 
 
 def beeps(path: Path) -> list[float]:
-    """When the beeps of a file begin, in seconds."""
+    """The start of every beep of a file, in seconds."""
     found: list[float] = []
     loud_until = -1.0
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Starting a ComfyUI server for the tests."""
+"""Starts a ComfyUI server for the tests."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from scripts.server.comfy_server import PACK_FOLDER, ComfyServer
 
 log = logging.getLogger(__name__)
 PREVIEWS = ("--preview-method", "latent2rgb")
-# As Python writes them, after the line of code that they are about.
+# Warnings about the pack, in Python's format.
 OWN_WARNINGS = re.compile(
     rf"^.*(?:{PACK_FOLDER}|{re.escape(str(ROOT))})/(?:__init__|nodes|uav_core)"
     r".*(?:Deprecation|Future)Warning: .*$",
@@ -27,7 +27,7 @@ OWN_WARNINGS = re.compile(
 def served(version: str, base: Path, artifacts: Path) -> Iterator[ComfyServer]:
     """A running server of one version, with small generated weights; its log is kept.
 
-    Fails at its end if the pack used something deprecated.
+    The test fails at the end if the pack used something deprecated.
     """
     try:
         comfyui = comfyui_path(version)

@@ -11,7 +11,7 @@ from bench.measure.joints import spatial_jump
 
 
 def smooth(name: str, channels: int, h: int, w: int) -> torch.Tensor:
-    """(1, channels, 1, h, w) without detail: what jumps was made by tiles."""
+    """A smooth picture (1, channels, 1, h, w), so that only tiles can cause jumps."""
     coarse = det(name, (1, channels, 4, 6)) * 0.3
     fine = F.interpolate(coarse, (h, w), mode="bicubic", align_corners=True)
     return fine.clamp(-1, 1)[:, :, None]
@@ -26,7 +26,7 @@ def borders(plan) -> tuple[list[int], list[int]]:
 
 
 def paste(parts, like: torch.Tensor) -> torch.Tensor:
-    """The tiles put over one another without blending."""
+    """Paste tiles over one another without blending."""
     out = torch.empty_like(like)
     for tile, part in parts:
         tile.crop(out).copy_(part)
@@ -38,7 +38,7 @@ def jump(x: torch.Tensor, plan) -> float:
 
 
 class Largest(TorchDispatchMode):
-    """Records the bytes of the largest tensor that any operation gave."""
+    """Records the size in bytes of the largest result of any operation."""
 
     nbytes = 0
 

@@ -21,7 +21,7 @@ TRAINED_UNET = UNetParams(
     heads=2,
     time_dim=32,
 )
-"""Small enough to be trained in a test."""
+"""Sizes small enough for training in a test."""
 QUICK_UNET = UNetParams(
     channels=(32, 32),
     resnets=1,
@@ -35,7 +35,7 @@ QUICK_VAES = {
     "vae_3d": VAEParams(channels=(32, 32, 32), resnets=1, temporal=False),
     "vae_video": VAEParams(channels=(32, 32, 32), resnets=1, condition_channels=32),
 }
-"""The least with layers of every kind, for tests in which the numbers may be any."""
+"""The smallest sizes with every kind of layer, for tests of any values."""
 VAES = {
     "vae_3d": VAEParams(channels=(32, 32, 64), temporal=False),
     "vae_video": VAEParams(channels=(32, 32, 64), condition_channels=32),
@@ -76,5 +76,5 @@ def quick_vae(kind: str = "vae_3d") -> TemporalVAE:
 
 
 def context() -> torch.Tensor:
-    """(2, 77, 48): negative, positive."""
+    """Text embeddings (2, 77, 48): negative, positive."""
     return det("ctx", (2, 77, 48))

@@ -19,7 +19,7 @@ def level(i: int) -> int:
 
 
 def picture(i: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(height, width, 3) uint8: one brightness, and a red top left quarter."""
+    """Picture i, (height, width, 3) uint8: uniform brightness, and a red top left quarter."""
     pixels = np.full((height, width, 3), level(i), np.uint8)
     pixels[: height // 2, : width // 2] = (220, 30, 30)
     return pixels
@@ -76,7 +76,7 @@ def write_clip(
 
 
 def needs_rotation() -> None:
-    """Skip the test where PyAV cannot write a rotation; reading one needs nothing."""
+    """Skip the test if this PyAV cannot write a rotation; all versions can read one."""
     if not hasattr(VideoStream, "set_display_rotation"):
         pytest.skip("this PyAV cannot write a rotation")
 
@@ -100,13 +100,13 @@ def _write_tone(container, stream, start: float, seconds: float) -> None:
 
 
 def plain_times(path: Path) -> list[int]:
-    """What PyAV's own decoding says, in its order."""
+    """The times of frames from PyAV's own decoding, in its order."""
     with av.open(str(path)) as container:
         return [f.pts for f in container.decode(container.streams.video[0])]
 
 
 def seconds_shown(path: Path) -> list[Fraction]:
-    """When each frame is shown, in seconds."""
+    """The time of each frame in seconds."""
     with av.open(str(path)) as container:
         return [f.pts * f.time_base for f in container.decode(container.streams.video[0])]
 
@@ -122,6 +122,6 @@ def sound_of(path: Path, number: int = 0) -> tuple[str, Fraction, float]:
 
 
 def brightness(frame: torch.Tensor) -> float:
-    """Of the plain part of a frame (3, h, w) in [-1, 1], on the scale of ``level``."""
+    """Brightness of the plain part of a frame (3, h, w) in [-1, 1], on the scale of ``level``."""
     h, w = frame.shape[1:]
     return float((frame[:, h // 2 + 2 :, w // 2 + 2 :].mean() + 1) * 127.5)

@@ -1,4 +1,4 @@
-"""The ways in which convolutions and products are computed."""
+"""Patches that choose the way in which convolutions and products are computed."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from uav_core.devices.gpu import GPU
 
 
 def fewest_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As large networks compute on a CPU: products that small ones leave alone go the fast ways."""
+    """Make small networks use the fast ways of a CPU, which otherwise only large ones use."""
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
     monkeypatch.setattr(winograd, "LEAST_POSITIONS", 1)
     monkeypatch.setattr(stripes, "LEAST_POSITIONS", 1)
@@ -15,7 +15,7 @@ def fewest_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a GPU without Triton computes, heads of every width multiplied out in several blocks."""
+    """Compute as on a GPU without Triton, with attention of every head width in several blocks."""
     monkeypatch.setattr(ways, "of", lambda _: GPU)
     monkeypatch.setattr(norms, "keeps_layout", lambda _: False)
     monkeypatch.setattr(attention, "WIDEST_FLASH", 0)

@@ -1,8 +1,8 @@
-"""A custom node for test servers on a CPU: ComfyUI's dynamic memory as far as a CPU allows it.
+"""A custom node for test servers that enables ComfyUI's dynamic memory as far as a CPU allows.
 
-ComfyUI switches it on by itself on NVIDIA cards alone. Layers are built without weights then; the
-patcher for a CPU stays the plain one, and files are read by safetensors, as comfy-aimdo's own
-reader needs CUDA.
+ComfyUI itself enables it only on NVIDIA GPUs. Layers are then built without weights. The patcher
+for a CPU stays the plain one, and files are read by safetensors, as comfy-aimdo's own reader needs
+CUDA.
 """
 
 from typing import Any

@@ -1,13 +1,12 @@
-"""Let a torchvision whose compiled operators cannot load be imported all the same.
+"""Makes a torchvision importable whose compiled operators cannot be loaded.
 
 The tests run on a CPU build of torch beside a torchvision built for another torch. Its compiled
-part then stays unloaded, and `import torchvision` stops at `torchvision::nms`, for which it
-registers a fake kernel without there being such an operator. Nothing in the tests runs that
-operator, so its schema is all that is missing.
+part is then not loaded, and `import torchvision` fails at `torchvision::nms`, as it registers a
+fake kernel for this missing operator. No test runs it, so it is enough to declare its schema.
 
-ComfyUI runs this file before it imports torch, so it only leaves a finder behind: when torchvision
-reaches the module that needs the schemas, they are declared if its own library did not declare
-them. Where torchvision is complete, nothing is declared at all.
+ComfyUI runs this file before it imports torch, so it only installs a finder. When torchvision
+imports the module that needs the schemas, the finder declares those that torchvision's own library
+did not declare. For a complete torchvision it declares nothing.
 """
 
 import sys
@@ -25,17 +24,17 @@ class SchemaFinder(MetaPathFinder):
 
     def __init__(self) -> None:
         """Start with nothing declared."""
-        self.library = None  # torch drops the schemas when the Library object dies
+        self.library = None  # torch removes the schemas when the Library object is deleted
 
     def find_spec(self, fullname, path=None, target=None):
-        """Declare what is missing on the way past, and leave the import to the next finder."""
+        """Declare missing schemas, and leave the import to the next finder."""
         if fullname == NEEDING_SCHEMAS and self.library is None:
             self.library = declare_missing_schemas()
         return None
 
 
 def declare_missing_schemas():
-    """Declare the operators torchvision lacks; the Library to keep alive, or None."""
+    """Declare the operators that torchvision lacks. Returns the Library to keep alive, or None."""
     import torch
 
     missing = [name for name in SCHEMAS if not hasattr(torch.ops.torchvision, name)]
@@ -48,7 +47,7 @@ def declare_missing_schemas():
 
 
 def install() -> None:
-    """Put the finder in place, once."""
+    """Install the finder, unless it is installed already."""
     if not any(type(finder).__name__ == SchemaFinder.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, SchemaFinder())
 
