@@ -52,13 +52,13 @@ class Nodes:
     def __init__(self, pack: ModuleType, images: Tensor, steps: int) -> None:
         self.pack, self.images, self.steps = pack, images, steps
         self.passes = 0
-        """Of the U-Net, in the last run."""
+        """Passes of the U-Net in the last run."""
 
     def _count(self, *_: Any) -> None:
         self.passes += 1
 
     def sampled(self, precision: str, threshold: float | None = None) -> dict[str, Any]:
-        """LATENT of the U-Net in this precision, through EasyCache where a threshold is given."""
+        """LATENT sampled by the U-Net in this precision; with a ``threshold`` through EasyCache."""
         unet = run(
             self.pack.nodes.loaders.load.LoadUNet,
             first(self.pack.nodes.loaders.load.LoadUNet),

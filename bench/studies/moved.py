@@ -37,7 +37,7 @@ class Way:
 
 
 def measure_moved(quick: bool = False) -> list[Way]:
-    """Count a pass (2 x 8 frames, fp16) and a decode (3 frames, fp32) with plain and fused norms."""
+    """Count a pass (2 x 8 frames, fp16) and a decode (3 frames, fp32), plain and fused norms."""
     h, w = QUICK_SIZE if quick else SIZE
     unet = TemporalUNet(TINY_UNET if quick else UNetParams(), dtype=torch.float16, device=META)
     vae = TemporalVAE(TINY_VAE if quick else VAEParams(), device=META, attend=fused)
