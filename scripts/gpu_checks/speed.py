@@ -61,7 +61,7 @@ def items(place: Place) -> Iterator[Item]:
     yield Item("whole run, released size, put together", partial(put_together, place, parts), 0.1)
     yield Item("flow, built-in", partial(builtin_flow, place), 11)
     yield Item(f"whole run, released size, {FEW} steps", partial(whole_run, place, True, FEW), 35)
-    if not place.tiny:  # on a CPU it would repeat the item above
+    if not place.tiny:  # on a CPU it would show no more than the item above
         whole = partial(whole_run, place, True, None)
         yield Item("whole run, released size, all steps", whole, 175)
 

@@ -32,7 +32,7 @@ def result_of(place: Path) -> Path:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Save tensors as ``dtype``, but rotary tables in fp32; a stopped write leaves no file."""
+    """Save tensors as ``dtype`` (rotary tables as fp32); a stopped write leaves the old file."""
     kept = {
         name: value.detach().to("cpu", torch.float32 if name.endswith("freqs") else dtype)
         for name, value in tensors.items()

@@ -20,7 +20,7 @@ from ..models.unet import TemporalUNet
 from ..models.vae import UPSCALE, TemporalVAE
 
 ANCHOR = 2.0
-"""A constant beside the picture in its group, so that the norm keeps its mean and spread."""
+"""A constant beside the picture in its group; it lets the picture's mean and spread pass norms."""
 BRANCH = 0.1
 """Initial scale of the random branches beside the residual paths."""
 

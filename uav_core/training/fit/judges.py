@@ -36,7 +36,7 @@ class Features(nn.Module):
         return F.relu6(y) if act else y
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of pictures (n, 3, h, w) in [-1, 1], one tensor for each level."""
+        """Features of pictures (n, 3, h, w) in [-1, 1], from four layers."""
         found = []
         x = self._conv(x, "stem", 2)
         found.append(x)
