@@ -32,7 +32,7 @@ def main() -> int:
     """Measure and report. Returns 1 if the bits differ."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=24, help="of the sample clip, at most 25")
+    parser.add_argument("--frames", type=int, default=48, help="of the sample clip, at most 50")
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--size", default="48x32")
     parser.add_argument("--steps", type=int, default=4)
