@@ -1,1 +1,1 @@
-"""What a video file is, and its frames one after the other."""
+"""Reads video files: their properties, the times of their frames, and the frames in order."""

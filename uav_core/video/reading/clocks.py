@@ -1,6 +1,6 @@
-"""Where the times of a file begin again or jump, and what puts them onto one clock.
+"""Finds where the times of a file begin again or leap, and puts them on one clock.
 
-A recording may be several ones that were joined, each with its own clock, or the clock may leap.
+A file may consist of several joined recordings, each with its own clock, or its clock may leap.
 Players go on without a gap, and so do the times here.
 """
 
@@ -13,47 +13,47 @@ from fractions import Fraction
 
 from av.packet import Packet
 
-# All in seconds, but for numbers of packets.
+# All values are in seconds, except numbers of packets.
 _BACK = 0.1
-"""By how much times may step back within a run: muxers round, and packets may be damaged."""
+"""How far times may step back within a run: muxers round, and packets may be damaged."""
 _BACK_UNORDERED = 1.0
-"""By how much presentation times may, which do not follow the order of packets."""
+"""How far presentation times may step back, as they do not follow the order of packets."""
 _STRAY_PACKETS = 3
-"""A run of at most so many packets is a mistake if the run after it goes on from the one before."""
+"""A run of at most so many packets is a mistake if the next run continues the previous one."""
 _STRAY_GAP = 2.0
-"""The longest gap over which it still goes on."""
+"""The longest gap between two runs of which one continues the other."""
 _FITS = 1.0
-"""How far outside of a segment a time may lie and still fit it."""
+"""How far outside of a segment a time may be and still fit it."""
 
 LONGEST_PACKET = 1.0
-"""What a packet lasts at most: MP4 gives the one before a leap all the time up to the next."""
+"""Longest duration of a packet: in MP4 the packet before a leap lasts until the next one."""
 AHEAD_BROKEN = 10.0
-"""A leap ahead that begins a new run of the picture, in a format that allows clocks to break."""
+"""A leap ahead that begins a new run of video, in formats that allow the clock to break."""
 AHEAD = 300.0
-"""The same in other formats, where a still picture may stand for long."""
+"""A leap ahead that begins a new run of video in other formats: a still picture may be long."""
 AHEAD_SOUND = 0.1
-"""The same for sound."""
+"""A leap ahead that begins a new run of sound."""
 
 
 @dataclass
 class Run:
-    """Packets of one stream whose times go on from each other; in seconds of the file."""
+    """Packets of one stream with continuous times, in seconds of the file."""
 
     first: int
     """Number of its first packet in the stream."""
     place: int
-    """Number of that packet among those of all streams."""
+    """Number of that packet among the packets of all streams."""
     start: float
     stop: float
     stray: bool = False
 
 
 class Track:
-    """The runs of one stream, gathered while its packets are read.
+    """The runs of one stream, collected while its packets are read.
 
     Args:
-        time_base: of the stream.
-        ahead: by how many seconds time leaps where a new run begins; None: at every packet.
+        time_base: the stream's.
+        ahead: a leap ahead of more seconds begins a new run; None: every packet begins one.
     """
 
     def __init__(self, time_base: Fraction, ahead: float | None) -> None:
@@ -63,7 +63,7 @@ class Track:
         self._last, self._ordered = 0.0, False
 
     def add(self, packet: Packet, place: int) -> None:
-        """The next packet, the ``place``-th of the file."""
+        """Add the next packet; ``place`` is its number in the file."""
         number, self.count = self.count, self.count + 1
         ticks = packet.pts if packet.dts is None else packet.dts
         if ticks is None:
@@ -85,7 +85,7 @@ class Track:
         self._last = time
 
     def mark_strays(self) -> None:
-        """Find the runs that are mistakes."""
+        """Mark the runs whose times are mistakes as stray."""
         for before, run, after in zip(self.runs, self.runs[1:], self.runs[2:], strict=False):
             few = after.first - run.first <= _STRAY_PACKETS
             if few and not before.stray and -_BACK <= after.start - before.stop <= _STRAY_GAP:
@@ -94,7 +94,7 @@ class Track:
 
 @dataclass
 class Segment:
-    """A stretch of the file with one clock, as its picture shows it."""
+    """A range of the file with one clock, according to its video packets."""
 
     place: int
     start: float
@@ -102,18 +102,18 @@ class Segment:
     shift: Fraction = Fraction(0)
     """Seconds to add to the file's times."""
     begin: Fraction | None = None
-    """When its first picture is shown, in seconds of the one clock; None: it is the first."""
+    """Time of its first picture, in seconds of the one clock; None for the first segment."""
 
     def misfit(self, time: float) -> float:
-        """By how many seconds a time of the file lies outside."""
+        """How many seconds a time of the file is outside of the segment; 0 if it fits."""
         outside = max(self.start - time, time - self.stop) - _FITS
         return max(0.0, outside)
 
 
 def find_segments(video: Track, sound: Sequence[Track]) -> tuple[list[Segment], list[int]]:
-    """The segments of a file, and of every run of its picture the segment; -1: a stray run.
+    """The segments of a file, and for every run of video its segment; -1 for a stray run.
 
-    A leap ahead begins none where the sound goes on meanwhile: a still picture is shown.
+    A leap ahead begins no segment if the sound goes on meanwhile: then a still picture is shown.
     """
     segments: list[Segment] = []
     of_run: list[int] = []
@@ -148,9 +148,9 @@ def _covered(segment: Segment, run: Run, sound: Sequence[Track]) -> bool:
 
 @dataclass(frozen=True)
 class Shift:
-    """What puts packets of a stream, from number ``first`` on, onto the one clock; in seconds.
+    """The shift of packets of a stream, from number ``first`` on, to the one clock; in seconds.
 
-    Those whose middle is before ``begin`` or not before ``end`` belong to nothing shown.
+    Packets whose middle is before ``begin`` or not before ``end`` belong to no shown picture.
     """
 
     first: int
@@ -160,10 +160,9 @@ class Shift:
 
 
 def shifts_of(track: Track, segments: Sequence[Segment], *, ordered: bool) -> list[Shift]:
-    """The shifts of a stream beside the picture.
+    """The shifts of a stream of sound or subtitles.
 
-    ``ordered``: its packets follow each other without overlap, as sound does and subtitles do
-    not.
+    ``ordered``: its packets follow each other without overlap, as in sound but not in subtitles.
     """
     shifts: list[Shift] = []
     places = [segment.place for segment in segments]

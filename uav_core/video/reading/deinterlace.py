@@ -1,4 +1,4 @@
-"""Pictures that are two fields: whole pictures made of them, by FFmpeg's filters."""
+"""Deinterlacing: makes whole pictures of pictures that are two fields, by FFmpeg's filters."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from av.filter.context import FilterContext
 from ...errors import InputError
 
 Deinterlace = Literal["auto", "always", "never", "top", "bottom", "film"]
-"""What the pictures of a video are taken for.
+"""How the pictures of a video are treated.
 
-"auto": what they show, else what the file says. "always", "top", "bottom": all are two fields, in
-the order found, the upper or the lower lines first. "film": telecined film. "never": all are whole.
+"auto": as the pictures show, else as the file says. "always", "top", "bottom": all are two fields,
+in the order found, the upper or the lower lines first. "film": telecined film. "never": all are
+whole.
 """
 
 Order = Literal["", "top", "bottom"]
-"""Which lines of a picture were taken first; "": those that it names itself, else the upper."""
+"""Which lines of a picture were taken first; "": as the picture is marked, else the upper."""
 
 Pictures = Iterator[tuple[int, av.VideoFrame]]
 
@@ -31,7 +32,7 @@ _PARITY = {"": "auto", "top": "tff", "bottom": "bff"}
 
 
 def check_deinterlace(choice: str) -> None:
-    """Raise InputError for what is no choice."""
+    """Raise InputError for an unknown choice."""
     if choice not in get_args(Deinterlace):
         raise InputError(f"Deinterlacing '{choice}': expected one of {get_args(Deinterlace)}.")
 
@@ -41,14 +42,14 @@ class Mending:
     """What is done to the pictures of a file."""
 
     kind: Literal["none", "marked", "all", "film"] = "none"
-    """"marked": pictures that are marked as two fields are made whole. "all": every picture is.
-    "film": telecined film is brought back."""
+    """"marked": pictures marked as two fields are deinterlaced. "all": every picture is.
+    "film": the pictures of telecined film are restored."""
     order: Order = ""
 
     def settings(self) -> dict[str, Any]:
         """What decides the frames, as plain values.
 
-        Where the first version's words say it, it is in these: jobs begun with that version go on.
+        The first version's words are used where they are enough, so that its jobs can go on.
         """
         if self.kind == "none":
             return {}
@@ -61,15 +62,15 @@ AS_THEY_ARE = Mending()
 
 
 def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
-    """As many pictures at the same times, with those of two fields made whole.
+    """The same number of pictures at the same times, with those of two fields made whole.
 
-    Of two fields the first stays; the lines of the second are made anew from those around them and
-    from the pictures before and after. Of film each field is put beside the one that was taken
-    from the same picture.
+    Of two fields the first is kept; the lines of the second are made anew from those around them
+    and from the pictures before and after. For film, each field is joined with the one of the same
+    film picture.
 
     Args:
-        pictures: in order; (time, picture).
-        mending: any but "none".
+        pictures: (time, picture), in order.
+        mending: of any kind but "none".
     """
     for _, alike in groupby(pictures, key=lambda each: shape_of(each[1])):
         graph, times = None, deque[int]()
@@ -79,17 +80,17 @@ def deinterlaced(pictures: Pictures, mending: Mending) -> Pictures:
             graph.push(picture)
             yield from ((times.popleft(), made) for made in pulled(graph))
         if graph is not None:
-            graph.push(None)  # and now what it has kept
+            graph.push(None)  # flushes the graph
             yield from ((times.popleft(), made) for made in pulled(graph))
 
 
 def shape_of(picture: av.VideoFrame) -> tuple[int, int, str]:
-    """What the pictures of one filter graph must have in common."""
+    """Width, height and format, which all pictures of one filter graph must share."""
     return picture.width, picture.height, picture.format.name
 
 
 def input_of(graph: Graph, picture: av.VideoFrame) -> FilterContext:
-    """The input of a graph for pictures like this one."""
+    """Add the input for pictures like ``picture`` to a graph."""
     return graph.add_buffer(
         width=picture.width,
         height=picture.height,
@@ -99,11 +100,11 @@ def input_of(graph: Graph, picture: av.VideoFrame) -> FilterContext:
 
 
 def _chain(picture: av.VideoFrame, mending: Mending) -> Graph:
-    """Filters, each of which gives one picture for one, for pictures like this one."""
+    """Filters for pictures like ``picture``; each returns one picture for each that it gets."""
     graph, parity = Graph(), _PARITY[mending.order]
     links = [input_of(graph, picture)]
     if mending.kind == "film":
-        # What is no film after all is still combed then, and made whole.
+        # Pictures that are not film are still combed after this, and are deinterlaced below.
         links.append(graph.add("fieldmatch", f"order={parity}"))
     which = "all" if mending.kind == "all" else "interlaced"
     links.append(graph.add("bwdif", f"mode=send_frame:parity={parity}:deint={which}"))
@@ -112,7 +113,7 @@ def _chain(picture: av.VideoFrame, mending: Mending) -> Graph:
 
 
 def pulled(source: Graph | FilterContext) -> Iterator[av.VideoFrame]:
-    """What a graph, or one of its outputs, can give so far: in order, some pictures late."""
+    """The pictures that a graph, or one of its outputs, has ready: in order, some pictures late."""
     while True:
         try:
             made = source.pull()

@@ -1,7 +1,7 @@
-"""Telecined film: every second picture of a film has three fields of the video, the others two.
+"""Telecined film: the pictures of a film take three and two fields of the video in turn.
 
-Four pictures of the film so lie in five of the video. Which of five is left out is decided from
-those five alone, so that a range gives the very frames that reading from the beginning gives.
+So four pictures of the film become five of the video. Which of five is left out is decided from
+those five alone, so that a range gives the same frames as reading from the beginning.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .deinterlace import Pictures
 from .times import FrameTimes
 
 CYCLE, KEPT = 5, 4
-# Pictures on either side of a cycle that its own depend on.
+# Pictures before and after a cycle on which its pictures depend.
 _BEFORE, _AFTER = 3, 2
-# A picture repeats the one before if it differs from it by less than this share of the others.
+# A picture repeats the one before if its change is less than this share of the next smallest.
 _REPEATED = 0.6
-# A block of pixels, in which a picture differs if it does anywhere.
+# Size of the blocks in which pictures are compared: the block that differs most counts.
 _ROWS, _COLUMNS = 16, 32
 
 
 class FilmTimes(FrameTimes):
-    """When the pictures of the film are shown: four in the time of five, evenly.
+    """Presentation times of the film's pictures: four, evenly spaced, in the time of five.
 
-    In a unit a quarter of the file's, which holds every one exactly.
+    The unit is a quarter of the file's, so that every time is exact.
     """
 
     def __init__(self, pictures: FrameTimes) -> None:
@@ -37,7 +37,7 @@ class FilmTimes(FrameTimes):
             start = pictures[cycle * CYCLE]
             if (cycle + 1) * CYCLE < len(pictures):
                 stop = pictures[(cycle + 1) * CYCLE]
-            else:  # the last, which lasts as long as it seems to
+            else:  # the end of the last cycle is estimated from its pictures
                 stop = start + round((pictures[-1] - start) * CYCLE / KEPT)
             times += [start * KEPT + i * (stop - start) for i in range(KEPT)]
         times += [time * KEPT for time in pictures[cycles * CYCLE :]]
@@ -54,23 +54,23 @@ class FilmTimes(FrameTimes):
 
     @property
     def pictures(self) -> FrameTimes:
-        """The times of the file's own pictures."""
+        """The times of the video's own pictures."""
         return self._of_file
 
 
 def pictures_needed(frames: range, count: int) -> range:
-    """The pictures of the video, of ``count``, that these frames of the film are made of."""
+    """The pictures of a video of ``count`` from which these frames of the film are made."""
     first = min(frames.start // KEPT, count // CYCLE) * CYCLE
     stop = ((frames.stop - 1) // KEPT + 1) * CYCLE
     return range(max(first - _BEFORE, 0), min(stop + _AFTER, count))
 
 
 def film(pictures: Pictures, count: int) -> Pictures:
-    """(frame of the film, picture) of (number, picture), of which the film has four of five.
+    """Turn (number, picture) of the video into (frame, picture) of the film: four of every five.
 
     Args:
-        pictures: of whole cycles, after ``deinterlaced``; the first ones may lack.
-        count: of the video, whose last cycle may lack some.
+        pictures: whole cycles, after ``deinterlaced``; the first pictures may be missing.
+        count: pictures in the video; its last cycle may be incomplete.
     """
     before, cycle = None, []
     whole = count // CYCLE * CYCLE
@@ -88,7 +88,7 @@ def film(pictures: Pictures, count: int) -> Pictures:
             changes = [change for _, change in cycle]
             least = int(np.argmin(changes))
             if changes[0] == float("inf") and repeats(changes[1:]) is None:
-                least = 0  # of the first of all it is not known; none of the others is one
+                least = 0  # the first picture's change is unknown, and none of the others repeats
             four = (shown for i, (shown, _) in enumerate(cycle) if i != least)
             yield from enumerate(four, start=number // CYCLE * KEPT)
 
@@ -104,13 +104,13 @@ def luma(picture: av.VideoFrame) -> np.ndarray:
     form = picture.format
     if form.is_rgb or not form.is_planar or form.components[0].bits != 8:
         return picture.to_ndarray(format="gray").astype(np.int16)
-    plane = picture.planes[0]  # as it is, which is far quicker
+    plane = picture.planes[0]  # used directly, which is much faster
     lines = np.frombuffer(memoryview(plane), np.uint8, plane.height * plane.line_size)  # pyright: ignore[reportArgumentType]
     return lines.reshape(plane.height, -1)[:, : plane.width].astype(np.int16)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """How much two pictures differ where they differ most; infinite if in size."""
+    """The difference of two pictures in the block where it is largest; infinite for other sizes."""
     if a.shape != b.shape:
         return float("inf")
     rows, columns = (max(side // n, 1) for side, n in zip(a.shape, (_ROWS, _COLUMNS), strict=True))
@@ -123,8 +123,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 def repeated_fields(pictures: Iterable[np.ndarray]) -> float | None:
     """The share of cycles of five in which fields repeat as in telecined film.
 
-    The upper lines repeat once in five pictures, and the lower ones two or three later. None
-    if too little moves to tell.
+    There the upper lines repeat once in five pictures, and the lower lines two or three pictures
+    later. None if there is too little motion to tell.
     """
     changes = [
         [difference(a[lines::2], b[lines::2]) for lines in (0, 1)] for a, b in pairwise(pictures)

@@ -1,8 +1,8 @@
-"""A video file as it is worked on: its frames, their times, and what is done to its pictures.
+"""A video file prepared for upscaling: its frames, their times, and how they are deinterlaced.
 
-That follows what they are, whatever the file says of them: whole, of two fields, or telecined film.
-Some hundred pictures, spread over the file, are looked at by FFmpeg's idet, which tells by their
-motion which lines were taken first; and film by the rhythm in which its fields repeat.
+That depends on what the pictures are, whatever the file says: whole, two fields, or telecined film.
+FFmpeg's idet looks at a few hundred pictures, spread over the file, and tells by their motion which
+lines were taken first. Film is recognised by the rhythm in which its fields repeat.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from .times import FrameTimes, frame_times
 
 log = logging.getLogger(__name__)
 
-_ROW, _PLACES = 31, 10  # pictures that are looked at in a row; places in the file, at most
-_ENOUGH = 5  # rows after which nothing more is looked at if all of them say the same
-_PATIENCE = 300  # pictures that are read at most to reach a place
-_TALLEST = 1152  # lines: taller video was never made of fields
-_FEWEST = 5  # pictures of a row that idet must tell
+_ROW, _PLACES = 31, 10  # pictures in a row; most places in the file
+_ENOUGH = 5  # rows after which the search ends if all of them agree
+_PATIENCE = 300  # most pictures read to reach a place
+_TALLEST = 1152  # lines: taller video is never interlaced
+_FEWEST = 5  # pictures of a row that idet must recognise
 _CLEAR = 0.5  # share of these by which one order must outnumber the other
 _RHYTHM = 0.6  # share of cycles with film's rhythm that makes a row film
 _MOST = 0.75  # share of the rows that must agree
@@ -52,21 +52,21 @@ Kind = Literal["whole", "fields", "film"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What the pictures show."""
+    """What the pictures of a file are, by their content."""
 
     kind: Kind | None = None
-    """None: nothing is sure enough to act upon."""
+    """None: not sure enough to act upon."""
     order: Order = ""
-    """Of fields and film; "" for whole pictures."""
+    """The order of fields and film; "" for whole pictures."""
     marked: bool = False
-    """Whether those of fields are marked so."""
+    """Whether pictures of two fields are marked so."""
     in_order: bool = False
-    """Whether the marks, or where there are none FFmpeg, have the order right."""
+    """Whether the marked order is right; without marks, whether FFmpeg's default is."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Some pictures in a row."""
+    """What some pictures in a row are."""
 
     kind: Literal["whole", "fields", "film", "combed"]
     """"combed": fields or film, and not clear which."""
@@ -78,7 +78,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Footage:
-    """A file that was looked at. Frames are those after mending: of telecined film four of five."""
+    """An examined file. Frames are those after deinterlacing: of telecined film four of five."""
 
     path: Path
     info: VideoInfo
@@ -95,17 +95,17 @@ class Footage:
         info: VideoInfo | None = None,
         check_cancelled: Callable[[], None] = ignore,
     ) -> Footage:
-        """Read the file's packets, and look at some pictures.
+        """Read the file's packets, and examine some pictures.
 
         Args:
             path: the video.
-            deinterlace: what its pictures are taken for.
-            info: what ``probe(path)`` gave, if it is known.
+            deinterlace: how its pictures are treated.
+            info: the result of ``probe(path)``, if known.
             check_cancelled: called now and then; may raise.
 
         Raises:
             UnreadableVideoError: as ``probe`` does.
-            InputError: another word for ``deinterlace``, or film without the filters for it.
+            InputError: an unknown ``deinterlace``, or "film" without the filter for it.
         """
         check_deinterlace(deinterlace)
         if deinterlace == "film" and "fieldmatch" not in filters_available:
@@ -125,7 +125,7 @@ class Footage:
         return cls(path, info, times, finding, mending)
 
     def notes(self) -> list[str]:
-        """What was found and what is done about it, for the user."""
+        """Notes for the user on what was found and how it is treated."""
         kind, order = self.mending.kind, _ORDER[self.mending.order]
         if kind == "film":
             rate, less = float(self.info.rate), " (in 8 bits)" * (self.info.bit_depth > 8)
@@ -142,7 +142,7 @@ class Footage:
         return [f"The video is interlaced{order}: every two fields were made one whole picture."]
 
     def reader(self, frames: range, *, check_cancelled: Callable[[], None] = ignore) -> VideoReader:
-        """Some of the frames."""
+        """A reader of some of the frames."""
         return VideoReader(
             self.path,
             frames.start,
@@ -157,7 +157,7 @@ class Footage:
 def find_fields(
     path: Path, info: VideoInfo, times: FrameTimes, *, check_cancelled: Callable[[], None] = ignore
 ) -> Finding:
-    """Look at pictures all over the file, some seconds at most."""
+    """Examine pictures from all over the file, which takes some seconds at most."""
     if info.coded_size[1] > _TALLEST:
         return Finding()
     if not {"idet", "metadata", "select", "split"} <= filters_available:
@@ -177,7 +177,7 @@ def find_fields(
 
 
 def _places(times: FrameTimes) -> list[range]:
-    """Where to look: from keyframes on, which cost nothing to get to; a middle one first."""
+    """The frames to examine, from keyframes on, which are quick to reach; a middle place first."""
     starts = [entry.frame for entry in times.entries] or [0]
     if len(starts) > _PLACES:
         starts = [starts[(2 * i + 1) * len(starts) // (2 * _PLACES)] for i in range(_PLACES)]
@@ -188,7 +188,7 @@ def _places(times: FrameTimes) -> list[range]:
 
 
 def _of(reader: VideoReader, place: range) -> Iterator[av.VideoFrame]:
-    """The pictures of a place; none if _PATIENCE pictures do not lead to it."""
+    """The pictures of a place; none if it is not reached within _PATIENCE pictures."""
     for frame, picture in islice(reader.pictures(), _PATIENCE + len(place)):
         if frame >= place.stop:
             break
@@ -197,7 +197,7 @@ def _of(reader: VideoReader, place: range) -> Iterator[av.VideoFrame]:
 
 
 def _look(pictures: list[av.VideoFrame]) -> list[_Row]:
-    """What some pictures in a row are; nothing if they do not tell."""
+    """What some pictures in a row are, as one row; empty if they do not tell."""
     top, bottom, whole, marked_top, marked_bottom = _sorted(pictures)
     combed, told = top | bottom, len(top) + len(bottom) + len(whole)
     clear = len(top) - len(bottom)
@@ -221,10 +221,10 @@ def _look(pictures: list[av.VideoFrame]) -> list[_Row]:
 
 
 def _sorted(pictures: list[av.VideoFrame]) -> list[set[int]]:
-    """The numbers of the pictures that show the upper lines first, show the lower lines first, and
-    are whole; then of those that are marked as upper first, and as lower first.
+    """Five sets of numbers of pictures, sorted by content, then by mark.
 
-    The filters sort them into five outputs: PyAV 14 gives what idet says in no other way.
+    By content: upper lines first, lower lines first, whole. By mark: upper first, lower first. The
+    filters have five outputs, as PyAV 14 gives idet's findings in no other way.
     """
     graph, first = Graph(), pictures[0]
     source = input_of(graph, first)
@@ -278,12 +278,12 @@ def _verdict(rows: list[_Row]) -> Finding:
 
 
 def mending_for(choice: Deinterlace, marked: bool, finding: Finding) -> Mending:
-    """What is to be done.
+    """How the pictures of a file are to be treated.
 
     Args:
-        choice: the user's.
+        choice: the user's choice.
         marked: whether the file says that it is interlaced.
-        finding: what its pictures show.
+        finding: what its pictures are.
     """
     if choice == "never":
         return Mending()

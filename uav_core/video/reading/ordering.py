@@ -1,4 +1,4 @@
-"""Times of pictures in the order in which a decoder gives them: the file's, as far as they fit."""
+"""Times of pictures in the decoder's order: the file's times, as far as they fit that order."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from statistics import median
 
-# If more of the times than this share contradict the order, none is one of showing.
+# If more than this share of the times contradict the order, they are no presentation times.
 _CONTRADICTIONS = 0.25
-# Steps between times that are put evenly: less is a crowd, more a gap that the file means.
+# Distances in usual steps: below _CROWDED times are spread, above _GAP the file means a gap.
 _CROWDED, _GAP = 0.95, 1.5
 _REACH = 32
-"""Frames on either side within which a crowd may spread."""
+"""Frames on each side over which crowded times may be spread."""
 _ROOM = 0.6
-"""Steps that a picture which is lost must be away from others to have had a place."""
+"""Least distance of a lost picture from others, in steps, to count as a missing frame."""
 
 
 def usual_step(values: Sequence[int | None], nominal: int) -> int:
-    """The usual distance of times that follow each other; ``nominal`` if there are too few."""
+    """The median distance of neighbouring times; ``nominal`` if there are too few."""
     steps = [b - a for a, b in pairwise(values) if a is not None and b is not None and b > a]
     return max(1, round(median(steps))) if len(steps) > 2 else nominal
 
 
 def best_times(shown: Sequence[int | None], decoded: Sequence[int | None], step: int) -> list[int]:
-    """For every picture the time that is best to be believed; rising.
+    """The most credible time of every picture; rising.
 
     Args:
-        shown: presentation times as the file says them, in the order of the pictures.
-        decoded: likewise the decoding times.
+        shown: presentation times as in the file, in the order of the pictures.
+        decoded: decoding times, in the same way.
         step: the usual distance.
     """
     known = [t for t in shown if t is not None]
@@ -37,7 +37,7 @@ def best_times(shown: Sequence[int | None], decoded: Sequence[int | None], step:
     if (few or wrong > _CONTRADICTIONS * len(known)) and sum(t is not None for t in decoded) >= max(
         len(known), 1
     ):
-        # What is called presentation is the order of decoding, whose times are as many.
+        # The presentation times are useless. There are enough decoding times, which are used.
         shown, known = decoded, [t for t in decoded if t is not None]
     in_order = iter(sorted(known))
     times = [None if t is None else next(in_order) for t in shown]
@@ -51,7 +51,7 @@ def best_times(shown: Sequence[int | None], decoded: Sequence[int | None], step:
 
 
 def _filled(times: list[int | None], step: int) -> list[int]:
-    """Give pictures without a time one between their neighbours, who make room if need be."""
+    """Give pictures without a time one between their neighbours, which are moved if necessary."""
     known = [i for i, t in enumerate(times) if t is not None]
     if not known:
         return [i * step for i in range(len(times))]
@@ -65,7 +65,7 @@ def _filled(times: list[int | None], step: int) -> list[int]:
             continue
         low, high = _window(filled, a, b, step)
         if known[-1] - b <= _REACH and _room(filled, low, high) < _CROWDED * step:
-            # Nothing that follows needs the room.
+            # So near to the end all later times may be moved.
             for i in range(a + 1, len(filled)):
                 filled[i] = _at(filled, i - 1) + step
             break
@@ -80,12 +80,12 @@ def _at(times: Sequence[int | None], i: int) -> int:
 
 
 def _room(times: Sequence[int | None], low: int, high: int) -> float:
-    """For each picture from one to another, on average."""
+    """The average distance of the pictures from ``low`` to ``high``."""
     return (_at(times, high) - _at(times, low)) / (high - low)
 
 
 def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int, int]:
-    """The known times around ``a`` and ``b``, as near as can be, with room between them."""
+    """The nearest known times around ``a`` and ``b`` that leave enough room between them."""
 
     def room(ends: tuple[int, int]) -> float:
         return _room(times, *ends)
@@ -105,7 +105,7 @@ def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int
 
 
 def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
-    """Put the times between two evenly; before a gap they keep to the usual distance."""
+    """Space the times between two evenly; before a gap they keep the usual distance."""
     start, room = _at(times, low), _room(times, low, high)
     each = step if room > _GAP * step else room
     for i in range(low + 1, high):
@@ -113,9 +113,9 @@ def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
 
 
 def places_of_lost(times: Sequence[int], lost: Sequence[int], step: int) -> list[int]:
-    """The times, of those of undecoded packets, at which a picture is missing; rising.
+    """The times in ``lost``, of undecoded packets, at which a picture is missing; rising.
 
-    Not each packet is one: some hold the second field of a picture, or one never shown.
+    Not every packet is a missing picture: some have a second field or a hidden picture.
     """
     full, found = list(times), []
     for time in sorted(lost):

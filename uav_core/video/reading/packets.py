@@ -1,4 +1,4 @@
-"""Packets of a file, also of a damaged one, and the pictures they hold."""
+"""Packets of a file, even of a damaged one, and the pictures in them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
 
-# So often in a row may reading fail before the file counts as over.
+# Failed reads in a row after which the file counts as over.
 _MOST_FAILURES = 16
 
 Labelled = Iterator[tuple[int, av.VideoFrame]]
-"""Pictures with the number of the packet that each was in."""
+"""Pictures, each with the number of its packet."""
 
 
 def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
-    """All packets of these streams that hold anything, in the file's order.
+    """All packets of these streams that are not empty, in the file's order.
 
-    What cannot be read is passed over. Packets flagged as damaged are among them: that flag also
-    stands at the last packet before a joint of two recordings, which is whole.
+    Unreadable parts of the file are skipped. Packets flagged as damaged are included, because the
+    last packet before a joint of two recordings has that flag too, and is whole.
     """
     failures = 0
     while failures < _MOST_FAILURES:
@@ -40,30 +40,30 @@ def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Pa
             failures += 1
             why = error.strerror
         except IndexError:
-            # At the end, where PyAV flushes streams as well that came up in the middle of the file
-            # and that it has not listed.
+            # At the end, PyAV also flushes streams that began in the middle of the file and that
+            # it has not listed.
             return
     log.warning("The file is damaged and ends early (%s).", why)
 
 
 class Damaged(Exception):
-    """What a decoder of several threads made from here on is not to be relied on."""
+    """From here on the pictures of a decoder with several threads are not reliable."""
 
 
 class Decoder:
     """Pictures of packets, each labelled with the number of its packet.
 
-    Labels travel through the decoder in place of times, so that they hold whatever the file says
-    of those. Packets that the decoder refuses are passed over and counted in ``errors``.
+    Labels pass through the decoder in place of times, so that they do not depend on the file's
+    times. Packets that the decoder refuses are skipped and counted in ``errors``.
 
-    With several threads, which pictures come after damage and how it is concealed depends on
-    where decoding began, and at the end pictures beside a damaged one can be lost.
+    With several threads, the pictures after damage and how it is concealed depend on where decoding
+    began, and at the end pictures next to a damaged one can be lost.
 
     Args:
-        stream: of a container opened for this alone.
+        stream: the stream of a container opened only for this decoder.
         first: the number of the first packet.
-        single: one thread only.
-        strict: raise Damaged at the first damage, if not ``single``; else only at the end.
+        single: use one thread only, and never raise Damaged.
+        strict: raise Damaged at the first damage instead of only at the end.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Decoder:
             stream.thread_type = "AUTO"
 
     def pictures(self, source: Iterable[Packet]) -> Labelled:
-        """Decode all of them."""
+        """Decode all packets of ``source``."""
         last = self._next - 1
         for packet in chain(source, (None,)):
             if packet is not None:

@@ -1,4 +1,4 @@
-"""What a video file is, without reading it whole."""
+"""Reads the properties of a video file, without reading it whole."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .side_data import (
     orientation_of,
 )
 
-# Pictures that are asked whether they are interlaced: a progressive one may begin the file.
+# Pictures checked for being marked as interlaced: the first one may be progressive.
 _ASKED = 10
 
-# Tags need not be UTF-8. PyAV before 19 refuses the file unless told otherwise; later ones keep the
-# bytes as surrogates, which ``readable`` replaces.
+# Tags need not be UTF-8. PyAV before 19 then refuses the file without this option; later versions
+# keep the bytes as surrogates, which ``readable`` replaces.
 _OTHER_TAGS: dict[str, Any] = (
     {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
 )
@@ -44,32 +44,32 @@ Path = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video file as a player shows it."""
+    """The properties of a video file as a player shows it."""
 
     width: int
     """Pixels as shown: after rotation, before the sample aspect stretches them."""
     height: int
     orientation: Orientation
     sample_aspect: Fraction
-    """Width to height of one shown pixel; 1 where the file does not say."""
+    """Width to height of one shown pixel; 1 if the file does not say."""
     rate: Fraction
-    """Average frames per second; 25 where the file gives none."""
+    """Average frames per second; 25 if the file does not say."""
     time_base: Fraction
     """Seconds per unit of the frames' times."""
     bit_depth: int
     color: Color
     interlaced: bool
-    """Whether one of its first pictures says that it is two fields, taken one after the other."""
+    """Whether one of its first pictures is marked as two fields."""
     has_alpha: bool = False
-    """Whether there is transparency, in its pictures or beside them."""
+    """Whether there is transparency, in its pictures or in an extra layer."""
     mastering: str = ""
-    """The display an HDR master was made on, as ``mastering_display`` has it."""
+    """The display of an HDR master, as from ``mastering_display``."""
     light_level: str = ""
-    """As ``light_level`` has it."""
+    """The light level of an HDR video, as from ``side_data.light_level``."""
     slant: int = 0
-    """Degrees by which the picture is to be turned and is not: no multiple of 90."""
+    """Degrees of a rotation that is not applied, as it is not a multiple of 90; else 0."""
     side_data: tuple[str, ...] = ()
-    """What its first picture carries, by FFmpeg's names."""
+    """Kinds of side data of its first picture, by FFmpeg's names."""
 
     @property
     def rotation(self) -> int:
@@ -86,15 +86,15 @@ class VideoInfo:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The opened file and the stream a player would show; closed afterwards.
+    """The opened file and the stream that a player would show; closed afterwards.
 
-    Raises UnreadableVideoError that says what is wrong with the file.
+    Raises UnreadableVideoError, which says what is wrong with the file.
     """
     name = os.path.abspath(os.fspath(path))
     _check_file(name)
     _silence()
     try:
-        # A playlist must not make us open anything but files.
+        # Only files: a playlist must not make us open network addresses.
         container = av.open(name, container_options={"protocol_whitelist": "file"}, **_OTHER_TAGS)
     except FFmpegError as error:
         raise UnreadableVideoError(_why_not_opened(name, error)) from error
@@ -103,18 +103,18 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _silence() -> None:
-    """Keep FFmpeg's messages out of Python, as PyAV does unless somebody switched them on.
+    """Keep FFmpeg's messages out of Python, as PyAV does by default.
 
-    torchvision to 0.22 does so when it is imported. A decoder's thread that has something to say
-    then waits for Python's lock, which whoever closes that decoder holds until the thread has
-    ended: they wait for each other for ever.
+    torchvision up to 0.22 turns them on when it is imported. A decoder's thread with a message then
+    waits for Python's lock, while the thread that closes the decoder holds the lock and waits for
+    that thread to end: a deadlock.
     """
     if av_logging.get_level() is not None:
         av_logging.set_level(None)
 
 
 def readable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a file with U+FFFD in place of what is not UTF-8, under any PyAV."""
+    """Tags of a file with U+FFFD in place of invalid UTF-8, with any PyAV."""
 
     def utf8(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -154,7 +154,7 @@ def _why_not_opened(name: str, error: FFmpegError) -> str:
 
 
 def _mp4_boxes(name: str) -> list[bytes]:
-    """Names of the top-level boxes, as far as they follow each other."""
+    """Names of an MP4's top-level boxes, up to the first invalid one."""
     boxes, size = [], os.path.getsize(name)
     with open(name, "rb") as file:
         position = 0
@@ -188,7 +188,7 @@ def _shown_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read the headers and the first pictures.
+    """Read a file's properties from its headers and first pictures.
 
     Raises UnreadableVideoError: the file is missing, empty, not a video, cut off before its
     index, or has no video stream or no picture.

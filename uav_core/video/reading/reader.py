@@ -1,4 +1,4 @@
-"""Frames of a video file, one after the other."""
+"""Reads the frames of a video file, one after the other."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from .times import Entry, FrameTimes, frame_times, mark_of
 
 log = logging.getLogger(__name__)
 
-# Packets after a seek among which the wanted one must be, and places to seek to that are tried.
+# Packets after a seek among which the wanted one must be, and entries that are tried.
 _NEAR, _TRIES = 500, 3
 
 
 class VideoReader:
     """Iterates over frames ``start`` to ``stop`` as (3, h, w) float32 RGB in [-1, 1].
 
-    Turned as players turn them. Only the decoder's few frames are in memory. A range gives the
-    very frames that reading from the beginning gives: frames are found by the packets they are
-    in, not by the file's times. There is one frame for every entry of ``times``: where a picture
-    is lost the one before is repeated, with a warning unless ``times`` knew of it, and noted there.
+    Frames are rotated as in players. Only the decoder's few frames are in memory. A range gives
+    the same frames as reading from the beginning: frames are found by their packets, not by the
+    file's times. There is one frame for every entry of ``times``. In place of a lost picture the
+    one before is repeated, with a warning and a note in ``times`` unless that already knew of it.
 
     Pictures of two fields are made whole with the pictures before and after, which are read for
-    that even where they lie outside the range.
+    that even if they are outside the range.
 
     Args:
         path: the video.
         start: first frame, counted from 0.
         stop: end of the range, exclusive; None for all.
-        times: what ``frame_times(path)`` gave, if it is known: saves reading the file once. For
-            film its ``FilmTimes``.
-        info: what ``probe(path)`` gave, likewise.
+        times: the result of ``frame_times(path)``, if known: saves reading the file once. For film
+            its ``FilmTimes``.
+        info: the result of ``probe(path)``, if known.
         check_cancelled: called before every decoded frame; may raise.
-        mending: what is done to pictures of two fields; see ``Footage``.
+        mending: how pictures of two fields are treated; see ``Footage``.
 
     Raises:
         UnreadableVideoError: as ``probe`` does.
@@ -97,13 +97,13 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what iterates over it ends."""
+        """Close the file and end any iteration over it."""
         if self._open is not None:
             self._open.close()  # pyright: ignore[reportAttributeAccessIssue]
             self._open = None
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Begin again at ``start``."""
+        """Start reading again at ``start``."""
         self.close()
         self._open = self._frames()
         return self._open
@@ -119,7 +119,7 @@ class VideoReader:
                 yield turn(to_rgb(picture, number))
 
     def _paced(self) -> Iterator[av.VideoFrame]:
-        """One picture for every one that is needed."""
+        """One picture for every needed number; a lost one is replaced by the one before."""
         want, shown, known = self._start, None, self._times.damage()
         pictures = self.pictures()
         if self._makes_whole:
@@ -149,8 +149,8 @@ class VideoReader:
         return self.mending.kind in ("marked", "all")
 
     def pictures(self) -> Pictures:
-        """(number, picture) as they are decoded, from at or before the first that is needed."""
-        # Of fields, the picture before is looked at too.
+        """(number, picture) as they are decoded, from the first needed one or an earlier one."""
+        # Deinterlacing also uses the picture before.
         need = max(self._start - 1, 0) if self._makes_whole else self._start
         given = -1
         try:
@@ -165,9 +165,9 @@ class VideoReader:
                 yield frame, picture
 
     def _in_pieces(self, need: int) -> Pictures:
-        """Each stretch decoded anew by itself, from the one that frame ``need`` is in.
+        """Decode each piece of a damaged file on its own, from the piece of frame ``need`` on.
 
-        What a decoder makes of damage depends on what came before; so it is always the same.
+        What a decoder makes of damage depends on what came before; this way it is always the same.
         """
         starts = self._times.pieces()
         begin = max(bisect_right(starts, need, key=lambda entry: entry.frame) - 1, 0)
@@ -181,7 +181,7 @@ class VideoReader:
                     yield frame, picture
 
     def _from(self, entries: Sequence[Entry], need: int) -> Pictures:
-        """Pictures from at or before frame ``need``: from the first entry that serves, or all."""
+        """Pictures from frame ``need`` or earlier on: from the first usable entry, or from 0."""
         for entry in entries[:_TRIES]:
             if entry.number == 0:
                 break
@@ -213,7 +213,7 @@ class VideoReader:
     def _sought(
         self, container: InputContainer, stream: VideoStream, entry: Entry
     ) -> Iterator[Packet] | None:
-        """Packets from that of the entry on; None if it is not found."""
+        """Packets from the entry's packet on; None if it is not found."""
         by_bytes = self._times.by_bytes
         try:
             container.seek(

@@ -1,4 +1,4 @@
-"""What goes beside the pictures: how they are turned, transparency, the light of an HDR master."""
+"""Side data of pictures: their orientation, transparency, and HDR metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-_SEI, _ALPHA_CHANNEL = 39, 165  # of HEVC: a unit of messages before a picture, and one of them
+_SEI, _ALPHA_CHANNEL = 39, 165  # HEVC: the type of a unit with messages, and of one message
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Orientation:
 
     @property
     def rotation(self) -> int:
-        """Degrees clockwise: 0, 90, 180 or 270; a mirrored picture is mirrored left-right first."""
+        """Degrees clockwise: 0, 90, 180 or 270, after a left-right flip if ``mirrored``."""
         if self.transpose:
             return 90 if self.flip_x else 270
         return 180 if self.flip_y else 0
 
     @property
     def mirrored(self) -> bool:
-        """Whether writing reads backwards in the coded picture."""
+        """Whether text reads backwards in the coded picture."""
         return self.transpose ^ self.flip_x ^ self.flip_y
 
     def apply(self, frame: Tensor) -> Tensor:
-        """Turn (3, h, w)."""
+        """A frame (3, h, w) rotated and flipped."""
         if self.transpose:
             frame = frame.transpose(1, 2)
         flipped = [dim for dim, flip in ((1, self.flip_y), (2, self.flip_x)) if flip]
@@ -50,9 +50,9 @@ class Orientation:
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """The orientation that a decoded frame carries (its display matrix).
+    """The orientation of a decoded frame, from its display matrix.
 
-    Angles that are no multiple of 90 degrees are left out, with a warning.
+    Angles that are not multiples of 90 degrees are ignored, with a warning.
     """
     if is_slanted(frame):
         log.warning(
@@ -66,13 +66,13 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def is_slanted(frame: av.VideoFrame) -> bool:
-    """Whether a decoded frame is to be turned by an angle that is no multiple of 90 degrees."""
+    """Whether a decoded frame has a rotation that is not a multiple of 90 degrees."""
     a, b, c, d = _matrix(frame)
     return not ((a and d and not b and not c) or (b and c and not a and not d))
 
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """The display matrix without what moves the picture; where there is none, it stays as it is."""
+    """The display matrix without translation; the identity if there is none."""
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return 1, 0, 0, 1
@@ -81,15 +81,15 @@ def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def has_alpha(stream: VideoStream, packet: Packet, picture: av.VideoFrame) -> bool:
-    """Whether a stream has transparency, in its pictures or beside them.
+    """Whether a stream has transparency, in its pictures or in an extra layer.
 
-    VP8 and VP9 in WebM and HEVC carry it beside, where FFmpeg's own decoders do not see it. GIF
-    always decodes with alpha: there the first picture tells.
+    VP8 and VP9 in WebM, and HEVC, have it in an extra layer, which FFmpeg's own decoders do not
+    see. GIF always decodes with alpha: there the first picture tells.
 
     Args:
         stream: the stream.
-        packet: one that begins with a keyframe.
-        picture: the first that is decoded.
+        packet: a packet that begins with a keyframe.
+        picture: the first decoded picture.
     """
     if any(k.lower() == "alpha_mode" and v.strip() == "1" for k, v in stream.metadata.items()):
         return True
@@ -103,17 +103,18 @@ def has_alpha(stream: VideoStream, packet: Packet, picture: av.VideoFrame) -> bo
 
 
 def _units(stream: VideoStream, packet: Packet) -> Iterator[bytes]:
-    """The NAL units of an HEVC stream's headers and of a packet, which is of no use then."""
+    """The NAL units of an HEVC stream's headers and of a packet, which is consumed."""
     made: list[Packet] = []
-    with suppress(FFmpegError):  # of what is damaged only the headers are known
-        # Of a form with lengths, as in MP4, it makes one with marks, and puts the headers there.
+    with suppress(FFmpegError):  # of a damaged packet only the headers are known
+        # The filter turns units with lengths, as in MP4, into units with start codes, and adds the
+        # headers.
         made = BitStreamFilterContext("hevc_mp4toannexb", stream).filter(packet)
     for data in (stream.codec_context.extradata, *made):
         yield from bytes(data or b"").split(b"\0\0\1")[1:]
 
 
 def _is_alpha(unit: bytes) -> bool:
-    """Whether an HEVC unit says that another layer is the alpha of the pictures."""
+    """Whether an HEVC unit says that another layer has the alpha of the pictures."""
     if len(unit) < 4 or unit[0] >> 1 & 63 != _SEI:
         return False
     at, end = 2, len(unit)
@@ -127,7 +128,7 @@ def _is_alpha(unit: bytes) -> bool:
 
 
 def _number(unit: bytes, at: int) -> tuple[int, int]:
-    """A number of an HEVC message, and where it ends."""
+    """A number of an HEVC message, and the position after it."""
     value = 0
     while at < len(unit) and unit[at] == 255:
         value, at = value + 255, at + 1
@@ -135,13 +136,13 @@ def _number(unit: bytes, at: int) -> tuple[int, int]:
 
 
 def kinds_of(picture: Any) -> tuple[str, ...]:
-    """What data a picture carries, by FFmpeg's names."""
-    # PyAV 19 gives the kinds, earlier ones the data.
+    """The kinds of side data of a picture, by FFmpeg's names."""
+    # PyAV 19 iterates over the kinds, earlier versions over the data.
     return tuple(getattr(data, "type", data).name for data in picture.side_data)
 
 
 def mastering_display(picture: av.VideoFrame) -> str:
-    """The display an HDR master was made on, as x265 takes it; "" where the file does not say.
+    """The display of an HDR master, in x265's form; "" if the file does not say.
 
     "G(x,y)B(x,y)R(x,y)WP(x,y)L(most,least)": primaries and white in 1/50000, light in 1/10000
     candela per square metre (SMPTE ST 2086).
@@ -162,7 +163,7 @@ def mastering_display(picture: av.VideoFrame) -> str:
 
 
 def light_level(picture: av.VideoFrame) -> str:
-    """The brightest pixel and the brightest frame's mean, "1000,400"; "" where unknown."""
+    """Light of the brightest pixel and mean of the brightest frame, "1000,400"; "" if unknown."""
     data = picture.side_data.get("CONTENT_LIGHT_LEVEL")
     if data is None or len(bytes(data)) < 8:
         return ""
@@ -171,7 +172,7 @@ def light_level(picture: av.VideoFrame) -> str:
 
 
 def in_units(mastering: str) -> str:
-    """A ``mastering_display`` with fractions and candela per square metre, as SVT-AV1 wants it."""
+    """A ``mastering_display`` in SVT-AV1's form: with fractions and candela per square metre."""
     parts = []
     for part in mastering.rstrip(")").split(")"):
         name, values = part.split("(")

@@ -1,4 +1,4 @@
-"""Which pictures a video file holds, and when every one of them is shown."""
+"""Which pictures a video file has, and the presentation time of each."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from .probe import Path, open_video
 
 log = logging.getLogger(__name__)
 
-# Their packets may hold pictures that are never shown.
+# Codecs whose packets may contain pictures that are never shown.
 _HIDDEN_PICTURES = ("vp8", "vp6", "vp6f", "vp7")
 _REPEATED = -1
-"""In place of a packet's number: the picture is lost, the one before stays."""
+"""In place of a packet's number: the picture is lost, and the one before is repeated."""
 _ENDS = 4096
-"""Bytes at either end of a packet by which it is known again."""
+"""Bytes at each end of a packet that identify it."""
 # Least frames of a piece of a damaged file.
 _PIECE = 50
-# Seconds, and share of the length, by which a file is shorter than it says without a word.
+# Seconds, and share of the length, by which a file may be shorter than it says without a note.
 _SHORT, _SHORT_SHARE = 0.25, 0.02
 
 
@@ -57,19 +57,19 @@ class Entry:
 
     number: int
     frame: int
-    """The frame that is its picture."""
+    """The frame of its picture."""
     target: int
-    """Where to seek: a byte of the file if ``FrameTimes.by_bytes``, else a time."""
+    """The position to seek: a byte of the file if ``FrameTimes.by_bytes``, else a time."""
     mark: tuple[int, int]
 
 
 class FrameTimes(list[int]):
     """The presentation time of every frame, in the stream's time base, rising.
 
-    They are on one clock, also where the file's times begin again, leap, contradict the order of
-    the pictures or are not there: the best that can be told from the file, checked against the
-    order in which the pictures come out of the decoder. With them goes what finds the frames
-    again (``VideoReader``) and puts sound and subtitles onto the same clock (``join``).
+    All times are on one clock, even if the file's times begin again, leap, contradict the order of
+    the pictures or are missing: they are the best estimate from the file, checked against the
+    order in which the decoder returns the pictures. Also has the data to find the frames again
+    (``VideoReader``) and to put sound and subtitles on the same clock (``join``).
     """
 
     def __init__(
@@ -85,27 +85,27 @@ class FrameTimes(list[int]):
     ) -> None:
         super().__init__(times)
         self.numbers = array("q", numbers)
-        """The packet that holds each frame's picture; -1: it is lost, and the one before stays."""
+        """The packet of each frame's picture; -1: it is lost, and the one before is repeated."""
         self.entries: list[Entry] = []
-        """Rising by frame."""
+        """Packets from which decoding can begin, rising by frame."""
         self.by_bytes = by_bytes
         self.notes = list(notes)
-        """What a user should know of the file, as far as it was known without reading it all."""
+        """Notes for the user on the file, as far as known before it is read."""
         self.damaged = False
-        """Whether decoding met damage, also later on: readers set it, and the next two."""
+        """Whether decoding met damage. Readers set this too, and fill the found_ sets below."""
         self.wrong: set[int] = set()
-        """Frames that ``notes`` tell of, which are shown with errors."""
+        """Frames shown with errors that ``notes`` already tell of."""
         self.found_lost: set[int] = set()
-        """Frames that readers could not decode, without those that ``lost`` knows."""
+        """Further frames that readers could not decode, besides those that are ``lost``."""
         self.found_wrong: set[int] = set()
-        """Frames that came out with errors, without those of ``wrong``."""
+        """Further frames that were decoded with errors, besides ``wrong``."""
         self.time_base = time_base
         """Seconds per unit."""
         self.segments, self.shifts = list(segments), shifts or {}
 
     @property
     def pictures(self) -> FrameTimes:
-        """The times of the pictures as the file holds them, of which the frames are made."""
+        """The times of the file's own pictures, from which the frames are made."""
         return self
 
     @cached_property
@@ -116,7 +116,7 @@ class FrameTimes(list[int]):
         return found
 
     def frame_of(self, number: int, again: int = 0) -> int | None:
-        """The frame whose picture is the ``again``-th of a packet; None for one not shown."""
+        """The frame of picture ``again`` (from 0) of a packet; None if it is not shown."""
         frame = self._frame_of.get(number)
         if frame is None or number == _REPEATED:
             return None
@@ -128,11 +128,11 @@ class FrameTimes(list[int]):
         return self.numbers[frame] == _REPEATED
 
     def damage(self) -> list[str]:
-        """What reading has found, beside ``notes``."""
+        """Notes on damage that reading has found, in addition to ``notes``."""
         return _damage(len(self.found_lost), len(self.found_wrong))
 
     def entries_before(self, frame: int) -> list[Entry]:
-        """Where decoding may begin so that this frame comes out whole; the nearest first."""
+        """Entries from which decoding may begin to get this frame whole; the nearest first."""
         last = bisect_right(self.entries, frame, key=lambda entry: entry.frame)
         return self.entries[:last][::-1]
 
@@ -176,7 +176,7 @@ class FrameTimes(list[int]):
 
 
 def _moved(packet: Packet, shift: Shift) -> bool:
-    """Put a packet onto the clock; False if it belongs to nothing shown."""
+    """Put a packet on the clock; False if it belongs to no shown picture."""
     base = Fraction(packet.time_base)
     if packet.pts is None:
         packet.pts = packet.dts
@@ -196,14 +196,14 @@ def _moved(packet: Packet, shift: Shift) -> bool:
 
 
 def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> FrameTimes:
-    """When every frame is shown, and what it takes to find it.
+    """The presentation time of every frame, and the data to find the frame.
 
-    Nothing is decoded if the packets alone tell; they do not where something is out of the
-    ordinary: times that are missing, begin again, leap, or rise in the order of decoding though
-    the codec has another order of showing; damage; fields or hidden pictures; a beginning inside
-    a group of pictures. Then the frames are what the decoder gives, in its order. A picture that
-    is lost has its place where the file leaves one. What an edit list hides is left out, and so
-    is what a cut-off file holds of its last picture. Warnings say what was found.
+    Nothing is decoded if the packets alone tell the times. They do not for an unusual file: times
+    that are missing, begin again, leap, or rise in decoding order though the codec reorders its
+    pictures; damage; fields or hidden pictures; a beginning inside a group of pictures. Then the
+    frames are the decoder's pictures, in its order. A lost picture keeps its place if the file has
+    a gap there. Pictures that an edit list hides are left out, and so is the incomplete last
+    picture of a cut-off file. Warnings say what was found.
 
     Raises UnreadableVideoError as ``probe`` does.
     """
@@ -227,13 +227,13 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> 
 
 
 def mark_of(packet: Packet) -> tuple[int, int]:
-    """By what a packet is known again."""
+    """Size and checksum that identify a packet."""
     content = memoryview(packet)
     return packet.size, zlib.crc32(content[-_ENDS:], zlib.crc32(content[:_ENDS]))
 
 
 class _Scan:
-    """All that packets say, read once."""
+    """Everything that the packets tell, read once."""
 
     def __init__(
         self, container: InputContainer, stream: VideoStream, check_cancelled: Callable[[], None]
@@ -252,7 +252,7 @@ class _Scan:
         self._reorders = getattr(context, "has_b_frames", True)
         self.shown: list[int | None] = []
         self.decoded: list[int | None] = []
-        """When each packet of the picture is shown and decoded; None where it does not say."""
+        """Presentation and decoding time of each video packet; None if it has none."""
         self.discarded: set[int] = set()
         self.keys: list[tuple[int, int, tuple[int, int]]] = []
         """Number, target and mark of every keyframe, as in Entry."""
@@ -273,7 +273,7 @@ class _Scan:
         self._firsts, self._of_run = [run.first for run in self.track.runs], of_run
 
     def early_end(self) -> list[str]:
-        """A note if the file holds less than it says it does."""
+        """A note if the file is shorter than it says."""
         tracks = (self.track, *self.sound.values(), *self.texts.values())
         ends = [run.stop for t in tracks for run in t.runs[-1:]]
         end, least = max(ends, default=0.0), max(_SHORT, _SHORT_SHARE * self._seconds)
@@ -314,7 +314,7 @@ class _Scan:
             self._corrupt -= 1
 
     def in_packets(self) -> FrameTimes | None:
-        """The frames, if the packets alone tell which there are and when they are shown."""
+        """The frames, if the packets alone tell which there are and their times; else None."""
         shown = [time for time in self.shown if time is not None]
         if not shown or len(shown) < len(self.shown) or not self.keys or self.keys[0][0] != 0:
             return None
@@ -331,18 +331,18 @@ class _Scan:
         return self.finished([shown[n] for n in numbers], numbers)
 
     def segment_of(self, number: int) -> int:
-        """The segment of a packet of the picture; -1 if its time is a mistake."""
+        """The segment of a video packet; -1 if its time is a mistake."""
         run = bisect_right(self._firsts, number) - 1
         return self._of_run[max(run, 0)] if self._of_run else 0
 
     def times_of(self, number: int) -> tuple[int | None, int | None]:
-        """(shown, decoded) of a packet as the file says them; None for what cannot be."""
+        """(shown, decoded) of a packet as in the file; None for impossible times."""
         if self.segment_of(number) < 0:
             return None, None
         return None if self._strange(number) else self.shown[number], self.decoded[number]
 
     def _strange(self, number: int) -> bool:
-        """Whether a packet is shown so long before or after it is decoded that a time is wrong."""
+        """Whether a packet's two times are so far apart that one must be wrong."""
         shown, decoded = self.shown[number], self.decoded[number]
         if shown is None or decoded is None:
             return False
@@ -357,7 +357,7 @@ class _Scan:
         damaged: bool = False,
         notes: Sequence[str] = (),
     ) -> FrameTimes:
-        """All of it together; ``bad``: packets whose pictures are no place to begin at."""
+        """The FrameTimes; ``bad``: packets with damaged pictures, where decoding cannot begin."""
         shifts: dict[int, list[Shift]] = {}
         for tracks, ordered in ((self.sound, True), (self.texts, False)):
             for i, track in tracks.items():
@@ -382,7 +382,7 @@ class _Scan:
 
 
 def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> FrameTimes:
-    """The frames as a decoder gives them."""
+    """The frames as a decoder returns them."""
     try:
         numbers, bad, errors = _labels(name, check_cancelled, single=False)
     except Damaged:
@@ -418,7 +418,7 @@ def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> Fra
 def _labels(
     name: str, check_cancelled: Callable[[], None], *, single: bool
 ) -> tuple[list[int], list[int], int]:
-    """(packets in the order of their pictures, those of damaged pictures, errors)."""
+    """(packets in the order of their pictures, packets of damaged pictures, number of errors)."""
     numbers, bad = [], []
     with open_video(name) as (container, stream):
         decoder = Decoder(stream, single=single)
@@ -433,7 +433,7 @@ def _labels(
 def _on_one_clock(
     scan: _Scan, numbers: Sequence[int], missing: set[int]
 ) -> tuple[list[int], list[int]]:
-    """(times, packets) of the frames; sets the segments' shifts."""
+    """(times, packets) of the frames, on one clock; sets the segments' shifts."""
     groups: list[list[int]] = [[] for _ in scan.segments]
     current = 0
     for number in numbers:
@@ -448,7 +448,7 @@ def _on_one_clock(
         own, own_numbers = _of_segment(scan, i, groups[i], absent[i])
         if i:
             last = scan.segments[i - 1]
-            # Where no picture of it can be decoded, time goes on as its packets say.
+            # If none of its pictures can be decoded, its packets tell its times.
             start = own[0] if own else round(segment.start / scan.base)
             step = usual_step(own, scan.step)
             end = times[-1] + step if times else round(last.stop / scan.base)
@@ -463,7 +463,7 @@ def _on_one_clock(
 def _of_segment(
     scan: _Scan, segment: int, numbers: Sequence[int], missing: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """(times, packets) of a segment's frames, with places for those lost."""
+    """(times, packets) of a segment's frames, with places for lost ones."""
     said: list[tuple[int | None, int | None]] = []
     before = _REPEATED
     for number in numbers:
