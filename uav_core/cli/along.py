@@ -1,4 +1,4 @@
-"""Mattes and depth, files or numbered pictures, enlarged in step with the finished video."""
+"""Enlarges mattes and depth, videos or numbered pictures, in step with the finished video."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .frames import named
 log = logging.getLogger("upscale_a_video")
 
 VIDEOS = {".mkv": ("ffv1", "gbrp16le"), ".mov": ("prores", "yuv444p10le"), ".mp4": ("h264", "auto")}
-"""Codec and pixel format by the ending of the file to write."""
+"""Codec and pixel format by the extension of the file to write."""
 FLOW_SIDE = 960
-"""Pixels of the longer side at which motion is estimated at the most."""
+"""Longest side, in pixels, at which motion is estimated."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One of what goes along."""
+    """One matte or depth clip to enlarge along with the video."""
 
     source: Path
     target: Path
@@ -43,7 +43,7 @@ class Layer:
 
     @classmethod
     def of(cls, source: Path, target: Path) -> Layer:
-        """From the two that --along names; InputError for such as do not go together."""
+        """A layer from the two paths of --along; InputError if they do not fit together."""
         given = Frames.there(source)
         made = named(target, given)
         if made is None and given is not None:
@@ -66,7 +66,7 @@ class Layer:
         return self.given.numbers[0] if self.given is not None else 1
 
     def measured(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
+        """Number of frames, rows and columns of the source."""
         if self.given is not None:
             w, h = size_of(self.given)
             return len(self.given.numbers), h, w
@@ -74,7 +74,7 @@ class Layer:
         return len(frame_times(self.source)), info.height, info.width
 
     def values(self) -> Iterator[Tensor]:
-        """(c, h, w) of each frame: of EXR as they are, of others in [0, 1]."""
+        """Values (c, h, w) of each frame: unchanged from EXR, in [0, 1] from others."""
         if self.given is not None:
             yield from numbers_of(self.given)
         else:
@@ -82,22 +82,22 @@ class Layer:
                 yield (frame + 1) / 2
 
     def outputs(self, count: int) -> list[Path]:
-        """The files that it becomes."""
+        """The files to write."""
         if self.made is None:
             return [self.target]
         return [self.made.path(self.first + i) for i in range(count)]
 
 
 def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> list[Layer]:
-    """What --along names, looked at before any work.
+    """The layers that --along names, checked before any work.
 
     Args:
         o: the command line.
         given: the pictures to upscale; None for a video.
-        picture: the video that is made of them.
+        picture: the finished video.
 
     Raises:
-        InputError: of anything that the end would refuse; the message says what.
+        InputError: anything that ``write_layer`` would refuse; the message says what.
     """
     if not o.along:
         return []
@@ -125,7 +125,7 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
             if path.exists() and not picture.exists():
                 raise InputError(f"'{path}' is there already: choose another name, or move it.")
         for _ in numbers_of(layer.given) if layer.given is not None else ():
-            pass  # they are numbers, and pictures of one size; a video is read later
+            pass  # reading checks values and sizes of pictures; a video is read later
     for layer in layers:
         path = layer.outputs(1)[0]
         check_target(path.parent, path.name)
@@ -135,7 +135,7 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
 def write_layer(
     layer: Layer, picture: Path, flow: nn.Module, device: torch.device, progress: Progress
 ) -> None:
-    """Enlarge one along the finished video. One that is complete is left as it is.
+    """Enlarge one layer along the finished video; a complete result is left as it is.
 
     Raises InputError, EncodeError, DiskFullError and FileError.
     """

@@ -1,4 +1,4 @@
-"""The videos of a folder, and where the result of each goes."""
+"""The videos of a folder, and the file for the result of each."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from ..paths import MOST_OUTPUT_BYTES, output_name
 from ..video import UnreadableVideoError
 from ..video.reading.probe import open_video
 
-# What is called so and cannot be read is a damaged video, not another kind of file. Everything
-# else is a video if FFmpeg finds moving pictures in it.
+# An unreadable file with one of these extensions is a damaged video, not another kind of file.
+# Any other file is a video if FFmpeg finds moving pictures in it.
 VIDEOS = re.compile(
     "[.](3g[2p]|asf|avi|divx|dv|f4v|flv|gif|m2ts|m[24k]v|mod|mov|mp4|mpe?g|mts|mxf|nut|ogv|rm|rmvb|"
     "tod|ts|vob|webm|wmv|y4m)",
     re.IGNORECASE,
 )
-# FFmpeg's formats of single pictures, of text that it draws, and of lists of other files.
+# FFmpeg's formats for single pictures; and for text that it draws and lists of other files.
 _PICTURES = re.compile("image2.*|.*_pipe|ico|fits")
 _OTHERS = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "dash": "a playlist"}
 
 
 @dataclass(frozen=True)
 class FolderPlan:
-    """What is to be done with a folder."""
+    """The videos of a folder to upscale, and the entries left out."""
 
     videos: tuple[tuple[Path, Path], ...]
-    """Each with the file that it becomes."""
+    """Each video with the file for its result."""
     left_out: tuple[tuple[Path, str], ...]
-    """Everything else that lies there, and why."""
+    """All other entries of the folder, each with the reason."""
 
 
 def plan_folder(
     source: Path, target: Path, containers: tuple[str, ...], *, sub_folders: bool = False
 ) -> FolderPlan:
-    """Look at every file of a folder.
+    """Examine every file of a folder, and plan where its result goes.
 
     Args:
         source: the folder.
-        target: where the results go; if it lies in ``source``, it is passed over.
-        containers: endings of the results: a video keeps its own if it is among them, and gets the
-            first otherwise.
-        sub_folders: whether those of ``source`` are gone into; their results lie in folders of the
-            same names.
+        target: the folder for the results; if it is inside ``source``, it is skipped.
+        containers: extensions for results: a video keeps its own if it is among them, otherwise it
+            gets the first.
+        sub_folders: whether sub-folders of ``source`` are included; their results go to sub-folders
+            of the same names.
 
     Raises:
-        InputError: the results would lie among the videos.
+        InputError: ``target`` is ``source``.
         FileError: ``source`` cannot be read.
     """
     if os.path.realpath(source) == os.path.realpath(target):
@@ -73,7 +73,7 @@ def plan_folder(
 
 
 def job_folders(target: Path, *, sub_folders: bool = False) -> list[Path]:
-    """Where jobs with results in a folder lie; ``sub_folders``: and in those of its sub-folders."""
+    """The folders of jobs with results in ``target``, and in its sub-folders if asked for."""
     found = [target / FOLDER]
     for folder, names, _ in os.walk(target) if sub_folders else ():
         if FOLDER in names:
@@ -83,12 +83,12 @@ def job_folders(target: Path, *, sub_folders: bool = False) -> list[Path]:
 
 
 def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
-    """What lies in a folder in order, and why it is left out; "" for files to be looked at."""
+    """The entries of a folder in order, each with why it is left out; "" for possible videos."""
     with named_errors(folder, "reading"):
         entries = sorted(folder.iterdir())
     for path in entries:
         if path.name == FOLDER or os.path.realpath(path) == but:
-            continue  # our own
+            continue  # made by this command
         if path.name.startswith("._"):
             yield path, "a companion file of macOS"
         elif path.name.startswith("."):
@@ -103,7 +103,7 @@ def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _no_video(path: Path) -> str:
-    """Why a file is no video, or ""."""
+    """Why a file is not a video; "" if it is one."""
     try:
         with open_video(path) as (container, _):
             name = container.format.name
@@ -115,7 +115,7 @@ def _no_video(path: Path) -> str:
 
 
 def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
-    """A place for the result of each, no two alike on any system."""
+    """A path for the result of each source, no two alike on any system."""
 
     def name(path: Path, number: int = 0) -> Path:
         own = path.suffix.lower()
@@ -127,7 +127,7 @@ def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
     wanted, taken = Counter(plain.values()), set[str]()
     names: dict[Path, Path] = {}
     for path, key in plain.items():
-        # Of several only the one that keeps its ending is called as it was.
+        # Of several sources with one result name, only one that keeps its extension gets it.
         alone = wanted[key] == 1
         if alone or (path.suffix.lower() in containers and key not in taken):
             names[path] = name(path)
@@ -143,12 +143,12 @@ def _targets(sources: list[Path], containers: tuple[str, ...]) -> list[Path]:
 
 
 def _key(path: Path) -> str:
-    """Equal for paths that are one file on some system."""
+    """A key that is equal for paths that name the same file on some system."""
     return path.as_posix().casefold()
 
 
 def _usable_name(name: str) -> str:
-    """The name of a file or folder, changed as little as every system needs."""
+    """A name of a file or folder, with the fewest changes that make it valid on every system."""
     name = re.sub(r"[\\:\x00-\x1f\x7f\ud800-\udfff]", "_", name)
     stem, ending = os.path.splitext(name)
     room = MOST_OUTPUT_BYTES - len(ending.encode())

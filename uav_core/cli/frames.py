@@ -1,4 +1,4 @@
-"""Numbered pictures into a video or into numbered pictures."""
+"""Upscales from or to numbered pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("upscale_a_video")
 
 
 def named(target: Path, given: Frames | None) -> Frames | None:
-    """The pictures that a target means, a folder with the names of those given; None: a video."""
+    """The pictures that ``target`` means (in a folder, with ``given``'s names); None: a video."""
     made = Frames.named(target)
     if made is None and given is not None and (target.is_dir() or not target.suffix):
         made = replace(given, folder=target)
@@ -48,10 +48,10 @@ def upscale_frames(
     made: Frames | None,
     upscale: Callable[[argparse.Namespace, Path, Path], None],
 ) -> None:
-    """Upscale ``given``, or the video that is the input, into ``made`` or the video asked for.
+    """Upscale ``given``, or the input video, into ``made``, or the output video.
 
-    Pictures to write are made of a video of 16 bits, which stays beside them: it has the sound,
-    and the same command takes them from it again.
+    Pictures are written from a video of 16 bits, which stays beside them: it has the sound, and
+    the same command writes them from it again.
     """
     target, first = o.output, given.numbers[0] if given else 1
     if made is not None:

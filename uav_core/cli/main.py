@@ -66,8 +66,8 @@ log = logging.getLogger("upscale_a_video")
 def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -> int:
     """Run the command; 0 if everything that was asked for is done.
 
-    ``share`` is (number, count) of one among several workers, None for what starts them: of a
-    folder, each begins with another video.
+    ``share`` is (number, count) of one of several workers, and None in the process that starts
+    them. In a folder, each worker begins with another video.
     """
     words = sys.argv[1:] if words is None else words
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -112,9 +112,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
 
 
 def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
-    """One file into one, here or on the server, under the very name that was asked for.
+    """Upscale one file into ``target``, here or on the server.
 
-    What cannot be done is not sent, and leaves no folder behind.
+    A job that cannot be done is not sent, and leaves no folder behind.
     """
     if o.server is not None:
         try:
@@ -151,17 +151,17 @@ def upscale_file(o: argparse.Namespace, source: Path, target: Path) -> None:
 
 
 def flow_of(o: argparse.Namespace) -> torch.nn.Module:
-    """The flow that the options name; of a server's the built-in one."""
+    """The flow model that the options name; the built-in one with --server."""
     return BuiltinFlow() if o.flow is None or o.server else load_flow_model(o.flow)
 
 
 def device_of(o: argparse.Namespace) -> str:
-    """What the networks run on, if they run here."""
+    """The device of the networks, if they run here."""
     return o.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_for_server(o: argparse.Namespace) -> None:
-    """InputError for options that a server has no use for."""
+    """Raise InputError for options that a server cannot use."""
     given = {"--device": o.device is not None, "--half": o.half, "--workers": o.workers}
     for name in (name for name, there in given.items() if there):
         raise InputError(f"{name} is for this machine: a server chooses by itself. Leave it out.")
@@ -175,9 +175,9 @@ def check_for_server(o: argparse.Namespace) -> None:
 
 
 def missing(option: str, error: ImportError) -> UpscaleAVideoError:
-    """What to say of an option for which something cannot be imported.
+    """The error for an option whose import failed.
 
-    What is ours lacks in the registry's archive.
+    The registry's archive lacks some modules of this package.
     """
     if (error.name or "").startswith(f"{__package__}."):
         return MissingPartError(
@@ -196,7 +196,7 @@ class MissingPartError(UpscaleAVideoError):
 
 
 def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
-    """Every video of a folder into another, going on past those that cannot be."""
+    """Upscale every video of a folder into another; a failed video does not stop the others."""
     if o.output.suffix and not o.output.is_dir():
         raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
     containers = CODECS[o.codec].containers
@@ -215,7 +215,7 @@ def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
         try:
             upscale_file(o, path, target)
         except (ServerUnreachableError, MissingPackError):
-            raise  # of the server, not of the file
+            raise  # a fault of the server, not of the file
         except (UpscaleAVideoError, OSError) as error:
             log.error("%s", error)
             failed[name] = str(error)
@@ -250,7 +250,7 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
 
 
 class Bar:
-    """tqdm's bar over the whole of a video."""
+    """A tqdm bar for one whole video."""
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -265,7 +265,7 @@ class Bar:
         self.bar.update(done - self.bar.n)
 
     def say(self, text: str) -> None:
-        """What happens, on lines of its own."""
+        """Log a text on lines of its own."""
         if self.bar is None:
             log.info("%s: %s", self.name, text)
         else:
@@ -273,7 +273,7 @@ class Bar:
                 log.info("%s: %s", self.name, text)
 
     def beside(self, text: str) -> None:
-        """What is under way, beside the bar: the first line of it."""
+        """Show the first line of a text, on what is under way, beside the bar."""
         if self.bar is None:
             self.say(text)
         else:
@@ -283,13 +283,13 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the bar as it is."""
+        """Close the bar, which stays on the screen."""
         if self.bar is not None:
             self.bar.close()
 
 
 def show_jobs(o: argparse.Namespace) -> int:
-    """List what is kept in an output folder."""
+    """List the jobs that are kept in an output folder."""
     base = Path(os.path.realpath(o.jobs))
     for job in list_jobs(*job_folders(o.jobs, sub_folders=o.sub_folders)):
         log.info(
@@ -305,7 +305,7 @@ def show_jobs(o: argparse.Namespace) -> int:
 
 
 def clean_jobs(o: argparse.Namespace) -> int:
-    """Remove jobs of an output folder; finished videos stay where they were asked for."""
+    """Remove jobs of an output folder; finished videos stay in the output folder."""
     if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
         raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
     gone = clean(

@@ -1,4 +1,4 @@
-"""The options of the command line, and the settings that they come to."""
+"""The options of the command line, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ..weights import included
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The command line; its defaults are for the included weights.
+    """The parser of the command line; its defaults are for the included weights.
 
-    Options that are a setting of LongVideoParams as they are have its name in the namespace.
+    Options that equal a setting of LongVideoParams have that setting's name in the namespace.
     """
     p = argparse.ArgumentParser(
         prog="python -m uav_core.cli",
@@ -124,7 +124,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def rate(text: str) -> Fraction:
-    """Frames per second; ValueError for what argparse is to refuse."""
+    """Frames per second from a text; raises ValueError, so that argparse refuses a bad one."""
     numerator, _, denominator = text.partition("/")
     found = Fraction(numerator) / max(1, int(denominator or 1))
     if not 1 <= found <= 500:
@@ -133,7 +133,7 @@ def rate(text: str) -> Fraction:
 
 
 def run_params(o: argparse.Namespace) -> LongVideoParams:
-    """The options that decide the frames. Raises InputError for values out of range."""
+    """The settings that decide the frames. Raises InputError for values out of range."""
     own = {f.name: getattr(o, f.name) for f in fields(LongVideoParams) if hasattr(o, f.name)}
     return LongVideoParams(
         **{
@@ -147,7 +147,7 @@ def run_params(o: argparse.Namespace) -> LongVideoParams:
 
 
 def output_size(o: argparse.Namespace) -> OutputSize:
-    """The options that decide the result's size; InputError for such as do not fit together."""
+    """The result's size from the options; InputError if they do not fit together."""
     if o.aspect is not None and o.size is None:
         raise InputError(f"--aspect {o.aspect} is for an exact size: give --size as well.")
     if o.size is not None:

@@ -1,4 +1,4 @@
-"""One job done by several processes, started and watched over by Ray."""
+"""Runs one command in several processes, which Ray starts and watches."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def run_workers(
     address: str = "",
     gpus: float = 0,
 ) -> int:
-    """Run ``main`` with ``words`` in ``count`` processes at once; the worst exit code.
+    """Run ``main`` with ``words`` in ``count`` processes at once; returns the worst exit code.
 
-    Nothing is shared out here: each takes on the scenes that the others have not, as runs of one
+    The work is not divided here: each process claims scenes that no other works on, as runs of one
     job do. A process that dies is started again, at most RETRIES times; the others go on
     meanwhile.
 
     Args:
         main: the command, called with ``words`` and ``share``, which is (number, count).
-        words: of the command line, without those about workers.
-        count: how many processes.
-        address: of a Ray cluster whose machines reach the same files; else this machine.
-        gpus: GPUs for each, beside one CPU core; Ray shows it no others.
+        words: the words of the command line.
+        count: the number of processes.
+        address: a Ray cluster whose machines reach the same files; "" for this machine.
+        gpus: GPUs of each process, which has one CPU core as well; Ray hides all other GPUs.
 
     Raises:
-        InputError: fewer than one worker, or a cluster that cannot be reached.
+        InputError: less than one worker, or a cluster that cannot be reached.
         MissingPackageError: Ray is not installed.
         WorkersLostError: a process died again and again.
     """
@@ -79,15 +79,15 @@ def _work(main: Callable[..., int], words: list[str], number: int, count: int) -
 def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
     options: dict[str, Any] = {"address": address}
     if not address:
-        # "local" joins no cluster of others that runs here. As many cores as were asked for, be
-        # there fewer or not: else some workers would wait for others.
+        # "local" joins no other cluster on this machine. One core for each worker, even if there
+        # are not so many: otherwise some workers would wait for others.
         options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         options |= {"num_gpus": math.ceil(gpus)} if gpus else {}
-    # Where this package lies, for processes that are started elsewhere.
+    # The folder of this package, for processes that are started elsewhere.
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if host and port.isdigit():  # which Ray itself would try for minutes if nobody listens
+        if host and port.isdigit():  # Ray would try for minutes if nothing listens there.
             socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
         ray.init(
             log_to_driver=True,

@@ -1,4 +1,4 @@
-"""Long videos on a running ComfyUI, over its HTTP interface. Needs aiohttp, as ComfyUI does."""
+"""Upscales videos on a running ComfyUI, over its HTTP interface. Needs aiohttp, as ComfyUI does."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ...errors import UpscaleAVideoError
 
 
 class ServerError(UpscaleAVideoError):
-    """Base of what can go wrong with a server; the message says what to do."""
+    """Base of all errors with a server; the message says what to do."""
 
 
 class ServerUnreachableError(ServerError):
-    """Nothing answers at the address, or what answers is no ComfyUI."""
+    """Nothing answers at the address, or a server that is not ComfyUI."""
 
 
 class MissingPackError(ServerError):

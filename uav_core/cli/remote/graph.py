@@ -1,4 +1,4 @@
-"""The command's options as the graph that a ComfyUI server runs."""
+"""Turns the command's options into the graph that a ComfyUI server runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WeightNames:
 
 
 def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: WeightNames) -> Graph:
-    """The graph in API form, still without a video and a name for the result."""
+    """The graph in API form, without the video and the result's name: see ``with_files``."""
     own = "cuts tile tile_overlap segment_length overlap frames_per_group lr_guidance part_length"
     options: dict[str, Any] = {name: getattr(params, name) for name in own.split()} | {
         "codec": encode.codec,
@@ -55,8 +55,8 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         "color_fix": params.color,
         "filename_prefix": "",
     }
-    # Inputs that came later stand there only where they are used: an older pack on the server does
-    # not know them, and a result fetched before they came is still recognised.
+    # Newer inputs are added only if they are used: an older pack on the server does not know them,
+    # and a result fetched by an older version is still recognised.
     if not params.guided.is_whole:
         options |= {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
     if params.deinterlace != "auto":
@@ -86,7 +86,7 @@ def _node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def with_files(graph: Graph, video: str, prefix: str) -> Graph:
-    """The graph with a file of the server's input folder, and how the result's name begins."""
+    """The graph with a file of the server's input folder and the start of the result's name."""
     files = {_VIDEO: {"file": video}, UPSCALE: {"filename_prefix": prefix}}
     return {
         key: {**node, "inputs": {**node["inputs"], **files.get(key, {})}}
@@ -95,22 +95,22 @@ def with_files(graph: Graph, video: str, prefix: str) -> Graph:
 
 
 def result_name(graph: Graph, stem: str) -> str:
-    """How the result of a video of that name is called on the server."""
+    """The start of the result's name on the server, for a video named ``stem``."""
     is_4x = "output_size" not in graph["options"]["inputs"]
     return f"{stem}_4x" if is_4x else f"{stem}_upscaled"
 
 
 def node_kinds(graph: Graph) -> tuple[str, ...]:
-    """What nodes the graph needs, each once."""
+    """The node classes that the graph needs, each once."""
     return tuple(dict.fromkeys(node["class_type"] for node in graph.values()))
 
 
 def check_graph(graph: Graph, known: Mapping[str, Mapping[str, Any]]) -> None:
-    """Hold the graph against what the server says about its nodes (``/object_info``).
+    """Check the graph against the server's description of its nodes (``/object_info``).
 
     Raises:
-        MissingPackError: a node is not there, or does not have an input.
-        ServerJobError: a name that is not in a list of the server.
+        MissingPackError: the server lacks a node, or the node lacks an input.
+        ServerJobError: a name is not in the server's list.
     """
     missing = [kind for kind in node_kinds(graph) if kind not in known]
     if missing:
@@ -129,7 +129,7 @@ def check_graph(graph: Graph, known: Mapping[str, Mapping[str, Any]]) -> None:
                     "Update the pack there, and here, and restart the server."
                 )
             choices = _choices(inputs[name])
-            # What LoadVideo lists is the top of the input folder alone; it takes the rest too.
+            # LoadVideo lists only the top of the input folder, but takes files below it too.
             if kind != "LoadVideo" and choices is not None and value not in choices:
                 raise ServerJobError(
                     f"'{value}' is not in the server's list '{name}' of {kind}. Expected one of: "

@@ -1,4 +1,4 @@
-"""One file into one, on a server."""
+"""Upscales one file on a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_fi
 from .server import Server, plain_stem
 
 DOWNLOADS = "downloads.json"
-"""In the folder of jobs beside the results: what was asked for, and the hash of what came."""
+"""File in the folder of jobs, with a hash of the request and of the result of each download."""
 _MOST_BYTES = 16 << 20
 
 
@@ -34,18 +34,18 @@ async def upscale_on_server(
     progress: Progress,
     say: Callable[[str], None],
 ) -> str:
-    """Upscale ``source`` with ``graph`` on the server and fetch the result; its report.
+    """Upscale ``source`` with ``graph`` on the server, fetch the result and return its report.
 
-    The input is uploaded unless the server has it. When this is cancelled the prompt is stopped on
-    the server, which keeps what is finished. ``target`` appears once it is complete; a file
-    of that name that is not the result of the same input and settings is not replaced.
+    The input is uploaded unless the server has it. If this is cancelled, the prompt is stopped on
+    the server, which keeps finished parts. ``target`` appears once it is complete; a file of that
+    name that is not the result of the same input and settings is not replaced.
 
     Raises:
-        UnreadableVideoError, InputError: of the source, the address or the target.
-        ServerUnreachableError, MissingPackError, ServerJobError, ServerError: of the server.
-        DiskFullError, FileError: of the target.
+        UnreadableVideoError, InputError: the source, the address or the target cannot be used.
+        ServerUnreachableError, MissingPackError, ServerJobError, ServerError: a server error.
+        DiskFullError, FileError: the target cannot be written.
     """
-    probe(source)  # what cannot be read is not sent
+    probe(source)  # An unreadable file is not sent.
     known = fingerprint(source)
     question = canonical({"contents": known.blake2b, "graph": graph}, "graph")
     asked = hashlib.blake2b(question, digest_size=16).hexdigest()
@@ -59,7 +59,7 @@ async def upscale_on_server(
         name = await server.place(source, known, say)
         prompt = str(uuid4())
         try:
-            # Inside, so that a prompt is stopped too whose queueing was interrupted.
+            # Inside the try, so that a prompt is stopped even if its queueing was interrupted.
             prefix = f"video/{result_name(graph, plain_stem(source))}"
             named = with_files(graph, name, prefix)
             entry = await server.run(named, prompt, UPSCALE, progress, say)
@@ -77,7 +77,7 @@ async def upscale_on_server(
             file.flush()
             if os.path.lexists(target):
                 raise InputError(f"'{target}' has appeared meanwhile: choose another name.")
-            # Before the file has its name, so that none of ours is taken for another's.
+            # Recorded before the file gets its name, so that it is always known as ours.
             entry = {"asked": asked, "blake2b": hash_file(file.name)}
             fetched = {**_read(downloads), target.name: entry}
             text = json.dumps(fetched, indent=1, ensure_ascii=False)
@@ -86,7 +86,7 @@ async def upscale_on_server(
 
 
 def _is_ours(target: Path, asked: str, downloads: Path) -> bool:
-    """Whether the file is the result of the same question, whole and unchanged."""
+    """Whether ``target`` is the result of the same request, whole and unchanged."""
     entry = _read(downloads).get(target.name)
     if not isinstance(entry, dict) or entry.get("asked") != asked or not is_plain(target):
         return False

@@ -1,4 +1,4 @@
-"""A running ComfyUI, as far as a job needs it."""
+"""A client for a running ComfyUI, with the requests that a job needs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from . import ServerError, ServerJobError, ServerUnreachableError
 PATIENCE = 60.0
 """Seconds that a server may be silent during a job before it counts as gone."""
 UPLOADS = "upscale_a_video"
-"""Where uploads lie in the server's input folder."""
-_DEEPEST = 8  # folders of the input folder that a file is looked for in
+"""The folder for uploads inside the server's input folder."""
+_DEEPEST = 8  # most names of a path, counted from its end, that are tried in the input folder
 _TEXT_MESSAGE = 3
 
 log = logging.getLogger(__name__)
 
 
 def server_url(text: str) -> URL:
-    """The address of a server, with or without "http://"; InputError if it is none."""
+    """A server's address from a text with or without "http://"; InputError if it is not one."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
         if url.scheme in ("http", "https") and url.host:
@@ -44,7 +44,7 @@ def server_url(text: str) -> URL:
 
 
 class Server:
-    """ComfyUI at an address. Use ``opened``."""
+    """A ComfyUI server. Make it with ``opened``."""
 
     def __init__(self, url: URL, session: aiohttp.ClientSession) -> None:
         self.url, self._session = url, session
@@ -53,7 +53,7 @@ class Server:
     @classmethod
     @asynccontextmanager
     async def opened(cls, text: str) -> AsyncIterator[Server]:
-        """A server at the address; whether it answers shows at the first question."""
+        """The server at the address; only the first request shows whether it answers."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=120)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             yield cls(server_url(text), session)
@@ -89,7 +89,7 @@ class Server:
             ) from error
 
     async def node_info(self, kinds: tuple[str, ...]) -> dict[str, Any]:
-        """What the server says about those of the nodes that it has."""
+        """The server's descriptions of node classes; those it does not have are left out."""
         known: dict[str, Any] = {}
         for kind in kinds:
             known.update(await self._json("GET", f"object_info/{kind}") or {})
@@ -98,10 +98,10 @@ class Server:
     # --- the input ---------------------------------------------------------------------------
 
     async def place(self, source: Path, known: Fingerprint, say: Callable[[str], None]) -> str:
-        """The name under which the server's input folder has the file; uploaded if it must be.
+        """The name of the file in the server's input folder; uploads it if it is not there.
 
-        A file that lies there is recognised by name, size and time of change, an earlier upload by
-        its name, which has the contents' hash in it, and its size.
+        A file there is recognised by name, size and modification time; an earlier upload by its
+        size and its name, which has the contents' hash.
         """
         parts = source.resolve().parts[1:]
         for depth in range(1, min(len(parts), _DEEPEST) + 1):
@@ -116,7 +116,7 @@ class Server:
         return await self._upload(source, name)
 
     async def _stored(self, name: str) -> str | None:
-        """The entity tag of a file in the input folder, made of its time and size; None if none."""
+        """The entity tag of a file in the input folder, from its time and size; None if missing."""
         folder, _, file = name.rpartition("/")
         query = {"filename": file, "subfolder": folder, "type": "input"}
         async with self._ask("HEAD", "view", params=query) as answer:
@@ -138,7 +138,8 @@ class Server:
                 async with self._ask("POST", "upload/image", data=form) as answer:
                     body = await answer.read()
             except ServerUnreachableError as error:
-                # A server that has had enough closes the connection in the middle.
+                # A server that refuses the size closes the connection in the middle. If it does
+                # not answer now either, that is another error.
                 await self._json("GET", "queue")
                 raise self._too_large(source, size) from error
         if answer.status == 413:
@@ -181,21 +182,21 @@ class Server:
         progress: Progress,
         say: Callable[[str], None],
     ) -> dict[str, Any]:
-        """Queue a graph under an id, a UUID of our own, and wait; its entry in the history.
+        """Queue a graph under our own UUID ``prompt``, wait, and return its history entry.
 
-        ``progress`` and ``say`` get what ``node`` reports meanwhile. Raises ServerJobError if the
-        server refuses it, a node fails or the prompt is stopped, ServerUnreachableError if the
-        server goes away.
+        ``progress`` and ``say`` get the reports of ``node`` meanwhile. Raises ServerJobError if the
+        server refuses the graph, a node fails or the prompt is stopped, ServerUnreachableError if
+        the server goes away.
         """
         ready = asyncio.Event()
         listening = asyncio.create_task(self._listen(prompt, node, progress, say, ready))
         try:
-            await ready.wait()  # what is said before the socket is open is lost
+            await ready.wait()  # messages before the socket is open are lost
             await self._queue(graph, prompt)
             heard = time.monotonic()
             while True:
                 try:
-                    # In this order: what leaves the queue is in the history at once.
+                    # In this order: a job that leaves the queue is in the history at once.
                     queue = await self._json("GET", "queue")
                     waits = any(item[1] == prompt for items in queue.values() for item in items)
                     entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
@@ -222,9 +223,9 @@ class Server:
         say: Callable[[str], None],
         ready: asyncio.Event,
     ) -> None:
-        """Hear what is said of a prompt; ``ready`` once that is so, or cannot be.
+        """Listen for reports of a prompt; sets ``ready`` once it listens, or cannot.
 
-        Without it there is no progress to show, but the job goes on.
+        If it cannot, there is no progress to show, but the job goes on.
         """
         address = self.url / "ws"
         while True:
@@ -251,7 +252,7 @@ class Server:
             await asyncio.sleep(1)
 
     async def cancel(self, prompt: str) -> None:
-        """Stop a prompt, whether it runs or waits; others go on."""
+        """Stop a prompt, whether it runs or waits; other prompts go on."""
         timeout = aiohttp.ClientTimeout(total=10)
         try:
             await self._json("POST", "queue", json={"delete": [prompt]}, timeout=timeout)
@@ -278,12 +279,12 @@ class Server:
 
 
 def plain_stem(path: Path) -> str:
-    """A file's name without its ending, in letters, digits and what every system takes."""
+    """A file's name without its extension, in characters that every system takes."""
     return re.sub(r"[^\w -]+", "_", path.stem)[:48].strip() or "video"
 
 
 def node_text(message: bytes, node: str) -> str | None:
-    """The text that ``node`` shows, of a binary message; None if it is another message."""
+    """The text that ``node`` shows, from a binary message; None for any other message."""
     kind, rest = int.from_bytes(message[:4], "big"), message[4:]
     length = int.from_bytes(rest[:4], "big")
     if kind != _TEXT_MESSAGE or rest[4 : 4 + length] != node.encode():
@@ -292,7 +293,7 @@ def node_text(message: bytes, node: str) -> str | None:
 
 
 def refusal(answer: dict[str, Any]) -> str:
-    """What ComfyUI says against a graph, in one line."""
+    """ComfyUI's reasons to refuse a graph, in one line."""
     said = [answer.get("error") or {}]
     for node in (answer.get("node_errors") or {}).values():
         said += [{**error, "node": node.get("class_type")} for error in node.get("errors", ())]
@@ -305,7 +306,7 @@ def refusal(answer: dict[str, Any]) -> str:
 
 
 def judged(entry: dict[str, Any]) -> dict[str, Any]:
-    """A prompt's history entry, if it went well; ServerJobError otherwise."""
+    """A prompt's history entry if it succeeded; otherwise raises ServerJobError."""
     messages = dict((entry.get("status") or {}).get("messages") or ())
     if "execution_error" in messages:
         failed = messages["execution_error"]
