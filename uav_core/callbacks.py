@@ -1,4 +1,4 @@
-"""What long work tells its caller, and how a caller stops it.
+"""Callbacks by which long work reports its progress, and by which a caller stops it.
 
 ``progress(done, total)`` counts units of work; ``check_cancelled()`` is called often and may raise.
 """
@@ -11,4 +11,4 @@ Progress = Callable[[int, int], None]
 
 
 def ignore(*_: object) -> None:
-    """The callback of a caller who wants none."""
+    """A callback that does nothing, for callers that need none."""

@@ -8,31 +8,31 @@ class UpscaleAVideoError(Exception):
 
 
 class InputError(UpscaleAVideoError, ValueError):
-    """An argument (frames, latent, steps, noise level...) that cannot be used as given."""
+    """An argument (frames, latent, steps, noise level...) cannot be used as given."""
 
 
 class NumericalError(UpscaleAVideoError, ArithmeticError):
-    """A network gave NaN or infinity."""
+    """A network returned NaN or infinity."""
 
 
 class MissingPackageError(UpscaleAVideoError, ImportError):
-    """An optional package that was asked for is not installed."""
+    """An optional package that is needed is not installed."""
 
 
 class FileError(UpscaleAVideoError):
-    """A file or folder that cannot be read, written or used."""
+    """A file or folder cannot be read, written or used."""
 
 
 class DiskFullError(FileError):
-    """Less space on the disk than is needed; the message has both numbers."""
+    """The disk has less space than is needed; the message has both numbers."""
 
 
 class UnsafePathError(FileError, ValueError):
-    """A path that leads out of its folder, or is no plain file name on some system."""
+    """A path leads out of its folder, or is not a plain file name on some system."""
 
 
 class CheckpointError(UpscaleAVideoError, ValueError):
-    """A weight file that cannot be used; the subclasses say why."""
+    """A weight file cannot be used; the subclasses say why."""
 
 
 class UnreadableCheckpointError(CheckpointError):
@@ -40,12 +40,12 @@ class UnreadableCheckpointError(CheckpointError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A pickle that holds more than plain tensors; loading it would run code."""
+    """A pickle has more than plain tensors; loading it could run code."""
 
 
 class WrongCheckpointError(CheckpointError):
-    """A readable weight file that belongs to another network than the one asked for."""
+    """A readable weight file belongs to another network than the one asked for."""
 
 
 class CheckpointMismatchError(CheckpointError):
-    """The right network, but with missing, unexpected or misshapen tensors."""
+    """The network is right, but tensors are missing, unexpected or misshapen."""

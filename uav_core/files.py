@@ -1,4 +1,4 @@
-"""Files: read without following links, written whole or not at all, with room on the disk."""
+"""Files: read without following links, written whole or not at all; checks of disk space."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BINARY = getattr(os, "O_BINARY", 0)
-# Without O_NONBLOCK, opening a pipe waits for its other end.
+# O_NONBLOCK because opening a pipe would otherwise wait for its other end.
 PLAIN = BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags to open a regular file, and nothing else, with."""
+"""Flags to open a regular file, without following a link or waiting for a pipe."""
 
 Algorithm = Literal["blake2b", "sha256"]
 BLOCK = 1 << 20
-# No room on the disk; or a limit on what one user, or one file, may take.
+# No space on the disk, or a limit on the space of one user or one file is reached.
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -39,7 +39,7 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> FileError:
-    """The named error for what the system said while ``doing`` something with ``path``."""
+    """The named error for a system error while ``doing`` something with ``path``."""
     if error.errno in _FULL:
         free = "unknown"
         with suppress(FileError):
@@ -59,7 +59,7 @@ def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> FileErr
 
 @contextmanager
 def named_errors(path: Path, doing: str, need: int = 0) -> Iterator[None]:
-    """Turns an OSError inside into a FileError or DiskFullError."""
+    """Turn an OSError inside the block into a FileError or DiskFullError."""
     try:
         yield
     except OSError as error:
@@ -78,14 +78,14 @@ def is_plain(path: Path) -> bool:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file for reading; OSError where it is a link, a folder or a pipe."""
+    """Open a regular file for reading; OSError if it is a link, a folder or a pipe."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise OSError(errno.EINVAL, "Not a plain file", str(path))
     return os.fdopen(os.open(path, os.O_RDONLY | PLAIN), "rb")
 
 
 def read_plain(path: Path, most: int) -> bytes:
-    """Content of a regular file of at most ``most`` bytes; FileError otherwise."""
+    """The content of a regular file of at most ``most`` bytes; FileError otherwise."""
     with named_errors(path, "reading"), open_plain(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -124,10 +124,10 @@ def hash_file(
 
 @contextmanager
 def arriving(path: Path, partial: Path) -> Iterator[None]:
-    """Inside, write ``partial``; afterwards it has become ``path`` and is on the disk.
+    """Rename ``partial``, written inside the block, to ``path`` once it is on the disk.
 
-    After a crash at any point ``path`` has its old content or the new. After an error it is as it
-    was, and ``partial``, which must be in the same folder, is gone. Lets OSError through.
+    After a crash at any point ``path`` has its old content or the new. After an error ``path`` is
+    unchanged, and ``partial``, which must be in the same folder, is gone. OSErrors pass through.
     """
     try:
         yield
@@ -140,8 +140,8 @@ def arriving(path: Path, partial: Path) -> Iterator[None]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that is there whole, or not at all. Raises OSError."""
-    from safetensors.torch import save_file  # torch takes seconds, and few who import this need it
+    """Write a safetensors file, whole or not at all. Raises OSError."""
+    from safetensors.torch import save_file  # here, as torch takes seconds and is rarely needed
 
     # A name of its own per run, so that two runs at once cannot write into each other's file.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -155,7 +155,7 @@ def move_over(source: Path, target: Path) -> None:
         try:
             return os.replace(source, target)
         except PermissionError:
-            # On Windows a scanner or a reader of the old file stands in the way for a moment.
+            # On Windows a virus scanner or a reader may block the old file for a moment.
             if sys.platform != "win32":
                 raise
             time.sleep(wait)
@@ -164,7 +164,7 @@ def move_over(source: Path, target: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a regular file is on the disk."""
-    # Windows flushes only what is open for writing.
+    # Windows flushes only files that are open for writing.
     mode = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
     file = os.open(path, mode | PLAIN)
     try:
@@ -188,9 +188,8 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
     """A file to write that becomes ``path`` once it is complete and on the disk.
 
-    Until then its name ends in ".tmp". After an error it is gone, and an earlier ``path`` is as it
-    was. Raises DiskFullError or FileError; ``need`` is how large the file becomes, if that is
-    known.
+    Until then its name ends in ".tmp". After an error it is gone, and an earlier ``path`` is
+    unchanged. Raises DiskFullError or FileError; ``need`` is the final size in bytes, if known.
     """
     partial, written = path.with_name(path.name + TMP), 0
     try:
@@ -217,7 +216,7 @@ def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] =
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that after a crash has its old content or the new. Raises as ``writing``."""
+    """Write a file; after a crash it has its old content or the new. Raises as ``writing``."""
     with writing(path, len(data)) as file:
         file.write(data)
 
@@ -250,7 +249,7 @@ def free_bytes(folder: str | os.PathLike[str]) -> int:
 
 
 def check_space(folder: str | os.PathLike[str], need: int) -> None:
-    """Raises DiskFullError unless the disk of ``folder`` has ``need`` bytes free."""
+    """Raise DiskFullError unless the disk of ``folder`` has ``need`` bytes free."""
     free = free_bytes(folder)
     if free < need:
         raise DiskFullError(
@@ -260,9 +259,9 @@ def check_space(folder: str | os.PathLike[str], need: int) -> None:
 
 
 def check_target(folder: Path, name: str) -> None:
-    """Make ``folder``, and see that a file ``name`` may be written into it.
+    """Make ``folder``, and check that a file ``name`` can be written into it.
 
-    Raises UnsafePathError for a name that is none on some system, FileError or DiskFullError.
+    Raises UnsafePathError for a name that is invalid on some system, FileError or DiskFullError.
     """
     output_name(name)
     with named_errors(folder, "making"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import UnsafePathError
 
 TMP = ".tmp"
-"""Ends the name of a file while it is written."""
+"""The extension of a file's name while it is written."""
 
 MOST_NAME_BYTES = 255
 MOST_OUTPUT_BYTES = MOST_NAME_BYTES - len(TMP)
@@ -51,8 +51,8 @@ def plain_name(name: str) -> str:
 def output_name(name: str) -> str:
     """``name`` unchanged, if a video can be written under it on every system.
 
-    Raises UnsafePathError as ``plain_name`` does, and for names that leave no room for the ending
-    that a file has while it is written.
+    Raises UnsafePathError as ``plain_name`` does, and for names that leave no room for the
+    extension that a file has while it is written.
     """
     size = len(plain_name(name).encode())
     if size > MOST_OUTPUT_BYTES:
@@ -63,11 +63,11 @@ def output_name(name: str) -> str:
 
 
 def inside(root: str | os.PathLike[str], *parts: str) -> Path:
-    """The resolved path of ``parts`` in the folder ``root``; none of it needs to exist.
+    """The resolved path of ``parts`` in the folder ``root``; nothing of it needs to exist.
 
-    Each part may hold several names, separated by "/" or "\\". ``root`` itself may be a link.
-    Raises UnsafePathError for names that ``plain_name`` refuses, for absolute parts, and where a
-    link leads out of ``root``.
+    Each part may have several names, separated by "/" or "\\". ``root`` itself may be a link.
+    Raises UnsafePathError for names that ``plain_name`` refuses, for absolute parts, and if a link
+    leads out of ``root``.
     """
     names = []
     for part in parts:

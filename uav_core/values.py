@@ -1,4 +1,4 @@
-"""Whether the values of a picture or a latent are such that a network can use them."""
+"""Checks whether a network can use the values of a picture or a latent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .errors import InputError, NumericalError
 log = logging.getLogger(__name__)
 
 FAR = 0.5
-"""What lies farther outside, as a share of the range, is no overshoot of a resize but a picture of
-another range."""
+"""Share of the range by which values may lie outside as overshoots of a resize; values farther
+outside mean a picture of another range."""
 _BEFORE = (
     "Look at what made the frames: often it is a VAE or a model that overflows in fp16; load it in "
     "bf16 or fp32."
 )
 _ROUNDING = 0.02
-"""What lies no farther outside is cut off without a word."""
+"""Values outside by no more than this are clamped without a warning."""
 
 
 def in_range(
@@ -35,15 +35,15 @@ def in_range(
 
     Args:
         frames: of any shape; ``dim`` counts the frames.
-        what: names them in messages, "frames" or "mask".
+        what: their name in messages, "frames" or "mask".
         least: 0, or -1 for pictures as the networks take them.
         dim: the dimension of the frames.
         first: the number of the first frame.
-        say: called as a method of a logger if more than a rounding is cut off.
+        say: called like a logger's method if more than rounding errors are clamped.
 
     Returns:
-        ``frames`` itself where all is in range. Overshoots of up to half the range, as sharp
-        resizing leaves, are cut off.
+        ``frames`` itself if all values are in range. Overshoots of up to half the range, as from
+        sharp resizing, are clamped.
 
     Raises:
         InputError: whole numbers instead of fractions, NaN or infinity, or values farther outside;
@@ -82,16 +82,16 @@ def in_range(
 
 
 def check_finite(values: Tensor, what: str, network: str, dim: int, first: int = 0) -> None:
-    """Raise NumericalError where what a network gave has NaN or infinity.
+    """Raise NumericalError if a network's result has NaN or infinity.
 
     Args:
         values: of any shape; ``dim`` counts the frames.
-        what: names them in the message, "latent".
-        network: that made them, and is to be loaded in another precision.
+        what: their name in the message, "latent".
+        network: the network that made them; the message advises to load it in another precision.
         first: the number of the first frame.
     """
     if values.sum().isfinite():
-        return  # the sum of anything else is not
+        return  # with NaN or infinity the sum is not finite
     for i, frame in enumerate(values.unbind(dim), start=first):
         if not _finite(*torch.aminmax(frame)):
             cure = f"{network} overflowed, or its weights are damaged: load it in bf16 or fp32."
@@ -99,7 +99,7 @@ def check_finite(values: Tensor, what: str, network: str, dim: int, first: int =
 
 
 def _finite(low: Tensor, high: Tensor) -> bool:
-    """Whether ends are numbers; aminmax gives NaN where one is among the values."""
+    """Whether minimum and maximum are finite; aminmax returns NaN if any value is NaN."""
     return bool(low.isfinite() and high.isfinite())
 
 

@@ -172,7 +172,7 @@ class Plain:
         return rows + 2, width
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
-        """Convolve padded rows ``x`` (b c t h w) into ``out``; beside and after them are zeros."""
+        """Convolve padded rows ``x`` (b c t h w) into ``out``, zeros beyond sides and clip ends."""
         b, t = x.shape[0], x.shape[2]
 
         def frames(first: int, stop: int, tap: Tensor, bias: Tensor | None = None) -> Tensor:

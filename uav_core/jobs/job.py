@@ -137,7 +137,7 @@ class Job:
         output = self.manifest.output
         return None if output is None else self._place(output) / output.name
 
-    # --- what this run takes on ------------------------------------------------------------
+    # --- claims ----------------------------------------------------------------------------
 
     def claim(self) -> int | None:
         """Claim the first scene that has parts missing and that no other run works on.

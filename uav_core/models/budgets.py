@@ -23,7 +23,7 @@ SCORES = 2.5
 REFINED = 4
 """Tensors of a level's width that a resnet with a 3x3x3 convolution holds."""
 STRIPED = 1.08
-"""Factor on what a layer in stripes reads and writes, for the rows in its buffer."""
+"""Factor for a layer in stripes, on its input and result: adds the rows in its buffer."""
 
 
 def pass_bytes(

@@ -96,7 +96,7 @@ def survey(
         end = done + size
         file = _examine(path, size, cache, advance, check_cancelled)
         (others if part is None else parts[part]).append(file)
-        advance(end - done)  # what needed no reading
+        advance(end - done)  # bytes that were not read
     return Survey({part: tuple(files) for part, files in parts.items()}, _included(), tuple(others))
 
 

@@ -39,7 +39,7 @@ def check_deinterlace(choice: str) -> None:
 
 @dataclass(frozen=True)
 class Mending:
-    """What is done to the pictures of a file."""
+    """How the pictures of a file are deinterlaced."""
 
     kind: Literal["none", "marked", "all", "film"] = "none"
     """"marked": pictures marked as two fields are deinterlaced. "all": every picture is.
