@@ -28,7 +28,7 @@ WINOGRAD_WHOLE_UP_TO = 7 * 2**20
 
 
 class CPUWay(Way):
-    """See the module."""
+    """How CPUs compute; see the module."""
 
     def runs_clips_apart(self, clips: Tensor) -> bool:
         """Clips do not see each other: one after the other takes half the memory."""

@@ -23,7 +23,7 @@ GATED = 8 + 4 + 1
 
 
 class GPUWay(Way):
-    """See the module."""
+    """How GPUs and other devices compute; see the module."""
 
     def runs_clips_apart(self, clips: Tensor) -> bool:
         """Only after memory ran out, because one clip does not fill a card."""

@@ -21,7 +21,7 @@ from .estimate import stretch_flow
 from .warp import inside, warp
 
 BUILTIN_FLOW = "built-in (no weights)"
-"""Its name in the lists of flow models."""
+"""The built-in flow's name in lists of flow models."""
 
 # The pyramid: every level has half the sides of the one before; the last one has at least
 # COARSEST_SIDE pixels on its short side. The shifts tried there reach REACH of its pixels each

@@ -32,7 +32,7 @@ class Encoded:
     """Initial hidden state and input of the updates, for flow that starts at this image."""
 
     def to(self, device: torch.device) -> Encoded:
-        """The same on another device."""
+        """The encoding on another device."""
         return Encoded(self.features.to(device), self.context.to(device))
 
 
@@ -50,7 +50,7 @@ def in_fp32(model: nn.Module) -> nn.Module:
 
 
 def encode(model: Any, image: Tensor) -> Encoded:
-    """``image`` (n, 3, h, w) in [-1, 1], sides multiples of 8 from 128 up."""
+    """Encode ``image`` (n, 3, h, w) in [-1, 1], whose sides are multiples of 8 from 128 up."""
     return Encoded(model.feature_encoder(image), model.context_encoder(image))
 
 

@@ -1,4 +1,4 @@
-"""What all measures share: checks of the clips, and single frames of them."""
+"""Helpers of all measures: checks of clips, and single frames of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import InputError
 
 
 def check_clip(frames: Tensor, least: int = 1, what: str = "clip") -> None:
-    """Raise InputError unless this is (1,3,t,h,w) with at least `least` frames."""
+    """Raise InputError unless `frames` is (1,3,t,h,w) with at least `least` frames."""
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < least:
         raise InputError(
             f"The {what} is {tuple(frames.shape)}: expected (1, 3, t, h, w) with at least {least} "

@@ -24,7 +24,7 @@ ALIKE = 0.1
 """Colours that differ by less (in a range of 2) count as the same object."""
 
 Flow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From an earlier and a later picture, (1, 3, h, w) in [-1, 1], the flows between them."""
+"""flow(earlier, later): the forward and backward flow of pictures (1, 3, h, w) in [-1, 1]."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def plan_tiles(
 
 
 def _spans(side: int, length: int, overlap: int) -> list[tuple[int, int]]:
-    """The tiles along one axis."""
+    """(start, stop) of the tiles along one axis."""
     if side <= length:
         return [(0, side)]
     length = length // MULTIPLE * MULTIPLE

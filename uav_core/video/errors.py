@@ -6,7 +6,7 @@ from ..errors import InputError, UpscaleAVideoError
 
 
 class VideoError(UpscaleAVideoError):
-    """Base of what can go wrong with a video file; the subclasses say what."""
+    """Base of all errors with a video file; the subclasses say which."""
 
 
 class UnreadableVideoError(VideoError, ValueError):
@@ -22,8 +22,8 @@ class EncodeError(VideoError):
 
 
 class BadPartError(VideoError):
-    """A part that is missing, damaged, or does not belong to the other parts."""
+    """A part is missing, damaged, or does not belong to the other parts."""
 
 
 class EncodeParamsError(InputError):
-    """Settings of the encoder that do not fit each other, the size, or this build."""
+    """Settings of the encoder do not fit each other, the size, or this build of PyAV."""

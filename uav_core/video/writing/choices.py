@@ -179,7 +179,7 @@ class EncodeParams:
             raise EncodeParamsError(f"{self.threads} threads: expected a fixed number, 1 or more.")
 
     def for_source(self, info: VideoInfo) -> EncodeParams:
-        """The same choices with rate, depth, colour and sample aspect of a source."""
+        """The same choices with rate, depth, colour, sample aspect and HDR metadata of a source."""
         return replace(
             self,
             rate=info.rate,
@@ -203,7 +203,7 @@ class EncodeParams:
         return self.rate if 1 <= self.rate <= 500 else Fraction(25)
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise EncodeParamsError for a size that the pixel format cannot hold."""
+        """Raise EncodeParamsError for a size that the codec or the pixel format cannot hold."""
         least = CODECS[self.codec].least
         if min(width, height) < least:
             raise EncodeParamsError(

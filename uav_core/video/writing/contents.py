@@ -46,7 +46,7 @@ class Holding:
     """What it becomes, why it is left out, or what the user can do."""
 
     def to_text(self) -> str:
-        """ "Left out: a second video track (h264): one is upscaled." """
+        """ "Left out: another video track (h264): the first is upscaled." """
         return f"{self.fate.capitalize()}: {self.what}{f': {self.how}' if self.how else ''}."
 
 
