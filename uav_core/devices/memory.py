@@ -20,7 +20,7 @@ class Sparing(IntEnum):
 
     NONE = 0
     HALVES = 1
-    """Guidance and a layer's tokens run in two halves."""
+    """Guidance and a layer's tokens run in two halves, pairs of frames for the flow one by one."""
     STRIPES = 2
     """Large layers run in stripes of rows."""
 

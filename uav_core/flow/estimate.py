@@ -183,11 +183,12 @@ def estimate_flows(
 
 
 def pairs_at_once(device: torch.device, h: int, w: int) -> int:
-    """Pairs of frames (h, w) that are estimated together; one on a CPU or where memory is short.
+    """Pairs of frames (h, w) that are estimated together; one on a CPU and when sparing memory.
 
     Several pairs are faster on a GPU: small kernels do not fill it and wait to be launched.
     """
-    free = None if device.type == "cpu" else memory.free(device)
+    one = device.type == "cpu" or memory.spares(memory.Sparing.HALVES)
+    free = None if one else memory.free(device)
     h, w = _network_size(h, w)
     # RAFT's correlations and their pyramid, twice; then features, or the built-in derivatives.
     needed = 2 * 4 * 4 // 3 * (h * w // _STRIDE**2) ** 2 + _BYTES_PER_PIXEL * h * w

@@ -212,7 +212,7 @@ def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder
 
 
 def flow_ladder(h: int, w: int) -> Ladder:
-    """For flow between frames (h, w): at full size, tried twice, then at smaller sizes."""
+    """For flow between frames (h, w): several pairs at once, one by one, then at smaller sizes."""
     spared = Setting(sparing=Sparing.HALVES)
     sides = [replace(spared, longest_side=n) for n in FLOW_SIDES if n < max(h, w)]
     return Ladder(f"estimating flow on frames of {w}x{h}", [Setting(), spared, *sides])

@@ -147,6 +147,8 @@ def test_pairs_at_once(monkeypatch):
     assert estimate.pairs_at_once(cuda, 180, 320) == 1
     free["now"] = 8 * 2**30
     assert estimate.pairs_at_once(cuda, 180, 320) == 16
+    with memory.sparing(memory.Sparing.HALVES):
+        assert estimate.pairs_at_once(cuda, 180, 320) == 1
     assert estimate.pairs_at_once(cuda, 1080, 1920) == 1
     assert estimate.pairs_at_once(torch.device("cpu"), 180, 320) == 1
     free["now"] = None
