@@ -46,8 +46,6 @@ OUTPUT = ROOT / "output"
 SAMPLE = ROOT / "assets" / "sample.mp4"
 # The same clip four times as large, made from a still larger source.
 ORIGINAL = ROOT / "assets" / "sample_x4.mp4"
-# Of the sample: the whole takes five minutes on two cores.
-SECONDS = 1.0
 TWIN = ROOT / "tests" / "server" / "api" / "upscale_video.json"
 # The motion for the warping error is estimated on frames of half the size, or smaller for large
 # clips, as it takes most of the time of measuring.
@@ -72,17 +70,14 @@ def main() -> None:
     base.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(base / "output", ignore_errors=True)  # output of the last run
     lay_models(base / "models", options.models)
-    clip, original = options.clip, None
-    if clip.resolve() == SAMPLE:
-        clip = begin(SAMPLE, base / SAMPLE.name, options.seconds)
-        original = read_video(ORIGINAL)[: len(read_video(clip))]
-    prompt = load_prompt(clip.name, options.models is not None, options.steps)
+    prompt = load_prompt(options.clip.name, options.models is not None, options.steps)
+    original = read_video(ORIGINAL) if options.clip.resolve() == SAMPLE else None
     # The slowest measure needs only the original, and a server leaves a core idle while it starts,
     # so compute it now.
     motion = None if original is None else motion_ahead(as_clip(original))
     with ComfyServer(comfyui_path(default_version()), environment_python(), base, ROOT) as server:
-        server.upload(clip)
-        log.info("Upscaling %s in %d steps...", clip.name, steps_of(prompt))
+        server.upload(options.clip)
+        log.info("Upscaling %s in %d steps...", options.clip.name, steps_of(prompt))
         started = time.monotonic()
         number = server.queue(prompt)
         entry = server.wait(number, 24 * 3600, Teller(server, prompt, number).tell)
@@ -92,7 +87,7 @@ def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     shutil.copy(video, OUTPUT / "demo.mp4")
     borders = joints(prompt, len(upscaled))
-    show(read_video(clip), upscaled, original, borders, motion)
+    show(read_video(options.clip), upscaled, original, borders, motion)
     for name in ("demo.mp4", "before_after.png", "comparison.txt", "comparison.json"):
         log.info("%s", (OUTPUT / name).relative_to(ROOT))
 
@@ -174,21 +169,9 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Upscale a clip with the shipped workflow.")
     parser.add_argument("--clip", type=Path, default=SAMPLE, help="the video to upscale")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of the sample, at most 2")
     parser.add_argument("--models", type=Path, help="a ComfyUI models folder, authors' weights")
     parser.add_argument("--steps", type=int, help="sampling steps; default: the workflow's")
     return parser.parse_args()
-
-
-def begin(clip: Path, target: Path, seconds: float) -> Path:
-    """The first seconds of a clip without B-frames, as they are encoded."""
-    with av.open(str(clip)) as given, av.open(str(target), "w") as container:
-        streams = {s.index: container.add_stream_from_template(s) for s in given.streams}
-        for packet in given.demux():
-            if packet.pts is not None and packet.pts * packet.time_base < seconds:
-                packet.stream = streams[packet.stream.index]
-                container.mux(packet)
-    return target
 
 
 def lay_models(place: Path, given: Path | None) -> None:
