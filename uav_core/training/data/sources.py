@@ -175,7 +175,7 @@ PHOTOS = (
     Photo("dahlia", _SKLEARN, "flower.jpg", "vultilion", "CC BY 2.0"),
 )
 
-# The sample clip of this pack is frames 1164..1213 of the film. Its whole scene is excluded from
+# The sample clip of this pack is frames 1164..1188 of the film. Its whole scene is excluded from
 # training, with far more than ten frames on either side.
 SAMPLE_SCENE = (553, 1456)
 # Parts of the film that only the held-out clips may use.
