@@ -58,7 +58,7 @@ def test_widths_that_are_refused(width):
 def run(data, tmp_path_factory) -> Path:
     """A run of a few steps on the included weights, killed in the middle."""
     folder = tmp_path_factory.mktemp("distil") / "run"
-    given = "--width 48 --steps 6 --pieces 2 --size 64 --frames 2 --precision fp32 --device cpu"
+    given = "--width 24 --steps 6 --pieces 2 --size 64 --frames 2 --precision fp32 --device cpu"
     words = ["distil", "--data", str(data), "--run", str(folder), *given.split()]
     for more in (["--until", "3"], []):
         options = parser().parse_args([*words, *more])
@@ -76,7 +76,7 @@ def test_the_command_leaves_all_weights_with_a_narrower_decoder(run):
     names = {path.name for path in run.glob("*.safetensors")}
     assert names == {path.name for path in included.FOLDER.glob("*.safetensors")}
     vae = load_vae(run / f"{included.VAE_VIDEO}.safetensors")
-    assert vae.params.decoder_channels == (48, 64, 96)
+    assert vae.params.decoder_channels == (24, 64, 96)
 
 
 def test_only_the_layers_at_full_size_learn(run):
@@ -94,7 +94,7 @@ def test_it_comes_nearer_to_the_decoder_it_was_cut_from(run, tmp_path):
     teacher = load_vae(included.FOLDER / f"{included.VAE_VIDEO}.safetensors")
     export.write(
         tmp_path / f"{included.VAE_VIDEO}.safetensors",
-        export.vae_tensors(narrow(teacher, 48)),
+        export.vae_tensors(narrow(teacher, 24)),
         torch.float16,
     )
     assert distance(run, teacher) < distance(tmp_path, teacher)
