@@ -37,9 +37,7 @@ def timesteps(steps: int) -> Tensor:
     """
     if not 1 <= steps < TRAIN_STEPS:
         raise InputError(f"{steps} sampling steps: expected 1 to {TRAIN_STEPS - 1}.")
-    # For every number of steps the largest entry is at most 999: the clamp only guards the table.
-    grid = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + STEPS_OFFSET
-    return grid.clamp(max=TRAIN_STEPS - 1)
+    return torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + STEPS_OFFSET
 
 
 def previous_alphas(steps: int) -> Tensor:
