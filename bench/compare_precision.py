@@ -65,7 +65,8 @@ class Nodes:
             precision,
         )
         self.passes = 0
-        unet.model.diffusion_model.register_forward_pre_hook(self._count)
+        # EasyCache skips inside the network's own call.
+        unet.model.diffusion_model.conv_in.register_forward_pre_hook(self._count)
         if threshold is not None:
             caches = importlib.import_module("comfy_extras.nodes_easycache")
             unet = run(caches.EasyCacheNode, unet, threshold, 0.15, 0.95, False)
