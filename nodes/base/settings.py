@@ -63,7 +63,7 @@ def share_input(name: str, default: float, tooltip: str) -> Any:
 
 def tile_overlap_input(name: str, **extra: Any) -> Any:
     """Input for the overlap of neighbouring tiles."""
-    tooltip = "Pixels of the input that neighbouring tiles share and fade over."
+    tooltip = "Overlap of neighbouring tiles, in pixels of the input. The tiles are blended there."
     return number(name, TILE_OVERLAP, 0, 512, tooltip, step=8, **extra)
 
 
@@ -77,8 +77,8 @@ def color_fix_input(tooltip: str) -> Any:
 def detail_input(tooltip: str) -> Any:
     """Input for the detail to keep. Optional, so that workflows made before it still run."""
     tooltip = (
-        f"{tooltip} 0: a plain enlargement (bicubic). 0.5: what is finer than the input can hold "
-        "is added, and nothing that it shows is changed. 1: all of the result."
+        f"{tooltip} 0: a plain bicubic enlargement. 0.5: adds only detail that is finer than the "
+        "input, and changes nothing that the input shows. 1: the full result."
     )
     slider = io.NumberDisplay.slider
     return number("detail", FULL, 0.0, FULL, tooltip, step=0.05, optional=True, display_mode=slider)

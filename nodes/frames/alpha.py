@@ -22,15 +22,15 @@ class UpscaleAlpha(io.ComfyNode):
             "UpscaleAVideoAlpha",
             "Upscale Alpha (Upscale-A-Video)",
             ("transparency", "rgba", "matte", "upscale mask", "guided filter"),
-            description="Brings the alpha of a clip to the size of its upscaled frames, with its "
-            "edges along theirs, and joins the two. Upscale the colours that 'Split Image with "
-            "Alpha' gives.",
+            description="Enlarges the alpha of a clip to the size of its upscaled frames, with its "
+            "edges along theirs, and combines the two. Upscale the colours from 'Split Image with "
+            "Alpha'.",
             inputs=[
                 io.MultiType.Input(
                     "alpha",
                     [io.Mask, io.Image],
-                    tooltip="The mask of 'Split Image with Alpha' (1 is transparent), or the RGBA "
-                    "frames themselves. A single mask serves all frames.",
+                    tooltip="The mask from 'Split Image with Alpha' (1 is transparent), or the "
+                    "RGBA frames themselves. A single mask is used for all frames.",
                 ),
                 io.Image.Input(
                     "frames", tooltip="The upscaled frames, from 'Temporal VAE Decode'."

@@ -27,16 +27,18 @@ class Detail(io.ComfyNode):
             "UpscaleAVideoDetail",
             "Detail (Upscale-A-Video)",
             ("strength", "blend", "fidelity", "mix with bicubic", "sharpness"),
-            description="Sets how much of the upscaled frames is kept, after the run: nothing is "
-            "sampled or decoded again.",
+            description="Sets how much detail of the upscaled frames is kept. It works after the "
+            "run: nothing is sampled or decoded again.",
             inputs=[
                 io.Image.Input(
                     "upscaled", tooltip="The upscaled frames, from 'Temporal VAE Decode'."
                 ),
                 io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
-                detail_input("How much is kept."),
+                detail_input("How much of the upscaled frames is kept."),
             ],
-            outputs=[io.Image.Output(tooltip="The upscaled frames with as much detail.")],
+            outputs=[
+                io.Image.Output(tooltip="The upscaled frames with the chosen amount of detail.")
+            ],
         )
 
     @classmethod

@@ -25,15 +25,14 @@ class UpscaleMatte(io.ComfyNode):
             "UpscaleAVideoMatte",
             "Upscale Matte or Depth (Upscale-A-Video)",
             ("depth map", "matte", "roto", "upscale mask", "joint bilateral", "guided upsampling"),
-            description="Enlarges a matte, a depth map or the like in step with the picture: its "
-            "edges are laid along those of the upscaled frames, and it is steadied along their "
-            "motion.",
+            description="Enlarges a matte, depth map or similar clip to match the upscaled frames. "
+            "Its edges follow those of the frames, and it is stabilised along their motion.",
             inputs=[
                 io.MultiType.Input(
                     "small",
                     [io.Mask, io.Image],
-                    tooltip="One for each frame, of the same aspect and no larger than the "
-                    "upscaled frames. Values may have any range, which is kept.",
+                    tooltip="One for each upscaled frame, of the same aspect ratio and no larger. "
+                    "Values may have any range; it is kept.",
                 ),
                 io.Image.Input(
                     "frames", tooltip="The upscaled frames, from 'Temporal VAE Decode'."
@@ -41,13 +40,13 @@ class UpscaleMatte(io.ComfyNode):
                 PropagationSocket.Input(
                     "propagation",
                     optional=True,
-                    tooltip="From 'Flow-Guided Propagation', whose motion is then taken. Where "
-                    "nothing is connected it is estimated from the upscaled frames.",
+                    tooltip="From 'Flow-Guided Propagation', to use its motion. If unconnected, "
+                    "the motion is estimated from the upscaled frames.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="Enlarged, as an image."),
-                io.Mask.Output(display_name="mask", tooltip="Enlarged, as a mask."),
+                io.Image.Output(display_name="image", tooltip="The enlarged clip, as an image."),
+                io.Mask.Output(display_name="mask", tooltip="The enlarged clip, as a mask."),
             ],
         )
 

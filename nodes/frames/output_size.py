@@ -44,38 +44,38 @@ class SetOutputSize(io.ComfyNode):
             "UpscaleAVideoOutputSize",
             "Output Size (Upscale-A-Video)",
             ALIASES,
-            description="Any output size instead of 4x. Before the upscaler it shrinks the frames, "
-            "so that nothing is computed in vain, and 'Finish Output Size' does the rest; or it "
-            "resizes the upscaled frames alone, which keeps all detail of the input.",
+            description="Gives any output size instead of 4x. Before upscaling, it shrinks the "
+            "frames to save computation, and 'Finish Output Size' does the rest. After upscaling, "
+            "it resizes the result and keeps all detail of the input.",
             inputs=[
                 io.Image.Input(
                     "frames",
-                    tooltip="The clip to upscale; or, for 'after upscaling', what came of it. "
+                    tooltip="The clip to upscale; for 'after upscaling', the upscaled frames. "
                     "Alpha is resized as well.",
                 ),
                 io.Combo.Input(
                     "use",
                     options=[BEFORE, AFTER],
-                    tooltip="before: put it before everything else and 'Finish Output Size' at the "
-                    "end; a quarter of the time for half the size. after: put it at the end alone.",
+                    tooltip="before: put this node first and 'Finish Output Size' last; 2x takes a "
+                    "quarter of the time of 4x. after: put only this node, at the end.",
                 ),
-                *size_inputs("target", "Which of the values below counts.", 2.0),
+                *size_inputs("target", "Which of the values below sets the size.", 2.0),
                 io.Boolean.Input(
                     "even",
                     default=True,
                     optional=True,
                     **ADVANCED,
-                    tooltip="Round sides to even numbers, as most video codecs want them.",
+                    tooltip="Round width and height to even numbers, as most video codecs require.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="frames",
                     tooltip="For 'Low-Res Conditioning', 'Flow-Guided Propagation' and 'Temporal "
-                    "VAE Decode'; or the finished frames.",
+                    "VAE Decode'; after upscaling, the finished frames.",
                 ),
                 SizeSocket.Output(display_name="plan", tooltip="For 'Finish Output Size'."),
-                io.String.Output(display_name="sizes", tooltip="The sizes on the way."),
+                io.String.Output(display_name="sizes", tooltip="The frame size at each stage."),
             ],
         )
 
@@ -109,13 +109,13 @@ class FinishOutputSize(io.ComfyNode):
             "UpscaleAVideoFinishOutputSize",
             "Finish Output Size (Upscale-A-Video)",
             ALIASES,
-            description="Brings upscaled frames to the size set in 'Output Size': cuts off what "
-            "was padded, adds bars, and resizes what is left.",
+            description="Brings upscaled frames to the size set in 'Output Size': removes padding, "
+            "resizes the frames and adds bars where needed.",
             inputs=[
                 io.Image.Input("frames", tooltip="From 'Temporal VAE Decode' or 'Upscale Alpha'."),
                 SizeSocket.Input("plan", tooltip="From 'Output Size'."),
             ],
-            outputs=[io.Image.Output(tooltip="Frames of the wanted size.")],
+            outputs=[io.Image.Output(tooltip="Frames of the chosen size.")],
         )
 
     @classmethod
@@ -153,22 +153,22 @@ def size_inputs(target: str, tooltip: str, factor: float, **extra: Any) -> list[
             max=4.0,
             step=0.05,
             round=0.001,
-            tooltip="Times the size of the clip, for 'factor'.",
+            tooltip="Output size as a multiple of the clip's size, for 'factor'.",
             **extra,
         ),
         side(
             "short_side",
             1080,
-            "Shorter side of the result in pixels, for 'short side'. The aspect is kept.",
+            "Shorter side of the result in pixels, for 'short side'. The aspect ratio is kept.",
         ),
         side("width", 1920, "Width of the result in pixels, for 'exact size'."),
         side("height", 1080, "Height of the result in pixels, for 'exact size'."),
         choice(
             "aspect",
             get_args(Aspect),
-            "If an exact size has another aspect than the clip. fit: as large as "
-            "fits inside. pad: the same with black bars. crop: fills it, edges are cut "
-            "off. stretch: distorts.",
+            "Used if an exact size has another aspect ratio than the clip. fit: as large as fits "
+            "inside. pad: the same with black bars. crop: fills the size and cuts off the edges. "
+            "stretch: distorts.",
         ),
     ]
 

@@ -63,21 +63,21 @@ class LoadUNet(io.ComfyNode):
             "Load Temporal U-Net (Upscale-A-Video)",
             ("load upscale a video model", "temporal unet", "video upscaler loader"),
             category=LOADERS,
-            description="Loads the temporal U-Net: the model that draws the detail.",
+            description="Loads the temporal U-Net, the model that generates the detail.",
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=files.choices("diffusion_models"),
-                    tooltip="The small model that comes with the pack; or the authors' "
-                    "unet_video.bin or its safetensors, from models/upscale_a_video or "
-                    "models/diffusion_models. U-Net, VAE and text encoder belong together.",
+                    tooltip="The small model included in the pack, or the authors' unet_video.bin "
+                    "or its safetensors, from models/upscale_a_video or models/diffusion_models. "
+                    "U-Net, VAE and text encoder must match.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(WEIGHT_DTYPES),
                     default="default",
                     tooltip="Precision of the weights. default lets ComfyUI choose for your "
-                    "device; fp8 halves the memory again, at some loss.",
+                    "device; fp8 takes half the memory of fp16, with some loss of quality.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The temporal U-Net, a normal ComfyUI MODEL.")],
@@ -100,14 +100,14 @@ class LoadVAE(io.ComfyNode):
             "Load Temporal VAE (Upscale-A-Video)",
             ("temporal vae", "video vae loader", "vae_video", "vae_3d"),
             category=LOADERS,
-            description="Loads the VAE that turns latents into frames four times as large.",
+            description="Loads the VAE that decodes latents to frames four times as large.",
             inputs=[
                 io.Combo.Input(
                     "vae_name",
                     options=files.choices("vae"),
-                    tooltip="vae_video (sees time and the input frames; steadier) or vae_3d "
-                    "(frame by frame; lighter), included or of the release, whichever the U-Net "
-                    "is. Looked for in models/upscale_a_video and models/vae.",
+                    tooltip="vae_video (uses neighbouring frames and the input; steadier) or "
+                    "vae_3d (frame by frame; lighter). Included or the authors', like the U-Net; "
+                    "files are in models/upscale_a_video or models/vae.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -115,11 +115,10 @@ class LoadVAE(io.ComfyNode):
                     default="default",
                     optional=True,
                     **ADVANCED,
-                    tooltip="fp32 is exact. bf16 takes half the memory and time, at a difference "
-                    "that is hard to see. default is what ComfyUI has for VAEs on your device: "
-                    "bf16 where the device is fast in it (NVIDIA from 30xx on), else fp32; "
-                    "--bf16-vae and --fp32-vae apply. fp16 is not offered: the decoder overflows "
-                    "in it.",
+                    tooltip="fp32 is exact. bf16 takes half the memory and time; the difference is "
+                    "hard to see. default is ComfyUI's choice for VAEs: bf16 if your device "
+                    "computes it fast (NVIDIA from 30xx on), else fp32; --bf16-vae and --fp32-vae "
+                    "apply. fp16 is not offered: the decoder overflows in it.",
                 ),
             ],
             outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],
@@ -142,18 +141,18 @@ class LoadTextEncoder(io.ComfyNode):
             "Load Text Encoder (Upscale-A-Video)",
             ("openclip h", "sd2 text encoder", "clip loader 23 layers"),
             category=LOADERS,
-            description="Loads the text encoder that belongs to the U-Net, for 'CLIP Text "
-            "Encode'. The included one reads only whether a text names flaws.",
+            description="Loads the text encoder that matches the U-Net, for 'CLIP Text Encode'. "
+            "The included one only detects whether a text names flaws.",
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
                     options=files.choices("text_encoders"),
-                    tooltip="The included one for the included U-Net; for the authors' U-Net their "
-                    "text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a single "
-                    "file of it, from models/upscale_a_video or models/text_encoders.",
+                    tooltip="For the included U-Net, the included one. For the authors' U-Net, "
+                    "their text_encoder folder (Stable Diffusion 2's OpenCLIP-H, 23 layers) or a "
+                    "single file from it, in models/upscale_a_video or models/text_encoders.",
                 ),
             ],
-            outputs=[io.Clip.Output(tooltip="For the native 'CLIP Text Encode (Prompt)'.")],
+            outputs=[io.Clip.Output(tooltip="For ComfyUI's 'CLIP Text Encode (Prompt)'.")],
         )
 
     @classmethod
@@ -245,9 +244,9 @@ class LoadFlowModel(io.ComfyNode):
                 io.Combo.Input(
                     "flow_name",
                     options=[BUILTIN_FLOW, *files.choices("optical_flow")],
-                    tooltip="The built-in estimator needs no file. raft-things.pth of the release "
-                    "and torchvision's raft_large see more; looked for in models/upscale_a_video "
-                    "and models/optical_flow.",
+                    tooltip="The built-in model needs no file. raft-things.pth of the release and "
+                    "torchvision's raft_large detect more motion; their files are in "
+                    "models/upscale_a_video or models/optical_flow.",
                 ),
             ],
             outputs=[OpticalFlow.Output(tooltip="For 'Flow-Guided Propagation'.")],
@@ -268,7 +267,7 @@ def weights_input(**extra: Any) -> Any:
         "weights",
         options=list(presets.LOOKS),
         default=presets.INCLUDED,
-        tooltip="The small models that come with the pack, or the authors' from "
+        tooltip="The small models included in the pack, or the authors' models from "
         "models/upscale_a_video: larger, slower, for non-commercial use only.",
         **extra,
     )
@@ -284,8 +283,8 @@ class LoadAll(io.ComfyNode):
             "Load Upscale-A-Video",
             ("load all upscale a video models", "checkpoint"),
             category=LOADERS,
-            description="Loads everything that an upscale needs, of one kind. The four loaders "
-            "beside it choose single files.",
+            description="Loads all models that an upscale needs: the included ones or the "
+            "authors'. To choose single files, use the other four loaders.",
             inputs=[
                 weights_input(),
                 io.Combo.Input(

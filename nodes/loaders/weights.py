@@ -25,21 +25,21 @@ class CheckWeights(io.ComfyNode):
             "Check Weights (Upscale-A-Video)",
             ("model check", "missing models", "download weights", "sha256"),
             category=LOADERS,
-            description="Says which files of the authors' release are in your model folders, "
-            "whether they are whole, and where to get and put the missing ones. Files are told "
-            "by what they hold, not by their names.",
+            description="Shows which files of the authors' release are in your model folders, "
+            "whether they are complete, and where to get and put the missing ones. Files are "
+            "recognised by content, not by name.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Boolean.Input(
                     "checksums",
                     default=True,
-                    tooltip="Read every file of the release to its end and show its SHA-256. "
-                    "It takes seconds per gigabyte the first time, and is remembered until the "
-                    "file changes.",
+                    tooltip="Read every file of the release completely and show its SHA-256. The "
+                    "first time takes seconds per gigabyte; the result is reused until the file "
+                    "changes.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="table", tooltip="A line for every file.")],
+            outputs=[io.String.Output(display_name="table", tooltip="One line for each file.")],
         )
 
     @classmethod

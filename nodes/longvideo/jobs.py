@@ -29,8 +29,8 @@ class LongVideoJobs(io.ComfyNode):
             "Manage Long Video Jobs (Upscale-A-Video)",
             ("resume", "clean up", "disk space"),
             category=LONG_VIDEO,
-            description="Lists what 'Upscale Long Video' keeps on disk, and removes what is no "
-            "longer needed. Finished videos stay.",
+            description="Lists the jobs that 'Upscale Long Video' keeps on disk, and removes those "
+            "no longer needed. Finished videos are kept.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -38,8 +38,8 @@ class LongVideoJobs(io.ComfyNode):
                     "action",
                     options=list(ACTIONS),
                     default="list",
-                    tooltip="Look first: what is removed is gone, and an unfinished job starts "
-                    "from the beginning.",
+                    tooltip="List the jobs first: a removed job cannot be restored, and an "
+                    "unfinished one starts from the beginning.",
                 ),
                 io.Float.Input(
                     "keep_days",
@@ -47,7 +47,7 @@ class LongVideoJobs(io.ComfyNode):
                     min=0.0,
                     max=3650.0,
                     step=0.5,
-                    tooltip="Jobs touched in the last so many days are kept.",
+                    tooltip="Jobs used within this number of days are kept.",
                 ),
                 io.Boolean.Input(
                     "finished_only",
@@ -61,11 +61,11 @@ class LongVideoJobs(io.ComfyNode):
                     min=0.0,
                     max=1_000_000.0,
                     step=1.0,
-                    tooltip="While all jobs together take more GiB than this, the oldest go too, "
-                    "finished ones first. 0: no limit.",
+                    tooltip="If all jobs together take more GiB than this, the oldest are removed "
+                    "too, finished ones first. 0: no limit.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="table", tooltip="A line for every job.")],
+            outputs=[io.String.Output(display_name="table", tooltip="One line for each job.")],
         )
 
     @classmethod

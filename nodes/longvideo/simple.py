@@ -36,16 +36,15 @@ class UpscaleVideo(io.ComfyNode):
             "UpscaleAVideoUpscale",
             "Upscale Video (Upscale-A-Video)",
             (*MAIN_SEARCH, "upscale video", "video to video"),
-            description="Upscales a video of any length, with its sound. Needs nothing else: it "
-            "loads the models and knows their settings. What is finished is kept on disk: queue "
-            "the same again after a crash or a cancel and it goes on. The file is in the output "
-            "folder when it is done.",
+            description="Upscales a video of any length and keeps its sound. Loads the models and "
+            "chooses their settings itself. Finished parts are kept on disk: after a crash or a "
+            "cancel, queue the same again to continue. The finished file is in the output folder.",
             is_output_node=True,
             enable_expand=True,
             inputs=[
                 io.Video.Input(
                     "video",
-                    tooltip="From 'Load Video', or any node's VIDEO.",
+                    tooltip="From 'Load Video', or any other node with a VIDEO output.",
                     # Passed on as a link, so that the nodes inside are not run again for the
                     # same video.
                     extra_dict={"rawLink": True},
@@ -54,15 +53,15 @@ class UpscaleVideo(io.ComfyNode):
                     "quality",
                     options=list(presets.SPEEDS[presets.INCLUDED]),
                     default=presets.BALANCED,
-                    tooltip="How many sampling steps: draft is fastest, best takes about twice "
-                    "as long as balanced.",
+                    tooltip="Number of sampling steps: draft is fastest, best takes about twice as "
+                    "long as balanced.",
                 ),
                 io.Combo.Input(
                     "size",
                     options=list(SIZES),
                     default="4x",
-                    tooltip="Times the input's size, or the shorter side in pixels. Between 1 "
-                    "and 4 times the input.",
+                    tooltip="Output size: a multiple of the input size, or the shorter side in "
+                    "pixels. It must be 1 to 4 times the input size.",
                 ),
                 io.Combo.Input(
                     "look",
@@ -75,16 +74,18 @@ class UpscaleVideo(io.ComfyNode):
                     "text",
                     default=presets.QUALITY,
                     **ADVANCED,
-                    tooltip="What the video shows, for the authors' weights. The included ones do "
-                    "not read it.",
+                    tooltip="What the video shows. Only the authors' weights use it; the included "
+                    "ones ignore it.",
                 ),
                 seed_input("Seed of all noise.", **ADVANCED),
                 prefix_input(**ADVANCED),
-                detail_input("How much of the result is kept."),
+                detail_input("How much of the upscaled result is kept."),
             ],
             outputs=[
-                io.Video.Output(tooltip="The finished file."),
-                io.String.Output(display_name="report", tooltip="What was done, and how fast."),
+                io.Video.Output(tooltip="The finished video file."),
+                io.String.Output(
+                    display_name="report", tooltip="Summary of the run and its speed."
+                ),
             ],
         )
 

@@ -74,9 +74,9 @@ def prefix_input(**extra: Any) -> Any:
     return io.String.Input(
         "filename_prefix",
         default="video/upscaled",
-        tooltip="Where in ComfyUI's output folder the file goes, and how its name begins; the "
-        "start of the job's id follows. Tokens such as %year%, %date:yyyy-MM-dd% and "
-        "%Node.widget% work as in 'Save Video'.",
+        tooltip="Path in ComfyUI's output folder and beginning of the file name; the start of the "
+        "job's id is added. Tokens such as %year%, %date:yyyy-MM-dd% and %Node.widget% work as in "
+        "'Save Video'.",
         **extra,
     )
 
@@ -93,29 +93,29 @@ class LongVideoOptions(io.ComfyNode):
             "Options for Long Video (Upscale-A-Video)",
             ("codec", "crf", "scene cuts", "tiles", "output size", "resize video", "deinterlace"),
             category=LONG_VIDEO,
-            description="File format, scene cuts, tiles, decoding and output size of 'Upscale Long "
-            "Video'.",
+            description="Sets the file format, scene cuts, tiles, decoding and output size of "
+            "'Upscale Long Video'.",
             inputs=[
                 io.Combo.Input(
                     "codec",
                     options=list(CODECS),
                     default="h264",
-                    tooltip="h264 plays everywhere; h265 and av1 are smaller; prores is for "
-                    "editing; ffv1 loses nothing and is very large.",
+                    tooltip="h264 plays everywhere; h265 and av1 give smaller files; prores is for "
+                    "editing; ffv1 is lossless and very large.",
                 ),
                 io.Combo.Input(
                     "container",
                     options=containers,
                     default=".mp4",
-                    tooltip="Kind of file. ffv1 needs .mkv, prores .mov or .mkv.",
+                    tooltip="File type. ffv1 needs .mkv; prores needs .mov or .mkv.",
                 ),
                 io.Int.Input(
                     "crf",
                     default=-1,
                     min=-1,
                     max=63,
-                    tooltip="Quality of h264, h265 and av1: lower is better and larger. -1: the "
-                    "codec's usual value (18, 20, 26).",
+                    tooltip="Quality of h264, h265 and av1. Lower values give better quality and "
+                    "larger files. -1: the codec's usual value (18, 20, 26).",
                 ),
                 io.Combo.Input(
                     "pixel_format",
@@ -127,18 +127,18 @@ class LongVideoOptions(io.ComfyNode):
                     "cut_detection",
                     options=list(METHODS),
                     default="auto",
-                    tooltip="How scene cuts are found. auto takes PySceneDetect if it is "
-                    "installed, else the pack's own method. Nothing is carried over a cut.",
+                    tooltip="How scene cuts are detected. auto uses PySceneDetect if it is "
+                    "installed, otherwise the pack's own method. Nothing is carried over a cut.",
                 ),
                 io.String.Input(
                     "cuts",
                     default="",
-                    tooltip="Cuts by hand instead: frames or times, such as '340, 0:12.5'. '0' "
-                    "for none.",
+                    tooltip="Replaces the detected cuts: frames or times, such as '340, 0:12.5'. "
+                    "'0': no cuts.",
                 ),
                 tile_input(
-                    "Side of the tiles, in pixels of the input; 0 for whole frames. If "
-                    "memory runs out, tiles are used automatically."
+                    "Tile size, in pixels of the input; 0: whole frames. If memory runs out, tiles "
+                    "are used automatically."
                 ),
                 tile_overlap_input("tile_overlap"),
                 strength_input(
@@ -154,14 +154,14 @@ class LongVideoOptions(io.ComfyNode):
                     min=1,
                     max=10_000,
                     **ADVANCED,
-                    tooltip="Frames that are encoded and kept together. A crash loses at most so "
-                    "many.",
+                    tooltip="Number of frames that are encoded and saved together. A crash loses "
+                    "at most this many frames.",
                 ),
                 # Optional and at the end, so that graphs made before these inputs still work.
                 *size_inputs(
                     "output_size",
-                    "Which of the values below says how large the video becomes, from 1 to 4 times "
-                    "the input.",
+                    "Which of the values below sets the output size. It must be 1 to 4 times the "
+                    "input size.",
                     4.0,
                     optional=True,
                 ),
@@ -170,9 +170,9 @@ class LongVideoOptions(io.ComfyNode):
                     options=[BEFORE, AFTER],
                     default=AFTER,
                     optional=True,
-                    tooltip="If the size is not four times the input. before: shrinks every frame "
-                    "before it is upscaled; a quarter of the time for half the size. after: "
-                    "resizes every upscaled frame and keeps all detail of the input.",
+                    tooltip="Used if the output is not 4x. before: shrinks every frame before "
+                    "upscaling; 2x takes a quarter of the time of 4x. after: resizes every "
+                    "upscaled frame and keeps all detail of the input.",
                 ),
                 share_input("guidance_start", 0.0, "As in 'Segment Sampler'."),
                 share_input("guidance_end", 1.0, "As in 'Segment Sampler'."),
@@ -181,10 +181,10 @@ class LongVideoOptions(io.ComfyNode):
                     options=list(get_args(Deinterlace)),
                     default="auto",
                     optional=True,
-                    tooltip="Old television and tapes show every other line at a time. auto: "
-                    "looks at some pictures, makes whole ones and brings telecined film back; "
-                    "always: all are made whole; never: none; top, bottom: all, the upper or lower "
-                    "lines first; film: four of every five pictures.",
+                    tooltip="For interlaced video, as on old television and tapes. auto: checks "
+                    "some frames, then deinterlaces or restores telecined film; always: all "
+                    "frames; never: none; top, bottom: all, upper or lower lines first; film: "
+                    "keeps four of every five frames.",
                 ),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
@@ -221,46 +221,60 @@ class UpscaleLongVideo(io.ComfyNode):
             "Upscale Long Video (Upscale-A-Video)",
             ("stream video upscale", "long video", "resume", "video to video upscale"),
             category=LONG_VIDEO,
-            description="Upscales a video file of any length, four times or to another size, in "
-            "memory that does not grow with it. Scene cuts are kept apart. What is finished is "
-            "kept on disk: queue the same again after a crash or a cancel and it goes on.",
+            description="Upscales a video file of any length, to 4x or another size. Memory does "
+            "not grow with the length. Nothing is carried over a scene cut. Finished parts are "
+            "kept on disk: after a crash or a cancel, queue the same again to continue.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 io.Model.Input("model", tooltip="From 'Load Temporal U-Net'."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
-                io.Video.Input("video", tooltip="From 'Load Video', or any node's VIDEO."),
+                io.Video.Input(
+                    "video", tooltip="From 'Load Video', or any other node with a VIDEO output."
+                ),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
                     tooltip="Encoded text: what the video shows, ending in 'best quality, "
-                    "extremely detailed'. Straight from 'CLIP Text Encode'.",
+                    "extremely detailed'. Connect 'CLIP Text Encode' directly.",
                 ),
                 io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
+                    "negative",
+                    optional=True,
+                    tooltip="Encoded text: what to avoid, such as 'blur, worst quality'.",
                 ),
                 flow_input(),
                 Options.Input(
                     "options",
                     optional=True,
-                    tooltip="From 'Options for Long Video': file format, cuts, tiles, output size.",
+                    tooltip="From 'Options for Long Video': file format, scene cuts, tiles, output "
+                    "size.",
                 ),
                 noise_level_input("As in 'Low-Res Conditioning'."),
-                steps_input("Sampling steps. 30 is the reference's; time grows with them."),
+                steps_input(
+                    "Number of sampling steps. The reference implementation uses 30; more "
+                    "steps take more time."
+                ),
                 guidance_input("As in 'Segment Sampler'."),
                 io.String.Input(
                     "propagation_steps",
                     default="24,26,28",
-                    tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
+                    tooltip="As 'steps' in 'Flow-Guided Propagation'. Empty: no propagation.",
                 ),
                 color_fix_input("As in 'Temporal VAE Decode'."),
-                seed_input("Seed of all noise, tied to the frames of each scene."),
+                seed_input(
+                    "Seed of all noise. Each frame's noise depends on its place in its scene."
+                ),
                 prefix_input(),
-                detail_input("How much of the result is kept. Another value is another job."),
+                detail_input(
+                    "How much of the upscaled result is kept. Changing it starts a new job."
+                ),
             ],
             outputs=[
-                io.Video.Output(tooltip="The finished file."),
-                io.String.Output(display_name="report", tooltip="What was done, and how fast."),
+                io.Video.Output(tooltip="The finished video file."),
+                io.String.Output(
+                    display_name="report", tooltip="Summary of the run and its speed."
+                ),
             ],
         )
 

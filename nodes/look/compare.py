@@ -41,23 +41,23 @@ class Compare(io.ComfyNode):
                 "psnr",
             ),
             category=LOOK,
-            description="Puts two or three versions of a clip side by side and measures how steady "
-            "they are and, with a reference, how close to it.",
+            description="Shows two or three versions of a clip side by side. It measures how "
+            "steady each is and, with a reference, how close it is to the reference.",
             is_output_node=True,
             inputs=[
                 io.Image.Input(
                     "first",
-                    tooltip="The input, or another version. Without a reference its motion is the "
-                    "one that the warping error assumes for all. Smaller clips are enlarged "
-                    "(bicubic) to the size of the largest.",
+                    tooltip="The input, or another version. Without a reference, the warping error "
+                    "of all clips uses its motion. Smaller clips are enlarged (bicubic) to the "
+                    "size of the largest.",
                 ),
                 io.Image.Input("second", tooltip="A version with the same number of frames."),
-                io.Image.Input("third", optional=True, tooltip="One more version."),
+                io.Image.Input("third", optional=True, tooltip="A third version."),
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="What the clip should look like, if you have it. Adds PSNR, SSIM, "
-                    "HaarPSI and GMSD, and gives the motion for the warping error.",
+                    tooltip="The true clip, if you have it. Adds PSNR, SSIM, HaarPSI and GMSD; the "
+                    "warping error then uses its motion.",
                 ),
                 flow_input(),
                 io.String.Input(
@@ -74,8 +74,8 @@ class Compare(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Height of the line that the profile follows through time: 0 top, 1 "
-                    "bottom. Flicker shows there as stripes, motion as slopes.",
+                    tooltip="Vertical position of the line that the profile shows over time: 0 "
+                    "top, 1 bottom. Flicker appears as stripes, motion as slopes.",
                 ),
                 io.Int.Input(
                     "segment_length",
@@ -83,8 +83,8 @@ class Compare(io.ComfyNode):
                     min=0,
                     max=4096,
                     **ADVANCED,
-                    tooltip="As in 'Segment Sampler', to measure the joins of segments; 0 skips "
-                    "it.",
+                    tooltip="As in 'Segment Sampler', to measure the transitions between segments. "
+                    "0: not measured.",
                 ),
                 number("overlap", OVERLAP, 0, 4095, "As in 'Segment Sampler'.", **ADVANCED),
                 io.Int.Input(
@@ -93,8 +93,8 @@ class Compare(io.ComfyNode):
                     min=0,
                     max=4096,
                     **ADVANCED,
-                    tooltip="As in 'Temporal VAE Decode', to measure the joins of its groups; 0 "
-                    "skips it.",
+                    tooltip="As in 'Temporal VAE Decode', to measure the transitions between its "
+                    "groups. 0: not measured.",
                 ),
                 io.Int.Input(
                     "motion_side",
@@ -102,8 +102,8 @@ class Compare(io.ComfyNode):
                     min=16,
                     max=8192,
                     **ADVANCED,
-                    tooltip="Longer side, in pixels, at which motion is estimated. More sees "
-                    "smaller things move and takes longer.",
+                    tooltip="Longer side, in pixels, of the frames from which motion is estimated. "
+                    "Higher values detect the motion of smaller objects and take longer.",
                 ),
             ],
             outputs=[
@@ -112,10 +112,13 @@ class Compare(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="profile",
-                    tooltip="One line of every frame, time going down; the clips below each other.",
+                    tooltip="One line of every frame, with time running downward; the clips are "
+                    "below each other.",
                 ),
-                io.String.Output(display_name="table", tooltip="The measures, in columns."),
-                io.String.Output(display_name="json", tooltip="The same numbers for programs."),
+                io.String.Output(display_name="table", tooltip="The measurements, as a table."),
+                io.String.Output(
+                    display_name="json", tooltip="The same measurements as JSON, for programs."
+                ),
             ],
         )
 

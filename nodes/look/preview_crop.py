@@ -52,8 +52,8 @@ class PreviewCrop(io.ComfyNode):
             "UpscaleAVideoPreviewCrop",
             "Preview Crop (Upscale-A-Video)",
             ("test render", "region preview", "how long will it take", "time estimate", "vram"),
-            description="Upscales a few frames, or a crop of them, with the settings of the run, "
-            "and estimates time and memory for the whole from how long they took.",
+            description="Upscales a few frames, or a crop of them, with the settings of the run. "
+            "From the time this takes, it estimates time and memory for the whole clip.",
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -62,16 +62,18 @@ class PreviewCrop(io.ComfyNode):
                 io.MultiType.Input(
                     "clip",
                     [io.Image, io.Video],
-                    tooltip="The clip to upscale: frames, or a VIDEO, of which only the piece is "
-                    "read.",
+                    tooltip="The clip to upscale: frames or a VIDEO. Only the needed part of a "
+                    "VIDEO is read.",
                 ),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="Encoded text, straight from 'CLIP Text Encode'.",
+                    tooltip="Encoded text. Connect 'CLIP Text Encode' directly.",
                 ),
                 io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Encoded text: 'blur, worst quality'."
+                    "negative",
+                    optional=True,
+                    tooltip="Encoded text: what to avoid, such as 'blur, worst quality'.",
                 ),
                 flow_input(),
                 io.Int.Input(
@@ -79,31 +81,37 @@ class PreviewCrop(io.ComfyNode):
                     default=0,
                     min=0,
                     max=10_000_000,
-                    tooltip="Where the piece begins: a frame, counted from 0. Second times frame "
-                    "rate.",
+                    tooltip="First frame of the preview, counted from 0. For a time, multiply the "
+                    "seconds by the frame rate.",
                 ),
                 io.Int.Input(
                     "frames",
                     default=FRAMES,
                     min=1,
                     max=1024,
-                    tooltip="Frames of the piece. A segment (8) at least shows how it moves.",
+                    tooltip="Number of frames in the preview. Use at least one segment (8) to see "
+                    "the motion.",
                 ),
                 place("x", "Left edge of the crop, in pixels of the input."),
                 place("y", "Upper edge of the crop, in pixels of the input."),
-                place("width", "Width of the crop, in pixels of the input; 0 to the right edge."),
-                place("height", "Height of the crop, in pixels of the input; 0 to the bottom."),
+                place(
+                    "width", "Width of the crop, in pixels of the input. 0: up to the right edge."
+                ),
+                place(
+                    "height",
+                    "Height of the crop, in pixels of the input. 0: down to the bottom edge.",
+                ),
                 settings.noise_level_input("As in 'Low-Res Conditioning'."),
                 settings.steps_input("As in 'Segment Sampler'."),
                 settings.guidance_input("As in 'Segment Sampler'."),
                 io.String.Input(
                     "propagation_steps",
                     default="24,26,28",
-                    tooltip="As 'steps' in 'Flow-Guided Propagation'; empty means never.",
+                    tooltip="As 'steps' in 'Flow-Guided Propagation'. Empty: no propagation.",
                 ),
                 settings.color_fix_input("As in 'Temporal VAE Decode'."),
                 settings.seed_input(
-                    "Seed of all noise: the piece gets that of its place in the clip."
+                    "Seed of all noise. The preview gets the noise of its place in the clip."
                 ),
                 settings.strength_input(
                     "propagation_strength", "As 'strength' in 'Flow-Guided Propagation'."
@@ -121,13 +129,14 @@ class PreviewCrop(io.ComfyNode):
                 settings.detail_input("As in 'Detail'."),
             ],
             outputs=[
-                io.Image.Output(display_name="upscaled", tooltip="The piece, upscaled."),
+                io.Image.Output(display_name="upscaled", tooltip="The upscaled preview."),
                 io.Image.Output(
                     display_name="bicubic",
-                    tooltip="The same piece enlarged without a model, to compare with.",
+                    tooltip="The same frames enlarged without a model, for comparison.",
                 ),
                 io.String.Output(
-                    display_name="estimate", tooltip="Time, memory and disk for the whole clip."
+                    display_name="estimate",
+                    tooltip="Time, memory and disk space for the whole clip.",
                 ),
             ],
         )

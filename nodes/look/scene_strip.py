@@ -49,21 +49,21 @@ class SceneStrip(io.ComfyNode):
             "Scene Strip (Upscale-A-Video)",
             ("scene detection", "shot detection", "cuts", "contact sheet", "storyboard"),
             category=LOOK,
-            description="Finds the cuts as 'Upscale Long Video' does and shows the first frame of "
-            "every scene, so that you can see whether they are right before the long run.",
+            description="Detects the scene cuts as 'Upscale Long Video' does and shows the first "
+            "frame of every scene, so that you can check the cuts before a long run.",
             is_output_node=True,
             inputs=[
                 io.MultiType.Input(
                     "clip",
                     [io.Video, io.Image],
-                    tooltip="A VIDEO, read frame by frame, or frames.",
+                    tooltip="A VIDEO (read frame by frame) or frames.",
                 ),
                 io.Combo.Input(
                     "cut_detection",
                     options=list(METHODS),
                     default="auto",
-                    tooltip="As in 'Options for Long Video'. auto takes PySceneDetect if it is "
-                    "installed, else the pack's own method.",
+                    tooltip="As in 'Options for Long Video'. auto uses PySceneDetect if it is "
+                    "installed, otherwise the pack's own method.",
                 ),
                 number("height", 120, 32, 1024, "Height of the pictures in the strip."),
                 io.Float.Input(
@@ -74,8 +74,9 @@ class SceneStrip(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     **ADVANCED,
-                    tooltip="How many times the change around it the change at a cut must be. "
-                    "Higher finds fewer. 'Upscale Long Video' uses 3: give it the cuts instead.",
+                    tooltip="How many times larger the change at a cut must be than the changes "
+                    "around it. Higher values find fewer cuts. 'Upscale Long Video' always uses 3; "
+                    "for other cuts, connect 'cuts' to its options.",
                 ),
             ],
             outputs=[
@@ -84,8 +85,8 @@ class SceneStrip(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="cuts",
-                    tooltip="For 'cuts' of 'Options for Long Video': first frames of scenes, '0' "
-                    "for none.",
+                    tooltip="For 'cuts' of 'Options for Long Video': the first frame after each "
+                    "cut; '0' if there are no cuts.",
                 ),
             ],
         )

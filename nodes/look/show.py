@@ -34,10 +34,10 @@ class ShowFlow(io.ComfyNode):
             ("optical flow", "motion vectors", "flow visualization", "validity mask"),
             category=LOOK,
             description="Shows the motion that propagation follows, and where it is trusted. Hue "
-            "is the direction, strength the distance, white is rest.",
+            "shows the direction, colour strength the distance; white is no motion.",
             is_output_node=True,
             inputs=[
-                io.Image.Input("frames", tooltip="The clip that is upscaled, two frames or more."),
+                io.Image.Input("frames", tooltip="The clip to upscale, two frames or more."),
                 flow_input(),
                 relative_threshold_input("As in 'Flow-Guided Propagation'.", optional=True),
                 absolute_threshold_input("As in 'Flow-Guided Propagation'.", optional=True),
@@ -46,12 +46,12 @@ class ShowFlow(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     display_name="picture",
-                    tooltip="Frame, motion to the next frame, and where it is trusted (white), for "
-                    "every frame but the last.",
+                    tooltip="For every frame but the last: the frame, its motion to the next "
+                    "frame, and where the motion is trusted (white).",
                 ),
                 io.Image.Output(display_name="flow", tooltip="The motion alone."),
                 io.Mask.Output(
-                    display_name="trusted", tooltip="1 where propagation takes from the next frame."
+                    display_name="trusted", tooltip="1 where propagation uses the next frame."
                 ),
             ],
         )
@@ -97,14 +97,15 @@ class ShowDifference(io.ComfyNode):
             "Show Difference (Upscale-A-Video)",
             ("image difference", "propagation on off", "diff", "amplify difference"),
             category=LOOK,
-            description="Shows what two versions of a clip differ in, brightened by a factor that "
-            "is written above: the same clip with propagation and without, for example.",
+            description="Shows the difference between two versions of a clip, for example with and "
+            "without propagation. The factor by which it is brightened is written above.",
             is_output_node=True,
             inputs=[
-                io.Image.Input("first", tooltip="One version."),
+                io.Image.Input("first", tooltip="The first version."),
                 io.Image.Input(
                     "second",
-                    tooltip="Another, with as many frames. The smaller one is enlarged (bicubic).",
+                    tooltip="The second version, with the same number of frames. The smaller one "
+                    "is enlarged (bicubic).",
                 ),
                 io.Float.Input(
                     "factor",
@@ -112,11 +113,14 @@ class ShowDifference(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=1.0,
-                    tooltip="How much the difference is brightened; 0 chooses 1 to 100 so that "
-                    "next to nothing is cut off. Set it to compare several.",
+                    tooltip="How much the difference is brightened. 0 chooses a factor from 1 to "
+                    "100 so that almost nothing is clipped. Set a fixed factor to compare several "
+                    "differences.",
                 ),
                 io.String.Input(
-                    "names", default="first, second", tooltip="Names of the two, with a comma."
+                    "names",
+                    default="first, second",
+                    tooltip="Names of the two versions, separated by a comma.",
                 ),
             ],
             outputs=[
@@ -149,20 +153,22 @@ class ShowBeforeAfter(io.ComfyNode):
             "Show Before and After (Upscale-A-Video)",
             ("split view", "wipe", "compare slider", "before after"),
             category=LOOK,
-            description="The left of one clip and the right of another, with a line between: as a "
-            "video to save or a picture to share. To slide the line with the mouse, use ComfyUI's "
-            "own 'Compare Images', where it has it.",
+            description="Shows the left part of one clip and the right part of another, with a "
+            "line between them, as a video to save or a picture to share. To move the line with "
+            "the mouse, use ComfyUI's own 'Compare Images', if your version has it.",
             is_output_node=True,
             inputs=[
-                io.Image.Input("before", tooltip="Shown at the left: the input, for example."),
+                io.Image.Input("before", tooltip="Shown on the left, for example the input."),
                 io.Image.Input(
                     "after",
-                    tooltip="Shown at the right, with as many frames. The smaller one is enlarged "
-                    "(bicubic).",
+                    tooltip="Shown on the right, with the same number of frames. The smaller one "
+                    "is enlarged (bicubic).",
                 ),
-                number("position", 0.5, 0.0, 1.0, "Where the line is: 0 left, 1 right.", step=0.01),
+                number(
+                    "position", 0.5, 0.0, 1.0, "Position of the line: 0 left, 1 right.", step=0.01
+                ),
             ],
-            outputs=[io.Image.Output(tooltip="The divided frames.")],
+            outputs=[io.Image.Output(tooltip="The frames, divided by the line.")],
         )
 
     @classmethod

@@ -28,26 +28,28 @@ class LowResConditioning(io.ComfyNode):
             "UpscaleAVideoConditioning",
             "Low-Res Conditioning (Upscale-A-Video)",
             ("low resolution conditioning", "noise level", "upscale conditioning"),
-            description="Ties the frames, with some noise on them, to the text, and makes the "
-            "empty latent to sample in.",
+            description="Adds noise to the frames, combines them with the text, and creates the "
+            "empty latent for the sampler.",
             inputs=[
-                io.Image.Input("frames", tooltip="The clip to upscale, RGB, 16 px or more a side."),
-                settings.noise_level_input(
-                    "How much noise hides the input from the model. Low keeps it "
-                    "faithful; high gives more room to invent detail and to repair damage."
+                io.Image.Input(
+                    "frames", tooltip="The clip to upscale: RGB, at least 16 px on each side."
                 ),
-                settings.seed_input("Seed of the noise put on the frames."),
+                settings.noise_level_input(
+                    "How much noise is added to the frames. Low values stay faithful to the input; "
+                    "high values let the model invent more detail and repair more damage."
+                ),
+                settings.seed_input("Seed of the noise added to the frames."),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="What the clip shows, ending in 'best quality, extremely detailed'. "
-                    "May be left unconnected if the U-Net brings its own empty text.",
+                    tooltip="Encoded text: what the clip shows, ending in 'best quality, extremely "
+                    "detailed'. Not needed if the U-Net includes its own empty text.",
                 ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="What to avoid, for example 'blur, worst quality'. May be left "
-                    "unconnected if the U-Net brings its own empty text.",
+                    tooltip="Encoded text: what to avoid, for example 'blur, worst quality'. Not "
+                    "needed if the U-Net includes its own empty text.",
                 ),
             ],
             outputs=[

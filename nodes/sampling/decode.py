@@ -27,28 +27,28 @@ class VAEDecode(io.ComfyNode):
             "UpscaleAVideoVAEDecode",
             "Temporal VAE Decode (Upscale-A-Video)",
             ("video vae decode", "decode video latent", "color fix"),
-            description="Decodes the latent, guided by the low-resolution frames, to four times "
-            "their size.",
+            description="Decodes the latent to frames four times as large, guided by the "
+            "low-resolution frames.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Latent.Input("samples", tooltip="The sampled latent."),
                 io.Vae.Input("vae", tooltip="From 'Load Temporal VAE'."),
                 io.Image.Input("frames", tooltip="The same frames as in 'Low-Res Conditioning'."),
                 settings.lr_guidance_input(
-                    "How strongly the input frames guide vae_video: 1 as trained, 0 not "
-                    "at all. vae_3d ignores it."
+                    "How strongly the input frames guide vae_video: 1 is as trained, 0 is no "
+                    "guidance. vae_3d ignores it."
                 ),
                 settings.frames_per_group_input(
-                    "Frames decoded together. They share their normalisation, so the "
-                    "result depends on it; 3 is the reference's, 1 takes the least memory."
+                    "Number of frames decoded together. They share their normalisation, so this "
+                    "changes the result. The reference uses 3; 1 takes the least memory."
                 ),
                 settings.color_fix_input(
-                    "If colours drift from the input: adain matches their mean and "
-                    "spread, wavelet takes the input's low frequencies."
+                    "Corrects colours that drift from the input. adain matches their mean and "
+                    "spread; wavelet uses the input's low frequencies."
                 ),
                 settings.tile_input(
-                    "Side of the tiles that are decoded one by one and blended, in pixels "
-                    "of the input; 0 for whole frames. 128 or more; smaller ones drift apart.",
+                    "Size of the tiles that are decoded one by one and blended, in pixels of the "
+                    "input; 0: whole frames. Use 128 or more: smaller tiles differ in colour.",
                     optional=True,
                     **ADVANCED,
                 ),

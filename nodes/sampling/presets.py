@@ -38,22 +38,23 @@ class Settings(io.ComfyNode):
         start = presets.settings(presets.INCLUDED)
         values = [
             settings.noise_level_input(
-                "For 'Low-Res Conditioning'. Low keeps close to the input; high gives more room to "
-                "invent and to repair."
+                "For 'Low-Res Conditioning'. Low values stay close to the input; high values let "
+                "the model invent and repair more."
             ),
             settings.guidance_input(
-                "For 'Segment Sampler'. Higher is sharper and flickers more; 1 ignores the "
+                "For 'Segment Sampler'. Higher values are sharper and flicker more; 1 ignores the "
                 "negative text and takes half the time."
             ),
-            settings.steps_input("For 'Segment Sampler'. Time grows with them."),
+            settings.steps_input("For 'Segment Sampler'. More steps take more time."),
             io.String.Input(
                 "propagation_steps",
-                tooltip="For 'steps' of 'Flow-Guided Propagation': '24,26,28', '80%-95%' or "
-                "'last 3'; empty means never.",
+                tooltip="For 'steps' of 'Flow-Guided Propagation', such as '24,26,28', '80%-95%' "
+                "or 'last 3'. Empty: no propagation.",
             ),
             settings.strength_input(
                 "propagation_strength",
-                "For 'strength' of 'Flow-Guided Propagation'. More is steadier and softer.",
+                "For 'strength' of 'Flow-Guided Propagation'. Higher values are steadier and "
+                "softer.",
             ),
         ]
         for value in values:
@@ -62,30 +63,29 @@ class Settings(io.ComfyNode):
             "UpscaleAVideoSettings",
             "Settings (Upscale-A-Video)",
             ("presets", "faithful balanced creative", "draft best quality", "upscale settings"),
-            description="The settings that matter, in one place: choose a look and a speed, and "
-            "the values below follow. Every value can be changed by hand; the values are what "
-            "counts.",
+            description="The most important settings in one place. A look and a speed set the "
+            "values below. You can change each value by hand; the run uses the values.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 choice_input(
                     "weights",
                     list(presets.LOOKS),
-                    "The weights that the loaders are set to. Those for the included ones are "
-                    "measured; for the authors' only balanced is the reference's, and the rest is "
-                    "not measured.",
+                    "The weights chosen in the loaders. The presets for the included weights are "
+                    "measured. For the authors' weights, balanced is the reference's setting; the "
+                    "others are not measured.",
                     **{PRESETS: {"custom": presets.CUSTOM, "table": presets.table()}},
                 ),
                 named_input(
                     "look",
                     presets.LOOKS,
                     "Sets noise_level, guidance and propagation_strength. faithful stays closest "
-                    "to the input, creative adds the most detail. Turns to custom when you change "
+                    "to the input, creative adds the most detail. Becomes custom when you change "
                     "one of them.",
                 ),
                 named_input(
                     "speed",
                     presets.SPEEDS,
-                    "Sets steps and propagation_steps. Turns to custom when you change one.",
+                    "Sets steps and propagation_steps. Becomes custom when you change one of them.",
                 ),
                 *values,
             ],

@@ -82,7 +82,7 @@ def flow_input() -> Any:
     return OpticalFlow.Input(
         "flow_model",
         optional=True,
-        tooltip="From 'Load Flow Model'; the built-in one if nothing is connected.",
+        tooltip="From 'Load Flow Model'. If unconnected, the built-in model is used.",
     )
 
 
@@ -136,8 +136,8 @@ class Propagation(io.ComfyNode):
             "UpscaleAVideoPropagation",
             "Flow-Guided Propagation (Upscale-A-Video)",
             ("temporal consistency", "flicker", "deflicker", "optical flow propagation"),
-            description="Carries what the model predicts from frame to frame along the motion, "
-            "at some of the sampling steps, against flicker.",
+            description="Reduces flicker: at some sampling steps, it carries the model's "
+            "prediction from frame to frame along the motion.",
             inputs=[
                 OpticalFlow.Input(
                     "flow_model",
@@ -147,24 +147,25 @@ class Propagation(io.ComfyNode):
                 io.String.Input(
                     "steps",
                     default="24,26,28",
-                    tooltip="Sampling steps (counted from 0) after which to propagate: '24,26,28', "
-                    "'20-24', '80%-95%' or 'last 3'. Few late steps work best; empty means never.",
+                    tooltip="Sampling steps, counted from 0, after which to propagate, such as "
+                    "'24,26,28', '20-24', '80%-95%' or 'last 3'. A few late steps work best. "
+                    "Empty: no propagation.",
                 ),
                 settings.strength_input(
                     "strength",
-                    "Share of the neighbouring frame where the motion is reliable. 0.5 is "
-                    "the paper's; more is steadier and softer.",
+                    "How much of the neighbouring frame is mixed in where the motion is reliable. "
+                    "The paper uses 0.5; higher values are steadier and softer.",
                 ),
                 settings.relative_threshold_input(
-                    "Motion is reliable if going there and back errs by no more than this "
-                    "share of the squared motion, plus the absolute threshold."
+                    "Motion is reliable if its squared forward-backward error is below this share "
+                    "of the squared motion plus the absolute threshold."
                 ),
                 settings.absolute_threshold_input(
-                    "Squared error, in squared low-resolution pixels, that is always "
-                    "tolerated. Larger accepts more motion and risks ghosts."
+                    "Squared error, in squared low-resolution pixels, that is always tolerated. "
+                    "Higher values accept more motion and risk ghosting."
                 ),
                 settings.flow_iterations_input(
-                    "Refinements of the optical flow. Fewer is faster and less exact."
+                    "Number of refinements of the optical flow. Fewer are faster and less exact."
                 ),
             ],
             outputs=[

@@ -135,8 +135,9 @@ class SegmentSampler(io.ComfyNode):
             "UpscaleAVideoSegmentSampler",
             "Segment Sampler (Upscale-A-Video)",
             ("video ksampler", "upscale sampler", "context window sampler"),
-            description="Denoises the clip in overlapping segments, with the reference's DDIM "
-            "sampler. Its parts are nodes as well: Sigmas, Sampler, Segments on Model.",
+            description="Denoises the clip in overlapping segments, with the DDIM sampler of the "
+            "reference implementation. Its parts are also separate nodes: Sigmas, Sampler, "
+            "Segments on Model.",
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
@@ -144,35 +145,41 @@ class SegmentSampler(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="From 'Low-Res Conditioning'."),
                 io.Latent.Input("latent", tooltip="From 'Low-Res Conditioning'."),
                 settings.steps_input(
-                    "Sampling steps. 30 is the reference's; time grows with them."
+                    "Number of sampling steps. The reference implementation uses 30; more steps "
+                    "take more time."
                 ),
                 settings.guidance_input(
-                    "Classifier-free guidance. Higher is sharper and freer; 1 ignores the "
-                    "negative text and takes half the time."
+                    "Classifier-free guidance. Higher values are sharper and less faithful; 1 "
+                    "ignores the negative text and takes half the time."
                 ),
                 settings.seed_input(
-                    "Seed of the noise the latent starts from, tied to each frame."
+                    "Seed of the latent's initial noise. The noise of a frame depends only on the "
+                    "seed and the frame number."
                 ),
                 settings.segment_length_input(
-                    "Frames the model sees at once; 8 as trained. Shorter needs less memory."
+                    "Number of frames that the model processes at once. It was trained with 8; "
+                    "fewer need less memory."
                 ),
                 settings.overlap_input(
-                    "Frames that neighbouring segments share, to hide the joint. Must be "
-                    "less than the segment length."
+                    "Number of frames that neighbouring segments share, to hide the transition. "
+                    "Must be less than the segment length."
                 ),
                 PropagationSocket.Input(
                     "propagation",
                     optional=True,
-                    tooltip="From 'Flow-Guided Propagation'; leave unconnected for none.",
+                    tooltip="From 'Flow-Guided Propagation'. If unconnected, nothing is "
+                    "propagated.",
                 ),
                 settings.share_input(
-                    "guidance_start", 0.0, "Share of the run where guidance begins."
+                    "guidance_start",
+                    0.0,
+                    "Point of the run where guidance begins: 0 is the start, 1 is the end.",
                 ),
                 settings.share_input(
                     "guidance_end",
                     1.0,
-                    "Share of the run where guidance ends. Steps outside ignore the negative text "
-                    "and take half the time; 0 to 1 guides all.",
+                    "Point of the run where guidance ends. Steps outside the range ignore the "
+                    "negative text and take half the time; 0 to 1 guides all steps.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="For 'Temporal VAE Decode'.")],
@@ -307,9 +314,9 @@ class Sigmas(io.ComfyNode):
             "Sigmas (Upscale-A-Video)",
             ("scheduler", "ddim schedule"),
             category=SAMPLING,
-            description="The reference's DDIM schedule, for 'SamplerCustomAdvanced'. ComfyUI's "
-            "ddim_uniform gives other time steps.",
-            inputs=[settings.steps_input("Sampling steps.")],
+            description="The DDIM schedule of the reference implementation, for "
+            "'SamplerCustomAdvanced'. ComfyUI's ddim_uniform gives different time steps.",
+            inputs=[settings.steps_input("Number of sampling steps.")],
             outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],
         )
 
@@ -333,8 +340,8 @@ class Sampler(io.ComfyNode):
                 PropagationSocket.Input(
                     "propagation",
                     optional=True,
-                    tooltip="From 'Flow-Guided Propagation'; its steps count from 0 in the "
-                    "sigmas the sampler is given.",
+                    tooltip="From 'Flow-Guided Propagation'. Its steps are counted from 0 in the "
+                    "sigmas given to the sampler.",
                 )
             ],
             outputs=[io.Sampler.Output(tooltip="For 'sampler' of 'SamplerCustomAdvanced'.")],
@@ -360,8 +367,10 @@ class Segments(io.ComfyNode):
             description="Makes any sampler run the model on overlapping segments of the clip.",
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
-                settings.segment_length_input("Frames the model sees at once; 8 as trained."),
-                settings.overlap_input("Frames that neighbouring segments share."),
+                settings.segment_length_input(
+                    "Number of frames that the model processes at once. It was trained with 8."
+                ),
+                settings.overlap_input("Number of frames that neighbouring segments share."),
             ],
             outputs=[io.Model.Output(tooltip="For any guider or sampler.")],
         )

@@ -147,7 +147,7 @@ class Tiles(io.ComfyNode):
             ("tiled sampling", "low vram", "tiled diffusion"),
             category=SAMPLING,
             description="Runs the temporal U-Net on overlapping tiles that are blended at every "
-            "step: large frames on small cards, without seams.",
+            "step. Large frames then fit on small GPUs, without seams.",
             inputs=[
                 io.Model.Input("model", tooltip="The temporal U-Net."),
                 io.Int.Input(
@@ -156,8 +156,8 @@ class Tiles(io.ComfyNode):
                     min=16,
                     max=4096,
                     step=8,
-                    tooltip="Side of a tile, in pixels of the input. Smaller takes less memory, "
-                    "and the model sees less around.",
+                    tooltip="Tile size, in pixels of the input. Smaller tiles take less memory, "
+                    "but the model sees less context.",
                 ),
                 tile_overlap_input("overlap"),
             ],
