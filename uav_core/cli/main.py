@@ -4,28 +4,28 @@
     python -m uav_core.cli folder_in folder_out
     python -m uav_core.cli in.mp4 out.mp4 --short-side 1080     # any size from 1x to 4x
 
-Runs the networks directly, without ComfyUI, on the GPU if there is one. What is finished is kept:
-the same command again goes on. With a folder every video in it is upscaled, whatever its kind, with
---sub-folders those further down as well. What is no video is named, and a video that cannot be
-upscaled is reported at the end; the exit code is then 1.
+Runs the networks directly, without ComfyUI, on the GPU if there is one. Finished parts are kept:
+run the same command again to continue. For a folder, every video in it is upscaled, of any format;
+with --sub-folders, those in its sub-folders too. Files that are not videos are listed. Videos that
+could not be upscaled are reported at the end, and the exit code is then 1.
 
     python -m uav_core.cli in/shot.%04d.exr out/shot.%04d.exr
 
-takes numbered pictures, EXR or PNG, also as a folder that holds nothing else, and writes EXR with
-half floats or PNG with 16 bits. The video that they are made of stays beside them. Either side may
-be a video instead.
+reads numbered pictures, EXR or PNG, and writes half-float EXR or 16-bit PNG. A folder that contains
+only such pictures works too. The video from which the output pictures are made is kept beside them.
+The input or the output may be a video instead.
 
     python -m uav_core.cli in.mp4 out.mp4 --along depth/d.%04d.exr depth_4x/d.%04d.exr
 
-enlarges a matte or depth clip as well, in step with the result: along its edges and its motion.
+also enlarges a matte or depth clip to match the result: it follows the result's edges and motion.
 
     python -m uav_core.cli in.mp4 out.mp4 --server http://127.0.0.1:8188
 
-runs the same on a ComfyUI that has this pack: the video is sent there, or read where it lies if
-that is ComfyUI's input folder, and the result is fetched.
+runs the upscale on a ComfyUI that has this pack, and fetches the result. The video is sent there;
+if it is in ComfyUI's input folder, it is read from there.
 
-    python -m uav_core.cli --jobs folder_out             # what is kept there
-    python -m uav_core.cli --clean folder_out --keep-days 7      # --sub-folders: of all below
+    python -m uav_core.cli --jobs folder_out             # list the saved jobs
+    python -m uav_core.cli --clean folder_out --keep-days 7      # --sub-folders: all below it
 """
 
 from __future__ import annotations

@@ -33,9 +33,14 @@ def parser(description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("input", type=Path, nargs="?", help="a video, or a folder of them")
-    add("output", type=Path, nargs="?", help="the video to write, or a folder")
-    add("--rate", type=rate, default=Fraction(24), help="of numbered pictures: 24, 30000/1001")
+    add("input", type=Path, nargs="?", help="a video or a folder of videos")
+    add("output", type=Path, nargs="?", help="the video to write, or a folder for the results")
+    add(
+        "--rate",
+        type=rate,
+        default=Fraction(24),
+        help="frame rate of numbered pictures, such as 24 or 30000/1001",
+    )
     add(
         "--along",
         type=Path,
@@ -43,83 +48,140 @@ def parser(description: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("FILE", "OUT"),
-        help="a matte or depth clip, or numbered pictures, enlarged in step with the result; again "
+        help="a matte or depth clip, or numbered pictures, to enlarge to match the result; repeat "
         "for more",
     )
-    add("--sub-folders", action="store_true", help="those of the folder as well")
+    add("--sub-folders", action="store_true", help="include sub-folders")
     add("--steps", type=int, default=included.STEPS)
     add("--guidance", type=float, default=included.GUIDANCE)
-    add("--guidance-start", type=float, default=0.0, help="share of the run, 0 to 1")
-    add("--guidance-end", type=float, default=1.0, help="the same")
+    add(
+        "--guidance-start",
+        type=float,
+        default=0.0,
+        help="point of the run where guidance begins, 0 to 1",
+    )
+    add(
+        "--guidance-end",
+        type=float,
+        default=1.0,
+        help="point of the run where guidance ends, 0 to 1",
+    )
     add("--noise-level", type=int, default=included.NOISE_LEVEL)
-    add("--propagation-steps", default=f"last {included.PROPAGATED}", help="'' for none")
+    add(
+        "--propagation-steps",
+        default=f"last {included.PROPAGATED}",
+        help="steps after which to propagate; '': none",
+    )
     add("--color-fix", dest="color", choices=get_args(ColorMode), default=included.COLOR_FIX)
     add(
         "--detail",
         type=float,
         default=FULL,
-        help="how much of the result is kept: 0 a plain enlargement, 0.5 only what is finer than "
-        "the input, 1 all of it",
+        help="how much of the result is kept. 0: a plain enlargement; 0.5: only detail finer than "
+        "the input; 1: the full result",
     )
     add(
         "--frames-per-group",
         type=int,
         default=included.FRAMES_PER_GROUP,
-        help="frames decoded together",
+        help="number of frames decoded together",
     )
     add("--seed", type=int, default=0)
-    add("--tile", type=int, default=0, help="side in pixels of the input; 0: none")
+    add("--tile", type=int, default=0, help="tile size in pixels of the input; 0: no tiles")
     add("--cut-detection", choices=METHODS, default="auto")
-    add("--cuts", default="", help="cuts by hand, frames or times: '340, 0:12.5'")
+    add(
+        "--cuts",
+        default="",
+        help="replaces the detected cuts: frames or times, such as '340, 0:12.5'; '0': no cuts",
+    )
     add(
         "--deinterlace",
         choices=get_args(Deinterlace),
         default="auto",
-        help="auto: what the pictures show, else what the video says; always, top, bottom: all of "
-        "it, in the order found, upper or lower lines first; film: telecined film; never",
+        help="auto: as detected in the frames, otherwise as marked in the video; always, top, "
+        "bottom: deinterlace all frames, in the detected order, upper or lower lines first; film: "
+        "restore telecined film; never: no change",
     )
     add("--codec", choices=tuple(CODECS), default="h264")
-    add("--crf", type=int, help="quality; lower is better and larger")
+    add("--crf", type=int, help="quality; lower values give better quality and larger files")
     add("--pixel-format", default="auto")
-    add("--part-length", type=int, default=PART_LENGTH, help="frames kept together")
-    size = p.add_argument_group("size of the result, 1 to 4 times the input; 4x where left out")
+    add(
+        "--part-length",
+        type=int,
+        default=PART_LENGTH,
+        help="number of frames encoded and saved together",
+    )
+    size = p.add_argument_group("output size, 1 to 4 times the input (default: 4x)")
     one = size.add_mutually_exclusive_group()
-    one.add_argument("--factor", type=float, help="times the input, such as 2")
-    one.add_argument("--short-side", type=int, metavar="PIXELS", help="the aspect is kept")
+    one.add_argument("--factor", type=float, help="multiple of the input size, such as 2")
+    one.add_argument(
+        "--short-side",
+        type=int,
+        metavar="PIXELS",
+        help="length of the shorter side; the aspect ratio is kept",
+    )
     one.add_argument("--size", metavar="WIDTHxHEIGHT", help="an exact size, in square pixels")
     size.add_argument(
         "--aspect",
         choices=get_args(Aspect),
-        help="if --size has another aspect: fit inside (where left out), pad with black bars, crop "
+        help="if --size has another aspect ratio: fit inside (default), pad with black bars, crop "
         "the edges, or stretch",
     )
     size.add_argument(
         "--resize",
         choices=get_args(When),
-        help="shrink every frame before upscaling (fast; a quarter of the time for half the size), "
-        "or resize it after (best; where left out)",
+        help="before: shrink every frame before upscaling (fast: 2x takes a quarter of the time of "
+        "4x); after: resize every upscaled frame (best; default)",
     )
-    weights = p.add_argument_group("weights; the included ones where left out")
-    weights.add_argument("--unet", help="a file; with --server an entry of its loader")
-    weights.add_argument("--vae", help="likewise")
-    weights.add_argument("--flow", help="RAFT, likewise; the built-in flow where left out")
+    weights = p.add_argument_group("weights (default: the included ones)")
+    weights.add_argument(
+        "--unet", help="a U-Net file; with --server, an entry of the U-Net loader there"
+    )
+    weights.add_argument(
+        "--vae", help="a VAE file; with --server, an entry of the VAE loader there"
+    )
+    weights.add_argument(
+        "--flow",
+        help="a RAFT file; with --server, an entry of the flow loader there (default: the built-in "
+        "flow)",
+    )
     weights.add_argument(
         "--texts",
-        help="safetensors with null_ and negative_text_embedding; with --server any text encoder",
+        help="a safetensors file with null_text_embedding and negative_text_embedding; with "
+        "--server, any text encoder",
     )
     where = p.add_argument_group("where it runs")
-    where.add_argument("--server", metavar="URL", help="a running ComfyUI, http://127.0.0.1:8188")
-    where.add_argument("--device", help="here: cuda if there is one, else cpu")
-    where.add_argument("--half", action="store_true", help="here: the U-Net in fp16")
-    where.add_argument("--workers", type=int, default=0, help="here: processes, by Ray")
-    where.add_argument("--ray", default="", metavar="ADDRESS", help="of a running cluster")
-    kept = p.add_argument_group("jobs that are kept")
-    kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs of a folder")
-    kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs of a folder")
-    kept.add_argument("--keep-days", type=float, help="keep those used since")
-    kept.add_argument("--max-gb", type=float, help="remove the oldest until so many GiB are left")
+    where.add_argument(
+        "--server",
+        metavar="URL",
+        help="address of a running ComfyUI, such as http://127.0.0.1:8188",
+    )
+    where.add_argument(
+        "--device", help="without --server: the device (default: cuda if available, else cpu)"
+    )
+    where.add_argument(
+        "--half", action="store_true", help="without --server: run the U-Net in fp16"
+    )
+    where.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="without --server: number of worker processes, run by Ray",
+    )
+    where.add_argument(
+        "--ray", default="", metavar="ADDRESS", help="address of a running Ray cluster"
+    )
+    kept = p.add_argument_group("saved jobs")
+    kept.add_argument("--jobs", type=Path, metavar="FOLDER", help="list the jobs in a folder")
+    kept.add_argument("--clean", type=Path, metavar="FOLDER", help="remove jobs from a folder")
+    kept.add_argument("--keep-days", type=float, help="keep jobs used within this number of days")
+    kept.add_argument(
+        "--max-gb",
+        type=float,
+        help="remove the oldest jobs until the rest takes at most this many GiB",
+    )
     kept.add_argument("--finished-only", action="store_true")
-    kept.add_argument("--dry-run", action="store_true", help="only say what would go")
+    kept.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     return p
 
 
