@@ -1,11 +1,11 @@
-"""Time and memory of the networks, a run, flow and propagation against plain eager code.
+"""Compare time and memory of the networks, a run, flow and propagation with plain eager code.
 
-And the memory of long videos by their length.
+Also measures the memory of long videos by their length.
 
     python -m bench [--quick] [--repeat N] [--size N] [--run-steps N]
                             [--device auto|cpu|cuda]
 
-Writes output/bench.json and output/bench.md; docs/benchmarks.md says what the numbers mean.
+Writes output/bench.json and output/bench.md; docs/benchmarks.md explains the numbers.
 """
 
 from __future__ import annotations
@@ -62,11 +62,20 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="tiny networks, seconds in all")
-    parser.add_argument("--repeat", type=int, default=5, help="timed runs of each side (5)")
-    parser.add_argument("--size", type=int, help="height and width of the latents (32; quick 8)")
     parser.add_argument(
-        "--run-steps", type=int, default=1, help="and a run of so many steps, timed once (1)"
+        "--quick", action="store_true", help="tiny networks; takes seconds in total"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=5,
+        help="timed runs of the pack and of the eager code (default: 5)",
+    )
+    parser.add_argument(
+        "--size", type=int, help="height and width of the latents (default: 32; with --quick 8)"
+    )
+    parser.add_argument(
+        "--run-steps", type=int, default=1, help="also time one run of this many steps (default: 1)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
@@ -74,30 +83,34 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         nargs="*",
         choices=[*CASES, LONG],
         default=[*CASES, LONG],
-        help="these cases alone, or none",
+        help="run only these cases, or none",
     )
     parser.add_argument(
         "--long-frames",
         type=int,
         nargs="+",
-        help="lengths of the long videos (50 150; 200 2000 takes ten minutes)",
+        help="frames of each long video (default: 50 150; 200 2000 takes ten minutes)",
     )
     parser.add_argument(
         "--processor-time",
         action="store_true",
-        help="on a CPU that others use too: time of the process, with one thread",
+        help="measure the processor time of one thread, for a CPU that other programs use too",
     )
-    parser.add_argument("--precision", action="store_true", help="half precision against fp32")
+    parser.add_argument("--precision", action="store_true", help="compare half precision with fp32")
     parser.add_argument(
         "--real-sizes",
         action="store_true",
-        help="memory at usual sizes; needs no GPU, computes none",
+        help="compute the memory needed at usual sizes; needs no GPU",
     )
     parser.add_argument(
-        "--moved", action="store_true", help="kernels and bytes on a GPU; needs none, counts them"
+        "--moved", action="store_true", help="count kernels and bytes moved on a GPU; needs no GPU"
     )
-    parser.add_argument("--scaling", action="store_true", help="growth with frames and pixels")
-    parser.add_argument("--output", type=Path, default=ROOT / "output", help="a folder")
+    parser.add_argument(
+        "--scaling", action="store_true", help="measure growth with frames and pixels"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "output", help="folder for the results"
+    )
     options = parser.parse_args(words)
     options.size = options.size or (8 if options.quick else 32)
     options.long_frames = options.long_frames or (QUICK_FRAMES if options.quick else FRAMES)

@@ -1,11 +1,12 @@
-"""How far each precision of the loaders is from fp32, through the nodes, in the finished frames.
+"""Measure how far each precision of the loaders is from fp32, in the finished frames of the nodes.
 
     python -m bench.compare_precision [--clip FILE] [--frames N] [--steps N] [--easycache T ...]
 
-The included weights, sampled and decoded as the shipped workflow does, without propagation: U-Net
-in every precision with the VAE in fp32, then the VAE in every precision with the U-Net in fp32.
-With --easycache instead: ComfyUI's EasyCache at these thresholds, everything in fp32, and how many
-passes of the U-Net it leaves. ComfyUI runs inside the process. Logs a Markdown table.
+Samples and decodes with the included weights as the shipped workflow does, without propagation:
+first the U-Net in every precision with the VAE in fp32, then the VAE in every precision with the
+U-Net in fp32. With --easycache it instead tests ComfyUI's EasyCache at these thresholds, everything
+in fp32, and counts the remaining passes of the U-Net. ComfyUI runs inside the process. Logs a
+Markdown table.
 """
 
 from __future__ import annotations
@@ -125,7 +126,9 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=ROOT / "assets" / "sample.mp4")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=included.STEPS)
-    parser.add_argument("--easycache", type=float, nargs="+", help="thresholds, 0.2 is usual")
+    parser.add_argument(
+        "--easycache", type=float, nargs="+", help="EasyCache thresholds; 0.2 is usual"
+    )
     o = parser.parse_args()
     complete_torchvision()
     with tempfile.TemporaryDirectory() as models:

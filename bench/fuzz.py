@@ -1,14 +1,14 @@
-"""Damaged and crossed video files, by the thousand: each gives its frames or a named error.
+"""Test thousands of damaged video files: each must give its frames or one of the pack's errors.
 
     python -m bench.fuzz                    # 5000 files
     python -m bench.fuzz --files 200 --seed 7
-    python -m bench.fuzz --keep folder --first 123 --files 1      # one of them again, and kept
+    python -m bench.fuzz --keep folder --first 123 --files 1      # repeat one file and keep it
 
-Small files of many containers are damaged as disks, networks and cards damage them: bytes changed,
-zeroed, cut off, left out, repeated, or from another file. Every one is probed, looked at for
-interlace, read whole and joined with its own sound, in child processes that are watched. Failures
-are an exception that is none of ours, a frame too many or too few, a value that is no number, a
-crash, more than 10 seconds or more than 2 GiB.
+Small files in many containers are damaged as disks, networks and memory cards damage them: bytes
+are changed, zeroed, cut off, left out, repeated, or taken from another file. Each file is probed,
+checked for interlacing, read completely and joined with its own sound, in monitored child
+processes. These count as failures: any other exception, a wrong number of frames, a value that is
+not a number, a crash, more than 10 seconds or more than 2 GiB.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def main(words: list[str] | None = None) -> int:
     p.add_argument("--files", type=int, default=5000)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--first", type=int, default=0, help="number of the first file")
-    p.add_argument("--keep", type=Path, help="a folder for the files")
+    p.add_argument("--keep", type=Path, help="keep the files in this folder")
     p.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     o = p.parse_args(words)
     if o.child:

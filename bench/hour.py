@@ -1,12 +1,12 @@
-"""An hour of video through the command, killed on the way: memory, disk and time as curves.
+"""Upscale an hour of video, killing the command on the way: plot memory, disk space and time.
 
     python -m bench.hour [--frames 90000] [--kills 3] [--seed N] [--out output/hour]
 
-The frames are small (16x16) and the networks tiny and untrained, so that what is measured is what
-surrounds them: reading, parts, states, joining. One step, the VAE for single frames, no
-propagation, a cut every minute. The process is killed (SIGKILL) at random points and the same
-command is given again. In the end the frames of some scenes must be, bit for bit, those of a run of
-that scene alone, which nobody disturbs. Writes hour.json, hour.md and hour.png into the folder.
+The frames are small (16x16) and the networks are tiny and untrained, so that the test measures the
+code around them: reading, parts, states, joining. It uses one step, the VAE for single frames, no
+propagation and a cut every minute. The process is killed (SIGKILL) at random points and the same
+command is run again. At the end, the frames of some scenes must equal, bit for bit, those of an
+uninterrupted run of that scene alone. Writes hour.json, hour.md and hour.png into the folder.
 """
 
 from __future__ import annotations
@@ -196,12 +196,21 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=90_000, help="a multiple of --scene")
-    parser.add_argument("--scene", type=int, default=1500, help="frames from cut to cut")
-    parser.add_argument("--checked", type=int, default=4, help="scenes that are run alone")
-    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two samples")
+    parser.add_argument(
+        "--frames", type=int, default=90_000, help="number of frames; a multiple of --scene"
+    )
+    parser.add_argument("--scene", type=int, default=1500, help="frames in each scene")
+    parser.add_argument(
+        "--checked",
+        type=int,
+        default=4,
+        help="number of scenes to compare with a run of that scene alone",
+    )
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two measurements")
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1, help="of the points where it is killed")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the points at which the process is killed"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "hour")
     o = parser.parse_args(words)
     if o.frames % o.scene or o.frames < o.checked * o.scene:

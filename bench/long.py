@@ -1,8 +1,8 @@
-"""Peak memory of long videos by their length, alone and at any size.
+"""Measure only the peak memory of long videos by their length, at any frame size.
 
     python -m bench.long [--frames 200 2000] [--size 24x16] [--steps 1] [--device cpu]
 
-`make bench` has the same with few frames; see `bench/studies/long_video.py`.
+`make bench` measures the same with few frames; see `bench/studies/long_video.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, nargs="+", default=[200, 2000])
-    parser.add_argument("--size", default="x".join(map(str, SIZE)), help="of the input")
+    parser.add_argument("--size", default="x".join(map(str, SIZE)), help="size of the input")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     o = parser.parse_args()

@@ -1,10 +1,10 @@
-"""What a long video costs a frame beside its networks: processor time, without them.
+"""Measure the processor time per frame that a long video needs in addition to its networks.
 
     python -m bench.overhead [--frames 200] [--size 320x180]
 
-The command runs as a user's, but its networks give something of the right size at once. Counted is
-the time of the thread that gives the networks their work, and that of the others, which encode
-meanwhile. With one thread for PyTorch, so that other programs on the machine do not matter.
+The command runs as usual, but the networks are replaced: they return tensors of the right size at
+once. Measured are the time of the thread that calls the networks, and that of the other threads,
+which encode meanwhile. PyTorch uses one thread, so that other programs have no influence.
 """
 
 from __future__ import annotations

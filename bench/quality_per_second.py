@@ -1,4 +1,4 @@
-"""Quality of the included weights by sampler, schedule, number of steps and range of guidance.
+"""Measure quality of the included weights by sampler, schedule, steps and guidance range.
 
     python -m bench.quality_per_second --data DATA --output output/quality
     python -m bench.quality_per_second --data DATA --looks
@@ -6,9 +6,9 @@
 ``--looks`` measures the looks of the node Settings instead: detail and likeness, also to the input.
 
 DATA is the folder that ``uav_core.training.data.sources`` makes. A few held-out clips are
-degraded as in training, upscaled in every way and measured against the original; leaves
-``quality.json``, ``quality.md`` and ``quality.png``. Times are those of the process, so that
-other load on the machine counts little; set OMP_NUM_THREADS=1 for them to be one core's.
+degraded as in training, upscaled in every way and compared with the original. Writes
+``quality.json``, ``quality.md`` and ``quality.png``. Times are processor times, so that other load
+on the machine has little influence; set OMP_NUM_THREADS=1 to get the times of one core.
 """
 
 from __future__ import annotations
@@ -270,9 +270,15 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the training media")
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "quality")
-    parser.add_argument("--frames", type=int, default=8, help="frames of each clip (8, 2 to 16)")
-    parser.add_argument("--side", type=int, default=128, help="side of each clip in pixels (128)")
-    parser.add_argument("--looks", action="store_true", help="the looks instead of the curve")
+    parser.add_argument(
+        "--frames", type=int, default=8, help="frames in each clip, 2 to 16 (default: 8)"
+    )
+    parser.add_argument(
+        "--side", type=int, default=128, help="side of each clip in pixels (default: 128)"
+    )
+    parser.add_argument(
+        "--looks", action="store_true", help="measure the looks instead of the curve"
+    )
     o = parser.parse_args()
     o.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []

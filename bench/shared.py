@@ -1,9 +1,9 @@
-"""One job on one ComfyUI server, and shared by two: wall time, and whether the bits are the same.
+"""Compare a job on one ComfyUI server with the same job shared by two: wall time and exact result.
 
     python -m bench.shared [--frames 24] [--scenes 8] [--size 48x32] [--steps 2]
 
-Every server computes with one thread, so that two on two cores have what one has. Models are
-loaded, and a short job done, before the clock starts.
+Every server computes with one thread, so that each of two servers on two cores has as much as one
+server alone. Before timing starts, the models are loaded and a short job is run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main() -> int:
     """Measure and report. Returns 1 if the bits differ."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=24, help="of the sample clip, at most 25")
+    parser.add_argument(
+        "--frames", type=int, default=24, help="frames of the sample clip, at most 25"
+    )
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--size", default="48x32")
     parser.add_argument("--steps", type=int, default=4)

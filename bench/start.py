@@ -1,8 +1,8 @@
-"""What the pack adds to ComfyUI's start: the fastest of several fresh processes.
+"""Measure the time that the pack adds to ComfyUI's start: the fastest of several new processes.
 
     python -m bench.start [--repeat N] [--limit SECONDS]
 
-Counted is the time in which ComfyUI imports the pack, asks for its nodes and reads their schemas.
+This is the time in which ComfyUI imports the pack, gets its nodes and reads their schemas.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What tiles leave in the picture: blended at every step, or pasted at the end.
+"""Measure visible tile borders: tiles blended at every step, or pasted at the end.
 
     python -m bench.tile_joints [--clip assets/sample_x4.mp4] [--frames 3] [--tile 128]
 
 Upscales a clip with the included weights three times: in whole frames; in tiles that are blended at
-every step and in decoding, as the pack does; and each tile alone from the first step to the last,
-pasted at the middle of what neighbours share, as the reference does. Prints how much neighbouring
-pixels differ where tiles meet against everywhere else, and leaves a picture.
+every step and in decoding, as the pack does; and with each tile alone from the first step to the
+last, pasted at the middle of the overlap, as the reference does. Prints how much neighbouring
+pixels differ at tile borders compared with everywhere else, and can save a picture.
 """
 
 from __future__ import annotations
@@ -198,9 +198,11 @@ def main() -> None:
     )
     parser.add_argument("--clip", type=Path, default=ROOT / "assets" / "sample_x4.mp4")
     parser.add_argument("--frames", type=int, default=3)
-    parser.add_argument("--tile", type=int, default=128, help="side, in pixels of the clip")
+    parser.add_argument("--tile", type=int, default=128, help="tile size, in pixels of the clip")
     parser.add_argument("--overlap", type=int, default=OVERLAP)
-    parser.add_argument("--picture", type=Path, help="for example docs/tile_joints.jpg")
+    parser.add_argument(
+        "--picture", type=Path, help="file for the picture, for example docs/tile_joints.jpg"
+    )
     o = parser.parse_args()
     frames = torch.stack(list(islice(VideoReader(o.clip), o.frames)), 1)[None]
     h, w = frames.shape[3:]
