@@ -169,8 +169,12 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Upscale a clip with the shipped workflow.")
     parser.add_argument("--clip", type=Path, default=SAMPLE, help="the video to upscale")
-    parser.add_argument("--models", type=Path, help="a ComfyUI models folder, authors' weights")
-    parser.add_argument("--steps", type=int, help="sampling steps; default: the workflow's")
+    parser.add_argument(
+        "--models", type=Path, help="a ComfyUI models folder with the authors' weights"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="number of sampling steps (default: the workflow's)"
+    )
     return parser.parse_args()
 
 

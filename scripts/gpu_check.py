@@ -1,11 +1,11 @@
-"""Release check on this machine's card: does the pack run there, how exactly, how fast?
+"""Release check on this machine's GPU: does the pack run there, how exactly and how fast?
 
     python scripts/gpu_check.py --out FOLDER [--budget SECONDS] [--phases NAME...]
 
-Run it with the Python that runs your ComfyUI. The ComfyUI is the one that COMFYUI_PATH names, else
-the one whose custom_nodes folder this pack lies in, else the one that `make demo` fetched. Weights
-are generated; nothing is downloaded or installed. FOLDER gets report.md and report.json, written
-anew after every result. docs/gpu_check.md says how to read them.
+Run it with the Python that runs your ComfyUI. It uses the ComfyUI that COMFYUI_PATH names, else the
+one whose custom_nodes folder contains this pack, else the one that `make demo` downloaded. Weights
+are generated; nothing is downloaded or installed. report.md and report.json in FOLDER are rewritten
+after every result. docs/gpu_check.md explains them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the report")
-    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds ({BUDGET:.0f})")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument(
-        "--phases", nargs="+", choices=names, default=names, help="these alone", metavar="NAME"
+        "--budget",
+        type=float,
+        default=BUDGET,
+        help=f"time limit in seconds (default: {BUDGET:.0f})",
     )
     parser.add_argument(
-        "--work", type=Path, help="where weights and clips are made and removed (FOLDER/work)"
+        "--phases",
+        nargs="+",
+        choices=names,
+        default=names,
+        help="run only these phases",
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder for temporary weights and clips (default: FOLDER/work)"
     )
     options = parser.parse_args()
     if ROOT.parent.name == "custom_nodes" and (ROOT.parents[1] / "main.py").is_file():

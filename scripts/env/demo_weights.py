@@ -1,9 +1,9 @@
-"""Small generated weights: enough to run every node for real, without a download.
+"""Generate small weights that are enough to run every node, without a download.
 
-They are not trained. The U-Net's are random. The VAE's are written by hand so that its decoder
-passes the low-resolution frames through its layers and interpolates them: the output is then a
-recognisable, smoothly enlarged clip, and a test can tell a swapped axis or a shuffled frame from
-a right one. Nothing in them adds detail.
+The weights are not trained. The U-Net's weights are random. The VAE's are written by hand, so that
+its decoder passes the low-resolution frames through its layers and interpolates them. The
+output is a recognisable, smoothly enlarged clip, and a test can detect a swapped axis or a shuffled
+frame. The weights add no detail.
 """
 
 from __future__ import annotations

@@ -1,36 +1,37 @@
-"""Make everything the demo, the tests and the benchmark run in, from a bare Python.
+"""Make the environment for the demo, the tests and the benchmark, from a bare Python.
 
     python3 -m scripts.env.environment [--comfyui 0.30.0 0.3.75] [--tools] [--browser] [-- ARGS]
 
-It makes the virtual environment `.dev/venv` and unpacks a real ComfyUI beside it; `--tools` adds
-the test tools, `--measures` alone what the demo measures with, and `--browser` the browser driver.
-What is done already is not done again. ARGS, if given, are then run by the environment's Python.
-`--find` makes nothing: it prints the Python that the environment would be made from, and fails
-where there is none. Standard library only.
+It makes the virtual environment `.dev/venv` and unpacks a real ComfyUI beside it. `--tools` adds
+the test tools, `--measures` only the packages that the demo measures with, and `--browser` the
+browser driver. Finished steps are not repeated. The environment's Python then runs ARGS, if given.
+`--find` makes nothing: it prints the Python from which the environment would be made, and fails if
+there is none. This module uses only the standard library.
 
 Environment variables, read here and by the tests:
 
 UAV_ENVIRONMENT       which environment, a folder of `.dev`:
                       `venv` (default): the running Python and one fixed PyTorch;
                       `newest`: Python 3.13, else 3.12, and the newest release of every package
-                      that `requirements.txt` and ComfyUI 0.30.0 admit, and of ComfyUI's page;
-                      `oldest`: Python 3.10, the lowest releases that `requirements.txt` admits and
+                      that `requirements.txt` and ComfyUI 0.30.0 allow, and of ComfyUI's page;
+                      `oldest`: Python 3.10, the lowest releases that `requirements.txt` allows and
                       ComfyUI 0.3.75.
-                      Pythons are looked for on PATH and among pyenv's. To get packages released
-                      since, remove the folder.
-COMFYUI_PATH          run this ComfyUI instead of fetching one. Nothing is installed into its
-                      environment: what is missing goes into `.dev/overlay`, laid over it.
+                      Pythons are searched for on PATH and in pyenv. To get newer packages, remove
+                      the folder.
+COMFYUI_PATH          run this ComfyUI instead of downloading one. Nothing is installed into its
+                      environment: missing packages go into `.dev/overlay`, which extends it.
 COMFYUI_PYTHON        the Python of that ComfyUI; default: its `.venv` or `venv`, a portable
                       `python_embeded`, else the running Python if it has torch.
-UAV_TORCH             the requirement torch is installed by; default `torch==2.13.0` in `venv`,
-                      `torch` in `newest`, `torch==2.7.1` in `oldest`. Where an index has no CPU
-                      build for the Python, it is a CUDA build of several GB, which runs on a CPU.
-UAV_COMFYUI_VERSIONS  the ComfyUI versions the server tests run on; default those of the
-                      environment, `0.30.0 0.3.75` in `venv`; with COMFYUI_PATH that one alone.
-UAV_DYNAMIC_VRAM      1: the tests run with ComfyUI's dynamic memory as far as a CPU allows it:
-                      layers are built without weights, as on NVIDIA cards.
+UAV_TORCH             the requirement by which torch is installed; default `torch==2.13.0` in
+                      `venv`, `torch` in `newest`, `torch==2.7.1` in `oldest`. If the index has no
+                      CPU build for the Python, a CUDA build of several GB is installed, which also
+                      runs on a CPU.
+UAV_COMFYUI_VERSIONS  the ComfyUI versions for the server tests; default: those of the environment,
+                      `0.30.0 0.3.75` in `venv`; with COMFYUI_PATH only that one.
+UAV_DYNAMIC_VRAM      1: the tests use ComfyUI's dynamic memory as far as a CPU allows: layers are
+                      built without weights, as on NVIDIA GPUs.
 UAV_CHROMIUM          the browser for the browser tests; default: chromium or chrome on PATH.
-UAV_REQUIRE_BROWSER   1: no browser is a failure rather than a skip.
+UAV_REQUIRE_BROWSER   1: without a browser, the browser tests fail instead of being skipped.
 """
 
 from __future__ import annotations
@@ -381,11 +382,19 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--comfyui", nargs="*", default=[], metavar="VERSION")
-    parser.add_argument("--all-comfyui", action="store_true", help="all that the tests run on")
-    parser.add_argument("--tools", action="store_true", help="pytest, ruff, pyright")
-    parser.add_argument("--measures", action="store_true", help="what the demo measures with")
-    parser.add_argument("--browser", action="store_true", help="the browser driver")
-    parser.add_argument("--find", action="store_true", help="only print the Python")
+    parser.add_argument(
+        "--all-comfyui", action="store_true", help="fetch all ComfyUI versions that the tests use"
+    )
+    parser.add_argument(
+        "--tools", action="store_true", help="install the test tools: pytest, ruff, pyright"
+    )
+    parser.add_argument(
+        "--measures", action="store_true", help="install the packages that the demo measures with"
+    )
+    parser.add_argument("--browser", action="store_true", help="install the browser driver")
+    parser.add_argument(
+        "--find", action="store_true", help="only print the Python that would be used"
+    )
     options = parser.parse_args(words[:cut])
     try:
         if options.find:

@@ -107,8 +107,12 @@ def main() -> None:
     """Fetch, cut, shrink and encode."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Make the sample clip.")
-    parser.add_argument("--source", type=Path, help="bigbuckbunny.mp4; fetched when left out")
-    parser.add_argument("--output", type=Path, default=ROOT / "assets", help="the folder")
+    parser.add_argument(
+        "--source", type=Path, help="path of bigbuckbunny.mp4; downloaded if not given"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "assets", help="folder for the sample files"
+    )
     options = parser.parse_args()
     small, large = options.output / "sample.mp4", options.output / "sample_x4.mp4"
     picture = options.output / "sample.png"

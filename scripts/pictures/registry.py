@@ -1,11 +1,11 @@
-"""The pack's icon and banner for ComfyUI's registry, and the README's picture, from a real result.
+"""Make the icon and banner for ComfyUI's registry and the README's picture, from a real result.
 
     make demo
     python -m scripts.pictures.registry
 
-One frame, divided: what went in on the left, what came out on the right. The registry wants an icon
-of at most 400x400 and a banner of 21:9, each at a public address, which pyproject.toml names. The
-README's picture is the one that the demo leaves, smaller.
+Icon and banner show one divided frame: the input left, the result right. The registry requires
+an icon of at most 400x400 and a 21:9 banner, each at a public address, given in pyproject.toml. The
+README's picture is a smaller copy of the demo's picture.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--models", type=Path)
-    parser.add_argument("--without", nargs="+", default=[], help="modules that fail to import")
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="modules whose import is made to fail"
+    )
     options = parser.parse_args()
     sys.argv = [sys.argv[0], "--cpu"]
     sys.path[0] = str(options.comfyui)
