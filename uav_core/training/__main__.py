@@ -13,8 +13,8 @@
     python -m uav_core.training export  --vae RUNS/vae --decoder RUNS/decoder
                                         --unet RUNS/temporal --output weights
 
-VAE, ``--init`` and ``--unet`` take a run's folder or a safetensors file, of any size: with the
-released networks the same commands fine-tune at full size. The same command again resumes.
+VAE, ``--init`` and ``--unet`` take a run's folder or a safetensors file, of any network size: with
+the released networks the same commands fine-tune at full size. Run a command again to resume it.
 """
 
 from __future__ import annotations
@@ -79,56 +79,91 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--threads", type=int, help="CPU threads")
         if name in ("export", "fit", "pack"):
             return p
-        p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
+        p.add_argument(
+            "--data", type=Path, required=True, help="folder made by uav_core.training.data.sources"
+        )
         p.add_argument("--run", type=Path, required=True, help="folder of this run")
-        p.add_argument("--steps", type=int, required=True, help="optimiser steps in all")
+        p.add_argument("--steps", type=int, required=True, help="total number of optimiser steps")
         p.add_argument("--until", type=int, help="stop after this step; resume later")
         p.add_argument("--lr", type=float, default=defaults["lr"], help="learning rate")
         p.add_argument("--clips", type=int, default=defaults["clips"], help="clips in a batch")
-        p.add_argument("--frames", type=int, default=defaults["frames"], help="frames in a clip")
+        p.add_argument("--frames", type=int, default=defaults["frames"], help="frames in each clip")
         p.add_argument(
             "--size",
             type=int,
             default=defaults.get("size", 96),
-            help="side of the clean clips, pixels",
+            help="side of the clean clips, in pixels",
         )
         p.add_argument("--seed", type=int, default=0)
         p.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights")
-        p.add_argument("--accumulate", type=int, default=1, help="batches in one step")
+        p.add_argument("--accumulate", type=int, default=1, help="batches in each optimiser step")
         p.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
         p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
-        p.add_argument("--save-memory", action="store_true", help="recompute activations")
+        p.add_argument(
+            "--save-memory", action="store_true", help="save memory by recomputing activations"
+        )
         return p
 
-    p = stage("vae", train_vae, "per-frame VAE from nothing", lr=5e-4, clips=6, frames=1)
+    p = stage("vae", train_vae, "train a per-frame VAE from scratch", lr=5e-4, clips=6, frames=1)
     p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
-    p = stage("decoder", train_decoder, "temporal decoder on a VAE", lr=5e-4, clips=2, frames=3)
+    p = stage(
+        "decoder",
+        train_decoder,
+        "train a temporal decoder on top of a VAE",
+        lr=5e-4,
+        clips=2,
+        frames=3,
+    )
     p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
     p.add_argument("--vae", type=Path, required=True, help="the VAE to start from")
-    p.add_argument("--unet", type=Path, help="a U-Net to sample latents; without, noised ones")
+    p.add_argument(
+        "--unet",
+        type=Path,
+        help="a U-Net that samples the latents; without one, encoded latents with noise are used",
+    )
     p.add_argument("--noise", type=float, default=0.5, help="noise on latents without a U-Net")
-    p.add_argument("--guidance", type=float, default=1.0, help="largest guidance sampled with")
-    p.add_argument("--from-noise", type=float, default=0.5, help="share sampled from noise alone")
-    p = stage("unet", train_unet, "temporal U-Net", lr=4e-4, clips=8, frames=1)
-    p.add_argument("--vae", type=Path, required=True, help="the VAE whose latents it learns")
-    p.add_argument("--init", type=Path, help="U-Net to start from; without, a small new one")
+    p.add_argument("--guidance", type=float, default=1.0, help="largest guidance used for sampling")
+    p.add_argument(
+        "--from-noise",
+        type=float,
+        default=0.5,
+        help="share of the latents sampled from noise alone",
+    )
+    p = stage("unet", train_unet, "train the temporal U-Net", lr=4e-4, clips=8, frames=1)
+    p.add_argument("--vae", type=Path, required=True, help="the VAE whose latents the U-Net learns")
+    p.add_argument(
+        "--init",
+        type=Path,
+        help="the U-Net to start from; without one, a small new U-Net is trained",
+    )
     p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
     p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
-    p = stage("distil", run_distil, "a decoder narrower at full size, taught by the one given",
+    p = stage("distil", run_distil, "train a decoder narrower at full size to copy the given one",
               lr=1e-3, clips=1, frames=4, size=128)  # fmt: skip
-    p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
-    p.add_argument("--width", type=int, required=True, help="channels at full size")
-    p.add_argument("--pieces", type=int, default=500, help="clips to learn from")
-    add_options(stage("fit", fit, "go on from whole weights: both networks, by time or by steps"))
-    p = stage("pack", run_pack, "put what another machine needs into one file")
-    p.add_argument("--data", type=Path, required=True, help="folder made by .sources")
+    p.add_argument(
+        "--weights", type=Path, default=included.FOLDER, help="folder of the weights to start from"
+    )
+    p.add_argument("--width", type=int, required=True, help="number of channels at full size")
+    p.add_argument("--pieces", type=int, default=500, help="number of clips to learn from")
+    add_options(
+        stage(
+            "fit",
+            fit,
+            "continue training both networks from complete weights, for a "
+            "time or a number of steps",
+        )
+    )
+    p = stage("pack", run_pack, "pack the data that another machine needs into one file")
+    p.add_argument(
+        "--data", type=Path, required=True, help="folder made by uav_core.training.data.sources"
+    )
     p.add_argument("--out", type=Path, required=True, help="the tar file to write")
-    p = stage("export", run_export, "write the weights for use")
+    p = stage("export", run_export, "write the trained weights as files for use")
     p.add_argument("--vae", type=Path, required=True, help="run of the per-frame VAE")
     p.add_argument("--decoder", type=Path, help="run of the temporal decoder")
     p.add_argument("--unet", type=Path, help="run of the U-Net")
-    p.add_argument("--output", type=Path, required=True, help="folder for the safetensors")
+    p.add_argument("--output", type=Path, required=True, help="folder for the safetensors files")
     return top
 
 

@@ -1,4 +1,4 @@
-"""Judge weights on the held-out clips: ``python -m uav_core.training.evaluate ...``.
+"""Evaluate weights on the held-out clips: ``python -m uav_core.training.evaluate ...``.
 
     python -m uav_core.training.evaluate --data DATA --weights weights --output report
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --ablation
@@ -6,8 +6,8 @@
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --real-esrgan
 
 Every held-out clip is degraded with fixed settings, upscaled as the shipped workflow does it, and
-measured beside the bicubic enlargement of the same low-resolution frames. Leaves
-``results.json``, ``results.md`` and pictures.
+compared with the bicubic enlargement of the same low-resolution frames. Writes ``results.json``,
+``results.md`` and pictures.
 """
 
 from __future__ import annotations
@@ -229,17 +229,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder made by .sources")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder made by uav_core.training.data.sources"
+    )
     parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
-    parser.add_argument("--ablation", action="store_true", help="every setting, not the default")
     parser.add_argument(
-        "--mild", action="store_true", help="the mild half: clean or compressed, not damaged"
+        "--ablation", action="store_true", help="evaluate every setting, not only the default"
     )
     parser.add_argument(
-        "--real-esrgan", action="store_true", help="beside it Real-ESRGAN, if it is installed"
+        "--mild",
+        action="store_true",
+        help="use the mild half of the clips: clean or compressed, not damaged",
     )
-    parser.add_argument("--every", type=int, default=1, help="take every n-th clip only")
+    parser.add_argument(
+        "--real-esrgan", action="store_true", help="also evaluate Real-ESRGAN, if it is installed"
+    )
+    parser.add_argument("--every", type=int, default=1, help="use only every n-th clip")
     parser.add_argument("--threads", type=int, help="CPU threads")
     o = parser.parse_args()
     if o.threads:

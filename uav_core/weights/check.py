@@ -129,8 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uav_core.weights",
-        description="Says which weight files are there, what they are and whether they are whole, "
-        "and where to get what is missing.",
+        description="Shows which weight files exist, what they are, whether they are complete, and "
+        "where to get the missing ones.",
         epilog=f"The authors' weights are under the {LICENSE}.",
     )
     parser.add_argument(
@@ -138,10 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="MODELS_FOLDER",
-        help="ComfyUI's models folder; more may follow, as in extra_model_paths.yaml",
+        help="ComfyUI's models folder; add more folders as in extra_model_paths.yaml",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="read headers only: no checksums, nothing read whole"
+        "--quick",
+        action="store_true",
+        help="read only the headers: no checksums, no file is read completely",
     )
     parser.add_argument(
         "--convert",
@@ -155,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("fp16", "fp32"),
         default="fp16",
-        help="precision of what --convert writes, as of uav_core.convert (default: %(default)s)",
+        help="precision of the files that --convert writes, as in uav_core.convert (default: "
+        "%(default)s)",
     )
     return parser

@@ -220,16 +220,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uav_core.convert",
-        description="Turn the Upscale-A-Video release (PyTorch files) into safetensors that "
+        description="Converts the Upscale-A-Video release (PyTorch files) to safetensors that "
         "ComfyUI finds. Can be stopped and started again; finished parts are skipped.",
-        epilog="The weights stay under their S-Lab License 1.0: non-commercial use only.",
+        epilog="The weights remain under their S-Lab License 1.0: non-commercial use only.",
     )
     parser.add_argument(
         "release_folder",
         type=Path,
         metavar="RELEASE_FOLDER",
-        help="the folder with unet/, vae/, propagator/ and text_encoder/ in it "
-        "(or the one holding pretrained_models/upscale_a_video/)",
+        help="the folder that contains unet/, vae/, propagator/ and text_encoder/ (or the one that "
+        "contains pretrained_models/upscale_a_video/)",
     )
     parser.add_argument(
         "out_folder",
@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("fp16", "fp32"),
         default="fp16",
-        help="precision of the U-Net and the text encoder (default: %(default)s). VAEs and flow "
-        "are always fp32: decoding overflows fp16",
+        help="precision of the U-Net and the text encoder (default: %(default)s). The VAEs and the "
+        "flow model are always fp32, because decoding overflows fp16",
     )
     return parser

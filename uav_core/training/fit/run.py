@@ -97,20 +97,39 @@ SIZES = {
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Add the command-line options of a run."""
-    p.add_argument("--data", type=Path, required=True, help="prepared data, or an unpacked pack")
-    p.add_argument("--weights", type=Path, default=included.FOLDER, help="what to start from")
-    p.add_argument("--run", type=Path, required=True, help="folder of the run; it goes on there")
+    p.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of the prepared data, or of an unpacked pack",
+    )
+    p.add_argument(
+        "--weights", type=Path, default=included.FOLDER, help="folder of the weights to start from"
+    )
+    p.add_argument(
+        "--run", type=Path, required=True, help="folder of the run; an existing run continues"
+    )
     until = p.add_mutually_exclusive_group(required=True)
-    until.add_argument("--budget", type=float, help="seconds of wall clock, all included")
-    until.add_argument("--steps", type=int, help="steps of both networks; resumes exactly")
-    p.add_argument("--unet-share", type=float, default=0.25, help="of the time or the steps")
+    until.add_argument("--budget", type=float, help="total wall-clock time in seconds")
+    until.add_argument(
+        "--steps", type=int, help="total steps of both networks; such a run resumes exactly"
+    )
+    p.add_argument(
+        "--unet-share", type=float, default=0.25, help="the U-Net's share of the time or the steps"
+    )
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--sizes", choices=SIZES, help="of batches and clips; the device's if left out")
-    p.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 on a GPU if left out")
-    p.add_argument("--workers", type=int, help="processes that degrade clips")
-    p.add_argument("--held-out", type=int, help="look at so many held-out clips only")
-    p.add_argument("--save-every", type=int, default=100, help="steps, where --steps is given")
-    p.add_argument("--critic-lead", type=int, default=200, help="steps the critic learns alone")
+    p.add_argument("--sizes", choices=SIZES, help="sizes of batches and clips (default: by device)")
+    p.add_argument(
+        "--precision", choices=("bf16", "fp32"), help="default: bf16 on a GPU, fp32 on a CPU"
+    )
+    p.add_argument("--workers", type=int, help="number of processes that degrade clips")
+    p.add_argument("--held-out", type=int, help="use only this many held-out clips")
+    p.add_argument(
+        "--save-every", type=int, default=100, help="steps between checkpoints, if --steps is given"
+    )
+    p.add_argument(
+        "--critic-lead", type=int, default=200, help="steps in which only the critic learns"
+    )
     p.add_argument("--unet-rate", type=float, default=UNET_RATE, help="learning rate")
     p.add_argument("--decoder-rate", type=float, default=DECODER_RATE, help="learning rate")
     p.add_argument("--seed", type=int, default=1)
