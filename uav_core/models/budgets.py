@@ -19,7 +19,7 @@ HALVED = 10
 MIDDLE = 6
 """Tensors that the attention over a frame holds: input, tokens, query, key, value, result."""
 SCORES = 2.5
-"""Blocks of scores that it holds: the scores, their softmax, and the softmax in half precision."""
+"""Blocks of scores that wide heads hold: scores, their softmax, and that in half precision."""
 REFINED = 4
 """Tensors of a level's width that a resnet with a 3x3x3 convolution holds."""
 STRIPED = 1.08
@@ -58,7 +58,9 @@ def decode_bytes(
     """
     widths = params.decoder_widths
     pixels = frames * h * w * UPSCALE**2
-    scores = min(attention.BLOCK // (4 if spared else 1), 4 * frames * (h * w) ** 2)
+    scores = 0
+    if widths[0] > attention.WIDEST_FLASH:  # narrower heads have kernels that hold no scores
+        scores = min(attention.BLOCK // (4 if spared else 1), 4 * frames * (h * w) ** 2)
     peak = MIDDLE * widths[0] * pixels / 4 ** (len(widths) - 1) * each + SCORES * scores
     for level, width in enumerate(widths):
         before = widths[max(level - 1, 0)]
