@@ -147,14 +147,13 @@ def main() -> None:
         for threshold in o.easycache or ():
             frames = nodes.decoded(nodes.sampled(EXACT, threshold), EXACT)
             row(f"EasyCache {threshold:g}, {nodes.passes} of {whole} passes", frames)
-        if o.easycache:
-            return
-        for precision in pack.nodes.loaders.load.WEIGHT_DTYPES:
-            if precision not in ("default", EXACT):
-                row(f"U-Net {precision}", nodes.decoded(nodes.sampled(precision), EXACT))
-        for precision in pack.nodes.loaders.load.VAE_PRECISIONS:
-            if precision != EXACT:
-                row(f"VAE {precision}", nodes.decoded(latent, precision))
+        if not o.easycache:
+            for precision in pack.nodes.loaders.load.WEIGHT_DTYPES:
+                if precision not in ("default", EXACT):
+                    row(f"U-Net {precision}", nodes.decoded(nodes.sampled(precision), EXACT))
+            for precision in pack.nodes.loaders.load.VAE_PRECISIONS:
+                if precision != EXACT:
+                    row(f"VAE {precision}", nodes.decoded(latent, precision))
     log.info("\n%s", "\n".join(lines))
 
 

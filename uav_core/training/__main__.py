@@ -39,6 +39,7 @@ from . import distil, export, unet, vae
 from .data import pack
 from .data.batches import BatchParams, clean_batch
 from .data.clips import ClipSource
+from .evaluate import Weights
 from .fit.latents import Texts, sampled
 from .fit.run import add_options
 from .fit.run import run as fit
@@ -278,16 +279,14 @@ def train_unet(o: argparse.Namespace) -> None:
 def run_distil(o: argparse.Namespace) -> None:
     """Train a narrower decoder; at the end the run's folder holds all weights with it."""
     torch.manual_seed(o.seed)
-    name = f"{included.VAE_VIDEO}.safetensors"
-    teacher = load_vae(o.weights / name).to(o.device)
+    given = Weights.load(o.weights)
+    teacher = given.vae.to(o.device)
     student = narrow(teacher, o.width)
     layers = distil.learning_layers(student)
     source = start(o, layers)
-    sampler, _ = export.load_trained_unet(o.weights / f"{included.UNET}.safetensors")
-    words = export.load_texts(o.weights / f"{included.TEXT}.safetensors")
-    texts = Texts(*(words[key].to(o.device) for key in export.TEXT_KEYS))
+    texts = Texts(*(given.texts[key].to(o.device) for key in export.TEXT_KEYS))
     batch, loop = settings(o)
-    latents = sampled(sampler.to(o.device), texts, partial(autocast, loop))
+    latents = sampled(given.unet.to(o.device), texts, partial(autocast, loop))
     piece = distil.pieces_of(teacher, source, latents, batch, loop.seed)
     loss = distil.distillation_loss(layers, piece, o.pieces, loop, batch.clips)
     run = Loop(o.run, layers, loss, loop)
@@ -295,7 +294,8 @@ def run_distil(o: argparse.Namespace) -> None:
     if run.step == loop.steps:
         layers.load_state_dict(run.average.state_dict())
         shutil.copytree(o.weights, o.run, dirs_exist_ok=True)
-        export.write(o.run / name, export.vae_tensors(student), torch.float16)
+        path = o.run / f"{included.VAE_VIDEO}.safetensors"
+        export.write(path, export.vae_tensors(student), torch.float16)
 
 
 def run_pack(o: argparse.Namespace) -> None:

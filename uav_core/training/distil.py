@@ -7,12 +7,12 @@ layers at full size learn that picture from that tensor: about one second a step
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.layers import activated, per_frame
@@ -21,10 +21,9 @@ from .data.batches import BatchParams, Source
 from .fit.clips import RingParams, make_clip
 from .fit.latents import Latents, pixels
 from .loop import LoopParams, Loss, autocast
-from .losses import gradient_loss
+from .vae import VAELoss, likeness
 
-GRADIENT = 1.0
-"""Weight of the gradient loss; the mean absolute error has weight 1."""
+WEIGHTS = VAELoss(gradient=1.0)
 
 Piece = tuple[Tensor, Tensor]
 """The tensor before full size (c t 2h 2w) and the picture (3 t 4h 4w), in half precision."""
@@ -62,10 +61,10 @@ def pieces_of(
     seen: list[Tensor] = []
     hook = FullSize(teacher.decoder).enlarge
     hook.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    kept: dict[int, Piece] = {}
 
+    @functools.cache
     @torch.no_grad()
-    def make(n: int) -> Piece:
+    def piece(n: int) -> Piece:
         clean, low = (
             pixels(torch.from_numpy(x)[None].to(device)) for x in make_clip(source, clips, n)
         )
@@ -75,11 +74,6 @@ def pieces_of(
             z, _ = latents(clean, low, rng)
         picture = teacher.decode(z / LATENT_SCALE, low)
         return seen.pop()[0].half().cpu(), picture[0].half().cpu()
-
-    def piece(n: int) -> Piece:
-        if n not in kept:
-            kept[n] = make(n)
-        return kept[n]
 
     return piece
 
@@ -94,9 +88,6 @@ def distillation_loss(
         x, picture = (torch.stack(y).float().to(loop.device) for y in zip(*drawn, strict=True))
         with autocast(loop):
             out = layers(x.contiguous(memory_format=torch.channels_last_3d)).float()
-        return {
-            "l1": F.l1_loss(out, picture),
-            "gradient": GRADIENT * gradient_loss(out, picture),
-        }
+        return likeness(out, picture, WEIGHTS)
 
     return loss
