@@ -293,7 +293,8 @@ def run_distil(o: argparse.Namespace) -> None:
     run.run(o.until)
     if run.step == loop.steps:
         layers.load_state_dict(run.average.state_dict())
-        shutil.copytree(o.weights, o.run, dirs_exist_ok=True)
+        for file in o.weights.glob("*.safetensors"):
+            shutil.copy(file, o.run)
         path = o.run / f"{included.VAE_VIDEO}.safetensors"
         export.write(path, export.vae_tensors(student), torch.float16)
 
