@@ -257,7 +257,7 @@ def train_unet(o: argparse.Namespace) -> None:
             known = export.load_texts(o.texts)
         if "null_text_embedding" not in known:
             raise InputError(
-                f"{o.init} brings no embedding of the empty text. Give one with --texts: a "
+                f"{o.init} has no embedding of the empty text. Give one with --texts: a "
                 "safetensors file with 'null_text_embedding' (tokens, dim)."
             )
         texts = unet.TextEmbeddings(*known["null_text_embedding"].shape)

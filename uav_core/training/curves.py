@@ -16,7 +16,7 @@ def draw_curves(history: list[dict[str, float]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log.info("no matplotlib, so no picture of the loss curves; `pip install matplotlib`")
+        log.info("no picture of the loss curves: matplotlib is missing (`pip install matplotlib`)")
         return
     names = [name for name in dict.fromkeys(k for row in history for k in row) if name != "step"]
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")

@@ -27,7 +27,7 @@ def result_of(place: Path) -> Path:
     """The weight file itself, or the result in a run's folder; InputError if there is none."""
     path = place / RESULT if place.is_dir() else place
     if not path.is_file():
-        raise InputError(f"{path} is not there: expected a weight file, or a run that has ended.")
+        raise InputError(f"{path} does not exist: expected a weight file or a finished run.")
     return path
 
 

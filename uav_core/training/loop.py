@@ -107,13 +107,13 @@ class Loop:
     def _resume(self, state: Mapping[str, Any]) -> None:
         if state["settings"] != self._settings():
             raise InputError(
-                f"{self.folder} holds a run with other settings, {state['settings']}: these are "
-                f"{self._settings()}. Use the same ones to go on, or another folder."
+                f"{self.folder} holds a run with other settings: {state['settings']}. "
+                f"Yours are {self._settings()}. Use the same settings to resume, or another folder."
             )
         self.step, self.history = state["step"], state["history"]
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
-        log.info("going on at step %d of %d", self.step, self.params.steps)
+        log.info("resuming at step %d of %d", self.step, self.params.steps)
 
     def save(self) -> None:
         """Write the checkpoint; a stopped write leaves the previous one."""
@@ -189,7 +189,7 @@ class Loop:
         if self.scaler.is_enabled() or torch.isfinite(norm):
             self.scaler.step(optimizer)
         else:
-            log.warning("step %d: the gradient is not finite; the step is left out", self.step)
+            log.warning("step %d: the gradient is not finite; the step is skipped", self.step)
         self.scaler.update()
         self._move_average()
         return report

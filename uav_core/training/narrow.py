@@ -32,8 +32,8 @@ def narrow(vae: TemporalVAE, width: int) -> TemporalVAE:
     size = end.num_channels // end.num_groups
     if not 0 < width < end.num_channels or width % size or width // groups(width) != size:
         raise InputError(
-            f"A decoder of {width} channels at full size: expected fewer than {end.num_channels}, "
-            f"in groups of {size}, such as {size * (end.num_groups // 2)}."
+            f"A decoder cannot have {width} channels at full size: expected fewer than "
+            f"{end.num_channels}, in groups of {size}, such as {size * (end.num_groups // 2)}."
         )
     # All resnets add to the same channels, so these are chosen together; inner ones per resnet.
     weight = importance(end, old.conv_out)

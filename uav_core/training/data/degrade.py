@@ -1,7 +1,7 @@
 """Degrades a clean clip as cameras, codecs and web sites do.
 
 Second-order degradation after Real-ESRGAN (arXiv 2107.10833) and RealBasicVSR (arXiv 2111.12704):
-blur, resize, noise, JPEG; blur, resize to a quarter, noise, video compression. The settings are
+blur, resize, noise, JPEG; resize to a quarter, blur, noise, video compression. The settings are
 drawn once per clip and drift slowly from its first to its last frame, as in real footage.
 """
 

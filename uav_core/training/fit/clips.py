@@ -110,7 +110,7 @@ def make_clip(source: Any, p: RingParams, n: int) -> tuple[np.ndarray, np.ndarra
         except Exception:  # a codec error on one clip must not end a run
             log.exception("clip %d, attempt %d", n, attempt)
     else:
-        raise ClipsError(f"Clip {n} could not be made in 20 attempts; the log says why.")
+        raise ClipsError(f"Clip {n} could not be made in 20 attempts. See the log.")
     clean, low = (
         x.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy() for x in (clip, low)
     )
@@ -164,7 +164,7 @@ def _keep_workers(ring: Ring, source: Any, parent: int) -> None:
             if worker in children:
                 if not os.waitpid(children[worker], os.WNOHANG)[0]:
                     continue
-                log.warning("worker %d ended and is started again", worker)
+                log.warning("worker %d ended and is restarted", worker)
             child = os.fork()
             if child == 0:
                 try:
@@ -220,7 +220,9 @@ class Clips:
             if wait is None:
                 return None
             if time.monotonic() > until:
-                raise ClipsError(f"No {count} clips came in {wait:.0f} seconds; the log says why.")
+                raise ClipsError(
+                    f"{count} clips were not ready after {wait:.0f} seconds. See the log."
+                )
             time.sleep(0.01)
         first = self.ring.taken
         at = np.arange(first, first + count) % self.params.places
@@ -231,8 +233,10 @@ class Clips:
     def _keep_alive(self) -> None:
         if self.process.poll() is not None:
             if self.starts > RESTARTS:
-                raise ClipsError("The process that makes clips ended again and again; see the log.")
-            log.warning("the process that makes clips ended with %d", self.process.returncode)
+                raise ClipsError("The process that makes clips ended too often. See the log.")
+            log.warning(
+                "the process that makes clips ended with exit code %d", self.process.returncode
+            )
             self._start()
 
     def close(self) -> None:

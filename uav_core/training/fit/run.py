@@ -151,7 +151,7 @@ def run(o: argparse.Namespace) -> None:
             fit.over.set()
             fit.clips.close()
     except Exception:
-        log.exception("the run ends")
+        log.exception("the run failed")
         raise
     finally:
         ours.removeHandler(lines)
@@ -209,7 +209,7 @@ class Fit:
         self.device = torch.device(o.device)
         self.cuda = self.device.type == "cuda"
         if self.cuda and not torch.cuda.is_available():
-            raise InputError(f"There is no device '{o.device}' here: use --device cpu.")
+            raise InputError(f"The device '{o.device}' is not available. Use --device cpu.")
         self.sizes = SIZES[o.sizes or ("gpu" if self.cuda else "cpu")]
         self.bf16 = (o.precision or ("bf16" if self.cuda else "fp32")) == "bf16"
         self.kernels = Preparation(o.device) if self.cuda else None
@@ -225,7 +225,7 @@ class Fit:
         workers = o.workers or max(1, min(14, (cores or 2) - 2))
         s = self.sizes
         self.clips = Clips(o.data, s.places, s.frames, s.side, workers, o.seed, self._clips_from())
-        log.info("session %d, clips from number %d on, %d workers", self.session,
+        log.info("session %d: starts at clip %d, %d workers", self.session,
                  self.clips.ring.taken, workers)  # fmt: skip
         try:
             self._load()
@@ -295,7 +295,7 @@ class Fit:
             self.way.triton = fine
             ways.use(self.way, self.device.type)
             name = torch.cuda.get_device_name(self.device)
-            log.info("%s; norms by %s", name, "Triton" if fine else "PyTorch's operations")
+            log.info("%s; norms use %s", name, "Triton" if fine else "PyTorch's operations")
         log.info("ready after %.1f s", self.elapsed)
 
     @property
@@ -336,7 +336,7 @@ class Fit:
                 except Exception:
                     if name == "decoder":
                         raise
-                    log.exception("the U-Net's turn ends; what was kept of it stays")
+                    log.exception("training of the U-Net failed; its last saved state is kept")
             if name == "unet":
                 self._use_shipped_unet()
         self._look("end")
@@ -346,7 +346,7 @@ class Fit:
     def _end_late(self) -> None:
         if self.over.wait(self.o.budget + LATE - self.elapsed):
             return
-        log.error("over the budget by %.0f s: what was kept is there, and this ends", LATE)
+        log.error("%.0f s over the budget: stopping now; all saved files are kept", LATE)
         self.clips.close()
         os._exit(0)
 
@@ -356,7 +356,7 @@ class Fit:
             self.unet.eval()
             self.gallery.look(name, self.unet, self.vae)
         except Exception:  # a failed evaluation must not end the run
-            log.exception("no look at the held-out clips")
+            log.exception("evaluation of the held-out clips failed")
 
     def _use_shipped_unet(self) -> None:
         """Load the U-Net as saved in half precision, for the decoder to learn on its samples."""
@@ -381,7 +381,7 @@ class Fit:
         meter = Meter(stage.name, self)
         # cuDNN's search takes seconds for every layer and shape, so use it for the decoder only.
         benchmarks = self.cuda and stage.name == "decoder"
-        log.info("%s: %d steps so far, pool of %d", stage.name, main.step, self.pool.count)
+        log.info("%s: %d steps so far, %d clips in pool", stage.name, main.step, self.pool.count)
         while True:
             share = place.done / max(1, steps)
             if o.budget:
@@ -391,7 +391,7 @@ class Fit:
             if share >= FLAT and base is None:
                 base = self._keep(stage)
                 main.restart_average()
-                log.info("%s: the rate falls from here on", stage.name)
+                log.info("%s: the learning rate falls from now on", stage.name)
             factor = min(1.0, (main.step + 1) / WARM_STEPS)
             if base is not None:
                 factor *= max(0.02, (1 - share) / (1 - FLAT))
@@ -407,10 +407,10 @@ class Fit:
                 values = stage.step(stage, stage.rate * factor, factor, (clips, *shape[1:]))
             except torch.OutOfMemoryError:
                 stage.smaller /= 2
-                problem = f"out of memory; batches of {stage.smaller:.3g} from here on"
+                problem = f"out of memory; batch size is now {stage.smaller:.3g} times the original"
             except Exception:
                 log.exception("%s, step %d", stage.name, main.step)
-                problem = "the step is left out"
+                problem = "the step failed and is tried again"
                 self.way.triton = False  # in case the kernels failed
             finally:
                 torch.backends.cudnn.benchmark = False
@@ -430,7 +430,7 @@ class Fit:
         stage.ship()
         place.finished, place.taken = True, self.clips.ring.taken
         self._write(stage, base or {n: x.pack() for n, x in stage.learners.items()})
-        log.info("%s: %d steps, %.1f a second", stage.name, place.done,
+        log.info("%s: %d steps, %.1f per second", stage.name, place.done,
                  place.done / max(1e-3, self.elapsed - begin))  # fmt: skip
 
     def _recover(self, stage: Stage, text: str) -> None:
@@ -438,7 +438,7 @@ class Fit:
             learner.clear()
         stage.trouble += 1
         if stage.trouble > MOST_TROUBLE:
-            raise InputError(f"{stage.name}: {MOST_TROUBLE} steps failed; the log says why.")
+            raise InputError(f"{stage.name}: more than {MOST_TROUBLE} steps failed. See the log.")
         if self.cuda:
             torch.cuda.empty_cache()
         log.warning("%s: %s", stage.name, text)
@@ -468,7 +468,7 @@ class Fit:
         packed = {name: learner.pack() for name, learner in stage.learners.items()}
         if not all(torch.isfinite(x.float()).all() for p in packed.values() for x in p.values()):
             packed = self.last or packed
-            log.error("%s: not finite, and back to what was kept last", stage.name)
+            log.error("%s: weights are not finite; going back to the last saved state", stage.name)
         else:
             self._write(stage, packed)
         self.last = packed
@@ -609,7 +609,7 @@ class Fit:
         for key, value in load_file(original).items():
             x = averages.get(key, value).detach().float().cpu().to(value.dtype).contiguous()
             if not torch.isfinite(x).all():
-                log.error("%s is not finite: %s is not written", key, path.name)
+                log.error("%s has values that are not finite: %s is not written", key, path.name)
                 return
             new[key] = x
         write_tensors(path, new, metadata)
@@ -698,11 +698,11 @@ class Meter:
         memory = torch.cuda.max_memory_allocated() / 2**30 if self.fit.cuda else 0
         words = " ".join(f"{n} {v:.4f}" for n, v in means.items())
         log.info(
-            "[%5.1f] %s %d: %s | %.0f ms a step, %d clips taken, %.1f GiB%s",
+            "[%5.1f] %s %d: %s | %.0f ms per step, %d clips taken, %.1f GiB%s",
             self.fit.elapsed, self.name, self.count, words, 1e3 * pace,
             self.fit.clips.ring.taken, memory, f", {bad} NOT FINITE" if bad else "",
         )  # fmt: skip
         judge = means.get("critic")
         if judge is not None and not judge < 8:
-            log.warning("the critic diverges at %.3g and is stopped for this run", judge)
+            log.warning("the critic diverges (loss %.3g) and is stopped for this run", judge)
             self.fit.critic_stopped = True
