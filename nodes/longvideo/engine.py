@@ -57,7 +57,7 @@ class ComfyEngine:
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
-        self.sigmas = schedule.sigmas(params.steps)
+        self.sigmas = schedule.sigmas(params.steps, unet.params.trailing)
         self.ddim: DDIM = DenoisedDDIM(self.sigmas.to(model.load_device))
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:

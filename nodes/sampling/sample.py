@@ -274,7 +274,7 @@ def sample_segments(
     for name, cond in (("positive", positive), ("negative", negative)):
         check_conditioning(name, cond, unet)
         check_same_clip("latent", (t, h, w), tuple(cond[0][1][LOW_RES].shape[2:]))
-    sigmas = schedule.sigmas(steps)
+    sigmas = schedule.sigmas(steps, unet.params.trailing)
     segments = len(plan_segments(t, segment_length, overlap))
     pairs = 0
     if propagation is not None:
@@ -316,13 +316,24 @@ class Sigmas(io.ComfyNode):
             category=SAMPLING,
             description="The DDIM schedule of the reference implementation, for "
             "'SamplerCustomAdvanced'. ComfyUI's ddim_uniform gives different time steps.",
-            inputs=[settings.steps_input("Number of sampling steps.")],
+            inputs=[
+                settings.steps_input("Number of sampling steps."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The temporal U-Net that will be sampled. The included weights have "
+                    "their own schedule. Without a model, the schedule is that of the authors' weights.",
+                ),
+            ],
             outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],
         )
 
     @classmethod
-    def execute(cls, steps: int) -> io.NodeOutput:
-        return io.NodeOutput(schedule.sigmas(steps))
+    def execute(
+        cls, steps: int, model: comfy.model_patcher.ModelPatcher | None = None
+    ) -> io.NodeOutput:
+        trailing = model is not None and check_model(model).params.trailing
+        return io.NodeOutput(schedule.sigmas(steps, trailing))
 
 
 class Sampler(io.ComfyNode):

@@ -20,7 +20,7 @@ PATCHY = PropagationParams(absolute_threshold=2.0)
 class SmallUNet(torch.nn.Module):
     """A fast network with the U-Net's arguments, which also mixes frames and takes two texts."""
 
-    params = SimpleNamespace(out_channels=4, context_dim=48)
+    params = SimpleNamespace(out_channels=4, context_dim=48, trailing=False)
 
     def __init__(self):
         super().__init__()

@@ -17,7 +17,6 @@ from ..models.unet import TemporalUNet
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from ..sampling.ladder import Setting
 from ..sampling.pipeline import decode_group, velocity
-from ..sampling.schedule import timesteps
 from ..sampling.stream import DDIM, VelocityDDIM
 from ..sampling.tiles import plan_tiles, tiled_predict
 from .params import LongVideoParams
@@ -39,8 +38,11 @@ class Engine(Protocol):
     ``setting`` may raise when memory runs out, and are then called with a smaller one.
     """
 
-    ddim: DDIM
-    """The DDIM arithmetic for predictions of ``Predict``."""
+    @property
+    def ddim(self) -> DDIM:
+        """The DDIM arithmetic for predictions of ``Predict``."""
+        ...
+
     device: torch.device
     """The device of the U-Net."""
 
@@ -104,8 +106,7 @@ class CoreEngine:
         self.device, self.dtype = place.device, place.dtype
         self.context = context.to(place)
         self.neighbours = NeighbourFlow(flow_model, params.flow_iterations)
-        self.ddim: DDIM = VelocityDDIM(params.steps, self.device)
-        self.times: list[int] = timesteps(params.steps).tolist()
+        self.ddim = VelocityDDIM(params.steps, self.device, unet.params.trailing)
         self.check_cancelled = check_cancelled
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
@@ -122,7 +123,7 @@ class CoreEngine:
         v = velocity(
             tiled_predict(self.unet, tiles, self.check_cancelled),
             x,
-            self.times[step],
+            self.ddim.times[step],
             low_res.to(x),
             self.context,
             self.params.noise_level,

@@ -36,6 +36,12 @@ class UNetParams:
     time_dim: int = 1024
     stage_kernel: int = 5
     stage_time: bool = True
+    trailing: bool = False
+    """Whether the weights are made for time steps with trailing spacing (``schedule.timesteps``).
+
+    A file says so by a tensor that no layer uses, ``trailing_timesteps`` (1,), as it would by
+    ``timestep_spacing`` in the scheduler's settings of diffusers.
+    """
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor]) -> UNetParams:
@@ -72,6 +78,7 @@ class UNetParams:
             time_dim=shape("time_embedding.linear_2.weight")[0],
             stage_kernel=shape("mid_temp_block.resblocks_3d_temporal.conv1.weight")[2],
             stage_time="mid_temp_block.resblocks_3d_temporal.time_emb_proj.weight" in sd,
+            trailing="trailing_timesteps" in sd,
         )
 
 
@@ -109,6 +116,8 @@ class TemporalUNet(nn.Module):
         self.class_embedding = make.Embedding(p.noise_levels, p.time_dim)
         # Unused, but part of the released files.
         self.temporal_rotary_emb = RotaryTable(ROTARY_DIMS, device)
+        if p.trailing:
+            self.register_buffer("trailing_timesteps", torch.ones(1, device=device))
 
         self.down_blocks, self.down_temp_blocks = nn.ModuleList(), nn.ModuleList()
         skips, width = [ch[0]], ch[0]

@@ -41,10 +41,15 @@ class VelocityDDIM:
 
     name = "velocity"
 
-    def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, steps: int, device: torch.device | str = "cpu", trailing: bool = False
+    ) -> None:
         """``device`` should be that of the latents: otherwise every step waits for a copy."""
-        self.alphas = schedule.alphas_cumprod()[schedule.timesteps(steps)].to(device)
-        self.landings = schedule.previous_alphas(steps).to(device)
+        times = schedule.timesteps(steps, trailing)
+        self.times: list[int] = times.tolist()
+        """The training step of each step, for the model."""
+        self.alphas = schedule.alphas_cumprod()[times].to(device)
+        self.landings = schedule.previous_alphas(steps, trailing).to(device)
 
     def start(self, noise: Tensor) -> Tensor:
         return noise

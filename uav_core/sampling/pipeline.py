@@ -135,14 +135,14 @@ def sample(
     _check_run(unet, frames, context, noise, low_res_noise, flows, propagation_steps, steps)
     low_res = schedule.noise_low_res(frames, low_res_noise, noise_level)
     plan = plan_segments(frames.shape[2], segment_length, overlap)
-    ddim, grid = VelocityDDIM(steps, noise.device), schedule.timesteps(steps).tolist()
+    ddim = VelocityDDIM(steps, noise.device, unet.params.trailing)
     done, total = 0, steps * len(plan)
     predict = tiled_predict(
         unet, plan_tiles(frames.shape[-2:], tile, tile_overlap), check_cancelled
     )
 
     latent = ddim.start(noise)
-    for i, t in enumerate(grid):
+    for i, t in enumerate(ddim.times):
         parts = []
         strength = guidance if guided.covers(i, steps) else 1.0
         for segment in plan:

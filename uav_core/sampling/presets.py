@@ -61,9 +61,9 @@ LOOKS: dict[str, dict[str, Look]] = {
 }
 SPEEDS: dict[str, dict[str, Speed]] = {
     INCLUDED: {
-        "draft": Speed(3, _LAST),
+        "draft": Speed(included.STEPS, ""),
         BALANCED: Speed(included.STEPS, _LAST),
-        "best": Speed(10, _LAST),
+        "best": Speed(4, _LAST),
     },
     AUTHORS: {
         # The reference's steps of propagation, at the same shares of the run.

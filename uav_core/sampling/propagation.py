@@ -162,8 +162,8 @@ def parse_steps(text: str, steps: int | None = None) -> tuple[int, ...]:
     """The 0-based sampling steps at which to propagate.
 
     Accepts, separated by commas: a step ("24"), a range of steps ("20-24"), a range of percents
-    of the run ("80%-95%"), or "last 3". Empty text means never. With ``steps`` left out only the
-    form is checked, and () is returned.
+    of the run ("80%-95%"), or "last 3", which is every step of a run of 3 or fewer. Empty text
+    means never. With ``steps`` left out only the form is checked, and () is returned.
 
     Raises InputError naming the part that is not understood, or is outside the run.
     """
@@ -181,12 +181,7 @@ _FORM = 'Expected step numbers such as "24,26,28", "20-24", "80%-95%" or "last 3
 def _parse_part(part: str, text: str, steps: int | None) -> set[int]:
     bad = InputError(f'Propagation steps "{text}": "{part}" is not understood. {_FORM}')
     if m := re.fullmatch(r"last\s+(\d+)", part):
-        count = int(m[1])
-        if steps is None:
-            return set()
-        if count > steps:
-            raise InputError(f'Propagation steps "{text}": the run has only {steps} steps.')
-        return set(range(steps - count, steps))
+        return set(range(max(0, (steps or 0) - int(m[1])), steps or 0))
     if m := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%\s*(?:-\s*(\d+(?:\.\d+)?)\s*%)?", part):
         low, high = float(m[1]), float(m[2] or m[1])
         if not 0 <= low <= high <= 100:

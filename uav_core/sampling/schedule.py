@@ -30,29 +30,36 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1.0 - betas, dim=0)
 
 
-def timesteps(steps: int) -> Tensor:
-    """(steps,) int64, descending: the DDIM steps with leading spacing and an offset of 1.
+def timesteps(steps: int, trailing: bool = False) -> Tensor:
+    """(steps,) int64, descending: the training steps at which DDIM calls the model.
+
+    The reference has leading spacing with an offset of 1, which ends at 1: its last pass finds next
+    to no noise. Trailing spacing starts at 999 and ends ``1000 / steps`` above the end, so that
+    every pass has work; it needs weights that are made for it (``UNetParams.trailing``). Source of
+    both names: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891).
 
     Raises InputError unless 1 <= steps <= 999.
     """
     if not 1 <= steps < TRAIN_STEPS:
         raise InputError(f"{steps} sampling steps: expected 1 to {TRAIN_STEPS - 1}.")
+    if trailing:
+        return (torch.arange(steps, 0, -1) * TRAIN_STEPS / steps).round().long() - 1
     return torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + STEPS_OFFSET
 
 
-def previous_alphas(steps: int) -> Tensor:
+def previous_alphas(steps: int, trailing: bool = False) -> Tensor:
     """(steps,) the alpha after each step of ``timesteps``; the last is alphas_cumprod()[0]."""
-    table, grid = alphas_cumprod(), timesteps(steps)
+    table, grid = alphas_cumprod(), timesteps(steps, trailing)
     return torch.cat((table[grid[1:]], table[:1]))
 
 
-def sigmas(steps: int) -> Tensor:
+def sigmas(steps: int, trailing: bool = False) -> Tensor:
     """(steps + 1,) fp32: sqrt((1 - a) / a) at every DDIM step, and after the last one.
 
     Sampling in the variance-exploding form x / sqrt(a) with these equals DDIM with eta 0. The end
     is not 0: the released schedule stops at the first entry of the table.
     """
-    return sigmas_at(timesteps(steps))
+    return sigmas_at(timesteps(steps, trailing))
 
 
 def sigmas_at(times: Tensor) -> Tensor:

@@ -155,7 +155,8 @@ def sampled_latents(
         noised = schedule.noise_low_res(low_res, torch.randn_like(low_res), level)
         count, scale = int(rng.integers(steps[0], steps[1] + 1)), rng.uniform(*guidance)
         first = 0 if rng.random() < from_noise else int(rng.integers(count))
-        table = schedule.alphas_cumprod()[schedule.timesteps(count)].to(clean.device)
+        times = schedule.timesteps(count, unet.params.trailing)
+        table = schedule.alphas_cumprod()[times].to(clean.device)
         encoded = vae.encode(clean).float() * LATENT_SCALE
         start = mix(encoded, torch.randn_like(encoded), table[first].expand(len(clean)))
         sampled = sample_clips(
@@ -191,7 +192,7 @@ def sample_clips(
             ``propagated`` steps are propagated along them.
     """
     b, device = len(latent), latent.device
-    ddim, grid = VelocityDDIM(steps, device), schedule.timesteps(steps).tolist()
+    ddim = VelocityDDIM(steps, device, unet.params.trailing)
     levels = torch.full((b,), level, device=device)
 
     def predict(x: Tensor, time: int, words: Tensor) -> Tensor:
@@ -199,9 +200,9 @@ def sample_clips(
         return unet(x, times, noised, words.expand(b, -1, -1), levels).float()
 
     for i in range(first, steps):
-        v = predict(latent, grid[i], text)
+        v = predict(latent, ddim.times[i], text)
         if negative is not None and guidance != 1:
-            poorer = predict(latent, grid[i], negative)
+            poorer = predict(latent, ddim.times[i], negative)
             v = poorer + guidance * (v - poorer)
         x0, eps = ddim.split(latent, v, i)
         if flows is not None and i >= steps - propagated:

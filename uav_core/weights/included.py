@@ -19,9 +19,9 @@ MARK = " (included)"
 """The loaders add this to these names in their lists."""
 
 # Settings for these weights, used by the workflows, the command line and the evaluation.
-STEPS, GUIDANCE, NOISE_LEVEL = 4, 1.0, 20
+STEPS, GUIDANCE, NOISE_LEVEL = 1, 1.0, 20
 PROPAGATED = 2
-"""Number of last steps at which the latent is propagated."""
+"""Number of last steps at which the latent is propagated, at most."""
 COLOR_FIX: ColorMode = "wavelet"
 FRAMES_PER_GROUP = 8
 

@@ -26,6 +26,26 @@ def test_timesteps_descend_inside_the_table(steps):
     assert (grid.diff() < 0).all()
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(1, [999]), (2, [999, 499]), (3, [999, 666, 332]), (4, [999, 749, 499, 249])],
+)
+def test_trailing_timesteps(steps, expected):
+    """The values of diffusers' DDIMScheduler with timestep_spacing="trailing"."""
+    assert schedule.timesteps(steps, trailing=True).tolist() == expected
+    table = schedule.alphas_cumprod()
+    landings = schedule.previous_alphas(steps, trailing=True).tolist()
+    assert landings == [*table[expected[1:]].tolist(), table[0].item()]
+    assert len(schedule.sigmas(steps, trailing=True)) == steps + 1
+
+
+@pytest.mark.parametrize("steps", [30, 501, 998, 999])
+def test_trailing_timesteps_descend_from_the_last_one(steps):
+    grid = schedule.timesteps(steps, trailing=True)
+    assert len(grid) == steps and grid[0] == schedule.TRAIN_STEPS - 1 and grid[-1] >= 0
+    assert (grid.diff() < 0).all()
+
+
 def test_sigma_form_equals_ddim():
     x, v = det("x", (1, 4, 2, 3, 3)), det("v", (1, 4, 2, 3, 3))
     steps, table = 5, schedule.alphas_cumprod()
