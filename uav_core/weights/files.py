@@ -62,8 +62,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     if asked_for:
         raise _unsafe(path, f"it asks for {asked_for}")
     raise UnreadableCheckpointError(
-        f"{path} ({path.stat().st_size} bytes) is not a safetensors or PyTorch file, or is "
-        f"incomplete. {AGAIN}"
+        f"{path} ({path.stat().st_size} bytes) is neither a safetensors nor a PyTorch file, or it "
+        f"is incomplete. {AGAIN}"
     )
 
 

@@ -166,7 +166,7 @@ def test_clips_of_other_lengths_are_refused(own, pictures, guides, flow):
 @pytest.mark.parametrize(
     ("small", "says"),
     [
-        ((3, 24, 32), "3 frames, the picture 4"),
+        ((3, 24, 32), "3 frames, but the video has 4"),
         ((4, 24, 24), "24x24, the picture 128x96: expected the same aspect"),
         ((4, 192, 256), "no larger"),
     ],

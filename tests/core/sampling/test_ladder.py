@@ -133,7 +133,10 @@ def test_what_cannot_fit_is_not_tried(caplog):
     with caplog.at_level(logging.WARNING):
         step = rungs.foresee(needs, room)
     assert rungs.setting == Setting(2, sparing=2) and caplog.messages == [str(step)]
-    assert "No room for decoding frames of 1280x720 with 3 frames at once (it takes" in str(step)
+    assert (
+        "Not enough memory for decoding frames of 1280x720 with 3 frames at once (it takes"
+        in str(step)
+    )
     assert rungs.foresee(needs, room) is None, "what fits stays"
     assert rungs.foresee(needs, 0) is None, "nothing is known"
     work = Work(rungs, 0)
@@ -171,8 +174,8 @@ def test_the_level_is_kept_for_the_rest_of_the_job():
     assert [s.frames for s in work.tried] == [3, 3, 2, 1, 1, 1]
     assert len(steps) == 3
     assert "frames of 480x270 with 3 frames at once" in str(steps[0])
-    assert "went on with layers in stripes, 3 frames at once" in str(steps[0])
-    assert "went on with layers in stripes, 2 frames at once" in str(steps[1])
+    assert "continued with layers in stripes, 3 frames at once" in str(steps[0])
+    assert "continued with layers in stripes, 2 frames at once" in str(steps[1])
 
 
 def test_the_end_of_the_ladder_says_what_was_tried():
