@@ -279,7 +279,7 @@ def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
     assert again.frames_before == 5
     assert Path(again.output).read_bytes() == whole.read_bytes()
     (note,) = (n for n in again.notes if "The weights have changed" in n)
-    assert f"Its video {Path(other.output).name} stays" in note and Path(other.output).exists()
+    assert f"Its video {Path(other.output).name} is kept" in note and Path(other.output).exists()
     # Another wish is no change of weights.
     quick = {"steps": 1, "propagation_steps": "", "seed": 4}
     assert not run(clips["both"], tmp_path, replace(PARAMS, **quick)).notes
