@@ -151,8 +151,8 @@ def resolve(name: str, native: str) -> str:
     if paths:
         return paths[0]
     raise InputError(
-        f"'{name}' is no longer in models/{OWN} or models/{native}. Press R to refresh the list, "
-        "and choose another file."
+        f"'{name}' is not in models/{OWN} or models/{native}. Press R to refresh the list, and "
+        "choose another file."
     )
 
 
