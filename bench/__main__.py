@@ -116,7 +116,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     options.long_frames = options.long_frames or (QUICK_FRAMES if options.quick else FRAMES)
     counts = (options.repeat, options.size, options.run_steps, *options.long_frames)
     if min(counts) < 1:
-        parser.error("--repeat, --size, --run-steps and --long-frames start at 1")
+        parser.error("--repeat, --size, --run-steps and --long-frames: expected 1 or more")
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     return options
@@ -142,7 +142,7 @@ def main() -> int:
     for name in compared:
         case = CASES[name](setup)
         if case is None:
-            log.warning("%s: left out, as a package it needs cannot be imported.", name)
+            log.warning("%s: left out, because a package that it needs cannot be imported.", name)
             skipped.append(name)
             continue
         try:

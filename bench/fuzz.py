@@ -75,7 +75,7 @@ def make_whole(folder: Path) -> list[Path]:
         try:
             _write(path, *encoders)
         except (FFmpegError, ValueError) as error:
-            log.warning("No %s files: %s.", ending, error)
+            log.warning("%s files cannot be written: %s.", ending, error)
         else:
             made.append(path)
     return made

@@ -157,7 +157,9 @@ def check_scenes(
         for k, alone in enumerate(VideoReader(target)):
             there = next(whole, None)
             if there is None or not torch.equal(there, alone):
-                raise SystemExit(f"frame {k} of scene {scene} is another than in a run of its own")
+                raise SystemExit(
+                    f"frame {k} of scene {scene} differs from a separate run of this scene"
+                )
         at = first + length
     if (found := at + sum(1 for _ in whole)) != frames:
         raise SystemExit(f"the result has {found} frames, expected {frames}")
@@ -214,7 +216,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "hour")
     o = parser.parse_args(words)
     if o.frames % o.scene or o.frames < o.checked * o.scene:
-        parser.error(f"--frames {o.frames}: expected at least {o.checked} times {o.scene}, or more")
+        parser.error(
+            f"--frames {o.frames}: expected a multiple of {o.scene}, at least {o.checked} times "
+            f"{o.scene}"
+        )
     out = o.out.resolve()
     work = out / "work"
     work.mkdir(parents=True)
@@ -224,7 +229,7 @@ def main(words: list[str] | None = None) -> int:
     cuts = ["--cuts", ", ".join(map(str, range(o.scene, o.frames, o.scene)))]
     chance, took = random.Random(o.seed), []
     kills = sorted(chance.randrange(o.frames // 20, o.frames) for _ in range(o.kills))
-    log.info("%d frames; it is killed at %s", o.frames, kills)
+    log.info("%d frames; the process is killed at frames %s", o.frames, kills)
     try:
         watch(command(source, target, [*settings, *cuts]), work, kills, took, o.pause)
     finally:

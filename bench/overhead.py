@@ -69,7 +69,7 @@ def run(words: list[str]) -> tuple[float, float]:
         code = command(words)
         own, whole = time.thread_time() - own, time.process_time() - whole
     if code:
-        raise SystemExit(f"The command ended with {code}.")
+        raise SystemExit(f"The command failed with exit code {code}.")
     return own - decoder.seconds, whole - own
 
 

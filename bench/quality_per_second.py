@@ -243,7 +243,7 @@ def draw(rows: list[dict], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log.info("no matplotlib, so no picture; `pip install matplotlib`")
+        log.info("matplotlib is missing, so no chart is drawn; run `pip install matplotlib`")
         return
     titles = {"psnr": "PSNR, dB", "haarpsi": "HaarPSI", "gmsd": "GMSD", "warping_error": "E*warp"}
     figure = Figure(figsize=(12, 3.4), layout="constrained")

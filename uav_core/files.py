@@ -46,15 +46,18 @@ def name_error(error: OSError, path: Path, doing: str, need: int = 0) -> FileErr
             free = human_bytes(free_bytes(path.parent))
         limit = " (or a limit on the size of files is reached)" * (error.errno != errno.ENOSPC)
         return DiskFullError(
-            f"The disk is full{limit} while {doing} {path}: needed {human_bytes(need)} or more, "
-            f"free {free}. Free some space and run the same again: it continues where it was."
+            f"The disk is full{limit} while {doing} {path}: at least {human_bytes(need)} needed, "
+            f"{free} free. Free some space and run the same again: it continues where it stopped."
         )
     if error.errno in _REFUSED:
         return FileError(
-            f"The system refuses {doing} {path} ({error.strerror}). Choose a folder that you may "
-            "write to, or change its permissions."
+            f"No permission for {doing} {path} ({error.strerror}). Choose another folder, or "
+            "change the permissions."
         )
-    return FileError(f"Failed {doing} {path}: {error.strerror or error}. Choose another folder.")
+    return FileError(
+        f"Error while {doing} {path}: {error.strerror or error}. Check the path, or choose "
+        "another folder."
+    )
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def read_plain(path: Path, most: int) -> bytes:
     with named_errors(path, "reading"), open_plain(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise FileError(f"{path} has over {human_bytes(most)}: expected a smaller file.")
+        raise FileError(f"{path} is larger than {human_bytes(most)}: expected a smaller file.")
     return data
 
 
@@ -245,7 +248,7 @@ def free_bytes(folder: str | os.PathLike[str]) -> int:
     try:
         return shutil.disk_usage(path).free
     except OSError as error:
-        raise FileError(f"The free space of {path} is unknown: {error.strerror}.") from error
+        raise FileError(f"The free disk space of {path} is unknown: {error.strerror}.") from error
 
 
 def check_space(folder: str | os.PathLike[str], need: int) -> None:
@@ -264,7 +267,7 @@ def check_target(folder: Path, name: str) -> None:
     Raises UnsafePathError for a name that is invalid on some system, FileError or DiskFullError.
     """
     output_name(name)
-    with named_errors(folder, "making"):
+    with named_errors(folder, "creating"):
         os.makedirs(folder, exist_ok=True)
     with named_errors(folder, "writing into"):
         handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)

@@ -30,17 +30,17 @@ def plain_name(name: str) -> str:
     """
     size = len(name.encode("utf-8", "surrogatepass"))
     if name in ("", ".", ".."):
-        problem = "is no file name"
+        problem = "is not a file name"
     elif re.search(r"[/\\]", name):
         problem = "has a separator"
     elif re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
         problem = "has a control character"
     elif ":" in name:
-        problem = "has a ':', which Windows takes for a drive or a stream"
+        problem = "has a ':', which Windows uses for drives and streams"
     elif name[-1] in ". ":
-        problem = "ends in a dot or space, which Windows drops"
+        problem = "ends in a dot or space, which Windows removes"
     elif _DEVICE.fullmatch(name):
-        problem = "is a device on Windows"
+        problem = "is a reserved device name on Windows"
     elif size > MOST_NAME_BYTES:
         problem = f"has {size} bytes, more than {MOST_NAME_BYTES}"
     else:
@@ -57,7 +57,8 @@ def output_name(name: str) -> str:
     size = len(plain_name(name).encode())
     if size > MOST_OUTPUT_BYTES:
         raise UnsafePathError(
-            f"The name {name!r:.80} has {size} bytes, more than {MOST_OUTPUT_BYTES}. Cut it."
+            f"The name {name!r:.80} has {size} bytes, more than {MOST_OUTPUT_BYTES}. Use a "
+            "shorter name."
         )
     return name
 
@@ -77,5 +78,8 @@ def inside(root: str | os.PathLike[str], *parts: str) -> Path:
     base = os.path.realpath(root)
     path = os.path.realpath(os.path.join(base, *names))
     if not Path(path).is_relative_to(base):
-        raise UnsafePathError(f"{'/'.join(names)!r:.80} leads out of {base} to {path}.")
+        raise UnsafePathError(
+            f"{'/'.join(names)!r:.80} leads out of the folder {base} to {path}. Use a path inside "
+            "this folder."
+        )
     return Path(path)

@@ -16,8 +16,8 @@ FAR = 0.5
 """Share of the range by which values may lie outside as overshoots of a resize; values farther
 outside mean a picture of another range."""
 _BEFORE = (
-    "Look at what made the frames: often it is a VAE or a model that overflows in fp16; load it in "
-    "bf16 or fp32."
+    "Check the node that made the frames. Often a VAE or another model overflows in fp16: load it "
+    "in bf16 or fp32."
 )
 _ROUNDING = 0.02
 """Values outside by no more than this are clamped without a warning."""
@@ -53,7 +53,7 @@ def in_range(
         kind = str(frames.dtype).removeprefix("torch.")
         raise InputError(
             f"The {what} are {kind}: expected fractions from {least:g} to 1 (float32). Divide by "
-            "255 (8 bits) or 65535 (16 bits) before."
+            "255 (8 bits) or 65535 (16 bits) first."
         )
     lowest, highest = 1.0, least
     for i, frame in enumerate(frames.unbind(dim) if frames.numel() else (), start=first):
@@ -72,7 +72,7 @@ def in_range(
         return frames
     if lowest < least - _ROUNDING or highest > 1 + _ROUNDING:
         say(
-            "Values from %.3g to %.3g in the %s: what is outside of %g to 1 is cut off.",
+            "Values from %.3g to %.3g in the %s: values outside of %g to 1 are clipped.",
             lowest,
             highest,
             what,
@@ -108,14 +108,14 @@ def _not_finite(frame: Tensor, where: str, cure: str) -> str:
     kinds = " and ".join(
         f"{count} times {name}" for count, name in ((nan, "NaN"), (bad - nan, "infinity")) if count
     )
-    return f"{where} has {kinds} among its {frame.numel()} values: expected numbers. {cure}"
+    return f"{where} has {kinds} among its {frame.numel()} values: expected finite numbers. {cure}"
 
 
 def _cure(low: float, high: float, least: float) -> str:
     if low >= -1.01 and high <= 1.01:
-        return "It seems to run from -1 to 1: add 1 and halve it before."
+        return "The values seem to range from -1 to 1: add 1 and divide by 2 first."
     if low > -1 and 2 < high <= 255.5:
-        return "It seems to run to 255: divide it by 255 before."
+        return "The values seem to range up to 255: divide by 255 first."
     if low > -1 and 255.5 < high <= 65536:
-        return "It seems to run to 65535: divide it by 65535 before."
-    return "Scale or tone-map it to that range before."
+        return "The values seem to range up to 65535: divide by 65535 first."
+    return "Scale or tone-map the values to this range first."

@@ -151,8 +151,8 @@ def resolve(name: str, native: str) -> str:
     if paths:
         return paths[0]
     raise InputError(
-        f"'{name}' is not in models/{OWN} or models/{native} any more. Press R to refresh the "
-        "list, and choose another file."
+        f"'{name}' is not in models/{OWN} or models/{native}. Press R to refresh the list, and "
+        "choose another file."
     )
 
 
@@ -173,4 +173,7 @@ def resolve_folder(name: str, marker: tuple[str, ...]) -> str:
             path = (base / name / file).resolve()
             if path.is_file() and path.is_relative_to(base.resolve()):
                 return str(path)
-    raise InputError(f"'{name}' holds none of {', '.join(marker)} any more. Refresh the list.")
+    raise InputError(
+        f"The folder '{name}' no longer contains {' or '.join(marker)}. Press R to refresh the "
+        "list, and choose another entry."
+    )

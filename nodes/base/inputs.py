@@ -31,24 +31,24 @@ def checked_frames(images: Tensor) -> Tensor:
         raise InputError(
             f"The frames arrived as {tuple(images.shape)}: expected (frames, height, width, 3) "
             "with at least one frame. Check that the video loader has a video and that no node "
-            "before this one drops every frame."
+            "before this one removes all frames."
         )
     _, h, w, c = images.shape
     if c == 4:
         raise InputError(
             "The frames have an alpha channel: expected RGB. Put 'Split Image with Alpha' (or "
-            "'Remove Alpha') before this node, and 'Upscale Alpha' at the end to have alpha again."
+            "'Remove Alpha') before this node, and 'Upscale Alpha' at the end to add alpha again."
         )
     if c != 3:
         raise InputError(
-            f"The frames have {c} channel{'s' * (c != 1)}: expected the three of RGB. Repeat a "
-            "single channel three times ('Convert Image to Mask', then 'Convert Mask to Image'), "
-            "and drop what is no colour."
+            f"The frames have {c} channel{'s' * (c != 1)}: expected 3 (RGB). Repeat a single "
+            "channel three times ('Convert Image to Mask', then 'Convert Mask to Image'), and "
+            "remove channels that are not colours."
         )
     if min(h, w) < MIN_SIDE:
         raise InputError(
-            f"The frames are {w}x{h}: expected at least {MIN_SIDE} px on each side. "
-            "Enlarge or crop less before this node."
+            f"The frames are {w}x{h}: expected at least {MIN_SIDE} px on each side. Enlarge them, "
+            "or crop less, before this node."
         )
     return in_range(images, "frames")
 
@@ -61,9 +61,9 @@ def video_latent(latent: dict[str, Any]) -> Tensor:
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[1] != 4 or 0 in samples.shape:
         raise InputError(
-            f"The latent is {tuple(samples.shape)}: expected one video latent, "
-            "(1, 4, frames, height, width). Use the latent of 'Low-Res Conditioning' or of a "
-            "sampler fed with it."
+            f"The latent is {tuple(samples.shape)}: expected one video latent, (1, 4, frames, "
+            "height, width). Use the latent of 'Low-Res Conditioning' or of a sampler that uses "
+            "it."
         )
     check_finite(samples, "latent", "The U-Net", dim=2)
     return samples
@@ -73,8 +73,8 @@ def check_same_clip(what: str, size: tuple[int, ...], frames: tuple[int, ...]) -
     """Raise InputError unless both (t, h, w) agree."""
     if size != frames:
         raise InputError(
-            f"The {what} has {_size(size)}, the frames have {_size(frames)}. Both must come from "
-            "the same clip: connect the frames that went into 'Low-Res Conditioning' everywhere."
+            f"The {what} has {_size(size)}, but the frames have {_size(frames)}: expected the "
+            "same clip. Connect the same frames as in 'Low-Res Conditioning' everywhere."
         )
 
 

@@ -64,5 +64,5 @@ def opacity(alpha: Tensor) -> Tensor:
         return alpha[..., 3]
     raise InputError(
         f"Alpha arrived as {tuple(alpha.shape)}: expected a mask (frames, height, width) or RGBA "
-        "frames (frames, height, width, 4). Frames without alpha need no 'Upscale Alpha'."
+        "frames (frames, height, width, 4). For frames without alpha, leave 'Upscale Alpha' out."
     )

@@ -48,9 +48,10 @@ class Detail(io.ComfyNode):
         t, h, w = small.shape[:3]
         if large.shape[:3] != (t, UPSCALE * h, UPSCALE * w):
             raise InputError(
-                f"The upscaled clip is {large.shape[2]}x{large.shape[1]} with {len(large)} frames, "
-                f"the input {w}x{h} with {t}: expected as many, four times as large. Connect both "
-                "as 'Temporal VAE Decode' has them, and put 'Finish Output Size' after this node."
+                f"The upscaled clip is {large.shape[2]}x{large.shape[1]} with {len(large)} "
+                f"frames, the input is {w}x{h} with {t}: expected the same number of frames, four "
+                "times as large as the input. Connect the result of 'Temporal VAE Decode' and the "
+                "same frames as there, and put 'Finish Output Size' after this node."
             )
         if detail == FULL:
             return io.NodeOutput(upscaled)

@@ -90,12 +90,14 @@ def layer(small: Tensor) -> Tensor:
             "width), or an image (frames, height, width, 3). For RGBA frames use 'Upscale Alpha'."
         )
     if not small.is_floating_point():
-        raise InputError(f"The matte or depth has values of {small.dtype}: expected fractions.")
+        raise InputError(
+            f"The matte or depth has values of type {small.dtype}: expected floating-point numbers."
+        )
     for number, frame in enumerate(small):
         if not frame.isfinite().all():
             raise InputError(
-                f"Frame {number} of the matte or depth has NaN or infinity: expected numbers. Look "
-                "at what made it; limit far depth to a number."
+                f"Frame {number} of the matte or depth has NaN or infinity: expected finite "
+                "numbers. Check the node that made it; for depth, set a maximum distance."
             )
     return small.movedim(-1, 1).float()
 

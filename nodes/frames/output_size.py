@@ -122,7 +122,7 @@ class FinishOutputSize(io.ComfyNode):
     def execute(cls, frames: Tensor, plan: Any) -> io.NodeOutput:
         if not isinstance(plan, SizePlan):
             raise InputError(
-                f"The plan is a {type(plan).__name__}: expected that of 'Output Size'."
+                f"The plan is a {type(plan).__name__}: expected the plan from 'Output Size'."
             )
         return io.NodeOutput(after(checked_images(frames), plan, check_cancelled))
 
@@ -178,7 +178,7 @@ def when(use: str) -> When:
     for value, words in WHEN.items():
         if use == words:
             return value
-    raise InputError(f"Output size '{use}': expected '{BEFORE}' or '{AFTER}'.")
+    raise InputError(f"Resizing is '{use}': expected '{BEFORE}' or '{AFTER}'.")
 
 
 def checked_images(frames: Tensor) -> Tensor:

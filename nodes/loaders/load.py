@@ -171,8 +171,8 @@ def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP
     checkpoint = load_checkpoint(path, (Kind.TEXT_ENCODER, Kind.QUALITY_TEXT))
     if checkpoint.kind is Kind.QUALITY_TEXT:
         log.info(
-            "%s reads only whether a text names flaws (blur, noise, worst quality...); it does "
-            "not know what else a text says.",
+            "%s only detects whether a text names flaws (blur, noise, worst quality...); it "
+            "ignores the rest of the text.",
             checkpoint.source,
         )
         return quality_clip(QualityText.from_state_dict(checkpoint.state_dict, checkpoint.source))
@@ -210,8 +210,9 @@ def text_encoder_config(sd: dict[str, Any], source: str) -> dict[str, int]:
     if first is None or not whole or width % 64:
         raise CheckpointMismatchError(
             f"{source} holds {len(layers)} layers of width {width}: expected all {TEXT_LAYERS} "
-            "layers of Stable Diffusion 2's text encoder (OpenCLIP-H). Use the text_encoder folder "
-            "of the release; SD 1's and SDXL's encoders do not fit, nor does one shard of several."
+            "layers of Stable Diffusion 2's text encoder (OpenCLIP-H). Use the text_encoder "
+            "folder of the release; the encoders of SD 1 and SDXL do not fit, and one shard of "
+            "several is not enough."
         )
     return {
         "num_hidden_layers": len(layers),
@@ -334,8 +335,8 @@ def names_of(weights: str) -> tuple[str, str, str, str]:
     missing = [native for native, name in found.items() if name is None]
     if missing:
         raise InputError(
-            f"The authors' weights are not all there: none for {', '.join(missing)}. Put the "
-            f"release's unet_video.bin, vae_video.bin and text_encoder folder into "
+            f"Some of the authors' weights are missing: no file for {', '.join(missing)}. Put the "
+            "release's unet_video.bin, vae_video.bin and text_encoder folder into "
             f"models/{files.OWN}, press R, and queue again; or choose the included weights."
         )
     return found["diffusion_models"], found["vae"], found["text_encoders"], flow

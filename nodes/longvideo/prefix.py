@@ -26,9 +26,9 @@ def resolved(prefix: str, width: int, height: int) -> str:
     text = re.sub("%date:([^%]*)%", lambda found: _date(found[1]), prefix)
     if (found := re.search(r"%([^%./\\]+[.][^%./\\]+)%", text)) is not None:
         raise InputError(
-            f"The filename_prefix '{prefix}' asks for the value '{found[1]}' of a node, and no "
-            "such node and value are there. Check both names; a prompt that is not sent by "
-            "ComfyUI's page has to have the value itself in its place."
+            f"The filename_prefix '{prefix}' refers to the value '{found[1]}' of a node, which "
+            "was not found. Check the names of the node and the value. A prompt that is not sent "
+            "by ComfyUI's page must contain the value itself instead."
         )
     return "/".join(_by_comfyui(part, width, height) for part in text.replace("\\", "/").split("/"))
 

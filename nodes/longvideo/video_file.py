@@ -49,7 +49,7 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
         if is_edited(video):
             log.warning(
                 "The video is cropped or resized by a node, so its frames are held in memory. For "
-                "a long one crop the file itself."
+                "a long video, crop the file itself."
             )
         else:
             source = video.get_stream_source()
@@ -78,10 +78,9 @@ def check_no_pictures(path: str) -> None:
     """Raise InputError for a folder, or a path of numbered pictures (with %d in the name)."""
     if os.path.isdir(path) or (not os.path.exists(path) and Frames.named(Path(path)) is not None):
         raise InputError(
-            f"The video is '{path}', a folder or numbered pictures: expected a video file, as a "
-            "VIDEO holds no more. For EXR or PNG of 16 bits run the command, which takes them: "
-            "python -m uav_core.cli FOLDER_IN FOLDER_OUT. Or load them as IMAGE and connect "
-            "'Create Video'."
+            f"The video is '{path}', a folder or numbered pictures: expected a video file. To "
+            "upscale EXR or 16-bit PNG, use the command line: python -m uav_core.cli FOLDER_IN "
+            "FOLDER_OUT. Or load the pictures as IMAGE and connect 'Create Video'."
         )
 
 
@@ -167,9 +166,11 @@ def waveform(sound: Any) -> tuple[Tensor, str]:
     wave = sound["waveform"]
     if wave.ndim != 3 or wave.shape[0] != 1 or wave.shape[1] < 1:
         raise InputError(
-            f"The audio arrived as {tuple(wave.shape)}: expected (1, channels, samples), one sound "
-            "for the video."
+            f"The audio arrived as {tuple(wave.shape)}: expected (1, channels, samples), one "
+            "audio clip for the video."
         )
     if not torch.isfinite(wave).all():
-        raise InputError("The audio has NaN or infinity among its samples: expected numbers.")
+        raise InputError(
+            "The audio has NaN or infinity among its samples: expected finite numbers."
+        )
     return wave[0], usual_layout(wave.shape[1])

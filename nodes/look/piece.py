@@ -47,8 +47,8 @@ class Piece:
         frames, h, w = clip
         if not 0 <= first < frames or count < 1:
             raise InputError(
-                f"Frames {first} to {first + count}: the clip has {frames}, 0 to {frames - 1}. "
-                "Choose an earlier first frame."
+                f"{count} frames from frame {first}: expected at least one, in a clip with frames "
+                f"0 to {frames - 1}. Choose an earlier first frame."
             )
         right, bottom = (
             min(side, start + (length or side))

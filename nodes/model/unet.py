@@ -154,9 +154,9 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
             raise InputError(NOT_CONDITIONED)
         if low_res.shape[2:] != noise.shape[2:]:
             raise InputError(
-                f"The conditioning holds frames of (t, h, w) {tuple(low_res.shape[2:])}, the "
-                f"latent is {tuple(noise.shape[2:])}. Use the latent that 'Low-Res Conditioning' "
-                "gives together with the conditioning."
+                f"The conditioning has frames of (t, h, w) {tuple(low_res.shape[2:])}, but the "
+                f"latent is {tuple(noise.shape[2:])}: expected the same. Use the latent and the "
+                "conditioning of the same 'Low-Res Conditioning'."
             )
         text = kwargs.get("cross_attn")
         if kwargs.get(NULL_TEXT):
@@ -175,24 +175,25 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
             raise InputError(
                 f"The {name} is {text.shape[-1]} wide, this U-Net expects "
                 f"{self.params.context_dim}. Encode it with 'Load Text Encoder "
-                f"(Upscale-A-Video)', set to '{TEXT + MARK}' for the U-Net that is included, or "
-                "to the authors' text_encoder for theirs; not with another model's CLIP."
+                f"(Upscale-A-Video)', set to '{TEXT + MARK}' for the included U-Net, or to the "
+                "authors' text_encoder for the authors' U-Net. The CLIP of another model does not "
+                "work."
             )
 
     def null_text(self, device: Any) -> Tensor:
         """(1, tokens, dim) of the empty text that came with the weights."""
         if self.null_text_embedding is None:
             raise InputError(
-                "The positive or negative text is left open, but this U-Net brings no embedding "
-                "of the empty text. Connect 'Load Text Encoder' and 'CLIP Text Encode' to "
-                "'Low-Res Conditioning'."
+                "The positive or negative text is not connected, but this U-Net includes no "
+                "embedding of the empty text. Connect 'Load Text Encoder' and 'CLIP Text Encode' "
+                "to 'Low-Res Conditioning'."
             )
         return self.null_text_embedding[None].to(device)
 
 
 NOT_CONDITIONED = (
-    "This model needs the low-resolution frames beside the text. Put 'Low-Res Conditioning' "
-    "between the text and the sampler, for positive and negative."
+    "This model needs the low-resolution frames in addition to the text. Put 'Low-Res "
+    "Conditioning' between the text and the sampler, for positive and negative."
 )
 
 

@@ -51,7 +51,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
     """The precision that ComfyUI has for VAEs on ``device``, but fp32 instead of fp16."""
     dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
     if dtype == torch.float16:
-        log.warning("The temporal VAE overflows in fp16, so --fp16-vae does not hold for it: fp32.")
+        log.warning("The temporal VAE overflows in fp16, so --fp16-vae is ignored; fp32 is used.")
         return torch.float32
     return dtype
 
@@ -239,7 +239,7 @@ class VideoVAE:
         if self.params.temporal:
             raise InputError(
                 "This VAE (vae_video) decodes with the low-resolution frames, which the native "
-                "'VAE Decode' cannot give it. Use 'Temporal VAE Decode', or load vae_3d."
+                "'VAE Decode' cannot provide. Use 'Temporal VAE Decode', or load vae_3d."
             )
         if samples.ndim == 4:
             samples = rearrange(samples, "t c h w -> 1 c t h w")

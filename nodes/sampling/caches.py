@@ -90,7 +90,7 @@ def without_caches(model: comfy.model_patcher.ModelPatcher) -> None:
         return
     log.warning(
         "EasyCache and LazyCache have no effect on a long video: its segments are at different "
-        "steps at one time."
+        "steps at the same time."
     )
     types = comfy.patcher_extension.WrappersMP
     for kind in (

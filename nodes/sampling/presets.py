@@ -126,7 +126,7 @@ class Settings(io.ComfyNode):
             "propagation_strength": propagation_strength,
         }
         others = presets.differences(weights, look, speed, values)
-        told = [f"{name} {values[name]} counts, not {named}" for name, named in others]
+        told = [f"{name} {values[name]} is used instead of {named}" for name, named in others]
         if told:
             # Only the page makes the values follow a preset; an API prompt may contradict it.
             chosen = f"Look {look}, speed {speed}, {weights} weights"

@@ -289,7 +289,7 @@ def find_python(versions: tuple[str, ...]) -> Path:
         for python in found:
             if python and works(Path(python), code):
                 return Path(python)
-    raise SetupError(f"No Python {' or '.join(versions)} found, on PATH or among pyenv's.")
+    raise SetupError(f"No Python {' or '.join(versions)} found on PATH or in pyenv: install one.")
 
 
 def base_python() -> Path:
@@ -326,21 +326,23 @@ def users_python(comfyui: Path) -> Path:
     for python in candidates:
         if python.is_file() and works(python, HAS_TORCH):
             return python
-    raise SetupError(f"No Python with torch found for {comfyui}; name it in COMFYUI_PYTHON.")
+    raise SetupError(f"No Python with torch found for {comfyui}: set COMFYUI_PYTHON to its path.")
 
 
 def overlay_environment(comfyui: Path) -> Environment:
     """Make a virtual environment that sees a user's packages but does not change them."""
     python = users_python(comfyui)
     if not works(python, "import venv, ensurepip"):
-        raise SetupError(f"{python} has no venv module; name a full Python in COMFYUI_PYTHON.")
+        raise SetupError(f"{python} has no venv module: set COMFYUI_PYTHON to a complete Python.")
     environment = make_venv(DEV / "overlay", python)
     code = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))"
     seen = [f"import site; site.addsitedir({path!r})" for path in ask(python, code).splitlines()]
     own = Path(ask(environment.python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
     (own / "users_packages.pth").write_text("\n".join(seen) + "\n")
     if not works(environment.python, HAS_TORCH):
-        raise SetupError(f"{python} has no torch, so it is not the Python of {comfyui}.")
+        raise SetupError(
+            f"{python} has no torch, so it is not the Python of {comfyui}: set COMFYUI_PYTHON."
+        )
     # Without dependencies, which ComfyUI's own requirements include, so that no other release
     # hides a package of the user's.
     environment.install("requirements", "--no-deps", files=(ROOT / "requirements.txt",))

@@ -27,7 +27,7 @@ def comfyui_path(version: str) -> Path:
         return DEV / f"comfyui-{version}"
     if path := users_comfyui():
         return path
-    raise SetupError("COMFYUI_PATH names no ComfyUI.")
+    raise SetupError("COMFYUI_PATH is not set: set it to the folder of your ComfyUI.")
 
 
 def users_comfyui() -> Path | None:
@@ -37,7 +37,9 @@ def users_comfyui() -> Path | None:
         return None
     path = Path(named).expanduser().resolve()
     if not (path / "main.py").is_file():
-        raise SetupError(f"COMFYUI_PATH is {path}, which holds no main.py of a ComfyUI.")
+        raise SetupError(
+            f"COMFYUI_PATH is {path}, which has no main.py: expected the folder of a ComfyUI."
+        )
     return path
 
 
@@ -65,7 +67,9 @@ def environment_name() -> str:
     if not os.environ.get("COMFYUI_PATH"):
         return name
     if name != "venv":
-        raise SetupError(f"UAV_ENVIRONMENT={name} and COMFYUI_PATH exclude each other.")
+        raise SetupError(
+            f"UAV_ENVIRONMENT={name} and COMFYUI_PATH cannot be used together: unset one of them."
+        )
     return "overlay"
 
 

@@ -67,7 +67,7 @@ def free(place: Place) -> Values:
         loads = server.log_text().count(LOADED)
         run(server, graph, seed)
         if server.log_text().count(LOADED) == loads:
-            raise CheckFailedError("the model was still loaded after it was to be unloaded")
+            raise CheckFailedError("the model was still loaded after it should have been unloaded")
         held = used(server)
         server.free()
         left.append(used(server))
@@ -109,7 +109,7 @@ def cancel(place: Place) -> Values:
     node, deadline = long.id(SAMPLER), time.monotonic() + TIMEOUT
     while steps_done(server, prompt, node) < 3:
         if server.events.all("execution_error", prompt) or time.monotonic() > deadline:
-            raise CheckFailedError("the run to be cancelled did not come to its third segment")
+            raise CheckFailedError("the run to be cancelled did not reach its third segment")
         time.sleep(0.02)
     began = time.monotonic()
     server.interrupt()
@@ -118,7 +118,7 @@ def cancel(place: Place) -> Values:
     except PromptInterrupted:
         seconds = time.monotonic() - began
     else:
-        raise CheckFailedError("the run went on to its end")
+        raise CheckFailedError("the run was not cancelled and ran to its end")
     server.run(whole, TIMEOUT)
     return {"seconds until it stopped": seconds}
 

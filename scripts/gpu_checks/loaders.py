@@ -145,11 +145,12 @@ def check_text(place: Place, name: str, file: Get | None = None) -> Values:
     for tensor in found:
         if tensor.ndim != 3 or len(tensor) != 1 or not tensor.isfinite().all():
             raise CheckFailedError(
-                f"a text became {tuple(tensor.shape)}, expected finite (1, tokens, width)"
+                f"an encoded text has shape {tuple(tensor.shape)}, expected finite values of "
+                "shape (1, tokens, width)"
             )
     difference = relative_difference(*found)
     if difference == 0:
-        raise CheckFailedError("two texts became the same")
+        raise CheckFailedError("two different texts have the same embedding")
     return {"width": found[0].shape[-1], "the texts differ by": difference}
 
 

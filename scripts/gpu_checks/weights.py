@@ -69,8 +69,8 @@ class WeightFiles:
         free = shutil.disk_usage(path.parent).free
         if self.device.type == "cuda" and free < ALL_BYTES:
             raise NotPossibleError(
-                f"{free / 2**30:.1f} GiB are free where the weights are made, expected "
-                f"{ALL_BYTES / 2**30:.0f}: name another folder with --work"
+                f"{free / 2**30:.1f} GiB are free in the folder for the weights, expected "
+                f"{ALL_BYTES / 2**30:.0f}: choose another folder with --work"
             )
         weights = {key: value.cpu().contiguous() for key, value in self.makers[name]().items()}
         part = path.with_name(f"{path.name}.part")

@@ -179,7 +179,9 @@ class ComfyServer:
     def _check_alive(self) -> None:
         code = self.process.poll() if self.process else "never started"
         if code is not None:
-            raise ComfyServerError(f"The server is gone (exit code {code}):\n{self.log_tail()}")
+            raise ComfyServerError(
+                f"The server is not running (exit code {code}):\n{self.log_tail()}"
+            )
 
     def stop(self, timeout: float = 15) -> None:
         """Stop the server as Ctrl-C does, and kill it if it does not end in time."""

@@ -70,7 +70,7 @@ def test_cancel_keeps_what_is_finished(comfy_server, small_clip):
         comfy_server.wait(prompt)
     entry = comfy_server.run(graph.prompt)
     (text,) = entry["outputs"][graph.id(NODE)]["text"]
-    assert "were there from an earlier run" in text
+    assert "were already finished by an earlier run" in text
     path = finished(comfy_server, entry)
     continued = path.read_bytes()
 

@@ -64,7 +64,7 @@ def test_a_file_goes_there_and_comes_back(comfy_server, clip, tmp_path, caplog):
     assert "finished before" in caplog.text and target.stat().st_mtime_ns == stamp
 
     assert cli.main(words(comfy_server, clip, target, "--seed", "5")) == 1
-    assert "is there already" in caplog.text and target.stat().st_mtime_ns == stamp
+    assert "already exists" in caplog.text and target.stat().st_mtime_ns == stamp
     again = tmp_path / "again.mkv"
     assert cli.main(words(comfy_server, clip, again)) == 0
     assert again.read_bytes() == target.read_bytes()
@@ -157,7 +157,7 @@ def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_p
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=WAIT)
-    assert process.returncode == 130 and "run the same command to go on" in said
+    assert process.returncode == 130 and "run the same command again to continue" in said
     assert "Traceback" not in said
     assert re.search(r"part \d of 6", said), "what the node says is shown"
     deadline = time.monotonic() + WAIT
@@ -167,7 +167,7 @@ def test_interrupted_it_stops_there_and_goes_on(comfy_server, sample_clip, tmp_p
     assert not target.exists() and set(jobs.glob("*/part_*.mkv")) - known
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
-    assert again.returncode == 0 and "were there from an earlier run" in again.stderr
+    assert again.returncode == 0 and "were already finished by an earlier run" in again.stderr
     assert re.search(r"(Sampling|Decoding): \d+%", again.stderr), "what is under way is shown"
     continued = target.read_bytes()
     shutil.rmtree(jobs)
@@ -184,5 +184,5 @@ def test_a_result_that_is_gone_is_said(comfy_server, clip, tmp_path, caplog):
     for path in results(comfy_server):
         path.unlink()
     assert cli.main(words(comfy_server, clip, tmp_path / "b.mp4", "--seed", "6")) == 1
-    assert "removed while ComfyUI remembered it" in caplog.text
+    assert "ComfyUI still has the result in its cache" in caplog.text
     assert [p.name for p in tmp_path.glob("*.mp4*")] == ["a.mp4"]

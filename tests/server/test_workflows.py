@@ -66,7 +66,7 @@ def test_old_footage(comfy_server, tiny_clip):
     source = read_clip(tiny_clip)
     assert result.size == (2 * SIZE[0], 2 * SIZE[1]) and result.frames == source.frames
     (text,) = entry["outputs"][node]["text"]
-    assert "one whole picture" in text
+    assert "deinterlaced into one frame" in text
 
 
 def test_after_a_generator(comfy_server, tiny_clip):

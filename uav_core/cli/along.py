@@ -47,7 +47,9 @@ class Layer:
         given = Frames.there(source)
         made = named(target, given)
         if made is None and given is not None:
-            raise InputError(f"'{target}' for '{source}': expected numbered pictures as well.")
+            raise InputError(
+                f"'{target}' as output for '{source}': expected numbered pictures, like the input."
+            )
         if made is None and target.suffix.lower() not in VIDEOS:
             raise InputError(
                 f"'{target}': expected numbered pictures, or a file that ends in "
@@ -55,8 +57,8 @@ class Layer:
             )
         if made is not None and made.linear != (given is not None and given.linear):
             raise InputError(
-                f"'{target}' for '{source}': expected EXR for EXR, whose values have any range, "
-                "and PNG or a video for others."
+                f"'{target}' as output for '{source}': expected EXR output for EXR input, whose "
+                "values may have any range, and PNG or a video for other input."
             )
         return cls(source, target, given, made)
 
@@ -102,10 +104,14 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
     if not o.along:
         return []
     if o.workers or (given is None and not o.input.is_file()):
-        raise InputError("--along is for one video and one process: leave out --workers, folders.")
+        raise InputError(
+            "--along works with one process and one input: leave out --workers, and give one "
+            "video or numbered pictures instead of a folder of videos."
+        )
     if o.aspect in ("pad", "crop"):
         raise InputError(
-            f"--along with --aspect {o.aspect}: expected fit or stretch, which keep all of it."
+            f"--along with --aspect {o.aspect}: expected fit or stretch, which keep the whole "
+            "picture."
         )
     if given is not None:
         (w, h), count = size_of(given), len(given.numbers)
@@ -120,10 +126,12 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
         for path in layer.outputs(count):
             real = os.path.realpath(path)
             if real in taken or real in map(os.path.realpath, own):
-                raise InputError(f"'{path}' is another's file: expected a name of its own.")
+                raise InputError(
+                    f"This run uses the file '{path}' already: expected a different file name."
+                )
             taken.add(real)
             if path.exists() and not picture.exists():
-                raise InputError(f"'{path}' is there already: choose another name, or move it.")
+                raise InputError(f"'{path}' already exists: choose another name, or move it away.")
         for _ in numbers_of(layer.given) if layer.given is not None else ():
             pass  # reading checks values and sizes of pictures; a video is read later
     for layer in layers:
@@ -142,7 +150,7 @@ def write_layer(
     guides = VideoReader(picture)
     count = len(guides)
     if all(path.exists() for path in layer.outputs(count)):
-        log.info("'%s' is there already, and left as it is.", layer.target)
+        log.info("'%s' already exists and is not changed.", layer.target)
         return
     neighbours = NeighbourFlow(flow.to(device))
 
@@ -168,4 +176,4 @@ def write_layer(
         with passing_folder(layer.target.parent, ".along_") as folder:
             part = encode_part(folder / "part.mkv", shown, params, size)
             join([part], layer.target, frame_times(layer.source), layer.source, params)
-    log.info("%d frames written along: %s", count, layer.target)
+    log.info("%d frames written: %s", count, layer.target)

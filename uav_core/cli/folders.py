@@ -57,7 +57,8 @@ def plan_folder(
     """
     if os.path.realpath(source) == os.path.realpath(target):
         raise InputError(
-            f"The results would lie among the videos in '{source}': expected another folder."
+            f"'{source}' is both the input and the output folder: expected another folder for the "
+            "results."
         )
     found: list[Path] = []
     left_out: list[tuple[Path, str]] = []
@@ -97,9 +98,10 @@ def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
             if deep and not path.is_symlink():
                 yield from _walk(path, but, deep)
             else:
-                yield path, "a link to a folder" if deep else "a folder; --sub-folders goes into it"
+                why = "a link to a folder" if deep else "a folder; use --sub-folders to include it"
+                yield path, why
         else:
-            yield path, "" if path.is_file() else "no file"
+            yield path, "" if path.is_file() else "not a regular file"
 
 
 def _no_video(path: Path) -> str:
@@ -108,7 +110,7 @@ def _no_video(path: Path) -> str:
         with open_video(path) as (container, _):
             name = container.format.name
     except UnreadableVideoError:
-        return "" if VIDEOS.fullmatch(path.suffix) else "no video"
+        return "" if VIDEOS.fullmatch(path.suffix) else "not a video"
     if _PICTURES.fullmatch(name):
         return "a single picture"
     return _OTHERS.get(name, "")

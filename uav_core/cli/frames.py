@@ -31,13 +31,19 @@ def written(o: argparse.Namespace, given: Frames | None) -> Frames | None:
     if made is None:
         return None
     if o.workers:
-        raise InputError(f"--workers for '{o.output}': expected a video. Leave it out.")
+        raise InputError(
+            f"--workers with the output '{o.output}': expected a video as output. Leave --workers "
+            "out to write pictures."
+        )
     if given is None and not o.input.is_file():
-        raise InputError(f"'{o.input}' for '{o.output}': expected a video, or frames as well.")
+        raise InputError(
+            f"'{o.input}' as input for the pictures '{o.output}': expected a video file or "
+            "numbered pictures."
+        )
     if made.linear and not (given is not None and given.linear):
         raise InputError(
-            f"'{o.output}' holds linear light, which '{o.input}' does not say: expected EXR as "
-            "input too. Write PNG, which has 16 bits."
+            f"'{o.output}' is EXR, which stores linear light, but '{o.input}' is not: expected "
+            "EXR as input too. Write PNG instead, which has 16 bits."
         )
     return made
 
@@ -58,7 +64,7 @@ def upscale_frames(
         target = made.master
         if not target.exists() and os.path.lexists(made.path(first)):
             raise InputError(
-                f"'{made.path(first)}' is there already: choose another name, or move it away."
+                f"'{made.path(first)}' already exists: choose another name, or move it away."
             )
         own = {"codec": "ffv1", "pixel_format": "gbrp16le", "crf": None}
         o = argparse.Namespace(**{**vars(o), **own})
@@ -73,4 +79,4 @@ def upscale_frames(
             upscale(o, source, target)
     if made is not None:
         count = scatter(target, made, first)
-        log.info("%d frames written: %s and on.", count, made.path(first))
+        log.info("%d frames written, the first is %s", count, made.path(first))

@@ -76,7 +76,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
         if o.jobs or o.clean:
             return show_jobs(o) if o.jobs else clean_jobs(o)
         if o.input is None or o.output is None:
-            raise InputError("Expected an input and an output: two files, or two folders.")
+            raise InputError(
+                "The input or the output is missing: expected two files, or two folders."
+            )
         if o.server is not None:
             check_for_server(o)
         given = Frames.there(o.input)
@@ -103,10 +105,10 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
         log.error("%s", error)
         return 1
     except OSError as error:
-        log.error("The system refused: %s.", error)
+        log.error("System error: %s.", error)
         return 1
     except KeyboardInterrupt:
-        log.error("Stopped. What is finished is kept; run the same command to go on.")
+        log.error("Stopped. Finished parts are kept; run the same command again to continue.")
         return 130
     return 0
 
@@ -164,13 +166,17 @@ def check_for_server(o: argparse.Namespace) -> None:
     """Raise InputError for options that a server cannot use."""
     given = {"--device": o.device is not None, "--half": o.half, "--workers": o.workers}
     for name in (name for name, there in given.items() if there):
-        raise InputError(f"{name} is for this machine: a server chooses by itself. Leave it out.")
+        raise InputError(
+            f"{name} applies only to this machine, but --server is given: the server decides this "
+            f"itself. Leave {name} out."
+        )
     for option in ("unet", "vae", "flow", "texts"):
         name = getattr(o, option)
         if name is not None and Path(name).is_absolute():
             raise InputError(
-                f"--{option} {name} is a file of this machine: with --server expected a name as "
-                "the server's loader lists it. Put the file into a models folder of the server."
+                f"--{option} {name} is a path on this machine: with --server, expected a name "
+                "from the list of the server's loader. Put the file into a models folder of the "
+                "server."
             )
 
 
@@ -181,8 +187,8 @@ def missing(option: str, error: ImportError) -> UpscaleAVideoError:
     """
     if (error.name or "").startswith(f"{__package__}."):
         return MissingPartError(
-            f"{option} is not in the archive of ComfyUI's registry, which takes no network clients "
-            f"({error}). Run the command from a clone of the repository, which has it, or leave "
+            f"{option} is not part of the package in ComfyUI's registry, which does not allow "
+            f"network clients ({error}). Run the command from a clone of the repository, or leave "
             f"{option} out."
         )
     return MissingPackageError(
@@ -198,13 +204,18 @@ class MissingPartError(UpscaleAVideoError):
 def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
     """Upscale every video of a folder into another; a failed video does not stop the others."""
     if o.output.suffix and not o.output.is_dir():
-        raise InputError(f"'{o.output}' for the folder '{o.input}': expected a folder as well.")
+        raise InputError(
+            f"The output '{o.output}' is not a folder, but the input '{o.input}' is: expected a "
+            "folder for the results."
+        )
     containers = CODECS[o.codec].containers
     plan = plan_folder(o.input, o.output, containers, sub_folders=o.sub_folders)
     for path, why in plan.left_out:
         log.info("Left out: %s: %s", path.relative_to(o.input), why)
     if not plan.videos:
-        raise InputError(f"The folder '{o.input}' has no video: expected files such as clip.mp4.")
+        raise InputError(
+            f"The folder '{o.input}' contains no video: expected files such as clip.mp4."
+        )
     check_target(o.output, plan.videos[0][1].name)
     first = len(plan.videos) * number // count
     videos = plan.videos[first:] + plan.videos[:first]
@@ -221,9 +232,12 @@ def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
             failed[name] = str(error)
     log.info("%d of %d videos done.", len(videos) - len(failed), len(videos))
     if plan.left_out:
-        log.info("%d others left out, as said at the beginning.", len(plan.left_out))
+        log.info(
+            "%d other entries left out; the reasons are at the beginning of this log.",
+            len(plan.left_out),
+        )
     for name, why in failed.items():
-        log.error("Not done: %s: %s", name, why)
+        log.error("Failed: %s: %s", name, why)
     return 1 if failed else 0
 
 
@@ -307,7 +321,7 @@ def show_jobs(o: argparse.Namespace) -> int:
 def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay in the output folder."""
     if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
-        raise InputError(f"--max-gb {o.max_gb}: expected a number from 0 on.")
+        raise InputError(f"--max-gb {o.max_gb}: expected 0 or more.")
     gone = clean(
         *job_folders(o.clean, sub_folders=o.sub_folders),
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,

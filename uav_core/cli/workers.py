@@ -61,8 +61,9 @@ def run_workers(
             return max(ray.get(running))
         except ray.exceptions.WorkerCrashedError as error:
             raise WorkersLostError(
-                f"A worker died {RETRIES + 1} times ({error}). What is finished is kept: look at "
-                "its log, lower the number of workers, and run the same again."
+                f"A worker died {RETRIES + 1} times ({error}). Finished parts are kept. Look at "
+                "the log of the worker, lower the number of workers, and run the same command "
+                "again."
             ) from error
     finally:
         ray.shutdown()
@@ -96,6 +97,7 @@ def _connect(ray: Any, address: str, cpus: int, gpus: float) -> None:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"No Ray at '{address or 'this machine'}' ({error}). Give the address of a running "
-            "cluster, such as 'auto' or 'ray://host:10001', or none."
+            f"Ray cannot be used at '{address or 'this machine'}' ({error}). Give the address of "
+            "a running Ray cluster, such as 'auto' or 'ray://host:10001', or leave the address "
+            "out."
         ) from error

@@ -106,7 +106,7 @@ class GroupNorm(nn.GroupNorm):
         """Weight and bias (c,) for inputs such as ``x``, as the supplied class casts or streams."""
         probe = x.new_empty((1, self.num_channels, 1)).as_subclass(Probe)
         self(probe)
-        assert probe.weights is not None, f"{type(self).__name__} is no norm of PyTorch's"
+        assert probe.weights is not None, f"{type(self).__name__} is not a norm of PyTorch"
         return probe.weights
 
 

@@ -99,7 +99,9 @@ def _are_right(device: torch.device) -> bool:
 
 def _give_up(device: torch.device, error: Exception) -> None:
     _without.add(str(device))
-    log.info("No fused norms on %s, which run as plain operations instead: %s", device, error)
+    log.info(
+        "Fused norms cannot be used on %s; plain operations are used instead: %s", device, error
+    )
 
 
 def _kernels():

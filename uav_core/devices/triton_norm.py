@@ -151,4 +151,4 @@ def check(device: torch.device) -> None:
     expected = F.silu(F.group_norm(x + shift[..., None, None, None], 32, weight, bias, 1e-6))
     error = (normed(x, shift, weight, bias, 32, 1e-6, True) - expected).abs().max().item()
     if not error < 1e-4:
-        raise ArithmeticError(f"they differ by {error}")
+        raise ArithmeticError(f"the result differs from PyTorch's by {error}")

@@ -55,7 +55,7 @@ def load_flow_model(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> nn
     except ImportError as error:
         raise MissingPackageError(
             f"RAFT needs the package torchvision, which cannot be imported ({error}). Install the "
-            "one that belongs to your PyTorch, or use the built-in flow."
+            "version for your PyTorch, or use the built-in flow."
         ) from error
 
     model = raft_large(weights=None, progress=False)
@@ -80,7 +80,7 @@ class NeighbourFlow:
     def __init__(self, model: nn.Module, iterations: int = ITERATIONS) -> None:
         """Raises InputError for less than 1 iteration."""
         if iterations < 1:
-            raise InputError(f"flow needs 1 iteration or more, but got {iterations}.")
+            raise InputError(f"{iterations} flow iterations: expected 1 or more.")
         self.model, self.iterations = model, iterations
         self._kept: tuple[Tensor, Encoded] | None = None
 
@@ -214,7 +214,7 @@ def bounded_size(h: int, w: int, longest_side: int | None) -> tuple[int, int]:
         return h, w
     if longest_side < SMALLEST_SIDE:
         raise InputError(
-            f"Flow at a longest side of {longest_side} px: expected at least {SMALLEST_SIDE}."
+            f"The longest side for flow is {longest_side} px: expected at least {SMALLEST_SIDE}."
         )
     scale = longest_side / max(h, w)
     return (

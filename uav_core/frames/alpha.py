@@ -46,7 +46,8 @@ def upscale_alpha(
     if frames.shape[1] < alpha.shape[1] or frames.shape[2] < alpha.shape[2]:
         raise InputError(
             f"Alpha is {alpha.shape[2]}x{alpha.shape[1]}, the frames are "
-            f"{frames.shape[2]}x{frames.shape[1]}: expected upscaled frames, larger than alpha."
+            f"{frames.shape[2]}x{frames.shape[1]}: expected upscaled frames, not smaller than "
+            "alpha."
         )
     result = frames.new_empty(frames.shape[:3])
     for i in range(len(frames)):

@@ -15,7 +15,7 @@ FULL = 1.0
 def check_detail(detail: float) -> None:
     """Raise InputError for a detail outside of 0 to 1."""
     if not 0 <= detail <= FULL:
-        raise InputError(f"A detail of {detail}: expected 0 (bicubic) to 1 (all of it).")
+        raise InputError(f"Detail is {detail}: expected 0 (bicubic) to 1 (full detail).")
 
 
 def with_detail(frames: Tensor, low_res: Tensor, detail: float) -> Tensor:

@@ -52,18 +52,18 @@ class OutputSize:
     def __post_init__(self) -> None:
         if self.target not in get_args(Target) or self.aspect not in get_args(Aspect):
             raise InputError(
-                f"Output size by '{self.target}' with '{self.aspect}': expected one of "
-                f"{get_args(Target)}, and of {get_args(Aspect)}."
+                f"Output size with target '{self.target}' and aspect '{self.aspect}': expected a "
+                f"target of {get_args(Target)} and an aspect of {get_args(Aspect)}."
             )
         if not 1 <= self.factor <= UPSCALE:
-            raise InputError(f"A factor of {self.factor}: expected 1 to {UPSCALE}.")
+            raise InputError(f"The factor is {self.factor}: expected 1 to {UPSCALE}.")
         for name, side in (
             ("short side", self.short_side),
             ("width", self.width),
             ("height", self.height),
         ):
             if side < SMALLEST_SIDE:
-                raise InputError(f"A {name} of {side}: expected {SMALLEST_SIDE} px or more.")
+                raise InputError(f"The {name} is {side}: expected {SMALLEST_SIDE} px or more.")
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def plan_video(
     for the model.
     """
     if when not in get_args(When):
-        raise InputError(f"Resizing '{when}' upscaling: expected one of {get_args(When)}.")
+        raise InputError(f"Resizing is '{when}': expected one of {get_args(When)}.")
     picture, region, size = _picture(h, w, wanted, 1, pixel_aspect)
     shape = (1.0, pixel_aspect if wanted.target == "exact size" else 1.0)
     shown = [r * s for r, s in zip(region, shape, strict=True)]
@@ -176,9 +176,9 @@ def plan_video(
         whole = round(h * shape[0]), round(w * shape[1])
         largest = UPSCALE * whole[0], UPSCALE * whole[1]
         raise InputError(
-            f"An output of {_text(size)} from frames of {_text(whole)} is {zoom:.3g} times their "
-            f"size: expected 1 to {UPSCALE} times, {_text(whole)} to {_text(largest)}. Choose a "
-            "size between them."
+            f"The output size {_text(size)} is {zoom:.3g} times the input size {_text(whole)}: "
+            f"expected 1 to {UPSCALE} times, {_text(whole)} to {_text(largest)}. Choose a size in "
+            "this range."
         )
     if when == "after":
         rows, columns = UPSCALE * h, UPSCALE * w
@@ -187,8 +187,9 @@ def plan_video(
     plan = plan_size(h, w, wanted, pixel_aspect=pixel_aspect)
     if min(plan.given) < SMALLEST_SIDE:
         raise InputError(
-            f"Cropped before upscaling to {_text(size)}, the frames are {_text(plan.given)}: the "
-            f"model takes at least {SMALLEST_SIDE} px on each side. Resize after upscaling."
+            f"With cropping before upscaling to {_text(size)}, the model would get frames of "
+            f"{_text(plan.given)}: expected at least {SMALLEST_SIDE} px on each side. Resize "
+            "after upscaling instead."
         )
     return plan
 
@@ -224,7 +225,7 @@ def after(frames: Tensor, plan: SizePlan, check_cancelled: Callable[[], None] = 
     """
     if frames.ndim == 4 and tuple(frames.shape[1:3]) == plan.size != plan.upscaled:
         return frames
-    _check(frames, plan.upscaled, f"four times those of {_text(plan.given)} are")
+    _check(frames, plan.upscaled, f"the plan needs frames upscaled from {_text(plan.given)} to")
     (y, x), (rows, columns) = plan.corner, plan.content
     content = frames[:, y : y + rows, x : x + columns]
     if plan.content == plan.picture == plan.size:
@@ -285,6 +286,6 @@ def _check(frames: Tensor, size: Pair, why: str) -> None:
     if frames.ndim != 4 or tuple(frames.shape[1:3]) != size:
         got = _text(_pair(list(frames.shape[1:3]))) if frames.ndim == 4 else tuple(frames.shape)
         raise InputError(
-            f"The frames are {got}, but {why} {_text(size)}. Connect 'Output Size' to the frames "
-            "that are upscaled, and its plan to what comes of them."
+            f"The frames are {got}, but {why} {_text(size)}. Upscale the frames from 'Output "
+            "Size', and connect the upscaled frames and the plan to 'Finish Output Size'."
         )

@@ -108,7 +108,9 @@ def clean(
     than ours. Links are not followed. Jobs that cannot be removed are logged.
     """
     if not (keep_days or 0) >= 0 or (max_bytes or 0) < 0:
-        raise InputError(f"Keep {keep_days} days and {max_bytes} bytes: expected none below 0.")
+        raise InputError(
+            f"keep_days is {keep_days} and max_bytes is {max_bytes}: expected no negative numbers."
+        )
     jobs = list_jobs(*roots)
     free = [job for job in jobs if not job.busy and (job.status == FINISHED or not finished_only)]
     free.sort(key=lambda job: job.status != FINISHED)
@@ -199,7 +201,7 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
     except (FileError, OSError) as error:
         if isinstance(error, OSError):
             error = name_error(error, job.folder, "removing")
-        log.warning("Job %s is not removed: %s", job.id, error)
+        log.warning("Job %s was not removed: %s", job.id, error)
         return False
     log.info("Removed job %s (%s)", job.id, job.status)
     return True
@@ -213,10 +215,10 @@ def _removable(job: JobSummary) -> list[str] | None:
     names = sorted(os.listdir(job.folder))
     for name in names:
         if not (is_ours(name) or name == job.output) or not is_plain(job.folder / name):
-            log.warning("Job %s is not removed: %r is no file of a job", job.id, name)
+            log.warning("Job %s was not removed: %r is not a file of a job", job.id, name)
             return None
     manifests = [name for name in (BACKUP, MANIFEST) if name in names]
     if not manifests and job.status != EMPTY:
-        log.warning("Job %s is not removed: it has no manifest", job.id)
+        log.warning("Job %s was not removed: it has no manifest", job.id)
         return None
     return [name for name in names if name not in (*manifests, LOCK)] + manifests

@@ -249,11 +249,13 @@ class Job:
         """
         check_plain(setting, "setting")
         if not 0 <= frame <= self.plan.frames:
-            raise InputError(f"A fallback at frame {frame} of {self.plan.frames}.")
+            raise InputError(f"Fallback at frame {frame}: expected 0 to {self.plan.frames}.")
         with self._locked():
             old, new = self.manifest.fallbacks, Fallback(frame, dict(setting))
             if len(old) >= MOST_FALLBACKS:
-                raise InputError(f"Job {self.id} has {len(old)} fallbacks: expected no more.")
+                raise InputError(
+                    f"Job {self.id} already has {len(old)} fallbacks, which is the maximum."
+                )
             if old[-1:] != (new,):
                 self._write(fallbacks=(*old, new))
 
@@ -267,15 +269,15 @@ class Job:
         """
         if is_ours(plain_name(name)):
             raise InputError(
-                f"The output's name is {name}, as of a job's own file: choose another."
+                f"The output name {name} is reserved for the job's own files: choose another name."
             )
         path = self.output_folder / name
         with self._locked():
             missing = self.missing_parts()
             if missing:
                 raise InputError(
-                    f"Job {self.id} is not done: {len(missing)} of {self.plan.parts} parts are "
-                    f"missing, the first is {missing[0]}."
+                    f"Job {self.id} is not finished: {len(missing)} of {self.plan.parts} parts "
+                    f"are missing, the first is {missing[0]}."
                 )
             size, digest = _settled(path, self._check_cancelled)
             record = OutputRecord(name, size, digest, self._relative)
@@ -294,7 +296,10 @@ class Job:
         """
         done, target = self.output_path, self.output_folder / plain_name(name)
         if done is None or is_ours(name):
-            raise InputError(f"Job {self.id} has no video to be called {name}.")
+            raise InputError(
+                f"Job {self.id} has no finished video, or the name {name} is reserved for its own "
+                "files."
+            )
         with self._locked():
             record = self.manifest.output
             assert record is not None
@@ -306,7 +311,7 @@ class Job:
                 ):
                     return False
                 raise InputError(
-                    f"'{target}' is there already and is another video than '{done}': choose "
+                    f"'{target}' already exists and is not the same video as '{done}': choose "
                     "another name, or move it away."
                 )
             copy_whole(done, target, check_cancelled)
@@ -340,7 +345,7 @@ class Job:
                 yield
 
     def _read(self) -> None:
-        problem = "it is gone"
+        problem = "it is missing"
         try:
             found = read_manifest(self.folder)
         except DamagedManifestError as error:
@@ -349,7 +354,7 @@ class Job:
             self.manifest, self._stamp = found[0], manifest_stamp(self.folder)
         else:
             # The manifest was damaged meanwhile: the one in memory is the newest good one.
-            log.warning("Job %s: its manifest is written anew (%s)", self.id, problem)
+            log.warning("Job %s: its manifest is written again (%s)", self.id, problem)
 
     def _write(self, *, previous_is_good: bool = True, **fields: Any) -> None:
         """Change fields of the manifest, and keep the previous one as the backup if it is good.
@@ -413,7 +418,7 @@ class Job:
                 return True
         except FileError as error:
             problem = f"cannot be read ({error})"
-        log.warning("Job %s: %s %s; it is done again", self.id, path.name, problem)
+        log.warning("Job %s: %s %s; it will be made again", self.id, path.name, problem)
         return False
 
     def _remove_leftovers(self) -> None:
@@ -430,18 +435,21 @@ class Job:
         for name in names:
             path = self.folder / name
             if os.path.isdir(path) and not os.path.islink(path):
-                raise FileError(f"{path} is a folder where a file belongs. Delete it.")
+                raise FileError(f"{path} is a folder: expected a file. Delete the folder.")
             log.info("Job %s: removing %s", self.id, name)
             with named_errors(path, "removing"):
                 path.unlink(missing_ok=True)
 
 
 def _job_folder(root: str | os.PathLike[str], name: str) -> Path:
-    with named_errors(Path(root), "making"):
+    with named_errors(Path(root), "creating"):
         os.makedirs(root, exist_ok=True)
     folder = inside(root, name)
     if folder.name != name or folder.parent != Path(os.path.realpath(root)):
-        raise UnsafePathError(f"The job folder {name} in {root} is a link to {folder}. Delete it.")
+        raise UnsafePathError(
+            f"The job folder {name} in {root} is a link to {folder}: expected a folder. Delete "
+            "the link."
+        )
     return folder
 
 
@@ -453,7 +461,7 @@ def _settled(path: Path, check_cancelled: Callable[[], None] = ignore) -> tuple[
     with named_errors(path, "reading"):
         size = os.lstat(path).st_size
     if not is_plain(path) or size == 0:
-        raise FileError(f"{path} is not a plain file with content. Write it first.")
+        raise FileError(f"{path} is empty or not a regular file. Write the file first.")
     with named_errors(path, "writing"):
         sync_file(path)
         sync_folder(path.parent)

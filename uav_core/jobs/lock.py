@@ -98,10 +98,10 @@ def lock_job(
     """
     while True:
         if make:
-            with named_errors(folder, "making"):
+            with named_errors(folder, "creating"):
                 folder.mkdir(exist_ok=True)
         elif not folder.is_dir():
-            raise FileError(f"{folder} is gone.")
+            raise FileError(f"The job folder {folder} no longer exists. Start the job again.")
         lock = LockedFile.take(folder / LOCK)
         if lock is not None:
             return lock
@@ -124,7 +124,8 @@ class Run(LockedFile):
             if run is not None:
                 return run
         raise JobBusyError(
-            f"{MOST_RUNS} runs work on job {folder.name} already: expected fewer. Stop some."
+            f"{MOST_RUNS} runs already work on job {folder.name}, which is the maximum. Stop some "
+            "of them."
         )
 
     def work_on(self, what: int) -> None:
@@ -170,7 +171,7 @@ def is_held(path: Path) -> bool:
 def _open(path: Path, flags: int) -> BinaryIO | None:
     """The lock's file; None if it (with O_CREAT: its folder) does not exist."""
     if os.path.islink(path):
-        raise FileError(f"{path} is a link. Delete it.")
+        raise FileError(f"{path} is a link: expected a regular file. Delete the link.")
     with named_errors(path, "opening"):
         try:
             number = os.open(path, os.O_RDWR | PLAIN | flags, 0o666)
@@ -181,7 +182,7 @@ def _open(path: Path, flags: int) -> BinaryIO | None:
     # With a second hard link, our process id would be written into another file too.
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         file.close()
-        raise FileError(f"{path} is no plain file of its own. Delete it.")
+        raise FileError(f"{path} is not a regular file, or has a second hard link. Delete it.")
     return file
 
 

@@ -142,8 +142,8 @@ class Manifest:
         body = canonical({**head, **to_plain(self)}, "manifest")
         if len(body) > MOST_TEXT - 200:
             raise InputError(
-                f"The manifest would have {len(body)} bytes, more than {MOST_TEXT}. Give less in "
-                "the settings and the fingerprint."
+                f"The manifest would have {len(body)} bytes, expected at most {MOST_TEXT}. Store "
+                "less in the settings and the fingerprint."
             )
         return b'{"checksum":"%s","job":%s}\n' % (_checksum(body).encode(), body)
 
@@ -167,7 +167,9 @@ def job_id(inputs: JobInputs) -> str:
     """
     for name, value in inputs.weights.items():
         if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{16,128}", value):
-            raise InputError(f"The hash of weights {name!r:.80} is {value!r:.80}: expected hex.")
+            raise InputError(
+                f"The hash of weights {name!r:.80} is {value!r:.80}: expected hexadecimal digits."
+            )
     body = {
         "fingerprint": inputs.fingerprint,
         "settings": inputs.settings,
@@ -210,19 +212,21 @@ def parse_manifest(data: bytes, source: str) -> Manifest:
         if type(version) is not int or version != FORMAT_VERSION:
             raise ValueError(
                 f"it has format {version!r:.60} and this version reads {FORMAT_VERSION}: continue "
-                "the job with the version that began it"
+                "the job with the version that started it"
             )
         if _checksum(canonical(whole.job)) != whole.checksum:
-            raise ValueError("its checksum does not fit its content")
+            raise ValueError("its checksum does not match its content")
         manifest = from_plain(Manifest, job, "job")
         if head != [manifest.id, manifest.status]:
-            raise ValueError(f"it says {head!r:.80}, and is {manifest.id}, {manifest.status}")
+            raise ValueError(
+                f"its id and status are {head!r:.80}, expected {manifest.id}, {manifest.status}"
+            )
         _check(manifest)
         return manifest
     except (ValueError, RecursionError) as error:
         raise DamagedManifestError(
             f"{source} cannot be used: {str(error).rstrip('.') or 'not a manifest'}. Delete its "
-            "folder to start the job anew."
+            "folder to start the job from the beginning."
         ) from error
 
 
@@ -235,7 +239,7 @@ class _Whole:
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
@@ -248,7 +252,7 @@ def _check(manifest: Manifest) -> None:
     plan, last = manifest.plan, -1
     for part in manifest.parts:
         if not last < part.index or range(part.start, part.stop) != plan.part(part.index):
-            raise ValueError(f"{part} comes after part {last}, or is not the plan's")
+            raise ValueError(f"{part} comes after part {last}, or does not match the plan")
         last = part.index
     for state in manifest.states:
         plan.check_state(state.scene, state.frames_done)
@@ -258,7 +262,7 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"a fallback is at a frame after {plan.frames}")
     states, fallbacks = len(manifest.states), len(manifest.fallbacks)
     if states > MOST_STATES or fallbacks > MOST_FALLBACKS:
-        raise ValueError(f"{states} states and {fallbacks} fallbacks are more than there can be")
+        raise ValueError(f"{states} states and {fallbacks} fallbacks are more than allowed")
 
 
 # --- as a file ------------------------------------------------------------------------------
@@ -277,8 +281,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
             manifest = parse_manifest(read_plain(path, MOST_TEXT), str(path))
             if manifest.id != folder.name:
                 raise DamagedManifestError(
-                    f"{path} belongs to job {manifest.id}. Move it back to a folder of that name, "
-                    "or delete this one."
+                    f"{path} belongs to job {manifest.id}. Move it back to the folder with that "
+                    "name, or delete the folder that it is in."
                 )
         except FileError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
@@ -286,7 +290,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, bool] | None:
             continue
         if name == BACKUP:
             why = problems[0] if problems else f"{MANIFEST} is missing"
-            log.warning("Job %s continues from the manifest before the last: %s", folder.name, why)
+            log.warning("Job %s continues from the backup of its manifest: %s", folder.name, why)
         return manifest, name == MANIFEST
     if problems:
         raise DamagedManifestError(str(problems[0])) from problems[0]

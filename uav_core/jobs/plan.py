@@ -49,7 +49,7 @@ class JobPlan:
         for scene in self.scenes:
             if not scene or scene != range(at, scene.stop):
                 raise InputError(
-                    f"A scene is {scene} after frame {at}: expected ranges that follow each other."
+                    f"A scene is {scene}: expected at least one frame, starting at frame {at}."
                 )
             at = scene.stop
         if at != self.frames:
@@ -96,7 +96,7 @@ class JobPlan:
         start, stop = self.scenes[scene].start, self.scenes[scene].stop
         if not start <= frames_done <= stop:
             raise InputError(
-                f"A state at frame {frames_done} of scene {scene}, which has frames {start} to "
+                f"State at frame {frames_done} of scene {scene}: expected a frame from {start} to "
                 f"{stop}."
             )
 
@@ -111,8 +111,9 @@ def disk_needed(
     """
     if bytes_per_frame < 0 or state_bytes < 0 or not 0 <= frames_done <= plan.frames:
         raise InputError(
-            f"{bytes_per_frame} bytes a frame, {state_bytes} a state, {frames_done} of "
-            f"{plan.frames} frames done: expected none below 0 and not more frames than there are."
+            f"{bytes_per_frame} bytes per frame, {state_bytes} bytes per state, {frames_done} of "
+            f"{plan.frames} frames done: expected no negative numbers, and not more frames done "
+            "than the plan has."
         )
     video = (2 * plan.frames - frames_done) * bytes_per_frame
     return int(video) + 1 + _STATES * state_bytes + _BYTES_PER_PART * plan.parts

@@ -190,7 +190,7 @@ class Forecast:
         whole, measured = self.course.whole, self.course.measured
         guessed = [stage for stage in whole if whole[stage] and not measured(stage)]
         self._tell(
-            text + (f"\nGuessed until it is timed: {', '.join(guessed)}." if guessed else "")
+            text + (f"\nNot measured yet, only guessed: {', '.join(guessed)}." if guessed else "")
         )
 
     def _estimated(self) -> Estimate:

@@ -71,11 +71,11 @@ class LongVideoParams:
         parse_steps(self.propagation_steps, self.steps)
         parse_cuts(self.cuts)
         if not 1 <= self.guidance < float("inf"):
-            raise InputError(f"A guidance of {self.guidance}: expected a number from 1 on.")
+            raise InputError(f"Guidance is {self.guidance}: expected a finite number, 1 or more.")
         if not 0 <= self.lr_guidance <= 1:
-            raise InputError(f"An LR guidance of {self.lr_guidance}: expected 0 to 1.")
+            raise InputError(f"LR guidance is {self.lr_guidance}: expected 0 to 1.")
         if self.resize not in get_args(When):
-            raise InputError(f"Resizing '{self.resize}': expected one of {get_args(When)}.")
+            raise InputError(f"Resizing is '{self.resize}': expected one of {get_args(When)}.")
         check_deinterlace(self.deinterlace)
         check_detail(self.detail)
         plan_tiles((self.tile, self.tile), self.tile, self.tile_overlap)

@@ -169,7 +169,7 @@ class Parts:
         need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
         self._forecast.disk_bytes = need
         if not parts:
-            self.task.status(f"about {human_bytes(need)} of disk are needed")
+            self.task.status(f"about {human_bytes(need)} of disk space needed")
         check_space(job.folder, need)
 
     def _stepped_down(self, step: StepDown) -> None:
@@ -223,7 +223,7 @@ class Parts:
                 state = load_state(found[0])
                 scene = begun(state, on_step=self._stepped_down, timed=self._timed)
             except (DamagedStateError, InputError) as error:
-                log.warning("Scene %d begins anew: %s", number, error)
+                log.warning("Scene %d starts again from its first frame: %s", number, error)
         if scene is None:
             scene = begun(None, on_step=self._stepped_down, timed=self._timed)
         self._forecast.course.again(max(0, frame - scene.next) / self.job.plan.frames)

@@ -61,7 +61,7 @@ class Report:
             + (f", {self.rate:.2f} frames per second." if self.rate else "."),
         ]
         if self.frames_before:
-            lines.append(f"{self.frames_before} frames were there from an earlier run.")
+            lines.append(f"{self.frames_before} frames were already finished by an earlier run.")
         others = self.frames - self.frames_before - self.frames_made
         if others > 0:
             lines.append(f"{others} frames were made by other runs at the same time.")

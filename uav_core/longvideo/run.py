@@ -226,7 +226,7 @@ class LongVideo:
         """Refuse a given file name that exists; names with the job's id are the job's own."""
         target = self.folder / name
         if self.file_name and os.path.lexists(target):
-            raise InputError(f"'{target}' is there already: choose another name, or move it away.")
+            raise InputError(f"'{target}' already exists: choose another name, or move it away.")
 
     def _join(self, task: Task, job: Job) -> None:
         self._check_name(task.name)
@@ -236,8 +236,8 @@ class LongVideo:
             self._join_into(self.folder / task.name, part_infos(job, task.encode), task)
         except VideoError as error:
             raise type(error)(
-                f"{error} All frames are made and kept in '{job.folder}': once the cause is gone, "
-                "the same run again only joins them."
+                f"{error} All frames are finished and kept in '{job.folder}'. Fix the cause and "
+                "run the same again: it then only joins the frames."
             ) from error
         job.finish(task.name, keep_parts=False)
 
@@ -268,16 +268,17 @@ class LongVideo:
 def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
     """A note on a job for the same video and settings but other weights."""
     if job.output is not None:
-        kept = f"Its video {job.output} stays as it is."
+        kept = f"Its video {job.output} is kept."
     else:
         kept = (
-            f"Its frames stay in {job.folder}, and it goes on there when it is run with the "
-            "weights it began with."
+            f"Its frames are kept in {job.folder}. To continue that job, run it with the weights "
+            "it was started with."
         )
     return (
         f"The weights have changed ({', '.join(changed)}) since job {job.id[:8]} made "
-        f"{job.frames_done} of {job.frames} frames of this video with these settings. Frames of "
-        f"different weights do not go together: all are made with the weights chosen now. {kept}"
+        f"{job.frames_done} of {job.frames} frames of this video with these settings. Frames from "
+        "different weights cannot be combined, so all frames are made again with the current "
+        f"weights. {kept}"
     )
 
 

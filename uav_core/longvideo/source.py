@@ -54,8 +54,9 @@ def frames_of_span(span: Span | None, times: FrameTimes) -> range:
     if first >= stop:
         seconds = float((times[-1] - times[0]) * times.time_base)
         raise InputError(
-            f"The video is trimmed to {span.duration:g} s from {span.start:g} s on, where it "
-            f"has no frame: it has {len(times)} frames in {seconds:.3g} s. Trim it less."
+            f"The video is trimmed to a duration of {span.duration:g} s (0: to the end) from "
+            f"{span.start:g} s, which contains no frame: it has {len(times)} frames in "
+            f"{seconds:.3g} s. Choose another range."
         )
     return range(first, stop)
 
@@ -132,8 +133,8 @@ class Resizing:
             f"{w}x{h}" for h, w in (self.plan.source, self.plan.given, self.plan.upscaled)
         )
         if self.shrinks:
-            return f"resized before from {source} to {given}"
-        return f"resized after from {upscaled}" if self.finishes else ""
+            return f"resized before upscaling from {source} to {given}"
+        return f"resized after upscaling from {upscaled}" if self.finishes else ""
 
 
 def _image(frame: Tensor) -> Tensor:

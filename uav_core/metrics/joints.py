@@ -58,8 +58,8 @@ def jump_across(steps: Tensor, borders: Collection[int], what: str) -> float:
     places = sorted(set(borders))
     if not places or places[0] < 1 or places[-1] > len(steps):
         raise InputError(
-            f"Borders at {what} {places}: expected some of 1 to {len(steps)}, the first {what} "
-            "after each joint."
+            f"Borders at {what} {places}: expected numbers from 1 to {len(steps)}, the first "
+            f"{what} after each joint."
         )
     chosen = torch.zeros(len(steps), dtype=torch.bool, device=steps.device)
     chosen[[place - 1 for place in places]] = True

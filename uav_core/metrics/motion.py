@@ -104,7 +104,7 @@ def warping_error(
     expected = (motion.flow.shape[2] + 1, *motion.flow.shape[3:])
     if tuple(frames.shape[2:]) != expected:
         raise InputError(
-            f"The clip is {tuple(frames.shape[2:])} as frames, height, width, the motion was "
+            f"The clip is {tuple(frames.shape[2:])} (frames, height, width), but the motion was "
             f"estimated on {expected}: expected the same. Resize or trim one of the clips."
         )
     errors = []

@@ -62,7 +62,7 @@ def flow_picture(flow: Tensor, longest: float | None = None) -> Tensor:
     the full colour, ``longest_motion(flow)`` if None. Raises InputError for another shape.
     """
     if flow.ndim != 5 or flow.shape[:2] != (1, 2):
-        raise InputError(f"A flow is (1, 2, t, h, w), but this one is {tuple(flow.shape)}.")
+        raise InputError(f"The flow is {tuple(flow.shape)}: expected (1, 2, t, h, w).")
     # Imported here: torchvision is heavy, and only this picture needs it.
     from torchvision.utils import flow_to_image
 

@@ -41,8 +41,8 @@ class Sizes:
         """The shape of the tensor ``key``. Raises CheckpointMismatchError if it is missing."""
         if key not in self.weights:
             raise CheckpointMismatchError(
-                f"This {self.network} has no tensor '{key}', so its sizes cannot be read. Expected "
-                f"the keys of {self.keys}; the file may be cut short: fetch it again."
+                f"This {self.network} has no tensor '{key}', so its sizes cannot be read. "
+                f"Expected the keys of {self.keys}; the file may be incomplete. Download it again."
             )
         return self.weights[key].shape
 

@@ -268,8 +268,8 @@ class TemporalVAE(nn.Module):
             if low_res is None or tuple(low_res.shape) != want:
                 got = "none" if low_res is None else tuple(low_res.shape)
                 raise InputError(
-                    f"This VAE decodes with the low-resolution frames, expected as {want}; "
-                    f"got {got}. Give the frames the latent was made from, or set w to 0."
+                    f"This VAE needs the low-resolution frames as {want}, but got {got}. Pass the "
+                    "frames that belong to the latent, or set w to 0."
                 )
         if low_res is not None:
             low_res = self._given(low_res)

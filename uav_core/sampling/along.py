@@ -48,17 +48,18 @@ def check_along(small: tuple[int, int, int], frames: tuple[int, int, int], what:
     (count, h, w), (t, rows, columns) = small, frames
     if count != t:
         raise InputError(
-            f"{what} has {count} frames, the picture {t}: expected the same, one for each."
+            f"{what} has {count} frames, but the video has {t}: expected the same number."
         )
     if h > rows or w > columns:
         raise InputError(
-            f"{what} is {w}x{h}, the picture {columns}x{rows}: expected it no larger than that."
+            f"{what} is {w}x{h}, but the video is {columns}x{rows}: expected a size that is not "
+            "larger than the video's."
         )
     # Rounding to whole pixels, at either size, may change a side by one.
     if abs(h - w * rows / columns) > 1 and abs(w - h * columns / rows) > 1:
         raise InputError(
-            f"{what} is {w}x{h}, the picture {columns}x{rows}: expected the same aspect. Crop or "
-            "pad both alike."
+            f"{what} is {w}x{h}, but the video is {columns}x{rows}: expected the same aspect "
+            "ratio. Crop or pad both in the same way."
         )
 
 
@@ -104,13 +105,22 @@ def _frames(small: Iterable[Tensor], guides: Iterable[Tensor]) -> Iterator[_Fram
     for number, guide in enumerate(pictures):
         values = next(own, None)
         if values is None:
-            raise InputError(f"The picture has more frames than the {number} of what goes with it.")
+            raise InputError(
+                f"The video has more frames than the matte or depth clip, which has {number}: "
+                "expected the same number."
+            )
         if not values.isfinite().all():
-            raise InputError(f"Frame {number} has NaN or infinity: expected numbers. Make it anew.")
+            raise InputError(
+                f"Frame {number} of the matte or depth clip has NaN or infinity: expected finite "
+                "numbers. Create it again."
+            )
         values, guide = values[None].to(guide.device, torch.float32), guide[None].float()
         yield _Frame(values, guide, enlarged(values, guide))
     if next(own, None) is not None:
-        raise InputError(f"The picture has only {number + 1} frames: what goes with it has more.")
+        raise InputError(
+            f"The video has only {number + 1} frames, but the matte or depth clip has more: "
+            "expected the same number."
+        )
 
 
 def _steadied(frame: _Frame, neighbours: list[tuple[_Frame, Way]]) -> Tensor:

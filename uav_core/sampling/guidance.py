@@ -21,8 +21,8 @@ class GuidanceRange:
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end <= 1:
             raise InputError(
-                f"Guidance from {self.start} to {self.end} of the run: expected two shares from "
-                "0 to 1, the first not above the second. 0 to 1 guides every step."
+                f"The guidance range is {self.start} to {self.end}: expected two numbers from 0 "
+                "to 1, the first not larger than the second. 0 to 1 guides every step."
             )
 
     @property

@@ -43,7 +43,7 @@ _SIGNS = (
 
 SPARING: dict[int, str] = {
     Sparing.NONE: "",
-    Sparing.HALVES: "halves and pairs one by one",
+    Sparing.HALVES: "halves of a pass and pairs of frames one by one",
     Sparing.STRIPES: "layers in stripes",
 }
 """The words for each level in messages."""
@@ -85,9 +85,9 @@ class Setting:
             known = name in cls.__dataclass_fields__ and type(value) is int
             if not known or not 0 <= value <= most:
                 raise InputError(
-                    f"The setting {name} = {value!r} is not known: expected whole numbers named "
+                    f"The setting {name} = {value!r} is not valid: expected whole numbers for "
                     f"{', '.join(cls.__dataclass_fields__)}. The record of the run may come from "
-                    "another version: start the run anew."
+                    "another version. Start the run from the beginning."
                 )
         return cls(**data)
 
@@ -96,7 +96,9 @@ class Setting:
         if self.frames is not None:
             parts.append(f"{self.frames} frame{'s' * (self.frames != 1)} at once")
         if self.tile is not None:
-            parts.append(f"tiles of {self.tile}x{self.tile} px sharing {self.overlap or 0}")
+            parts.append(
+                f"tiles of {self.tile}x{self.tile} px with an overlap of {self.overlap or 0}"
+            )
         if self.longest_side is not None:
             parts.append(f"at most {self.longest_side} px a side")
         return ", ".join(parts) or "everything at once"
@@ -116,10 +118,13 @@ class StepDown:
 
     def __str__(self) -> str:
         if self.foreseen:
-            return f"No room for {self.stage} with {self.before} ({self.reason}): {self.after}."
+            return (
+                f"Not enough memory for {self.stage} with {self.before} ({self.reason}): using "
+                f"{self.after}."
+            )
         return (
-            f"Memory ran out while {self.stage} with {self.before} ({self.reason}): "
-            f"went on with {self.after}."
+            f"Memory ran out while {self.stage} with {self.before} ({self.reason}): continued "
+            f"with {self.after}."
         )
 
 
@@ -152,8 +157,8 @@ class Ladder:
         found += [s for s in self.settings if replace(s, sparing=None) == setting]
         if not found:
             raise InputError(
-                f"The job went on with {setting} while {self.stage}: expected one of "
-                f"{'; '.join(map(str, self.settings))}. Resume it with the choices it began with."
+                f"The job used {setting} for {self.stage}: expected one of "
+                f"{'; '.join(map(str, self.settings))}. Resume the job with its original settings."
             )
         self._level = self.settings.index(found[0])
 
@@ -170,7 +175,7 @@ class Ladder:
             self._level += 1
         if self.setting == before:
             return None
-        reason = f"it takes {human_bytes(least)} of {human_bytes(room)}"
+        reason = f"{human_bytes(least)} needed, {human_bytes(room)} available"
         step = StepDown(self.stage, before, self.setting, reason, foreseen=True)
         log.warning("%s", step)
         return step
@@ -180,9 +185,9 @@ class Ladder:
         if self._level + 1 == len(self.settings):
             tried = "; ".join(map(str, self.settings[: self._level + 1]))
             raise OutOfMemoryError(
-                f"Memory ran out while {self.stage}, with the smallest setting as well. Tried: "
-                f"{tried}. The last error: {reason} Close other programs that use this memory, "
-                "or give a smaller or shorter clip."
+                f"Memory ran out while {self.stage}, even with the smallest setting. Tried: "
+                f"{tried}. The last error: {reason} Close other programs that use this memory, or "
+                "use a smaller or shorter clip."
             )
         before = self.setting
         self._level += 1

@@ -65,8 +65,8 @@ def check_null_text(embedding: Tensor, context_dim: int) -> Tensor:
         embedding = embedding[0]
     if embedding.ndim != 2 or embedding.shape[1] != context_dim:
         raise CheckpointMismatchError(
-            f"'{NULL_TEXT_KEY}' is {tuple(embedding.shape)}; this U-Net takes text of "
-            f"(tokens, {context_dim})."
+            f"'{NULL_TEXT_KEY}' is {tuple(embedding.shape)}: expected (tokens, {context_dim}) for "
+            "this U-Net."
         )
     return embedding
 
@@ -289,7 +289,10 @@ def _check_run(
             raise InputError(f"{name} is {tuple(got.shape)}: expected {want} for these frames.")
     check_steps(propagation_steps, steps)
     if propagation_steps and flows is None:
-        raise InputError("propagation_steps were given without flows to propagate along.")
+        raise InputError(
+            "propagation_steps are given, but no flows: pass the flows, or leave "
+            "propagation_steps empty."
+        )
 
 
 def bicubic(low_res: Tensor) -> Tensor:

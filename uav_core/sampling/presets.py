@@ -121,8 +121,8 @@ def unfit(weights: str, steps: int, guidance: float) -> str:
     if not told:
         return ""
     return (
-        f"Not what the {weights} weights are made for: {', '.join(told)}. The result may be poor. "
-        f"In 'Settings', choose the weights '{weights}'."
+        f"These values do not suit the {weights} weights: {', '.join(told)}. The result may be "
+        f"poor. In 'Settings', choose the weights '{weights}'."
     )
 
 

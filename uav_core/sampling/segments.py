@@ -46,8 +46,8 @@ def plan_segments(
         raise InputError(f"A clip of {frames} frames: expected at least one.")
     if length < 1 or not 0 <= overlap < length:
         raise InputError(
-            f"Segments of {length} frames with {overlap} shared: expected a length of at least 1 "
-            "and an overlap from 0 to length - 1."
+            f"Segments of {length} frames with an overlap of {overlap}: expected a length of at "
+            "least 1 and an overlap from 0 to length - 1."
         )
     if frames <= length:
         return (Segment(0, frames),)

@@ -63,9 +63,9 @@ def plan_tiles(
         raise InputError(f"A picture of {w}x{h}: expected at least one pixel a side.")
     if overlap < 0 or side // MULTIPLE * MULTIPLE - overlap < MULTIPLE:
         raise InputError(
-            f"Tiles of {side}x{side} that share {overlap} pixels: expected an overlap of 0 "
-            f"or more, and tiles at least {MULTIPLE} pixels larger than it, in multiples of "
-            f"{MULTIPLE}. Use larger tiles or a smaller overlap."
+            f"Tiles of {side}x{side} pixels with an overlap of {overlap}: expected an overlap of "
+            f"0 or more, and a tile size, rounded down to a multiple of {MULTIPLE}, that is at "
+            f"least {MULTIPLE} larger than the overlap. Use larger tiles or a smaller overlap."
         )
     rows, columns = _spans(h, side, overlap), _spans(w, side, overlap)
     return tuple(Tile(*row, *column) for row in rows for column in columns)
@@ -124,7 +124,9 @@ def blended(plan: Sequence[Tile], made: Callable[[Tile], Tensor], factor: int = 
         part = made(tile)
         want = (place.bottom - place.top, place.right - place.left)
         if tuple(part.shape[-2:]) != want:
-            raise InputError(f"The part of {tile} is {tuple(part.shape[-2:])}: expected {want}.")
+            raise InputError(
+                f"The result of {tile} has (h, w) {tuple(part.shape[-2:])}: expected {want}."
+            )
         if total is None:
             dtype = part.dtype
             exact = torch.promote_types(dtype, torch.float32)
@@ -133,7 +135,7 @@ def blended(plan: Sequence[Tile], made: Callable[[Tile], Tensor], factor: int = 
         weight = rows[place.top, place.bottom][:, None] * columns[place.left, place.right]
         place.crop(total).addcmul_(part.to(total), weight.to(total))
         del part
-    assert total is not None, "a plan has one tile at least"
+    assert total is not None, "the plan has no tiles: expected at least one"
     return total.to(dtype)
 
 
@@ -196,8 +198,8 @@ def tiled_decode(
     for name, x in (("latent", z), ("low-resolution frames", low_res)):
         if x is not None and tuple(x.shape[-2:]) != want:
             raise InputError(
-                f"The {name} have (h, w) {tuple(x.shape[-2:])}, the plan of tiles is for {want}: "
-                "expected the same. Plan the tiles for this latent."
+                f"(h, w) of the {name} is {tuple(x.shape[-2:])}, but the plan of tiles is for "
+                f"{want}: expected the same. Plan the tiles for this latent."
             )
 
     def one(tile: Tile) -> Tensor:

@@ -55,8 +55,8 @@ def check_unchanged(known: Fingerprint, path: str | os.PathLike[str]) -> None:
             "start a new run."
         ) from error
     if (now.size, now.blake2b) != (known.size, known.blake2b):
-        size = "" if now.size == known.size else f", {known.size} bytes then, {now.size} now"
+        size = "" if now.size == known.size else f" (it had {known.size} bytes, now {now.size})"
         raise InputChangedError(
-            f"'{os.fspath(path)}' is not the file that this run began with{size}. Put the first "
-            "file back, or start a new run."
+            f"'{os.fspath(path)}' has changed since this run began{size}. Put the original file "
+            "back, or start a new run."
         )

@@ -48,11 +48,15 @@ class SceneParams:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"The method to find cuts is '{self.method}': expected {METHODS}.")
+            raise InputError(
+                f"The method to detect cuts is '{self.method}': expected one of {METHODS}."
+            )
         if not self.threshold > 1:
-            raise InputError(f"A threshold of {self.threshold}: expected more than 1; 3 is usual.")
+            raise InputError(
+                f"The threshold is {self.threshold}: expected more than 1; 3 is usual."
+            )
         if self.shortest < 1:
-            raise InputError(f"A shortest scene of {self.shortest} frames: expected 1 or more.")
+            raise InputError(f"The shortest scene is {self.shortest} frames: expected 1 or more.")
 
 
 def chosen_method(params: SceneParams) -> Method:
@@ -68,9 +72,8 @@ def chosen_method(params: SceneParams) -> Method:
         if params.method == "auto":
             return "built-in"
         raise MissingPackageError(
-            f"Cuts by PySceneDetect need the package scenedetect 0.6 or later, which cannot be "
-            f"imported ({error}). Install scenedetect-headless, or choose "
-            "'built-in'."
+            "Detecting cuts with PySceneDetect needs the package scenedetect 0.6 or later, which "
+            f"cannot be imported ({error}). Install scenedetect-headless, or choose 'built-in'."
         ) from error
     return "pyscenedetect"
 
@@ -98,7 +101,7 @@ def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tu
             shape = tuple(frame.shape)
             if len(shape) != 3 or shape[0] != 3 or 0 in shape or shape != (first or shape):
                 raise InputError(
-                    f"Frame {total - 1} is {shape}: expected {first or '(3, h, w)'} like all."
+                    f"Frame {total - 1} is {shape}: expected {first or '(3, h, w)'} for all frames."
                 )
             first = shape
             yield frame
@@ -122,8 +125,8 @@ def plan_scenes(frames: int, cuts: Iterable[int] = ()) -> tuple[range, ...]:
     outside = [cut for cut in starts if not 0 <= cut < frames]
     if outside:
         raise InputError(
-            f"Cuts at {outside}: the video has {frames} frames, so that a scene can begin at 1 to "
-            f"{frames - 1}."
+            f"Cuts at {outside}: the video has {frames} frames, so a scene can begin at frame 1 "
+            f"to {frames - 1}."
         )
     return tuple(range(a, b) for a, b in zip(starts, [*starts[1:], frames], strict=True))
 

@@ -102,7 +102,8 @@ class Frames:
             found = [m for m in found if (m["begin"], m["ending"]) == (named.begin, named.ending)]
             if not found:
                 raise InputError(
-                    f"'{path}': there is no such file. Look at the name before the number."
+                    f"'{path}' matches no file: expected numbered pictures. Check the folder and "
+                    "the file name."
                 )
         elif len(found) < max(2, len(names)) or len({(m["begin"], m["ending"]) for m in found}) > 1:
             return None
@@ -117,7 +118,7 @@ class Frames:
             if not run.path(number).is_file():
                 raise InputError(
                     f"'{run.path(number)}' is missing between {numbers[0]} and {numbers[-1]}: "
-                    "render it again, or keep the frames before and after in folders of their own."
+                    "render it again, or put the frames before and after it into separate folders."
                 )
         return run
 
@@ -184,7 +185,7 @@ def _picture(path: Path) -> tuple[av.VideoFrame, Color]:
     except (FFmpegError, StopIteration, IndexError) as error:
         raise UnreadableVideoError(
             f"'{path}' is not a picture that FFmpeg can read ({error}): expected PNG, or EXR with "
-            "channels R, G, B or Y, compressed by RLE, ZIP, PIZ, PXR24 or B44, or not at all."
+            "channels R, G, B or Y, compressed with RLE, ZIP, PIZ, PXR24 or B44, or uncompressed."
         ) from error
 
 
@@ -204,8 +205,8 @@ def numbers_of(frames: Frames) -> Iterator[Tensor]:
             values = floats(picture)
             if not values.isfinite().all():
                 raise InputError(
-                    f"'{path}' has NaN or infinity among its values: expected numbers. Render it "
-                    "again; limit far depth to a number."
+                    f"'{path}' has NaN or infinity among its values: expected finite numbers. "
+                    "Render it again; for depth, set a maximum distance."
                 )
         else:
             values = (ToRGB(color, (picture.width, picture.height))(picture) + 1) / 2
@@ -240,11 +241,11 @@ def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
         picture, color = _picture(path)
         if (picture.width, picture.height) != (width, height):
             raise InputError(
-                f"'{path}' is {picture.width}x{picture.height}: expected {width}x{height}, as "
+                f"'{path}' is {picture.width}x{picture.height}: expected {width}x{height}, like "
                 "the first of these frames."
             )
         if not said and any(component.is_alpha for component in picture.format.components):
-            log.warning("'%s' and others: Left out: transparency.", path)
+            log.warning("'%s' and others: transparency is left out.", path)
             said = True
         yield path, picture, color
 
@@ -258,9 +259,11 @@ def _values(frames: Frames) -> Iterator[Tensor]:
             continue
         light = floats(picture)
         if light.isnan().any():
-            raise InputError(f"'{path}' has NaN among its values: render it again.")
+            raise InputError(
+                f"'{path}' has NaN among its values: expected numbers. Render it again."
+            )
         if not said and (light.min() < 0 or light.max() > BRIGHTEST):
-            outside = f"What is outside of 0 to {BRIGHTEST:.0f} is cut off."
+            outside = f"values outside of 0 to {BRIGHTEST:.0f} are clipped."
             log.warning("'%s' and others: %s", path, outside)
             said = True
         yield to_curve(light) * 2 - 1

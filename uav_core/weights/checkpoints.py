@@ -90,7 +90,7 @@ def load_checkpoint(
     if kind not in wanted:
         labels = " or ".join(f"{kind.label} ({kind.value})" for kind in wanted)
         raise WrongCheckpointError(
-            f"{name} {describe(state_dict)}; expected {labels}. Choose that file instead."
+            f"{name} {describe(state_dict)}; expected {labels}. Choose such a file instead."
         )
     return Checkpoint(kind, state_dict, metadata, name)
 
@@ -290,8 +290,8 @@ def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -
     faults = {
         "missing": [key for key in own if key not in state_dict],
         "unexpected": [key for key in state_dict if key not in own],
-        "misshapen": [
-            f"{key} {tuple(state_dict[key].shape)} for {tuple(tensor.shape)}"
+        "of wrong shape": [
+            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(tensor.shape)}"
             for key, tensor in own.items()
             if key in state_dict and state_dict[key].shape != tensor.shape
         ],
@@ -300,8 +300,8 @@ def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -
     if found:
         raise CheckpointMismatchError(
             f"{name} does not fit {type(module).__name__}, which has "
-            f"{_count(len(own), 'tensor')}: {'; '.join(found)}. Expected the whole file of this "
-            "network: download it again, or choose another."
+            f"{_count(len(own), 'tensor')}: {'; '.join(found)}. Expected a complete file of this "
+            "network: download it again, or choose another file."
         )
 
 

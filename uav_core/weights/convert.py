@@ -179,9 +179,12 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: DType) -> dict[str, Tenso
             cast = tensor.to(torch.float32 if key.endswith("freqs") else wanted)
             if not torch.isfinite(cast).all():
                 if not torch.isfinite(tensor).all():
-                    raise CheckpointError(f"{key} holds values that are not finite numbers.")
+                    raise CheckpointError(
+                        f"{key} has NaN or infinity among its values: expected finite numbers. "
+                        "Download the file again."
+                    )
                 cast = tensor.float()
-                log.warning("%s is beyond fp16's range and stays fp32", key)
+                log.warning("%s has values outside the range of fp16 and stays fp32", key)
             tensor = cast
         result[key] = tensor.contiguous()
     seen: set[int] = set()

@@ -62,8 +62,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     if asked_for:
         raise _unsafe(path, f"it asks for {asked_for}")
     raise UnreadableCheckpointError(
-        f"{path} ({path.stat().st_size} bytes) is neither a safetensors nor a PyTorch file, "
-        f"or only the start of one. {AGAIN}"
+        f"{path} ({path.stat().st_size} bytes) is neither a safetensors nor a PyTorch file, or it "
+        f"is incomplete. {AGAIN}"
     )
 
 
@@ -170,8 +170,8 @@ def _torch_load(path: Path, *, mmap: bool) -> object:
         raise _unsafe(path, _refused(error, path)) from error
     except MemoryError as error:
         raise UnreadableCheckpointError(
-            f"{path} asks for more memory than there is: it is damaged, or too large for this "
-            f"machine. {AGAIN}"
+            f"{path} needs more memory than this machine has: the file is damaged or too large. "
+            f"{AGAIN}"
         ) from error
     # A damaged file raises whatever the reader meets first: an end of file, an index into the
     # missing part, invalid text, a storage larger than the file.
@@ -229,9 +229,9 @@ def _first_global(path: Path) -> str | None:
 
 def _unsafe(path: Path, reason: str) -> UnsafeCheckpointError:
     return UnsafeCheckpointError(
-        f"{path} is a pickle of more than plain tensors ({reason}): loading it could run code, so "
-        "it was not loaded. Expected plain tensors: get the weights as .safetensors, or save the "
-        "state dict alone."
+        f"{path} is a pickle with more than plain tensors ({reason}): loading it could run code, "
+        "so it was not loaded. Expected plain tensors: get the weights as .safetensors, or save "
+        "the state dict alone."
     )
 
 
@@ -243,14 +243,14 @@ def _refused(error: pickle.UnpicklingError, path: Path) -> str:
     if asked_for:
         return f"it asks for {asked_for}"
     found = re.search(r"WeightsUnpickler error:\s*(.{1,120})", text)
-    return found.group(1).strip() if found else "its instructions are not those of weights"
+    return found.group(1).strip() if found else "its instructions are not allowed for weights"
 
 
 def _tensors(path: Path, obj: Any) -> dict[str, Tensor]:
     tensors = open_wrappers(obj)
     if not tensors:
         raise UnreadableCheckpointError(
-            f"{path} holds no named tensors, only a {type(obj).__name__}: it is not a weight "
-            "file. Expected a state dict."
+            f"{path} has no named tensors, only a {type(obj).__name__}: expected a state dict. "
+            "Choose a weight file."
         )
     return tensors

@@ -69,7 +69,7 @@ def _read_cache(file: Path) -> dict[str, list[Any]]:
     try:
         found = json.loads(read_plain(file, _MOST_CACHE_BYTES))
     except (FileError, ValueError, RecursionError) as error:
-        log.warning("%s is not readable; weights are hashed again (%s)", file, error)
+        log.warning("%s cannot be read; the hashes of weights are computed again (%s)", file, error)
         return {}
     if not isinstance(found, dict):
         return {}
@@ -90,7 +90,7 @@ def _remember(file: Path, key: str, entry: list[Any]) -> None:
     entries[key] = entry
     newest = dict(list(entries.items())[-_MOST_CACHED:])
     try:
-        with named_errors(file.parent, "making"):
+        with named_errors(file.parent, "creating"):
             file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(newest, indent=1).encode("ascii"))
     except FileError as error:

@@ -159,7 +159,9 @@ def _zip_names(file: BinaryIO) -> dict[str, Shape | None]:
         with zipfile.ZipFile(file) as archive:
             inside = [i for i in archive.infolist() if i.filename.endswith("/data.pkl")]
             if not inside or inside[0].file_size > MOST_HEADER:
-                raise UnreadableCheckpointError("it is a zip archive, but not one of PyTorch's")
+                raise UnreadableCheckpointError(
+                    "it is a zip archive, but not one written by PyTorch"
+                )
             with archive.open(inside[0]) as pickled:
                 return dict.fromkeys(_texts(pickled.read()))
     except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:

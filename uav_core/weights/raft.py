@@ -48,8 +48,9 @@ def raft_to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = pattern.sub(replacement, name)
         if name in origin:
             raise CheckpointMismatchError(
-                f"RAFT weights hold both '{origin[name]}' and '{key}', which mean the same layer: "
-                "expected one layout, raft-things or torchvision. Use an unmixed file."
+                f"RAFT weights hold both '{origin[name]}' and '{key}', which are names of the "
+                "same layer: expected one layout, raft-things or torchvision. Use a file with "
+                "only one layout."
             )
         result[name], origin[name] = tensor, key
     for key in list(result):

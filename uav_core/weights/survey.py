@@ -197,6 +197,7 @@ def _included() -> tuple[WeightFile, ...]:
             continue
         digest = hash_file(os.path.realpath(path), algorithm="sha256")
         known = sums.get(path.name, digest)
-        fault = header.fault or ("" if digest == known else "it is not as it came (checksum)")
+        changed = "" if digest == known else "it was changed or damaged (its checksum differs)"
+        fault = header.fault or changed
         files.append(WeightFile(path, header, path.stat().st_size, fault, digest))
     return tuple(files)

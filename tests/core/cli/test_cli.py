@@ -82,7 +82,7 @@ def test_another_file_is_not_replaced(clip, tmp_path, caplog):
     target = tmp_path / "mine.mp4"
     target.write_text("precious")
     assert cli.main([str(clip), str(target), *FAST]) == 1
-    assert target.read_text() == "precious" and "is there already" in caplog.text
+    assert target.read_text() == "precious" and "already exists" in caplog.text
 
 
 def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
@@ -90,7 +90,7 @@ def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
     (clip.parent / "readme.txt").write_text("not even one")
     with caplog.at_level(logging.INFO):
         assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 1
-    assert "1 of 2 videos done" in caplog.text and "Not done: broken.mp4" in caplog.text
+    assert "1 of 2 videos done" in caplog.text and "Failed: broken.mp4" in caplog.text
     assert "Left out: readme.txt" in caplog.text
     assert [p.name for p in (tmp_path / "out").glob("*.m*")] == ["clip.mkv"]
 
@@ -175,8 +175,8 @@ def test_other_sizes_than_4x(words, size, clip, tmp_path, caplog):
     [
         (["--size", "1920"], "such as 1920x1080"),
         (["--size", "1920x1080"], "expected 1 to 4 times, 24x16 to 96x64"),
-        (["--short-side", "-5"], "short side of -5"),
-        (["--factor", "8"], "factor of 8"),
+        (["--short-side", "-5"], "short side is -5"),
+        (["--factor", "8"], "factor is 8"),
         (["--resize", "before"], "give --factor, --short-side or --size"),
         (["--short-side", "40", "--aspect", "pad"], "give --size"),
     ],
@@ -234,8 +234,8 @@ def test_killed_again_and_again_it_gives_the_same_bits(tmp_path):
     assert not killed.exists()
     with command(killed) as process:
         _, said = process.communicate(timeout=WAIT)
-    assert process.returncode == 0 and "were there from an earlier run" in said
-    assert "96x64, resized before from 48x32 to 24x16" in said
+    assert process.returncode == 0 and "were already finished by an earlier run" in said
+    assert "96x64, resized before upscaling from 48x32 to 24x16" in said
     assert killed.read_bytes() == whole.read_bytes()
 
 
@@ -258,9 +258,9 @@ def test_the_seed_matters(clip, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--guidance", "inf"], "guidance of inf"),
-        (["--guidance-start", "nan"], "Guidance from nan"),
-        (["--factor", "nan"], "factor of nan"),
+        (["--guidance", "inf"], "Guidance is inf"),
+        (["--guidance-start", "nan"], "guidance range is nan"),
+        (["--factor", "nan"], "factor is nan"),
     ],
 )
 def test_numbers_that_are_none_are_refused(words, says, clip, tmp_path, caplog):
@@ -285,7 +285,7 @@ def test_the_same_video_under_another_name_is_there_as_well(clip, tmp_path, capl
     assert len(list_jobs(tmp_path / FOLDER)) == 1
     mine.write_text("precious")
     assert cli.main([str(clip), str(mine), *FAST]) == 1
-    assert mine.read_text() == "precious" and "is there already" in caplog.text
+    assert mine.read_text() == "precious" and "already exists" in caplog.text
     # The first may go: the second is the same.
     first.unlink()
     caplog.clear()
@@ -359,8 +359,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_pass(clip, tmp_path,
         ("x" * 248 + ".mp4", "252 bytes, more than 251"),
         ("\N{SNOWMAN}" * 83 + ".mp4", "bytes"),
         ("x" * 300 + ".mp4", "304 bytes"),
-        ("con.mp4", "device on Windows"),
-        ("LPT1.mp4", "device on Windows"),
+        ("con.mp4", "device name on Windows"),
+        ("LPT1.mp4", "device name on Windows"),
         ("a\nb.mp4", "control character"),
     ],
 )
@@ -414,7 +414,7 @@ def test_frames_of_a_video_are_png(clip, tmp_path, caplog):
     assert "Write PNG" in caplog.text
     (tmp_path / "a1.png").touch()
     assert cli.main([str(clip), str(tmp_path / "a%d.png"), *FAST]) == 1
-    assert "is there already" in caplog.text
+    assert "already exists" in caplog.text
     (tmp_path / "a1.png").unlink()
     assert cli.main([str(clip), str(tmp_path / "a%d.png"), *FAST]) == 0
     assert (tmp_path / "a3.png").exists() and len(frame_times(tmp_path / "a.mkv")) == 3

@@ -73,7 +73,7 @@ def test_numbered_pictures_and_videos_go_along(clip, tmp_path, caplog):
     before = (out / "matte.mkv").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
         assert cli.main(words) == 0
-    assert "finished before" in caplog.text and "matte.mkv' is there already" in caplog.text
+    assert "finished before" in caplog.text and "matte.mkv' already exists" in caplog.text
     assert (out / "gray" / "a6.png").exists()
     assert (out / "matte.mkv").stat().st_mtime_ns == before
 
@@ -81,12 +81,12 @@ def test_numbered_pictures_and_videos_go_along(clip, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("ending", "shape", "target", "says"),
     [
-        (".png", (2, 8, 12), "a", "has 2 frames, the picture 3"),
+        (".png", (2, 8, 12), "a", "has 2 frames, but the video has 3"),
         (".png", (3, 8, 8), "a", "expected the same aspect"),
-        (".png", (3, 32, 48), "a", "no larger"),
-        (".png", (3, 8, 12), "a.mkv", "expected numbered pictures as well"),
-        (".exr", (3, 8, 12), "a%d.png", "expected EXR for EXR"),
-        (".png", (3, 8, 12), "large.mp4", "expected numbered pictures as well"),
+        (".png", (3, 32, 48), "a", "not larger"),
+        (".png", (3, 8, 12), "a.mkv", "expected numbered pictures, like the input"),
+        (".exr", (3, 8, 12), "a%d.png", "expected EXR output for EXR input"),
+        (".png", (3, 8, 12), "large.mp4", "expected numbered pictures, like the input"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_the_work(
@@ -111,10 +111,10 @@ def test_values_that_are_no_numbers_are_refused_before_the_work(value, clip, tmp
 def test_nothing_is_replaced(clip, tmp_path, caplog):
     layer, out = written(tmp_path / "layer", ".png"), tmp_path / "out"
     words = [str(clip), str(out / "large.mp4"), *FAST, "--along", str(layer)]
-    assert cli.main([*words, str(layer)]) == 1 and "another's file" in caplog.text
+    assert cli.main([*words, str(layer)]) == 1 and "expected a different file name" in caplog.text
     out.mkdir()
     (out / "z.0006.png").write_text("precious")
-    assert cli.main([*words, str(out)]) == 1 and "is there already" in caplog.text
+    assert cli.main([*words, str(out)]) == 1 and "already exists" in caplog.text
     assert [path.name for path in out.iterdir()] == ["z.0006.png"]
     assert size_of(found(layer)) == (12, 8)
     for extra in (["--workers", "2"], ["--aspect", "crop", "--size", "96x60"]):

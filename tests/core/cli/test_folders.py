@@ -95,15 +95,15 @@ def test_a_video_is_known_by_its_content_and_what_is_none_is_named(folder):
         "._clip.mp4": "a companion file of macOS",
         ".hidden.mp4": "hidden",
         "notes.txt": left_out["notes.txt"],
-        "clip.srt": "no video",
-        "data.json": "no video",
-        "empty.txt": "no video",
-        "gone.mp4": "no file",
-        "deeper": "a folder; --sub-folders goes into it",
+        "clip.srt": "not a video",
+        "data.json": "not a video",
+        "empty.txt": "not a video",
+        "gone.mp4": "not a regular file",
+        "deeper": "a folder; use --sub-folders to include it",
         "one.png": "a single picture",
-        "tone.wav": "no video",
+        "tone.wav": "not a video",
     }
-    assert left_out["notes.txt"] in ("no video", "text")
+    assert left_out["notes.txt"] in ("not a video", "text")
 
 
 def test_no_two_results_have_one_name(folder):

@@ -101,7 +101,7 @@ def test_wrong_numbers_and_addresses_are_refused():
     with pytest.raises(InputError, match="expected 1 or more"):
         run_workers(cli.main, [], 0)
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"):
-        with pytest.raises(InputError, match="No Ray at"):
+        with pytest.raises(InputError, match="Ray cannot be used at"):
             run_workers(cli.main, [], 1, address=address)
 
 

@@ -90,7 +90,7 @@ def test_other_sizes_than_four_times():
     ("alpha", "frames", "message"),
     [
         ((2, 8, 8), (3, 32, 32, 3), "2 frames, the upscaled clip 3"),
-        ((1, 40, 8), (1, 32, 32, 3), "larger than alpha"),
+        ((1, 40, 8), (1, 32, 32, 3), "not smaller than alpha"),
         ((8, 8), (1, 32, 32, 3), "expected"),
         ((1, 8, 8), (1, 32, 32, 1), "expected"),
     ],

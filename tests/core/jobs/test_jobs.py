@@ -163,7 +163,7 @@ def test_misuse_is_named_and_changes_nothing(tmp_path):
         with pytest.raises(FileError, match="No such file"):
             job.add_part(1)
         job.part_path(1).write_bytes(b"")
-        with pytest.raises(FileError, match="with content"):
+        with pytest.raises(FileError, match="is empty or not a regular file"):
             job.add_part(1)
         for index in ALL[1:]:
             add_part(job, index)
@@ -231,7 +231,7 @@ def test_the_manifest_before_the_last(tmp_path, caplog):
             manifest.write_bytes(damage)
         with Job.open(tmp_path, inputs(), lambda: PLAN) as job:
             assert job.missing_parts() == ALL[2:] and untrue(job) == []
-            assert "before the last" in caplog.text
+            assert "the backup of its manifest" in caplog.text
             caplog.clear()
             add_part(job, 2)
             add_part(job, 3)
@@ -287,7 +287,7 @@ def test_links_are_not_followed(tmp_path):
     for link in (lock.symlink_to, lock.hardlink_to):
         lock.unlink()
         link(secret)
-        with pytest.raises(FileError, match="Delete it"):
+        with pytest.raises(FileError, match=r"Delete (it|the link)"):
             Job.open(root, inputs(), lambda: PLAN)
         assert secret.read_bytes() == data
     shutil.rmtree(job.folder)
@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_the_job_as_it_was(tmp_path):
                 lambda: job.add_fallback(0, {"a": 1}),
                 lambda: Job.open(disk, inputs(steps=20), lambda: PLAN),
             ):
-                with pytest.raises(DiskFullError, match=r"needed .* bytes|KiB, free 0 bytes"):
+                with pytest.raises(DiskFullError, match=r"(bytes|KiB) needed, 0 bytes free"):
                     act()
             assert job.manifest == before
         assert [s.status for s in list_jobs(disk) if s.name] == ["unfinished"]
@@ -352,7 +352,7 @@ def test_a_disk_that_cannot_be_written(tmp_path):
             add_part(job, 0)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for other in (inputs(), inputs(steps=20)):
-            with pytest.raises(FileError, match="Choose a folder that you may write to"):
+            with pytest.raises(FileError, match="No permission for"):
                 Job.open(disk, other, lambda: PLAN)
         assert [(s.status, s.frames_done) for s in list_jobs(disk)] == [("unfinished", 3)]
         assert clean(disk, keep_days=0) == ()
@@ -363,7 +363,7 @@ def test_a_folder_without_permission(tmp_path):
     root.mkdir(mode=0o500)
     if os.access(root, os.W_OK):
         pytest.skip("this user may write everywhere")
-    with pytest.raises(FileError, match="Choose a folder that you may write to"):
+    with pytest.raises(FileError, match="No permission for"):
         Job.open(root, inputs(), lambda: PLAN)
 
 
@@ -471,7 +471,7 @@ def test_a_finished_video_is_found_where_it_lies_and_delivered_elsewhere(tmp_pat
         assert job.deliver("two.mp4") and not job.deliver("two.mp4")
         assert (second / "two.mp4").read_bytes() == content("output", 0)
         (second / "mine.mp4").write_bytes(b"precious")
-        with pytest.raises(InputError, match="is another video"):
+        with pytest.raises(InputError, match="is not the same video"):
             job.deliver("mine.mp4")
         assert (second / "mine.mp4").read_bytes() == b"precious"
     # Moved by hand to where it is asked for.

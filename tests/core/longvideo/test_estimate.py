@@ -134,7 +134,7 @@ def test_time_and_memory_follow_from_the_first_pieces(clock):
     for _ in range(3):
         assert told == []
         piece_of(guess, clock, SAMPLING, 8, 2.0)
-    assert len(told) == 1 and told[0].endswith("Guessed until it is timed: decoding, flow.")
+    assert len(told) == 1 and told[0].endswith("Not measured yet, only guessed: decoding, flow.")
     assert "decoding 0.0 s" not in told[0] and "flow 0.0 s" not in told[0]
     assert guess.estimate is not None
     assert guess.estimate.stages[SAMPLING] == pytest.approx(2.0 * 10 * SEGMENTS)

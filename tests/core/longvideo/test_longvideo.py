@@ -279,7 +279,7 @@ def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
     assert again.frames_before == 5
     assert Path(again.output).read_bytes() == whole.read_bytes()
     (note,) = (n for n in again.notes if "The weights have changed" in n)
-    assert f"Its video {Path(other.output).name} stays" in note and Path(other.output).exists()
+    assert f"Its video {Path(other.output).name} is kept" in note and Path(other.output).exists()
     # Another wish is no change of weights.
     quick = {"steps": 1, "propagation_steps": "", "seed": 4}
     assert not run(clips["both"], tmp_path, replace(PARAMS, **quick)).notes
@@ -421,12 +421,12 @@ def test_what_it_will_take_is_told_early(clips, tmp_path):
     told, parts = [], []
     run(clips["both"], tmp_path, status=told.append)
     parts = [i for i, text in enumerate(told) if text.startswith("part ")]
-    early = [i for i, text in enumerate(told) if "Guessed until it is timed: " in text]
+    early = [i for i, text in enumerate(told) if "Not measured yet, only guessed: " in text]
     whole = [i for i, text in enumerate(told) if text.startswith(f"Estimate for all {FRAMES} ")]
     assert len(early) == 1 and len(whole) == 2 and set(early) <= set(whole)
     # Before the first part is finished.
     assert max(whole) < parts[1]
-    assert any("disk are needed" in text for text in told[: parts[0] + 1])
+    assert any("disk space needed" in text for text in told[: parts[0] + 1])
     assert f"2 scenes, cut at frame {CUT} (0:01.1)" in told
 
 
@@ -518,7 +518,7 @@ def test_transparency_that_is_lost_is_told(tmp_path):
     params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
     report = run(source, tmp_path / "out", params, status=told.append)
     assert report.frames_made == 3
-    note = "Left out: transparency: 'Upscale Alpha' keeps it, for clips."
+    note = "Left out: transparency: for short clips, 'Upscale Alpha' keeps it."
     assert note in told and note in report.to_text()
 
 
@@ -615,7 +615,7 @@ def test_where_joining_fails_the_same_again_only_joins(clips, tmp_path, monkeypa
         return real(*words, **named)
 
     monkeypatch.setattr(long_run, "join", fails_at_the_end)
-    with pytest.raises(EncodeError, match=r"sound is damaged.*the same run again only joins"):
+    with pytest.raises(EncodeError, match=r"sound is damaged.*it then only joins"):
         run(clips["one"], tmp_path, params)
     report = run(clips["one"], tmp_path, params)
     assert report.frames_made == 0 and report.frames_before == CUT

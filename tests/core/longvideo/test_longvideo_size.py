@@ -82,9 +82,9 @@ def test_the_file_has_the_size(clip, tmp_path, size, resize, wanted):
     plan = plan_size(HEIGHT, WIDTH, size)
     assert given == {plan.given if resize == "before" else (HEIGHT, WIDTH)}
     text = (
-        f"resized before from {WIDTH}x{HEIGHT} to {plan.given[1]}x{plan.given[0]}"
+        f"resized before upscaling from {WIDTH}x{HEIGHT} to {plan.given[1]}x{plan.given[0]}"
         if resize == "before"
-        else f"resized after from {4 * WIDTH}x{4 * HEIGHT}"
+        else f"resized after upscaling from {4 * WIDTH}x{4 * HEIGHT}"
     )
     assert f"{FRAMES} frames of {wanted[0]}x{wanted[1]}, {text}." in report.to_text()
     assert Path(report.output).name.startswith(f"clip_{wanted[0]}x{wanted[1]}_")
@@ -170,7 +170,7 @@ def test_4x_in_other_words_is_the_job_of_4x(clip, tmp_path):
 @pytest.mark.parametrize(
     ("size", "says"),
     [
-        (OutputSize("short side", short_side=256), "384x256 from frames of 48x32 is 8 times"),
+        (OutputSize("short side", short_side=256), "384x256 is 8 times the input size 48x32"),
         (OutputSize("short side", short_side=20), "expected 1 to 4 times, 48x32 to 192x128"),
         (OutputSize("exact size", width=300, height=128, aspect="stretch"), "6.25 times"),
         (OutputSize("exact size", width=100, height=20), "expected 1 to 4"),
@@ -245,7 +245,7 @@ def test_disk_and_estimate_are_of_the_size(clip, tmp_path):
         run(clip, tmp_path / name, params, status=told[name].append)
     # The states are equal in the first two; what is encoded is a quarter.
     disk = {
-        name: next(float(t.split()[1]) for t in texts if "disk are needed" in t)
+        name: next(float(t.split()[1]) for t in texts if "disk space needed" in t)
         for name, texts in told.items()
     }
     assert disk["4x"] > disk["after"] > disk["before"]

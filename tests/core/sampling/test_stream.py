@@ -255,5 +255,5 @@ def test_callbacks_that_return_another_shape_are_named():
         run(noise=good[:, :3])
     with pytest.raises(InputError, match="forward flow of pair 0"):
         run(flow=good[:, :1, 0])
-    with pytest.raises(InputError, match="without a flow"):
+    with pytest.raises(InputError, match="but no flow"):
         LatentStream(params, lambda x, step, frames: x, lambda frames: good)

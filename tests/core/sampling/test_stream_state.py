@@ -82,7 +82,7 @@ def test_a_state_is_a_copy():
 
 def test_a_state_of_another_run_is_refused():
     state = propagated().stream().state()
-    with pytest.raises(InputError, match="frames is 45, here 46"):
+    with pytest.raises(InputError, match="frames is 45, expected 46"):
         propagated(46).stream().restore(state)
     with pytest.raises(InputError, match="ddim"):
         propagated().stream(ddim=DenoisedDDIM(schedule.sigmas(3))).restore(state)

@@ -183,9 +183,9 @@ def test_decoded_tiles_leave_no_border(kind):
 
 def test_decode_refuses_a_plan_for_another_size():
     vae, plan = tiny.vae("vae_video"), plan_tiles((16, 24), 16, 8)
-    with pytest.raises(InputError, match="latent have"):
+    with pytest.raises(InputError, match="of the latent is"):
         tiled_decode(vae, torch.zeros(1, 4, 1, 16, 32), None, 0.0, plan)
-    with pytest.raises(InputError, match="low-resolution frames have"):
+    with pytest.raises(InputError, match="low-resolution frames is"):
         z, frames = torch.zeros(1, 4, 1, 16, 24), torch.zeros(1, 3, 1, 16, 32)
         tiled_decode(vae, z, frames, 1.0, plan)
 

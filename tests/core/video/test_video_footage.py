@@ -91,7 +91,7 @@ def test_a_wrong_order_is_put_right(tmp_path):
     right = write(tmp_path / "right.mp4", woven, "tff")
     footage, as_marked = Footage.open(wrong), Footage.open(wrong, "bottom")
     assert footage.mending == Mending("all", "top")
-    assert "wrongly" in footage.notes()[0]
+    assert "marks are wrong" in footage.notes()[0]
     assert Footage.open(right).mending == Mending("marked")
     made = read(footage)
     torch.testing.assert_close(made, read(Footage.open(right)), atol=1e-4, rtol=0)
@@ -104,7 +104,9 @@ def test_whole_pictures_that_are_marked_as_fields_keep_their_lines(tmp_path):
     path = write(tmp_path / "psf.mp4", [moment(i) for i in range(COUNT)], "tff")
     footage = Footage.open(path)
     assert footage.info.interlaced and footage.mending == Mending()
-    assert footage.notes() == ["The video is marked as interlaced, but its pictures are whole."]
+    assert footage.notes() == [
+        "The video is marked as interlaced, but its frames are progressive: not changed."
+    ]
     assert error(read(footage), truth(COUNT)) < 1
 
 

@@ -66,7 +66,7 @@ def test_a_folder_of_frames_is_one_if_nothing_else_lies_there(tmp_path):
     assert Frames.there(folder) is None
     assert Frames.there(folder / "shot.%04d.png") == pattern
     assert Frames.there(folder / "notes.txt") is None
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="matches no file"):
         Frames.there(folder / "other%d.png")
     pattern.path(8).unlink()
     with pytest.raises(InputError, match=r"shot\.0008\.png' is missing between 7 and 9"):

@@ -293,7 +293,7 @@ def test_strict_load_lists_every_kind_of_fault():
     message = str(raised.value)
     assert "file.bin does not fit Sequential" in message
     assert "1 missing (1.bias)" in message and "1 unexpected (extra)" in message
-    assert "1 misshapen (0.weight (3, 5) for (3, 2))" in message
+    assert "1 of wrong shape (0.weight (3, 5) instead of (3, 2))" in message
     for key, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[key])
 

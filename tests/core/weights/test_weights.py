@@ -242,7 +242,7 @@ def test_included_files_are_checked_against_what_they_were(tmp_path, monkeypatch
     damaged.write_bytes(data)
     text = table(survey(model_folders(tmp_path / "models")))
     assert "it is missing. The file came with this pack" in text
-    assert "it is not as it came (checksum). The file came with this pack" in text
+    assert "it was changed or damaged (its checksum differs). The file came with this pack" in text
     assert "The included weights are ready" not in text
 
 

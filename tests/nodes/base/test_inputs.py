@@ -75,7 +75,7 @@ def test_text_of_another_encoder(pack, nothing_loads, unet):
 
 def test_open_text_without_null_embedding(pack, nothing_loads, unet):
     positive, negative, latent = graph.conditioned(pack, graph.frames(), negative=None)
-    with pytest.raises(pack.uav_core.InputError, match="left open"):
+    with pytest.raises(pack.uav_core.InputError, match="is not connected"):
         pack.nodes.sampling.sample.SegmentSampler.execute(
             unet, positive, negative, latent, 2, 6.0, 0, 8, 2
         )
@@ -178,8 +178,8 @@ IMAGE_NODES = {
     [
         (broken(float("nan")), r"Frame 1 of the \w+ has \d+ times NaN"),
         (broken(float("-inf")), r"Frame 1 of the \w+ has \d+ times infinity"),
-        (broken(-1.0), r"Frame 1 of the \w+ has values from -1 .*add 1 and halve"),
-        (broken(200.0), r"Frame 1 of the \w+ .*divide it by 255"),
+        (broken(-1.0), r"Frame 1 of the \w+ has values from -1 .*add 1 and divide by 2"),
+        (broken(200.0), r"Frame 1 of the \w+ .*divide by 255"),
         (graph.frames().mul(255).byte(), "are uint8: expected fractions"),
     ],
     ids=["nan", "infinity", "from -1", "to 255", "uint8"],
@@ -191,7 +191,7 @@ def test_values_no_network_can_use(pack, nothing_loads, node, images, message):
 
 def test_slight_overshoots_are_cut_off_and_said(pack, caplog):
     clip = pack.nodes.base.inputs.video_frames(broken(1.2))
-    assert clip.max() == 1 and "outside of 0 to 1 is cut off" in caplog.text
+    assert clip.max() == 1 and "outside of 0 to 1 are clipped" in caplog.text
     caplog.clear()
     pack.nodes.base.inputs.video_frames(broken(1.001))
     assert not caplog.text

@@ -59,7 +59,7 @@ def test_one_mask_serves_all_frames(pack):
 
 
 def test_frames_without_alpha_are_refused(pack):
-    with pytest.raises(pack.uav_core.InputError, match="need no 'Upscale Alpha'"):
+    with pytest.raises(pack.uav_core.InputError, match="leave 'Upscale Alpha' out"):
         run(pack, torch.zeros(1, 8, 8, 3), torch.zeros(1, 32, 32, 3))
 
 

@@ -44,5 +44,5 @@ def test_not_the_clip_that_was_upscaled(pack, dial, wrong):
 
 
 def test_out_of_range(pack, dial, large):
-    with pytest.raises(pack.uav_core.InputError, match="detail of 2"):
+    with pytest.raises(pack.uav_core.InputError, match="Detail is 2"):
         dial(large, SMALL, 2.0)

@@ -44,7 +44,7 @@ def test_the_motion_of_propagation_is_taken(pack, frames, monkeypatch):
     with_plan, _ = run(pack, small, frames, plan)
     assert with_plan.max() > 5, "the range is kept"
     torch.testing.assert_close(with_plan, own, rtol=0, atol=0.2)
-    with pytest.raises(pack.uav_core.InputError, match="has 4 frames, the picture 3"):
+    with pytest.raises(pack.uav_core.InputError, match="has 4 frames, but the video has 3"):
         run(pack, small[:3], frames[:3], plan)
 
 
@@ -56,12 +56,12 @@ def test_a_single_frame(pack, frames):
 @pytest.mark.parametrize(
     ("small", "says"),
     [
-        (torch.zeros(3, 24, 32), "has 3 frames, the picture 4"),
+        (torch.zeros(3, 24, 32), "has 3 frames, but the video has 4"),
         (torch.zeros(4, 24, 24), "expected the same aspect"),
         (torch.zeros(4, 24, 32, 4), "use 'Upscale Alpha'"),
-        (torch.zeros(4, 24, 32, dtype=torch.uint8), "expected fractions"),
+        (torch.zeros(4, 24, 32, dtype=torch.uint8), "expected floating-point"),
         (torch.full((4, 24, 32), math.nan), "Frame 0 of the matte or depth has NaN"),
-        (torch.full((4, 24, 32), math.inf), "limit far depth"),
+        (torch.full((4, 24, 32), math.inf), "set a maximum distance"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(small, says, pack, frames, monkeypatch):

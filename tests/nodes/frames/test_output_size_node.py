@@ -68,7 +68,7 @@ def test_after_the_upscaler_alone(pack):
 
 
 def test_what_is_no_plan_is_refused(pack):
-    with pytest.raises(pack.uav_core.InputError, match="that of 'Output Size'"):
+    with pytest.raises(pack.uav_core.InputError, match="the plan from 'Output Size'"):
         pack.nodes.frames.output_size.FinishOutputSize.execute(graph.frames(1), None)
 
 

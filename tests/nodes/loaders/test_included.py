@@ -276,7 +276,8 @@ def test_the_included_text_is_refused_by_another_unet(pack, clip):
             nn.Module.__init__(self)
 
     with pytest.raises(
-        pack.uav_core.InputError, match=r"expects 1024.*authors' text_encoder for theirs"
+        pack.uav_core.InputError,
+        match=r"expects 1024.*authors' text_encoder for the authors' U-Net",
     ):
         Wide().check_text(encode(clip, FLAWED)[0][0])
 

@@ -294,7 +294,7 @@ def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
     monkeypatch.setattr(engine, "decode", decode)
     assert list(job.glob("part_*"))
     again = run(pack, networks, clip)
-    assert "were there from an earlier run" in again.result[1]
+    assert "were already finished by an earlier run" in again.result[1]
     assert Path(again.result[0].get_stream_source()).read_bytes() == wanted
 
 
@@ -331,11 +331,11 @@ def test_tiles_go_through_the_model(pack, networks, folders):
     ("changes", "size", "text"),
     [
         ({}, (4 * W, 4 * H), ""),
-        ({"factor": 2.0}, (2 * W, 2 * H), f", resized after from {4 * W}x{4 * H}"),
+        ({"factor": 2.0}, (2 * W, 2 * H), f", resized after upscaling from {4 * W}x{4 * H}"),
         (
             {"output_size": "exact size", "width": 90, "height": 48, "aspect": "pad"},
             (90, 48),
-            f", resized after from {4 * W}x{4 * H}",
+            f", resized after upscaling from {4 * W}x{4 * H}",
         ),
     ],
 )
@@ -375,7 +375,7 @@ def test_sizes_out_of_reach_are_refused(pack, networks, folders):
     large = options(pack, output_size="short side", short_side=1080)
     with pytest.raises(Exception, match="expected 1 to 4 times"):
         run(pack, networks, clip, options=large)
-    with pytest.raises(Exception, match="A factor of 5"):
+    with pytest.raises(Exception, match="The factor is 5"):
         options(pack, factor=5.0)
     with pytest.raises(Exception, match="expected 'before upscaling"):
         options(pack, resize="never")
@@ -461,7 +461,7 @@ def test_the_tokens_of_a_prefix_are_those_of_save_video(pack, networks, folders)
 
 @pytest.mark.parametrize("prefix", ["%KSampler.seed%", "a/%Load Video.file%_x"])
 def test_tokens_that_only_the_page_knows_are_named(pack, prefix):
-    with pytest.raises(pack.uav_core.InputError, match="asks for the value"):
+    with pytest.raises(pack.uav_core.InputError, match="refers to the value"):
         pack.nodes.longvideo.upscale.output_place("out", prefix)
 
 

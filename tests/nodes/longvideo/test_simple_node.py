@@ -96,7 +96,9 @@ def test_authors_weights_are_found_by_what_they_are(pack, monkeypatch):
         "optical_flow": [],
     }
     monkeypatch.setattr(load.files, "choices", listed.__getitem__)
-    with pytest.raises(pack.uav_core.InputError, match=r"none for text_encoders.*Put the release"):
+    with pytest.raises(
+        pack.uav_core.InputError, match=r"no file for text_encoders.*Put the release"
+    ):
         load.names_of("authors'")
     listed["text_encoders"].append("text_encoder/")
     found = ("uav_unet.safetensors", "uav_vae_video.pt", "text_encoder/")

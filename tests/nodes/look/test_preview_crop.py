@@ -142,7 +142,7 @@ def test_memory_is_that_of_the_whole_frames(pack, networks):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"first_frame": 10}, "the clip has 10, 0 to 9"),
+        ({"first_frame": 10}, "a clip with frames 0 to 9"),
         ({"x": 40}, "at least 16 px"),
         ({"width": 8}, "at least 16 px"),
         ({"vae": object()}, "not a temporal VAE"),
@@ -150,7 +150,7 @@ def test_memory_is_that_of_the_whole_frames(pack, networks):
         ({"flow_model": object()}, "not a RAFT"),
         ({"propagation_steps": "7"}, "outside the run"),
         ({"overlap": 8}, "overlap"),
-        ({"detail": 1.5}, "detail of 1.5"),
+        ({"detail": 1.5}, "Detail is 1.5"),
     ],
 )
 @pytest.mark.usefixtures("nothing_loads")

@@ -131,7 +131,7 @@ def test_the_archive_s_command_says_what_it_lacks(packed, tmp_path):
     )
     assert done.stdout.strip() == "[1, 1]", done.stderr
     for option in ("--server", "--workers"):
-        assert f"{option} is not in the archive of ComfyUI's registry" in done.stderr
+        assert f"{option} is not part of the package in ComfyUI's registry" in done.stderr
 
 
 def test_icon_and_banner_are_of_the_registry_s_sizes():

@@ -89,7 +89,7 @@ def test_a_pass_goes_on_in_tiles(pack, unet, said, shorten):
     tiled = sampled(pack, pack.nodes.sampling.tiles.with_tiles(unet, 64), WIDE)
     shorten(network, "_evaluate", most=64, size=wide)
     assert torch.equal(sampled(pack, unet, WIDE), tiled)
-    assert "tiles of 64x64 px sharing 16" in said[-1]
+    assert "tiles of 64x64 px with an overlap of 16" in said[-1]
 
 
 def test_tiles_that_were_asked_for_become_smaller(pack, unet, said, shorten):
@@ -148,10 +148,10 @@ def test_decoding_goes_on_with_the_same_bits_then_with_fewer_frames(pack, vae, s
     whole, ones = decoded(pack, vae), decoded(pack, vae, frames_per_group=1)
     short = shorten(network, "decode", level=Sparing.STRIPES)
     assert torch.equal(decoded(pack, vae), whole) and short.failed == 1
-    assert said[-1].splitlines()[-1].endswith("went on with layers in stripes, 3 frames at once.")
+    assert said[-1].splitlines()[-1].endswith("continued with layers in stripes, 3 frames at once.")
     short.most, short.size = 1, long
     assert torch.equal(decoded(pack, vae), ones)
-    assert said[-1].splitlines()[-1].endswith("went on with layers in stripes, 1 frame at once.")
+    assert said[-1].splitlines()[-1].endswith("continued with layers in stripes, 1 frame at once.")
 
 
 def test_decoding_goes_on_in_tiles(pack, vae, said, shorten):
@@ -159,7 +159,7 @@ def test_decoding_goes_on_in_tiles(pack, vae, said, shorten):
     tiled = decoded(pack, vae, WIDE, frames_per_group=1, tile=64)
     shorten(network, "decode", most=64, size=wide)
     assert torch.equal(decoded(pack, vae, WIDE), tiled)
-    assert "tiles of 64x64 px sharing 16" in said[-1]
+    assert "tiles of 64x64 px with an overlap of 16" in said[-1]
 
 
 def test_flow_goes_on_pair_by_pair_then_smaller(pack, shorten):
@@ -177,7 +177,7 @@ def test_flow_goes_on_pair_by_pair_then_smaller(pack, shorten):
     plan.flows = None
     for a, b in zip(plan.estimate(on_step=steps.append), whole, strict=True):
         assert torch.equal(a, b)
-    assert short.failed == 1 and "halves and pairs one by one" in str(steps[0])
+    assert short.failed == 1 and "halves of a pass and pairs of frames one by one" in str(steps[0])
     short.most, short.size, plan.flows = 256, wide, None
     shapes = {flow.shape for flow in plan.estimate(on_step=steps.append)}
     assert shapes == {whole[0].shape} and "at most 256 px a side" in str(steps[-1])
@@ -194,14 +194,14 @@ def test_what_cannot_fit_is_not_tried(pack, unet, vae, said, asked, monkeypatch,
         monkeypatch.setattr(module, "device_room", lambda _: room)
     sampled(pack, unet, WIDE)
     assert sampling.failed == 0 and sampling.done > 0
-    assert "No room for sampling 2 frames of 80x16 with everything at once" in said[-1]
+    assert "Not enough memory for sampling 2 frames of 80x16 with everything at once" in said[-1]
     assert asked[-1] == unet.model.memory_required((2, 4, 2, graph.H, 64))
 
     room = 1.2 * vae.memory_required(1, graph.H, WIDE, spared=True)
     decoding = shorten(vae.first_stage_model, "decode", most=1, size=long)
     decoded(pack, vae, WIDE)
     assert decoding.failed == 0 and decoding.done == 3
-    assert "No room for decoding frames of 80x16 with 3 frames at once" in said[-1]
+    assert "Not enough memory for decoding frames of 80x16 with 3 frames at once" in said[-1]
 
 
 def test_the_decoder_leaves_the_unet_where_it_fits_beside_it(pack, vae, monkeypatch):

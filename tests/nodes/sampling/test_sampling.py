@@ -256,7 +256,7 @@ def test_values_for_other_weights_are_told_before_and_after(pack, unet, monkeypa
     module = pack.nodes.sampling.sample
     monkeypatch.setattr(module, "show_status", lambda node, text: told.append(text))
     graph.sample(pack, unet, graph.frames(2), steps=2, guidance=1.0)
-    assert len(told) == 1 and "Not what" not in told[0]
+    assert len(told) == 1 and "do not suit" not in told[0]
     graph.sample(pack, unet, graph.frames(2), steps=2, guidance=30.0)
-    assert told[1].startswith("Not what the included weights are made for: guidance 30")
+    assert told[1].startswith("These values do not suit the included weights: guidance 30")
     assert told[2].startswith("Sampled") and told[1] in told[2]

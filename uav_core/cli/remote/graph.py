@@ -117,7 +117,7 @@ def check_graph(graph: Graph, known: Mapping[str, Mapping[str, Any]]) -> None:
         raise MissingPackError(
             f"The server has no node {', '.join(missing)}: expected a ComfyUI (0.3.75 or newer) "
             "with the pack Upscale-A-Video. Install the pack into its custom_nodes, restart it, "
-            "and look into its log for why the pack did not load."
+            "and look into its log if the pack does not load."
         )
     for node in graph.values():
         kind, described = node["class_type"], known[node["class_type"]]["input"]
@@ -125,16 +125,17 @@ def check_graph(graph: Graph, known: Mapping[str, Mapping[str, Any]]) -> None:
         for name, value in node["inputs"].items():
             if name not in inputs:
                 raise MissingPackError(
-                    f"The server's {kind} has no input '{name}': its pack is of another version. "
-                    "Update the pack there, and here, and restart the server."
+                    f"The server's {kind} has no input '{name}': the server has a different "
+                    "version of the pack. Update the pack on both machines, and restart the "
+                    "server."
                 )
             choices = _choices(inputs[name])
             # LoadVideo lists only the top of the input folder, but takes files below it too.
             if kind != "LoadVideo" and choices is not None and value not in choices:
                 raise ServerJobError(
                     f"'{value}' is not in the server's list '{name}' of {kind}. Expected one of: "
-                    f"{', '.join(map(str, choices))}. A file that is new there appears in the list "
-                    "by itself."
+                    f"{', '.join(map(str, choices))}. New files on the server appear in this list "
+                    "automatically."
                 )
 
 

@@ -52,7 +52,7 @@ async def upscale_on_server(
     downloads = target.parent / FOLDER / DOWNLOADS
     if os.path.lexists(target):
         if not _is_ours(target, asked, downloads):
-            raise InputError(f"'{target}' is there already: choose another name, or move it away.")
+            raise InputError(f"'{target}' already exists: choose another name, or move it away.")
         return f"{target.name} was finished before; nothing was done."
     async with Server.opened(address) as server:
         check_graph(graph, await server.node_info(node_kinds(graph)))
@@ -69,14 +69,20 @@ async def upscale_on_server(
         shown = entry["outputs"].get(UPSCALE, {})
         saved = next((i for i in shown.get("images", ()) if i.get("type") == "output"), None)
         if saved is None:
-            raise ServerJobError("The server names no result: its pack is of another version.")
+            raise ServerJobError(
+                "The server returned no result: it may have a different version of the pack. "
+                "Update the pack on both machines."
+            )
         say("fetching the result")
         downloads.parent.mkdir(parents=True, exist_ok=True)
         with writing(target) as file:
             await server.download(saved, file)
             file.flush()
             if os.path.lexists(target):
-                raise InputError(f"'{target}' has appeared meanwhile: choose another name.")
+                raise InputError(
+                    f"'{target}' was created by another program during the run: choose another "
+                    "name."
+                )
             # Recorded before the file gets its name, so that it is always known as ours.
             entry = {"asked": asked, "blake2b": hash_file(file.name)}
             fetched = {**_read(downloads), target.name: entry}

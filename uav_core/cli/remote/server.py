@@ -40,7 +40,9 @@ def server_url(text: str) -> URL:
             return url.with_query(None).with_fragment(None)
     except ValueError:
         pass
-    raise InputError(f"The server '{text}': expected an address such as http://127.0.0.1:8188.")
+    raise InputError(
+        f"The server address is '{text}': expected an address such as http://127.0.0.1:8188."
+    )
 
 
 class Server:
@@ -69,8 +71,8 @@ class Server:
                 yield answer
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             raise ServerUnreachableError(
-                f"No ComfyUI answers at {self.url} ({error or type(error).__name__}). Start it, "
-                "and give its address as it says in its log: --server http://HOST:PORT."
+                f"No ComfyUI answers at {self.url} ({error or type(error).__name__}). Start "
+                "ComfyUI, and use the address in its log: --server http://HOST:PORT."
             ) from error
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
@@ -79,13 +81,14 @@ class Server:
             if answer.status != 200:
                 raise ServerUnreachableError(
                     f"{self.url / path} answers {answer.status} {answer.reason}: expected a "
-                    "ComfyUI. Check the address."
+                    "ComfyUI server. Check the address."
                 )
         try:
             return json.loads(body) if body else None
         except ValueError as error:
             raise ServerUnreachableError(
-                f"{self.url / path} does not answer as ComfyUI does. Check the address."
+                f"{self.url / path} is not a ComfyUI server: its answer is not JSON. Check the "
+                "address."
             ) from error
 
     async def node_info(self, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -146,8 +149,8 @@ class Server:
             raise self._too_large(source, size)
         if answer.status != 200:
             raise ServerError(
-                f"The server does not take '{source.name}' ({answer.status} {answer.reason}). Look "
-                "into its log; its input folder may be read-only or its disk full."
+                f"The server did not accept '{source.name}' ({answer.status} {answer.reason}). "
+                "Look into its log; its input folder may be read-only or its disk full."
             )
         stored = json.loads(body)
         return "/".join(filter(None, (stored.get("subfolder"), stored["name"])))
@@ -155,9 +158,10 @@ class Server:
     def _too_large(self, source: Path, size: int) -> ServerError:
         need = size // (1 << 20) + 10
         return ServerError(
-            f"The server does not take '{source.name}' of {size / (1 << 20):.0f} MiB: it takes 100 "
-            f"by default. Start it with --max-upload-size {need}; or, on its own machine, put the "
-            "file into its input folder and name it there."
+            f"The server did not accept '{source.name}' of {size / (1 << 20):.0f} MiB: its "
+            f"default limit is 100 MiB. Start the server with --max-upload-size {need}. If it "
+            "runs on this machine, you can also put the file into its input folder and give that "
+            "path."
         )
 
     # --- the job -----------------------------------------------------------------------------
@@ -172,7 +176,7 @@ class Server:
             said = {}
         if answer.status != 200:
             why = refusal(said) or f"{answer.status} {answer.reason}"
-            raise ServerJobError(f"The server refuses the job: {why}.")
+            raise ServerJobError(f"The server rejected the job: {why}.")
 
     async def run(
         self,
@@ -204,8 +208,8 @@ class Server:
                         return judged(entry)
                     if not waits:
                         raise ServerJobError(
-                            "The server does not know the job any more; it was started again, or "
-                            "its queue was cleared. Run the same command again to go on."
+                            "The server no longer knows the job: the server was restarted, or its "
+                            "queue was cleared. Run the same command again to continue."
                         )
                     heard = time.monotonic()
                 except ServerUnreachableError:
@@ -260,7 +264,7 @@ class Server:
             if any(item[1] == prompt for item in running):
                 await self._json("POST", "interrupt", json={"prompt_id": prompt}, timeout=timeout)
         except ServerUnreachableError as error:
-            log.warning("The server could not be told to stop: %s", error)
+            log.warning("The job on the server could not be stopped: %s", error)
 
     # --- the result --------------------------------------------------------------------------
 
@@ -270,9 +274,10 @@ class Server:
         async with self._ask("GET", "view", params=query) as answer:
             if answer.status != 200:
                 raise ServerError(
-                    f"The server has no '{query['filename']}' any more ({answer.status}): it was "
-                    "removed while ComfyUI remembered it. Restart ComfyUI, or use 'Unload models "
-                    "and execution cache' of its page, and run the same command again."
+                    f"The server no longer has the file '{query['filename']}' ({answer.status}), "
+                    "but ComfyUI still has the result in its cache. Restart ComfyUI, or use "
+                    "'Unload models and execution cache' on its page, and run the same command "
+                    "again."
                 )
             async for block in answer.content.iter_chunked(BLOCK):
                 file.write(block)
@@ -317,7 +322,7 @@ def judged(entry: dict[str, Any]) -> dict[str, Any]:
         )
     if "execution_interrupted" in messages:
         raise ServerJobError(
-            "The job was stopped on the server. What is finished is kept there; run the same "
-            "command to go on."
+            "The job was stopped on the server. Finished parts are kept there; run the same "
+            "command again to continue."
         )
     return entry

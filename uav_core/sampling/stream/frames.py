@@ -37,7 +37,9 @@ class Held(Generic[T]):
     def between(self, start: int, stop: int) -> list[T]:
         """The items from ``start`` to ``stop`` (exclusive)."""
         if not self.first <= start <= stop <= self.stop:
-            raise IndexError(f"{start} to {stop} of {self.first} to {self.stop}")
+            raise IndexError(
+                f"items {start} to {stop} are not available, only {self.first} to {self.stop}"
+            )
         return self.items[start - self.first : stop - self.first]
 
     def append(self, items: Sequence[T]) -> None:

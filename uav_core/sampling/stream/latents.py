@@ -64,7 +64,10 @@ class LatentStream:
             InputError: propagation steps without a flow.
         """
         if params.propagates and flow is None:
-            raise InputError("propagation_steps were given without a flow to propagate along.")
+            raise InputError(
+                "propagation_steps are given, but no flow: pass a flow function, or leave "
+                "propagation_steps empty."
+            )
         self.params, self.ddim = params, ddim or VelocityDDIM(params.steps)
         self.device = torch.device(device)
         self._predict, self._noise, self._flow = predict, noise, flow
@@ -104,13 +107,15 @@ class LatentStream:
         errors of callbacks pass through.
         """
         if count < 1:
-            raise InputError(f"{count} frames were asked for: expected 1 or more.")
+            raise InputError(f"{count} frames were requested: expected 1 or more.")
         stop = min(self.fetched + count, self.params.frames)
         if stop == self.fetched:
             return None
         predict, finished = predict or self._predict, self._wave.finished
         if predict is None:
-            raise InputError("The stream was made without a predict: expected one to advance by.")
+            raise InputError(
+                "The stream has no predict function: pass one to the stream or to advance."
+            )
         while finished.stop < stop:
             self._work(predict)
         frames = finished.stack(finished.first, stop)
@@ -147,7 +152,7 @@ class LatentStream:
                 self._check_cancelled()
                 self._run_segment(i, predict)
                 return self._progress(*self.passes)
-        raise AssertionError("an unfinished scene has something ready")
+        raise AssertionError("the scene is not finished, but no segment or block is ready")
 
     def _run_segment(self, i: int, predict: Predict) -> None:
         step, segment = self._wave.steps[i], self.params.plan[self._wave.steps[i].segment]

@@ -53,11 +53,14 @@ class StreamParams:
         schedule.timesteps(self.steps)
         if min(self.h, self.w, self.channels) < 1:
             raise InputError(
-                f"A latent of {self.channels} channels and {self.h}x{self.w}: expected 1 or more."
+                f"A latent of {self.channels} channels and {self.h}x{self.w}: expected 1 or more "
+                "of each."
             )
         check_steps(self.propagation_steps, self.steps)
         if not 0 < self.tolerance < 1:
-            raise InputError(f"A tolerance of {self.tolerance}: expected more than 0, under 1.")
+            raise InputError(
+                f"The tolerance is {self.tolerance}: expected more than 0 and less than 1."
+            )
         _ = self.plan  # Making the plan checks frames, length and overlap.
 
     @cached_property

@@ -124,8 +124,8 @@ class _Parts:
         got = None if tensor is None else tuple(tensor.shape)
         if got != expected:
             raise DamagedStateError(
-                f"The state's '{name}' is {got or 'not there'}: expected "
-                f"{expected or 'nothing'}. {AGAIN}"
+                f"The state's '{name}' is {got or 'missing'}: expected {expected or 'none'}. "
+                f"{AGAIN}"
             )
         return None if tensor is None else tensor.to(self.device)
 
@@ -136,7 +136,7 @@ class _Parts:
     def check_all_used(self) -> None:
         if self.tensors:
             raise DamagedStateError(
-                f"The state holds {sorted(self.tensors)}, which no stream writes. {AGAIN}"
+                f"The state has unknown tensors: {sorted(self.tensors)}. {AGAIN}"
             )
 
 
@@ -149,8 +149,8 @@ def _check_same_run(meta: Mapping[str, Any], params: StreamParams, ddim: str) ->
     if names:
         raise InputError(
             "The state belongs to another run: "
-            + ", ".join(f"{n} is {found.get(n)}, here {wanted.get(n)}" for n in names)
-            + ". Use the settings it was made with, or begin the scene again."
+            + ", ".join(f"{n} is {found.get(n)}, expected {wanted.get(n)}" for n in names)
+            + ". Use the settings of that run, or begin the scene again."
         )
 
 
@@ -168,7 +168,7 @@ def _positions(meta: Mapping[str, Any], wave: Wave) -> tuple[list[int], dict[str
     ):
         return segments, swept, int(fetched or 0)
     raise DamagedStateError(
-        f"The state's positions do not fit its run: segments {segments}, swept {swept}, fetched "
+        f"The state's positions do not match its run: segments {segments}, swept {swept}, fetched "
         f"{fetched}. {AGAIN}"
     )
 
@@ -218,7 +218,7 @@ def load_state(path: str | os.PathLike[str]) -> StreamState:
         meta: dict[str, Any] = json.loads(text)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DamagedStateError(
-            f"{path} ({len(data)} bytes) is not the whole state of a stream ({error!r}). {AGAIN}"
+            f"{path} ({len(data)} bytes) is not a complete state of a stream ({error!r}). {AGAIN}"
         ) from error
     if _checksum(text, tensors) != checksum:
         raise DamagedStateError(f"{path} has changed since it was written. {AGAIN}")

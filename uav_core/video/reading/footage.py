@@ -45,7 +45,7 @@ _CLEAR = 0.5  # share of these by which one order must outnumber the other
 _RHYTHM = 0.6  # share of cycles with film's rhythm that makes a row film
 _MOST = 0.75  # share of the rows that must agree
 _RIGHT = 0.9  # share of the pictures whose mark must be right
-_ORDER = {"": "", "top": ", the upper lines first", "bottom": ", the lower lines first"}
+_ORDER = {"": "", "top": ", upper lines first", "bottom": ", lower lines first"}
 
 Kind = Literal["whole", "fields", "film"]
 
@@ -110,8 +110,8 @@ class Footage:
         check_deinterlace(deinterlace)
         if deinterlace == "film" and "fieldmatch" not in filters_available:
             raise InputError(
-                "This build of PyAV has no filter 'fieldmatch', which brings film back: install "
-                "PyAV from PyPI (pip install av), or choose 'always'."
+                "This build of PyAV lacks the filter 'fieldmatch', which restores telecined film: "
+                "install PyAV from PyPI (pip install av), or choose 'always'."
             )
         info = info or probe(path)
         times = frame_times(path, check_cancelled=check_cancelled)
@@ -130,16 +130,18 @@ class Footage:
         if kind == "film":
             rate, less = float(self.info.rate), " (in 8 bits)" * (self.info.bit_depth > 8)
             return [
-                f"The video is telecined film{order}: of every five pictures its four were brought "
-                f"back{less}, {rate:.5g} per second."
+                f"The video is telecined film{order}: the four original frames of every five were "
+                f"restored{less}, {rate:.5g} per second."
             ]
         if kind == "none":
             wrong = self.info.interlaced and self.finding.kind == "whole"
-            return ["The video is marked as interlaced, but its pictures are whole."] * wrong
+            note = "The video is marked as interlaced, but its frames are progressive: not changed."
+            return [note] * wrong
         if kind == "all" and self.finding.kind == "fields":
             wrong = self.finding.marked or self.info.interlaced
-            order += f", and is {'wrongly' if wrong else 'not'} marked so"
-        return [f"The video is interlaced{order}: every two fields were made one whole picture."]
+            order += f", but its marks are {'wrong' if wrong else 'missing'}"
+        note = f"The video is interlaced{order}: every two fields were deinterlaced into one frame."
+        return [note]
 
     def reader(self, frames: range, *, check_cancelled: Callable[[], None] = ignore) -> VideoReader:
         """A reader of some of the frames."""
@@ -161,7 +163,10 @@ def find_fields(
     if info.coded_size[1] > _TALLEST:
         return Finding()
     if not {"idet", "metadata", "select", "split"} <= filters_available:
-        log.warning("This PyAV has no idet: interlaced video is known by the file's marks alone.")
+        log.warning(
+            "This build of PyAV lacks the filters that detect interlaced video (idet): only the "
+            "flags in the file are used."
+        )
         return Finding()
     rows: list[_Row] = []
     for place in _places(times):

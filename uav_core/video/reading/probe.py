@@ -143,13 +143,13 @@ def _why_not_opened(name: str, error: FFmpegError) -> str:
     if b"ftyp" in boxes and b"moov" not in boxes:
         return (
             f"'{name}' is an MP4 or MOV file without its index (moov): the recording or the copy "
-            "was not finished. Copy it again, or repair it with the recorder's own tool."
+            "was not finished. Copy it again, or repair it with the tool of the recorder."
         )
     if isinstance(error, EOFError):
-        return f"'{name}' ends without a single picture. Copy or record it again."
+        return f"'{name}' ends before its first frame. Copy or record it again."
     return (
-        f"'{name}' is not a video that FFmpeg can read ({error.strerror}): expected MP4, MKV, MOV, "
-        "WebM, AVI or the like."
+        f"'{name}' is not a video that FFmpeg can read ({error.strerror}): expected MP4, MKV, "
+        "MOV, WebM, AVI or similar."
     )
 
 
@@ -181,8 +181,8 @@ def _shown_stream(container: InputContainer, name: str) -> VideoStream:
         )
     if streams[0].codec_context is None:
         raise UnreadableVideoError(
-            f"'{name}' is in a codec that this build of PyAV has no decoder for: convert it to "
-            "H.264 first."
+            f"'{name}' has a codec that this build of PyAV cannot decode: convert it to H.264 "
+            "first."
         )
     return streams[0]
 
@@ -199,10 +199,10 @@ def probe(path: Path) -> VideoInfo:
         pictures = (picture for _, picture in decoder.pictures(chain(opening, source)))
         first = next(pictures, None)
         if first is None:
-            wrong = f"'{os.fspath(path)}' has a video stream without a single picture."
+            wrong = f"'{os.fspath(path)}' has a video stream without any frame."
             if decoder.errors:
                 wrong = (
-                    f"'{os.fspath(path)}' is damaged: none of its {decoder.errors} pictures can be "
+                    f"'{os.fspath(path)}' is damaged: none of its {decoder.errors} frames can be "
                     "decoded."
                 )
             raise UnreadableVideoError(f"{wrong} Copy or record it again.")

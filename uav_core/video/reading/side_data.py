@@ -56,7 +56,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     """
     if is_slanted(frame):
         log.warning(
-            "The picture is to be turned by %d degrees; only multiples of 90 are applied.",
+            "The video's rotation of %d degrees is ignored: only multiples of 90 are supported.",
             frame.rotation,
         )
         return Orientation()

@@ -212,15 +212,20 @@ def frame_times(path: Path, *, check_cancelled: Callable[[], None] = ignore) -> 
         scan = _Scan(container, stream, check_cancelled)
     times = scan.in_packets()
     if times is None:
-        log.info("Decoding '%s' once: its packets do not tell when frames are shown.", name)
+        log.info(
+            "Decoding '%s' once to find the times of its frames: its packets do not contain them.",
+            name,
+        )
         times = _decoded(name, scan, check_cancelled)
     if not times:
         raise UnreadableVideoError(
-            f"'{name}' has a video stream without a single picture. Copy or record it again."
+            f"'{name}' has a video stream without any frame. Copy or record it again."
         )
     times.notes += scan.early_end()
     if len(times) < scan.stated:
-        log.warning("%d of the %d frames that the file lists can be read.", len(times), scan.stated)
+        log.warning(
+            "Only %d of the %d frames that the file lists can be read.", len(times), scan.stated
+        )
     for note in times.notes:
         log.warning("%s: %s", name, note)
     return times
@@ -280,8 +285,8 @@ class _Scan:
         if len(self.segments) > 1 or self._seconds - end < least:
             return []
         return [
-            f"The file says that it lasts {self._seconds:.1f} s and holds {end:.1f} s: it is "
-            "damaged or was not copied whole."
+            f"The file should last {self._seconds:.1f} s but contains only {end:.1f} s: it is "
+            "damaged or incomplete."
         ]
 
     def _read(
@@ -398,13 +403,13 @@ def _decoded(name: str, scan: _Scan, check_cancelled: Callable[[], None]) -> Fra
     notes = []
     if len(scan.segments) > 1:
         notes.append(
-            f"The file's times begin again or leap {len(scan.segments) - 1} times, as in joined "
-            "recordings; pictures and sound go on without a gap, as players show them."
+            f"The file's timestamps restart or jump {len(scan.segments) - 1} times, as in joined "
+            "recordings; video and sound continue without a gap, as in players."
         )
     if headless:
         notes.append(
-            f"The first {headless} pictures build on ones that the file does not hold and are "
-            "left out, as players do."
+            f"The first {headless} frames depend on frames that are not in the file; they are "
+            "left out, as in players."
         )
     return scan.finished(
         times,
@@ -485,5 +490,5 @@ def _damage(lost: int, wrong: int) -> list[str]:
     if wrong:
         notes.append(f"{wrong} frames are damaged in the file and are shown with errors.")
     if lost:
-        notes.append(f"{lost} frames cannot be decoded; the one before is repeated.")
+        notes.append(f"{lost} frames cannot be decoded; the previous frame is repeated.")
     return notes

@@ -83,12 +83,12 @@ def fate_of_captions(source: SubtitleStream, container: str) -> tuple[Any, str]:
     """What happens to a stream of subtitles: ``fate`` and ``how`` of a Holding."""
     name, context = codec_name(source), source.codec_context
     if name not in _TEXT:
-        return "left out", "they are pictures, drawn for the source's size"
+        return "left out", "they are pictures that fit only the source's size"
     if name in _COPIED[container]:
         return "kept", ""
     if context is not None and hasattr(context, "encode_subtitle"):
         return "converted", f"they become {_ENCODER[container]}"
-    return "left out", f"this PyAV cannot convert them for {container}; .mkv holds them"
+    return "left out", f"this version of PyAV cannot convert them for {container}; choose .mkv"
 
 
 def attachments_of(source: InputContainer) -> tuple[Any, ...]:
@@ -124,10 +124,10 @@ def _add_stream(source: SubtitleStream, output: OutputContainer, container: str)
                 context.open(strict=False)
             target.codec_context.subtitle_header = context.subtitle_header
             target.codec_context.time_base = Fraction(1, 1000)
-            log.info("Subtitles (%s): %s becomes %s.", language, name, _ENCODER[container])
+            log.info("Subtitles (%s): %s is converted to %s.", language, name, _ENCODER[container])
             return target
     except (ValueError, UnknownCodecError, FFmpegError) as error:
-        why = f"they do not go into {container} with this PyAV ({error}); choose .mkv"
+        why = f"this version of PyAV cannot write them into {container} ({error}); choose .mkv"
     log.warning("Subtitles (%s) in %s are not kept: %s.", language, name, why)
     return None
 
@@ -172,4 +172,4 @@ def copy_chapters(
     if hasattr(output, "set_chapters"):
         output.set_chapters(kept)
     else:
-        log.warning("%d chapters are not kept: this PyAV cannot write them.", len(kept))
+        log.warning("%d chapters are not kept: this version of PyAV cannot write them.", len(kept))

@@ -167,7 +167,7 @@ class EncodeParams:
             if value not in choices:
                 expected = ", ".join(choice for choice in choices if choice != "auto")
                 raise EncodeParamsError(
-                    f"The {what} '{value}' does not go with {self.codec}: expected one of "
+                    f"The {what} '{value}' cannot be used with {self.codec}: expected one of "
                     f"{expected}."
                 )
         if self.crf is not None and codec.crf and not codec.crf[0] <= self.crf <= codec.crf[1]:
@@ -176,7 +176,7 @@ class EncodeParams:
                 f"{codec.crf[1]} (smallest); {codec.crf[2]} is a good start."
             )
         if self.threads < 1:
-            raise EncodeParamsError(f"{self.threads} threads: expected a fixed number, 1 or more.")
+            raise EncodeParamsError(f"The number of threads is {self.threads}: expected 1 or more.")
 
     def for_source(self, info: VideoInfo) -> EncodeParams:
         """The same choices with rate, depth, colour, sample aspect and HDR metadata of a source."""

@@ -21,15 +21,18 @@ Fate = Literal["kept", "converted", "left out"]
 
 # Side data of pictures that is never kept, by FFmpeg's names.
 _LEFT_OUT = {
-    "A53_CC": ("closed captions inside the picture", "a tool such as ccextractor makes a file"),
+    "A53_CC": (
+        "closed captions inside the picture",
+        "extract them with a tool such as ccextractor",
+    ),
     "DOVI_METADATA": ("Dolby Vision", "the picture without it is upscaled"),
     "DOVI_RPU_BUFFER": ("Dolby Vision", "the picture without it is upscaled"),
     "DYNAMIC_HDR_PLUS": ("HDR10+", "it holds for the source's size"),
     "DYNAMIC_HDR_VIVID": ("HDR Vivid", "it holds for the source's size"),
-    "STEREO3D": ("the mark of a stereo picture", "set it again with a muxer"),
-    "SPHERICAL": ("the mark of a 360-degree picture", "set it again with a muxer"),
+    "STEREO3D": ("the stereo 3D flag", "set it again with a muxer"),
+    "SPHERICAL": ("the 360-degree flag", "set it again with a muxer"),
     "ICC_PROFILE": ("a colour profile (ICC)", "the colour tags are kept"),
-    "AMBIENT_VIEWING_ENVIRONMENT": ("the light of the viewing room", ""),
+    "AMBIENT_VIEWING_ENVIRONMENT": ("the ambient light of the viewing environment", ""),
     "AFD": ("the active format", "set it again with a muxer"),
     "S12M_TIMECODE": ("the timecode inside the picture", ""),
     "GOP_TIMECODE": ("the timecode inside the picture", ""),
@@ -79,26 +82,27 @@ def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Itera
     cover = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
         if stream.disposition & cover:
-            yield Holding("the cover picture", "left out", "add it again with a tagger")
+            yield Holding("the cover picture", "left out", "add it again with a tag editor")
         elif stream.index != shown.index:
             what = f"another video track ({codec_name(stream)})"
-            yield Holding(what, "left out", "the first is upscaled")
+            yield Holding(what, "left out", "only the first is upscaled")
     for stream in container.streams.audio:
         what = f"sound ({_language(stream)}{codec_name(stream)}"
         if stream.codec_context is None:
-            yield Holding(f"{what})", "left out", "this PyAV has no decoder for it")
+            yield Holding(f"{what})", "left out", "this version of PyAV cannot decode it")
             continue
         encoder = encoder_for(stream, ending)
-        why = f"{ending} does not hold it; it becomes {encoder}" if encoder else ""
+        why = f"{ending} does not support it; it becomes {encoder}" if encoder else ""
         yield _kept_unless(why, f"{what}, {stream.layout.name})", "converted")
     for stream in container.streams.subtitles:
         what = f"subtitles ({_language(stream)}{codec_name(stream)})"
         yield Holding(what, *fate_of_captions(stream, ending))
     for stream in container.streams.data:
         if "timecode" not in stream.metadata:
-            name = stream.metadata.get("handler_name", "").strip() or "of no name"
-            yield Holding(f"a data track ({name})", "left out", "what it means is not known")
-    why = "" if keeps_attachments(ending) else f"{ending} has no attachments; .mkv may"
+            name = stream.metadata.get("handler_name", "").strip() or "without a name"
+            yield Holding(f"a data track ({name})", "left out", "its meaning is unknown")
+    why = f"it cannot be written into {ending}; .mkv with a recent PyAV keeps it"
+    why = "" if keeps_attachments(ending) else why
     for attachment in attachments_of(container):
         yield _kept_unless(why, f"the attachment {attachment.name or 'without a name'}")
 
@@ -108,35 +112,35 @@ def _timecode(
 ) -> Iterator[Holding]:
     why, code = "", timecode_of(container)
     if not whole:
-        why = "the video begins later"
+        why = "the result begins later than the source"
     elif not keeps_timecode(params.rate, stream):
-        why = "the rate of frames is none it can count"
+        why = "it does not fit the result's frame rate"
     elif code and not fits_into(params.container):
-        why = "a newer PyAV can write it, or .mkv"
+        why = "choose .mkv, or install a newer PyAV"
     if code:
         yield _kept_unless(why, f"the timecode {code}")
 
 
 def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
     if info.has_alpha:
-        yield Holding("transparency", "left out", "'Upscale Alpha' keeps it, for clips")
+        yield Holding("transparency", "left out", "for short clips, 'Upscale Alpha' keeps it")
     if info.rotation or info.orientation.mirrored:
-        what = "the mark to turn the picture"
-        yield Holding(what, "converted", "the frames themselves are turned")
+        what = "the rotation flag"
+        yield Holding(what, "converted", "the frames themselves are rotated")
     if info.sample_aspect != 1:
         why = "" if params.sample_aspect == info.sample_aspect else "the pixels become square"
-        yield _kept_unless(why, f"the pixels' aspect of {info.sample_aspect}", "converted")
+        yield _kept_unless(why, f"the pixel aspect ratio {info.sample_aspect}", "converted")
     encoded = depth(params.encoded_format)
     if info.bit_depth > encoded:
         yield Holding(f"{info.bit_depth} bits per channel", "converted", f"they become {encoded}")
     can_say = CODECS[params.codec].light
-    why = "" if can_say else f"{params.codec} cannot say it; h264, h265 and av1 can"
+    why = "" if can_say else f"{params.codec} cannot store it; h264, h265 and av1 can"
     if info.mastering:
-        yield _kept_unless(why, "the HDR master's display")
+        yield _kept_unless(why, "the HDR mastering display")
     if info.light_level:
         yield _kept_unless(why, "the HDR light level")
     if info.slant:
-        what = f"the mark to turn the picture by {info.slant} degrees"
+        what = f"the rotation flag of {info.slant} degrees"
         yield Holding(what, "left out", "only multiples of 90 can be applied")
     for name in info.side_data:
         if name in _LEFT_OUT:

@@ -156,11 +156,12 @@ def join(
     if not frames or not 0 <= first <= len(times) - frames:
         raise InputError(
             f"{len(parts)} parts with {frames} frames from number {first} on: expected at least "
-            f"one, and no more than the source's {len(times)}."
+            f"one frame, and no more than the {len(times)} frames of the source."
         )
     if pathlib.Path(target).suffix.lower() != params.container:
         raise EncodeParamsError(
-            f"'{os.fspath(target)}' for a {params.container} file: give it that extension."
+            f"'{os.fspath(target)}' is not named as a {params.container} file: expected that "
+            "extension."
         )
     check_space(pathlib.Path(target).parent, sum(part.bytes for part in parts))
     try:
@@ -216,13 +217,13 @@ def join(
                         if packet.stream is stream:
                             raise
                         refused += 1  # a damaged packet of sound or text
-                        log.debug("A packet does not go into the file: %s.", error.strerror)
+                        log.debug("A packet cannot be written into the file: %s.", error.strerror)
                     if packet.stream is stream:
                         done += 1
                         progress(done, frames)
                 if refused:
                     log.warning(
-                        "%d damaged pieces of sound do not go into the file and are left out.",
+                        "%d damaged packets of sound or subtitles are left out.",
                         refused,
                     )
     except FFmpegError as error:
@@ -257,7 +258,7 @@ def _pictures(
             if stream.codec_context.extradata != headers:
                 raise BadPartError(
                     f"The part '{part.path}' was encoded with other settings, or another version "
-                    "of the encoder, than the first: encode the parts again."
+                    "of the encoder, than the first part: encode the parts again."
                 )
             for packet in container.demux(stream):
                 if packet.size:
@@ -268,7 +269,7 @@ def _pictures(
                     yield packet, start + index
         if seen != part.frames:
             raise BadPartError(
-                f"The part '{part.path}' has {seen} readable frames, {part.frames} were written: "
+                f"The part '{part.path}' has {seen} readable frames, expected {part.frames}: "
                 "delete it and encode its frames again."
             )
         start += part.frames

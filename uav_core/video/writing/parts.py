@@ -116,10 +116,12 @@ def _encode(
                 write(picture)
             given += 1
         if not given:
-            raise InputError("A part without frames: expected at least one.")
+            raise InputError("The part has no frames: expected at least one.")
         write(None)
     if packed != given:
-        raise EncodeError(f"{params.codec} made {packed} pictures of {given} frames.")
+        raise EncodeError(
+            f"{params.codec} encoded {packed} frames, expected {given}. Try another codec."
+        )
     return given, reorder
 
 

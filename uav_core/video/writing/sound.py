@@ -133,7 +133,7 @@ def _add_stream(
         except ValueError:
             pass  # the container cannot hold it
     encoder = _ENCODER[container]
-    log.info("Audio in %s does not go into %s: encoded to %s.", name, container, encoder)
+    log.info("Audio in %s cannot be stored in %s: it is encoded to %s.", name, container, encoder)
     rate = source.rate
     if encoder == "aac" and rate not in _AAC_RATES:
         rate = 48000
