@@ -35,7 +35,7 @@ from torchvision_shim.prestartup_script import install as complete_torchvision  
 # Before the measures of similarity, which import torchvision.
 complete_torchvision()
 
-from bench.studies.solvers import SOLVERS, SPACINGS  # noqa: E402
+from bench.studies.solvers import SOLVERS  # noqa: E402
 from uav_core.flow.builtin import BuiltinFlow  # noqa: E402
 from uav_core.flow.estimate import estimate_flows  # noqa: E402
 from uav_core.metrics import compare, joint_borders, psnr  # noqa: E402
@@ -79,7 +79,8 @@ class Way:
     end: float = 1.0
     rescale: float = 0.0
     """Share of the guided prediction that gets the spread of the unguided one (Lin et al. 2023)."""
-    spacing: str = "even"
+    trailing: bool = True
+    """Whether the time steps have trailing spacing, which the weights ask for."""
     noise_level: int = included.NOISE_LEVEL
     strength: float = PropagationParams.strength
     look: str = ""
@@ -87,7 +88,7 @@ class Way:
     @property
     def line(self) -> str:
         """Name of its line in the picture."""
-        return self.solver if self.spacing == "even" else f"{self.solver}, {self.spacing}"
+        return self.solver if self.trailing else f"{self.solver}, leading"
 
     @property
     def name(self) -> str:
@@ -96,7 +97,7 @@ class Way:
             return f"{self.look}: noise level {self.noise_level}, guidance {self.guidance:g}, " + (
                 f"strength {self.strength:g}"
             )
-        words = [f"{self.line}, {self.steps} steps"]
+        words = [f"{self.line}, {self.steps} step{'s' * (self.steps > 1)}"]
         if self.guidance != 1:
             words.append(f"guidance {self.guidance:g}")
         if (self.start, self.end) != (0, 1):
@@ -107,15 +108,16 @@ class Way:
 
 
 CURVE = [
-    *(Way(steps=n) for n in (2, 3, 4, 6, 10, 15, 30)),
-    *(Way(s, n) for s in ("DPM++ 2M", "UniPC") for n in (3, 4, 6, 10)),
-    *(Way(s, n, spacing="AYS") for s in ("DDIM", "DPM++ 2M") for n in (3, 4, 6, 10)),
+    *(Way(steps=n) for n in (1, 2, 3, 4, 6, 10, 30)),
+    *(Way(steps=n, trailing=False) for n in (2, 3, 4, 6, 10, 30)),
+    *(Way(s, n) for s in ("DPM++ 2M", "UniPC") for n in (2, 3, 4, 6, 10)),
 ]
 GUIDED = [
-    Way(steps=6, guidance=3),
-    Way(steps=6, guidance=3, end=0.5),
-    Way(steps=6, guidance=3, start=0.5),
-    Way(steps=6, guidance=3, rescale=0.7),
+    Way(guidance=3),
+    Way(steps=4, guidance=3),
+    Way(steps=4, guidance=3, end=0.5),
+    Way(steps=4, guidance=3, start=0.5),
+    Way(steps=4, guidance=3, rescale=0.7),
 ]
 AS_LOOKS = [
     Way(
@@ -137,7 +139,7 @@ def sample(weights: Weights, low_res: Tensor, way: Way) -> Tensor:
         low_res, frame_noise(0, LOW_RES, range(t), 3, h, w), way.noise_level
     )
     flows = estimate_flows(FLOW, low_res)
-    grid = SPACINGS[way.spacing](way.steps)
+    grid = schedule.timesteps(way.steps, way.trailing)
     ends = DenoisedDDIM(schedule.sigmas_at(grid))
     times, sigmas = grid.tolist(), ends.sigmas.tolist()
     solver, plan = SOLVERS[way.solver](), plan_segments(t)
@@ -255,7 +257,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.axhline(means(rows, BICUBIC)[key], color="0.6", linestyle=":", label=BICUBIC)
         better = "lower" if key in ("gmsd", "warping_error") else "higher"
         axes.set(title=f"{titles[key]} ({better} is better)", xlabel="steps", xscale="log")
-        axes.set_xticks([2, 4, 6, 10, 15, 30], ["2", "4", "6", "10", "15", "30"])
+        axes.set_xticks([1, 2, 4, 6, 10, 30], ["1", "2", "4", "6", "10", "30"])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)

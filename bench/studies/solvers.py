@@ -8,16 +8,9 @@ All work on the variance-exploding sample X = x / sqrt(a), whose noise is sigma.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from uav_core.sampling import schedule
-
-AYS_SIGMAS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-"""Noise at the ten steps of "Align Your Steps" (Sabour et al. 2024) for Stable Diffusion 1.5, and
-after the last one."""
 
 
 class DDIM:
@@ -88,25 +81,3 @@ class UniPC(DDIM):
 
 
 SOLVERS: dict[str, type[DDIM]] = {"DDIM": DDIM, "DPM++ 2M": DPMSolver2M, "UniPC": UniPC}
-
-
-def align_your_steps(steps: int) -> Tensor:
-    """Time steps (steps,), int64, descending, whose noise is nearest to AYS_SIGMAS.
-
-    Other counts than ten are interpolated between logarithms, as the paper advises. The last step
-    goes to the schedule's own end, not to the paper's.
-    """
-    levels = torch.tensor(AYS_SIGMAS, dtype=torch.float64).log()
-    at = torch.linspace(0, len(levels) - 1, steps + 1, dtype=torch.float64)[:-1]
-    low = at.long()
-    wanted = levels[low].lerp(levels[low + 1], at - low)
-    a = schedule.alphas_cumprod().double()
-    table = ((1 - a) / a).log() / 2
-    return (table[None] - wanted[:, None]).abs().argmin(dim=1)
-
-
-SPACINGS: dict[str, Callable[[int], Tensor]] = {
-    "even": schedule.timesteps,
-    "AYS": align_your_steps,
-}
-"""Functions from a number of steps to time steps; "even" is the reference's."""
