@@ -322,7 +322,7 @@ class Sigmas(io.ComfyNode):
                     "model",
                     optional=True,
                     tooltip="The temporal U-Net that will be sampled. The included weights have "
-                    "their own schedule. Without a model, the schedule is that of the authors' weights.",
+                    "their own schedule. Without a model, it is the one of the authors' weights.",
                 ),
             ],
             outputs=[io.Sigmas.Output(tooltip="For 'sigmas' of 'SamplerCustomAdvanced'.")],

@@ -248,13 +248,13 @@ def here(monkeypatch):
 STEPS = ("--steps", "8", "--save-every", "1")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data, weights, tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=[STEPS, (*STEPS, "--together")], ids=["apart", "together"])
+def undisturbed(data, weights, tmp_path_factory, request) -> tuple[Path, tuple[str, ...]]:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "Clips", ClipsHere)
-        fit.run(options(data, weights, folder, *STEPS))
-    return folder
+        fit.run(options(data, weights, folder, *request.param))
+    return folder, request.param
 
 
 def contents(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -276,12 +276,13 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
             raise Killed
 
     monkeypatch.setattr(fit, "write_state", write_and_die)
-    parts = options(data, weights, tmp_path / "parts", *STEPS)
+    folder, given = undisturbed
+    parts = options(data, weights, tmp_path / "parts", *given)
     with pytest.raises(Killed):
         fit.run(parts)
     monkeypatch.setattr(fit, "write_state", write)
     fit.run(parts)
-    wanted, found = contents(undisturbed), contents(tmp_path / "parts")
+    wanted, found = contents(folder), contents(tmp_path / "parts")
     assert list(wanted) == list(found)
     for file, tensors in wanted.items():
         for name, value in tensors.items():
@@ -295,6 +296,16 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
     assert "decoder" in moved and moved <= {"decoder", "post_quant_conv"}
     facts = [read_state(tmp_path / f"parts/{n}.state")[1] for n in ("unet", "decoder")]
     assert [f["session"] for f in facts] == [1, 1] and all(f["finished"] for f in facts)
+
+
+def test_together_the_pictures_train_the_unet(data, weights, tmp_path, here):
+    o = options(data, weights, tmp_path, "--steps", "2", "--unet-share", "0", "--together")
+    fit.run(o)
+    assert not (tmp_path / "unet.state").exists()
+    for file in (included.UNET, included.VAE_VIDEO):
+        start, end = (load_file(x / f"{file}.safetensors") for x in (weights, tmp_path))
+        moved = [n for n, x in end.items() if not torch.equal(x, start[n])]
+        assert len(moved) > 20 and all(torch.isfinite(end[n]).all() for n in moved), file
 
 
 def test_runs_by_time_add_up_and_leave_few_files(data, weights, tmp_path):

@@ -14,6 +14,8 @@ from ...flow.estimate import NeighbourFlow
 from ...models.unet import TemporalUNet
 from ...models.vae import LATENT_SCALE, TemporalVAE
 from ...sampling import schedule
+from ...sampling.ddim import VelocityDDIM
+from ...sampling.propagation import propagate
 from ...weights import included
 from ..data.batches import poor
 from ..unet import sample_clips
@@ -113,7 +115,7 @@ def sampled(unet: TemporalUNet, texts: Texts, autocast: Callable[[], torch.autoc
     @torch.no_grad()
     def latents(clean: Tensor, low: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         level = included.NOISE_LEVEL if rng.random() < 0.6 else int(rng.integers(0, 251))
-        steps = included.STEPS if rng.random() < 0.75 else int(rng.integers(4, 11))
+        steps = included.STEPS if rng.random() < 0.75 else int(rng.integers(2, 7))
         guidance = 1.0 if rng.random() < 0.85 else float(rng.uniform(1.2, 3.0))
         carried = included.PROPAGATED if rng.random() < 0.75 else 0
         noise = torch.randn(len(low), 4, *low.shape[2:], device=low.device)
@@ -127,6 +129,40 @@ def sampled(unet: TemporalUNet, texts: Texts, autocast: Callable[[], torch.autoc
         return z, torch.zeros(len(low), dtype=torch.bool, device=low.device)
 
     return latents
+
+
+def undone(clean: Tensor, low: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """``Latents`` of nothing, where the latents are sampled in the step itself."""
+    b, _, t, h, w = low.shape
+    return low.new_zeros(b, 4, t, h, w), torch.zeros(b, dtype=torch.bool, device=low.device)
+
+
+def with_gradient(
+    unet: TemporalUNet, texts: Texts, low: Tensor, negative: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Latents (b, 4, t, h, w) sampled as in use, whose last pass has a gradient.
+
+    Mostly there is only that pass, from noise, as with the shipped settings. ``negative`` (b,) says
+    which clips get the negative text.
+    """
+    b, device = len(low), low.device
+    level = included.NOISE_LEVEL if rng.random() < 0.6 else int(rng.integers(0, 251))
+    steps = included.STEPS if rng.random() < 0.75 else int(rng.integers(2, 5))
+    carried = included.PROPAGATED if rng.random() < 0.75 and low.shape[2] > 1 else 0
+    noised = schedule.noise_low_res(low, torch.randn_like(low), level)
+    text = torch.where(negative[:, None, None], texts.negative, texts.null)
+    levels = torch.full((b,), level, device=device)
+    flows = flows_of(low) if carried else None
+    ddim = VelocityDDIM(steps, device, unet.params.trailing)
+    latent = ddim.start(torch.randn(b, 4, *low.shape[2:], device=device))
+    for i, time in enumerate(ddim.times):
+        with torch.set_grad_enabled(i == steps - 1):
+            v = unet(latent, torch.full((b,), time, device=device), noised, text, levels).float()
+            x0, eps = ddim.split(latent, v, i)
+            if flows is not None and i >= steps - carried:
+                x0 = propagate(x0, *flows)
+            latent = ddim.join(x0, eps, i)
+    return latent
 
 
 def flows_of(low: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -31,6 +32,7 @@ from ...sampling import schedule
 from ...sampling.pipeline import load_vae
 from ...weights import included
 from ..data import pack
+from ..data.batches import poor
 from ..export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
 from ..loop import step_rng
 from ..losses import hinge_discriminator, hinge_generator
@@ -38,7 +40,16 @@ from ..temporal import attention_of_batches, norms_in_plain_layout
 from ..unet import mix
 from .clips import Clips
 from .judges import Critic, Features, distance, stacked
-from .latents import Latents, Pool, Texts, encoded, sampled
+from .latents import (
+    NEGATIVE_SHARE,
+    Latents,
+    Pool,
+    Texts,
+    encoded,
+    sampled,
+    undone,
+    with_gradient,
+)
 from .learner import Learner, read_state, write_state, write_tensors
 from .look import Gallery
 from .norms import Preparation, TrainingWay
@@ -116,6 +127,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--unet-share", type=float, default=0.25, help="the U-Net's share of the time or the steps"
+    )
+    p.add_argument(
+        "--together",
+        action="store_true",
+        help="in the decoder's share, also train the U-Net by the losses of the decoded pictures",
     )
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--sizes", choices=SIZES, help="sizes of batches and clips (default: by device)")
@@ -198,6 +214,11 @@ class Stage:
     def main(self) -> Learner:
         """The network's learner."""
         return next(iter(self.learners.values()))
+
+    @property
+    def averaged(self) -> list[Learner]:
+        """The learners whose averages are the result."""
+        return [learner for learner in self.learners.values() if learner.decay is not None]
 
 
 class Fit:
@@ -332,7 +353,8 @@ class Fit:
                 try:
                     stage = make()
                     self._train(stage, steps, stage_end)
-                    stage.main.swap()
+                    for learner in stage.averaged:
+                        learner.swap()
                 except Exception:
                     if name == "decoder":
                         raise
@@ -390,7 +412,8 @@ class Fit:
                 break
             if share >= FLAT and base is None:
                 base = self._keep(stage)
-                main.restart_average()
+                for learner in stage.averaged:
+                    learner.restart_average()
                 log.info("%s: the learning rate falls from now on", stage.name)
             factor = min(1.0, (main.step + 1) / WARM_STEPS)
             if base is not None:
@@ -529,10 +552,23 @@ class Fit:
         critic = Learner(
             self.critic.named_parameters(), (0.5, 0.99), dict(self.critic.named_buffers())
         )
+        learners = {"decoder": learner, "critic": critic}
+        latents = sampled(self.unet, self.texts, self.autocast)
+        if self.o.together:
+            self.unet.requires_grad_(True)
+            latents = undone
+            learners["unet"] = Learner(
+                self.unet.named_parameters(), (0.9, 0.99), decay=DECODER_DECAY
+            )
+
+        def ship() -> None:
+            for name in ("decoder", "unet"):
+                if name in learners:
+                    self._ship(name, learners[name])
+
         return Stage(
-            "decoder", {"decoder": learner, "critic": critic}, self._decoder_step,
-            self.sizes.decoder, self.o.decoder_rate, sampled(self.unet, self.texts, self.autocast),
-            partial(self._ship, "decoder", learner), self.places["decoder"],
+            "decoder", learners, self._decoder_step, self.sizes.decoder, self.o.decoder_rate,
+            latents, ship, self.places["decoder"],
         )  # fmt: skip
 
     def _decoder_step(
@@ -540,10 +576,14 @@ class Fit:
     ) -> dict[str, Tensor]:
         _, t, k = shape
         self.laps()
-        clean, low, z, _ = self.pool.crop(*shape)
+        clean, low, z, negative = self.pool.crop(*shape)
         rng = step_rng(self.o.seed, stage.main.step, 3)
-        critic = stage.learners["critic"]
+        critic, unet = stage.learners["critic"], stage.learners.get("unet")
         with self.autocast():
+            if unet is not None:
+                for i in np.flatnonzero(rng.random(len(clean)) < NEGATIVE_SHARE):
+                    clean[i], negative[i] = poor(clean[i], rng), True
+                z = with_gradient(self.unet, self.texts, low, negative, rng)
             out = self.vae.decode(z / LATENT_SCALE, low)
         self.laps("forward")
         # Gradients of each loss at the pixels, scaled so that they do not depend on its units.
@@ -582,6 +622,8 @@ class Fit:
         out.backward(wanted)
         self.laps("backward")
         report["norm"] = stage.main.update(rate)
+        if unet is not None:
+            unet.update(rate * self.o.unet_rate / self.o.decoder_rate)
         self.laps("update")
         if not self.critic_stopped:
             self.critic.prepare(True)
