@@ -267,7 +267,7 @@ def guidance() -> torch.Tensor:
 
 def steps() -> torch.Tensor:
     """Steps."""
-    values = (1, 2, 6)
+    values = (1, 2, 4)
     return row(
         [detail(upscaled(steps=value, propagated=False)) for value in values],
         [f"{value} step{'s' * (value > 1)}" for value in values],

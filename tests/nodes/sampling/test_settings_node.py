@@ -76,6 +76,6 @@ def test_a_choice_that_names_other_values_is_told(node, caplog):
     assert result[0] == values["noise_level"]
     (record,) = caplog.records
     assert record.levelno == logging.INFO
-    assert "steps 9 is used instead of 4" in record.message
+    assert "steps 9 is used instead of 1" in record.message
     assert "guidance 1.0 is used instead of 3.0" in record.message
     assert "propagation_steps" not in record.message
