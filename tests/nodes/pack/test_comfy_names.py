@@ -122,7 +122,6 @@ comfy_api.latest.io.Latent.Output(display_name, tooltip)
 comfy_api.latest.io.Mask
 comfy_api.latest.io.Mask.Output(display_name, tooltip)
 comfy_api.latest.io.Model.Input(_, optional, tooltip)
-comfy_api.latest.io.Model.Input(_, tooltip)
 comfy_api.latest.io.Model.Output(tooltip)
 comfy_api.latest.io.MultiType.Input(_, _, tooltip)
 comfy_api.latest.io.NodeOutput(_, _, _, _, expand, ui, *)
