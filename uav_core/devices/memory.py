@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 SPARE = 512 * 2**20
 """Bytes kept free for the scratch space of kernels and the waste of allocators."""
@@ -64,6 +65,28 @@ def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
         return False
     taken.add(level)
     return True
+
+
+def to_host(x: Tensor) -> Callable[[], Tensor]:
+    """Start to copy ``x`` to the computer's memory; the returned function waits for the copy.
+
+    From CUDA the copy goes through page-locked memory, so that nothing waits before that call.
+    """
+    if x.device.type != "cuda":
+        return x.cpu
+    try:
+        held = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    except RuntimeError:  # the system allows no more page-locked memory
+        return x.cpu
+    held.copy_(x, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(x.device))
+
+    def arrived() -> Tensor:
+        copied.synchronize()
+        return held
+
+    return arrived
 
 
 def peak_ram() -> int | None:

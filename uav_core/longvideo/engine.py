@@ -63,7 +63,10 @@ class Engine(Protocol):
         ...
 
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), decoded as one group."""
+        """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), decoded as one group.
+
+        They may be on the device, and still be computed there.
+        """
         ...
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
@@ -172,9 +175,9 @@ def decoded(
     setting: Setting,
     check_cancelled: Callable[[], None],
 ) -> Tensor:
-    """``Engine.decode`` by a loaded VAE on the device of ``latents``; returns pixels on the CPU."""
+    """``Engine.decode`` by a loaded VAE on the device of ``latents``."""
     z = latents.float() / LATENT_SCALE
     tiles = plan_tiles(z.shape[-2:], setting.tile, setting.overlap)
     low_res = frames.to(z)
     pixels = decode_group(vae, z, low_res, params.lr_guidance, params.color, tiles, check_cancelled)
-    return with_detail(pixels, low_res, params.detail).cpu()
+    return with_detail(pixels, low_res, params.detail)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..devices.memory import to_host
 from ..sampling import schedule
 from ..sampling.ladder import Ladder, Setting, run_with_fallback
 from ..sampling.noise import LATENT, LOW_RES, frame_noise
@@ -28,6 +29,8 @@ T = TypeVar("T")
 HELD_SHARE = 8
 # Pairs whose flow is estimated in one go, so that its network and the U-Net rarely change places.
 FLOW_PAIRS = 64
+AHEAD_ON = ("cuda",)
+"""Kinds of device that decode a group while the frames of the one before it are used."""
 
 
 class Scene:
@@ -61,8 +64,13 @@ class Scene:
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
         self._groups: deque[Tensor] = deque()
         """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
+        self._decoded = 0
+        """The first frame of these groups."""
+        self._coming: deque[Callable[[], Tensor]] = deque()
+        """Decoded groups: functions that wait for their copy."""
         self._ready: deque[Tensor] = deque()
         """Decoded frames that were not taken yet."""
+        self._ahead = engine.device.type in AHEAD_ON
         self.next = 0
         """The frame that ``take`` returns next."""
         stream = params.stream(self.count, *self.size)
@@ -99,7 +107,14 @@ class Scene:
         if not self._ready:
             if not self._waiting:
                 self._sample(stop)
-            self._decode_next()
+            group = min(self.params.frames_per_group, self.stream.fetched - self.next)
+            with self._timed(DECODING, group):
+                while self._groups and len(self._coming) <= self._ahead:
+                    self._decode_next()
+                pixels = self._coming.popleft()()
+            where = "upscaled scene", "The U-Net or the VAE"
+            check_finite(pixels, *where, dim=2, first=self.next)
+            self._ready.extend(pixels[0].unbind(1))
         self.next += 1
         return self._ready.popleft()
 
@@ -115,21 +130,20 @@ class Scene:
     def _sample(self, stop: int) -> None:
         """Sample whole groups up to ``stop``, and at least one group."""
         group, start = self.params.frames_per_group, self.stream.fetched
+        self._decoded = start
         whole = stop if stop == self.count else stop // group * group
         if whole <= start:
             whole = min(start + group, self.count)
         self._groups.extend(self._advance(whole - start).split(group, dim=2))
 
     def _decode_next(self) -> None:
-        """Decode the next group, which begins with the frame to be taken."""
+        """Decode the next group and start to copy it here."""
         self._check_cancelled()
-        z, first = self._groups[0], self.next
+        z, first = self._groups[0], self._decoded
         last = first + z.shape[2]
-        with self._timed(DECODING, last - first):
-            pixels = self._decode(z, self.window.frames(first, last))
-        check_finite(pixels, "upscaled scene", "The U-Net or the VAE", dim=2, first=first)
+        self._coming.append(to_host(self._decode(z, self.window.frames(first, last))))
         self._groups.popleft()
-        self._ready.extend(pixels[0].unbind(1))
+        self._decoded = last
         self._drop(last)
 
     def _decode(self, latents: Tensor, frames: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,9 +22,10 @@ from uav_core.errors import DiskFullError, InputError
 from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
-from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span
+from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span, scene
 from uav_core.longvideo import run as long_run
-from uav_core.longvideo.source import frames_of_span
+from uav_core.longvideo.parts import ladders
+from uav_core.longvideo.source import Source, frames_of_span
 from uav_core.sampling.guidance import GuidanceRange
 from uav_core.sampling.ladder import OutOfMemoryError, Setting
 from uav_core.sampling.noise import LATENT, LOW_RES, frame_noise
@@ -285,8 +287,10 @@ def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
     assert not run(clips["both"], tmp_path, replace(PARAMS, **quick)).notes
 
 
-def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path, monkeypatch, ahead):
     """Stopped before every unit of work in turn, and gone on from there."""
+    monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
     wanted, chance, stops = whole.read_bytes(), random.Random(1), 0
     while True:
         left = chance.randrange(12, 24)
@@ -306,6 +310,26 @@ def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path):
         break
     assert stops > 1
     assert Path(report.output).read_bytes() == wanted
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_group_is_decoded_while_the_one_before_is_used(clips, monkeypatch, ahead):
+    monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
+    decoded = []
+    engine = Engine(trouble=lambda stage, _: decoded.append(1) if stage == "decode" else None)
+    source = Source.open(clips["one"], PARAMS, None, lambda: None)
+    frames, group = range(len(source.frames)), PARAMS.frames_per_group
+    made = scene.Scene(
+        source, frames, engine, PARAMS, ladders(PARAMS, H, W), None,
+        on_step=lambda step: None, timed=lambda *_: nullcontext(),
+    )  # fmt: skip
+    with closing(made.window):
+        counts = []
+        for _ in frames:
+            made.take(len(frames))
+            counts.append(len(decoded))
+    groups = -(-len(frames) // group)
+    assert counts == [min(i // group + 1 + ahead, groups) for i in frames]
 
 
 def test_cancelled_between_frames_it_keeps_what_is_finished(clips, whole, tmp_path):
