@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..flow.estimate import SMALLEST_SIDE, stretch_flow
 from ..flow.warp import inside, warp
 from ..frames.guided import crisp, enlarged, window_mean, within
-from .propagation import Motion, PropagationParams, Way
+from .propagation import PairMotion, PropagationParams, TrustedFlow
 
 ALIKE = 0.1
 """Colours that differ by less (in a range of 2) count as the same object."""
@@ -83,7 +83,7 @@ def enlarged_along(
         InputError: NaN or infinity, with the number of the frame; clips of different lengths.
     """
     frames = _frames(small, guides)
-    before: tuple[_Frame, Way] | None = None
+    before: tuple[_Frame, TrustedFlow] | None = None
     now = next(frames, None)
     while now is not None:
         after = next(frames, None)
@@ -92,7 +92,9 @@ def enlarged_along(
         if after is not None:
             size = now.small.shape[-2], now.small.shape[-1]
             forward, backward = flow(seen(now.guide, size), seen(after.guide, size))
-            motion = Motion.of(forward.to(now.guide), backward.to(now.guide), PropagationParams())
+            motion = PairMotion.of(
+                forward.to(now.guide), backward.to(now.guide), PropagationParams()
+            )
             neighbours.append((after, motion.ahead))
             before = now, motion.back
         yield crisp(_steadied(now, neighbours), now.small)[0]
@@ -123,7 +125,7 @@ def _frames(small: Iterable[Tensor], guides: Iterable[Tensor]) -> Iterator[_Fram
         )
 
 
-def _steadied(frame: _Frame, neighbours: list[tuple[_Frame, Way]]) -> Tensor:
+def _steadied(frame: _Frame, neighbours: list[tuple[_Frame, TrustedFlow]]) -> Tensor:
     """The frame's enlarged values, mixed with those of its neighbours."""
     size = frame.guide.shape[-2:]
     total, weights = frame.large, torch.ones_like(frame.guide[:, :1])

@@ -50,7 +50,7 @@ def consistent(flow: Tensor, other: Tensor, params: PropagationParams) -> Tensor
     return squared(flow + back) < tolerance + params.absolute_threshold
 
 
-class Way(NamedTuple):
+class TrustedFlow(NamedTuple):
     """The motion from a frame to one neighbour."""
 
     flow: Tensor
@@ -60,23 +60,23 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Motion:
+class PairMotion:
     """The motion between a frame and the next one, in both directions."""
 
-    ahead: Way
-    back: Way
+    ahead: TrustedFlow
+    back: TrustedFlow
 
     @classmethod
-    def of(cls, forward: Tensor, backward: Tensor, params: PropagationParams) -> Motion:
+    def of(cls, forward: Tensor, backward: Tensor, params: PropagationParams) -> PairMotion:
         """From the flows to the next frame and back, each (b, 2, h, w)."""
         return cls(
-            Way(forward, consistent(forward, backward, params)),
-            Way(backward, consistent(backward, forward, params)),
+            TrustedFlow(forward, consistent(forward, backward, params)),
+            TrustedFlow(backward, consistent(backward, forward, params)),
         )
 
 
 def sweep_backward(
-    frames: Sequence[Tensor], motions: Sequence[Motion], strength: float
+    frames: Sequence[Tensor], motions: Sequence[PairMotion], strength: float
 ) -> list[Tensor]:
     """Mix into each frame (b, c, h, w) a share of the next one, from the last to the first.
 
@@ -88,7 +88,7 @@ def sweep_backward(
 
 def sweep_forward(
     frames: Sequence[Tensor],
-    motions: Sequence[Motion],
+    motions: Sequence[PairMotion],
     strength: float,
     before: Tensor | None = None,
 ) -> list[Tensor]:
@@ -101,7 +101,7 @@ def sweep_forward(
 
 
 def _sweep(
-    frames: Iterable[Tensor], ways: Iterator[Way], strength: float, carried: Tensor | None
+    frames: Iterable[Tensor], ways: Iterator[TrustedFlow], strength: float, carried: Tensor | None
 ) -> list[Tensor]:
     """Mix into each frame, in the sweep's order, a share of the previous propagated frame."""
     swept = []
@@ -144,7 +144,7 @@ def propagate(
             )
     params = params or PropagationParams()
     pairs = zip(flow_forward.unbind(2), flow_backward.unbind(2), strict=True)
-    motions = [Motion.of(*pair, params) for pair in pairs]
+    motions = [PairMotion.of(*pair, params) for pair in pairs]
     swept = sweep_backward(x0.unbind(2), motions, params.strength)
     return torch.stack(sweep_forward(swept, motions, params.strength), dim=2)
 

@@ -47,8 +47,8 @@ def verdict(found: Survey) -> Iterator[str]:
             yield "Without their flow model use the built-in one."
         return
     yield (
-        "The authors' weights cannot be used yet: their U-Net, text encoder and one of the two "
-        "VAEs are needed, whole."
+        "The authors' weights cannot be used yet: they need complete files of the U-Net, the "
+        "text encoder and one of the two VAEs."
     )
     yield f"Get what is missing from the folder that {HOME} links under 'Download Models',"
     yield f"and put it, with its sub-folders, into models/{OWN}. Their licence is {LICENSE}."
@@ -60,8 +60,8 @@ def _release(found: Survey) -> Iterator[str]:
         released = part.sources[0]
         yield f"{released}, {part.kind.label}"
         if not files:
-            yield f"    missing: it belongs into models/{OWN}/{released},"
-            yield f"    or converted into models/{part.target}"
+            yield f"    missing: put it at models/{OWN}/{released},"
+            yield f"    or the converted file at models/{part.target}"
         for file in files:
             yield from _file(file)
 

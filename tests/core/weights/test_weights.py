@@ -168,7 +168,7 @@ def test_survey_tells_whole_damaged_renamed_and_missing(models):
     text = table(found)
     assert not usable(found)
     for words in (
-        "missing: it belongs into models/upscale_a_video/text_encoder/pytorch_model.bin",
+        "missing: put it at models/upscale_a_video/text_encoder/pytorch_model.bin",
         "models/text_encoders/uav_text_encoder.safetensors",
         "github.com/sczhou/Upscale-A-Video",
         "S-Lab License 1.0 (non-commercial)",

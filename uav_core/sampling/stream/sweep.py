@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..propagation import Motion, sweep_backward, sweep_forward
+from ..propagation import PairMotion, sweep_backward, sweep_forward
 from .frames import Held, HeldFrames
 from .params import BLOCK, StreamParams
 
 Flow = Callable[[int], tuple[Tensor, Tensor]]
 
 
-class Motions(Held[Motion]):
+class Motions(Held[PairMotion]):
     """The motions of consecutive pairs, requested in order and dropped after the last sweep."""
 
     def __init__(self, params: StreamParams, flow: Flow | None, device: torch.device) -> None:
         super().__init__()
         self.params, self.flow, self.device = params, flow, device
 
-    def between(self, start: int, stop: int) -> list[Motion]:
+    def between(self, start: int, stop: int) -> list[PairMotion]:
         """The motions of pairs ``start`` to ``stop`` (exclusive); new ones are requested first."""
         while self.stop < stop:
             assert self.flow is not None
@@ -42,9 +42,9 @@ class Motions(Held[Motion]):
             self.append([self._motion(*both)])
         return super().between(start, stop)
 
-    def _motion(self, forward: Tensor, backward: Tensor) -> Motion:
+    def _motion(self, forward: Tensor, backward: Tensor) -> PairMotion:
         ahead, back = (flow.to(self.device, torch.float32) for flow in (forward, backward))
-        return Motion.of(ahead, back, self.params.propagation)
+        return PairMotion.of(ahead, back, self.params.propagation)
 
     def stack(self) -> Tensor | None:
         """(1, 4, n, h, w), forward and backward flows of the pairs held."""

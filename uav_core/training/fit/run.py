@@ -29,11 +29,11 @@ from ...devices import ways
 from ...errors import InputError
 from ...models.vae import LATENT_SCALE
 from ...sampling import schedule
-from ...sampling.pipeline import load_vae
 from ...weights import included
 from ..data import pack
 from ..data.batches import poor
-from ..export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY, load_texts, load_trained_unet
+from ..evaluate import Weights
+from ..export import NEGATIVE_TEXT_KEY, NULL_TEXT_KEY
 from ..loop import step_rng
 from ..losses import hinge_discriminator, hinge_generator
 from ..temporal import attention_of_batches, norms_in_plain_layout
@@ -289,12 +289,9 @@ class Fit:
             name: o.weights / f"{file}.safetensors"
             for name, file in (("unet", included.UNET), ("decoder", included.VAE_VIDEO))
         }
-        self.unet, texts = load_trained_unet(self.files["unet"])
-        known = o.weights / f"{included.TEXT}.safetensors"
-        texts = load_texts(known) if known.is_file() else texts
-        null = texts[NULL_TEXT_KEY].to(device)
-        self.texts = Texts(null, texts.get(NEGATIVE_TEXT_KEY, texts[NULL_TEXT_KEY]).to(device))
-        self.vae = load_vae(self.files["decoder"])
+        given = Weights.load(o.weights)
+        self.unet, self.vae, null = given.unet, given.vae, given.texts[NULL_TEXT_KEY]
+        self.texts = Texts(null.to(device), given.texts.get(NEGATIVE_TEXT_KEY, null).to(device))
         self.critic, self.features = Critic(self.sizes.critic), Features()
         for module in (self.unet, self.vae, self.critic, self.features):
             module.to(device)
