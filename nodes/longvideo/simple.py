@@ -53,8 +53,8 @@ class UpscaleVideo(io.ComfyNode):
                     "quality",
                     options=list(presets.SPEEDS[presets.INCLUDED]),
                     default=presets.BALANCED,
-                    tooltip="Number of sampling steps: draft is fastest, best takes about twice as "
-                    "long as balanced.",
+                    tooltip="draft is fastest, but its result is less steady. best takes more "
+                    "sampling steps, and longer.",
                 ),
                 io.Combo.Input(
                     "size",

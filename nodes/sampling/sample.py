@@ -230,7 +230,7 @@ def told_unfit(node: type[io.ComfyNode], model: Any, steps: int, guidance: float
 
     Called before the work starts, as such a run would take long and give a poor result.
     """
-    text = presets.unfit(presets.kind_of(check_model(model).params), steps, guidance)
+    text = presets.unfit(check_model(model).params, steps, guidance)
     if text:
         show_status(node, text)
     return text
@@ -333,6 +333,11 @@ class Sigmas(io.ComfyNode):
         cls, steps: int, model: comfy.model_patcher.ModelPatcher | None = None
     ) -> io.NodeOutput:
         trailing = model is not None and check_model(model).params.trailing
+        if model is None and steps < presets.FEWEST_LEADING:
+            raise InputError(
+                f"{steps} steps need the model's own schedule: connect the temporal U-Net to "
+                f"'model', or give at least {presets.FEWEST_LEADING} steps."
+            )
         return io.NodeOutput(schedule.sigmas(steps, trailing))
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 SPARE = 512 * 2**20
 """Bytes kept free for the scratch space of kernels and the waste of allocators."""
 
+PAGE_LOCKED_UP_TO = 128 * 2**20
+"""Bytes of one copy through page-locked memory, of which two are under way at a time."""
+
 
 class Sparing(IntEnum):
     """How much speed to give up for memory. Each level includes those before it."""
@@ -70,21 +73,22 @@ def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
 def to_host(x: Tensor) -> Callable[[], Tensor]:
     """Start to copy ``x`` to the computer's memory; the returned function waits for the copy.
 
-    From CUDA the copy goes through page-locked memory, so that nothing waits before that call.
+    From CUDA up to PAGE_LOCKED_UP_TO bytes go through page-locked memory, so that nothing waits
+    before that call. Larger tensors, and those of other devices, are copied at once.
     """
-    if x.device.type != "cuda":
-        return x.cpu
-    try:
-        held = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    except RuntimeError:  # the system allows no more page-locked memory
-        return x.cpu
+    if x.device.type != "cuda" or x.nbytes > PAGE_LOCKED_UP_TO:
+        here = x.cpu()
+        return lambda: here
+    # The same strides, as otherwise the device would first make a contiguous copy.
+    held = torch.empty_like(x, device="cpu", pin_memory=True)
     held.copy_(x, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(x.device))
 
     def arrived() -> Tensor:
         copied.synchronize()
-        return held
+        # Page-locked memory is scarce and PyTorch keeps it: the next copy takes the same.
+        return held.clone()
 
     return arrived
 

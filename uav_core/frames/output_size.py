@@ -286,6 +286,7 @@ def _check(frames: Tensor, size: Pair, why: str) -> None:
     if frames.ndim != 4 or tuple(frames.shape[1:3]) != size:
         got = _text(_pair(list(frames.shape[1:3]))) if frames.ndim == 4 else tuple(frames.shape)
         raise InputError(
-            f"The frames are {got}, but {why} {_text(size)}. Upscale the frames from 'Output "
-            "Size', and connect the upscaled frames and the plan to 'Finish Output Size'."
+            f"The frames are {got}, but {why} {_text(size)}. Frames and plan must come from the "
+            "same 'Output Size': upscale its frames, and connect the result and the plan to "
+            "'Finish Output Size'."
         )

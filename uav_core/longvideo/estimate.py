@@ -182,7 +182,9 @@ class Forecast:
 
     def _say(self, what: str) -> None:
         # A resumed run may decode before it has sampled enough.
-        if what in self._said or DECODING in self._said or not self.course.measured(SAMPLING):
+        # So short a run as to have no pass that is timed still gets an estimate, with a guess.
+        known = self.course.measured(SAMPLING) or self.work.passes <= WARM_UP
+        if what in self._said or DECODING in self._said or not known:
             return
         self._said.add(what)
         self.estimate = self._estimated()

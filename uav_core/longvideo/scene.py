@@ -66,11 +66,12 @@ class Scene:
         """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
         self._decoded = 0
         """The first frame of these groups."""
-        self._coming: deque[Callable[[], Tensor]] = deque()
-        """Decoded groups: functions that wait for their copy."""
+        self._coming: deque[list[Callable[[], Tensor]]] = deque()
+        """Parts of decoded groups: functions that wait for their copy."""
         self._ready: deque[Tensor] = deque()
         """Decoded frames that were not taken yet."""
-        self._ahead = engine.device.type in AHEAD_ON
+        self._ahead = False
+        """Whether groups are decoded ahead."""
         self.next = 0
         """The frame that ``take`` returns next."""
         stream = params.stream(self.count, *self.size)
@@ -111,10 +112,13 @@ class Scene:
             with self._timed(DECODING, group):
                 while self._groups and len(self._coming) <= self._ahead:
                     self._decode_next()
-                pixels = self._coming.popleft()()
+                parts = [arrived() for arrived in self._coming[0]]
             where = "upscaled scene", "The U-Net or the VAE"
-            check_finite(pixels, *where, dim=2, first=self.next)
-            self._ready.extend(pixels[0].unbind(1))
+            frames = [frame for part in parts for frame in part[0].unbind(1)]
+            for i, frame in enumerate(frames, start=self.next):
+                check_finite(frame[None], *where, dim=0, first=i)
+            self._coming.popleft()
+            self._ready.extend(frames)
         self.next += 1
         return self._ready.popleft()
 
@@ -141,19 +145,20 @@ class Scene:
         self._check_cancelled()
         z, first = self._groups[0], self._decoded
         last = first + z.shape[2]
-        self._coming.append(to_host(self._decode(z, self.window.frames(first, last))))
+        self._coming.append(self._decode(z, self.window.frames(first, last)))
         self._groups.popleft()
         self._decoded = last
         self._drop(last)
 
-    def _decode(self, latents: Tensor, frames: Tensor) -> Tensor:
-        def work(setting: Setting) -> Tensor:
-            n = min(setting.frames or latents.shape[2], latents.shape[2])
-            parts = [
-                self.engine.decode(latents[:, :, i : i + n], frames[:, :, i : i + n], setting)
-                for i in range(0, latents.shape[2], n)
-            ]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    def _decode(self, latents: Tensor, frames: Tensor) -> list[Callable[[], Tensor]]:
+        def work(setting: Setting) -> list[Callable[[], Tensor]]:
+            n, parts = min(setting.frames or latents.shape[2], latents.shape[2]), []
+            for i in range(0, latents.shape[2], n):
+                s = slice(i, i + n)
+                pixels = self.engine.decode(latents[:, :, s], frames[:, :, s], setting)
+                self._ahead = pixels.device.type in AHEAD_ON
+                parts.append(to_host(pixels))  # each at once: none stays on the device
+            return parts
 
         return self._stepping_down(work, self.ladders["decode"])
 

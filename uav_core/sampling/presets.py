@@ -16,6 +16,8 @@ from ..weights import included
 
 INCLUDED, AUTHORS = "included", "authors'"
 """Kinds of weights."""
+FEWEST_LEADING = 4
+"""Steps of leading spacing, of which the last changes nothing, that give a usable result."""
 BALANCED, CUSTOM = "balanced", "custom"
 """The workflows' default, and the choice of no preset."""
 QUALITY, FLAWS = "best quality, extremely detailed", "blur, worst quality"
@@ -105,19 +107,22 @@ def kind_of(params: UNetParams) -> str:
     return AUTHORS if params.channels == UNetParams().channels else INCLUDED
 
 
-def unfit(weights: str, steps: int, guidance: float) -> str:
-    """A message for values that suit another kind of weights; empty if they fit this one.
+def unfit(params: UNetParams, steps: int, guidance: float) -> str:
+    """A message for values that suit another kind of weights; empty if they fit these.
 
-    Values fit from half the smallest preset to 1.5 times the largest.
+    Values fit from half the smallest preset to several times the largest. A U-Net without trailing
+    time steps needs at least FEWEST_LEADING.
     """
-    told = []
-    for name, value, known in (
-        ("steps", steps, [speed.steps for speed in SPEEDS[weights].values()]),
-        ("guidance", guidance, [look.guidance for look in LOOKS[weights].values()]),
+    weights, told = kind_of(params), []
+    for name, value, known, times in (
+        ("steps", steps, [speed.steps for speed in SPEEDS[weights].values()], 3),
+        ("guidance", guidance, [look.guidance for look in LOOKS[weights].values()], 1.5),
     ):
         least, most = min(known), max(known)
-        if not least / 2 <= value <= most * 1.5:
+        if not least / 2 <= value <= most * times:
             told.append(f"{name} {value:g} (presets: {least:g} to {most:g})")
+    if not params.trailing and steps < FEWEST_LEADING and weights == INCLUDED:
+        told.append(f"steps {steps} (without trailing time steps: {FEWEST_LEADING} or more)")
     if not told:
         return ""
     return (

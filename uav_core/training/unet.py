@@ -31,6 +31,7 @@ SMALL_UNET = UNetParams(
     context_dim=48,
     heads=4,
     time_dim=128,
+    trailing=True,
 )
 SMALL_TOKENS = 8
 
@@ -137,7 +138,7 @@ def sampled_latents(
     *,
     negative: Tensor | None = None,
     guidance: tuple[float, float] = (1.0, 1.0),
-    steps: tuple[int, int] = (4, 8),
+    steps: tuple[int, int] = (1, 4),
     from_noise: float = 0.5,
     noise_levels: tuple[int, int] = (20, 160),
 ) -> Callable[..., Tensor]:

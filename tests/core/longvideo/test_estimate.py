@@ -152,6 +152,15 @@ def test_time_and_memory_follow_from_the_first_pieces(clock):
     assert "1:47 min" in told[1] and "memory of the GPU 5 GiB" in told[1]
 
 
+def test_a_run_of_one_pass_gets_an_estimate(clock):
+    told: list[str] = []
+    work = replace(RUN, params=replace(PARAMS, steps=1), scenes=[8])
+    guess = Forecast(work, Engine(), told.append)  # pyright: ignore[reportArgumentType]
+    piece_of(guess, clock, SAMPLING, 8, 100.0)
+    piece_of(guess, clock, DECODING, 3, 1.5)
+    assert len(told) == 1 and "only guessed: sampling" in told[0]
+
+
 def test_a_resumed_run_that_decodes_first_says_nothing_it_does_not_know(clock):
     told: list[str] = []
     guess = Forecast(RUN, Engine(), told.append)  # pyright: ignore[reportArgumentType]

@@ -4,8 +4,11 @@ import torch
 from generated import det
 from golden_cases import GOLDEN, PIPELINE, pipeline_inputs
 
-from uav_core import InputError, upscale
+from uav_core import InputError, load_unet, upscale
+from uav_core.longvideo import CoreEngine, LongVideoParams
+from uav_core.sampling import schedule
 from uav_core.sampling.guidance import GuidanceRange
+from uav_core.sampling.ladder import Setting
 from uav_core.sampling.pipeline import sample
 
 
@@ -25,6 +28,27 @@ def check_golden(name):
     torch.testing.assert_close(latents, GOLDEN[f"{name}/latents"], rtol=1e-4, atol=1e-4)
     if f"{name}/frames_out" in GOLDEN:
         torch.testing.assert_close(frames, GOLDEN[f"{name}/frames_out"], rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_ask_for_trailing_time_steps():
+    weights = {**tiny.unet_weights(tiny.QUICK_UNET), "trailing_timesteps": torch.ones(1)}
+    unet, seen = load_unet(weights), []
+    assert unet.params.trailing and "trailing_timesteps" in unet.state_dict()
+    unet.register_forward_pre_hook(lambda _, given: seen.append(given[1].tolist()))
+    shape = (1, 4, 2, 8, 10)
+    frames = det("trailing/frames", (1, 3, *shape[2:])).clamp(-1, 1)
+    run = {
+        "noise": det("trailing/noise", shape),
+        "low_res_noise": det("trailing/low_res", frames.shape),
+        "noise_level": 20,
+    }
+    sample(unet, frames, tiny.context(), steps=2, guidance=1.0, **run)
+    params = LongVideoParams(steps=2, guidance=1.0, propagation_steps="")
+    engine = CoreEngine(unet, tiny.quick_vae(), tiny.context(), torch.nn.Identity(), params, {})
+    for step in (0, 1):
+        engine.predict(run["noise"], step, frames, Setting())
+    assert seen == 2 * [[999], [499]]
+    assert torch.equal(engine.ddim.landings, schedule.previous_alphas(2, trailing=True))
 
 
 def test_guidance_in_a_part_of_the_run():

@@ -1,5 +1,7 @@
 """The table of presets, and what the workflows and the reference are set to."""
 
+from dataclasses import replace
+
 import pytest
 
 from uav_core.models.unet import UNetParams
@@ -97,13 +99,20 @@ def test_differences_are_those_to_what_is_chosen():
 @pytest.mark.parametrize("weights", KINDS)
 def test_values_of_the_other_kind_of_weights_are_told(weights):
     (other,) = set(KINDS) - {weights}
+    params = UNetParams() if weights == AUTHORS else UNetParams(channels=(96,), trailing=True)
     for speed in SPEEDS[weights].values():
         for look in LOOKS[weights].values():
-            assert unfit(weights, speed.steps, look.guidance) == ""
+            assert unfit(params, speed.steps, look.guidance) == ""
     strange = settings(other)
-    text = unfit(weights, strange["steps"], strange["guidance"])
+    text = unfit(params, strange["steps"], strange["guidance"])
     assert f"steps {strange['steps']}" in text and f"guidance {strange['guidance']:g}" in text
     assert f"choose the weights '{weights}'" in text
+
+
+def test_few_steps_of_weights_without_trailing_time_steps_are_told():
+    leading = UNetParams(channels=(96, 64, 64))
+    assert "steps 1 (without trailing time steps: 4 or more)" in unfit(leading, 1, 1.0)
+    assert unfit(leading, 4, 1.0) == "" == unfit(replace(leading, trailing=True), 1, 1.0)
 
 
 def test_the_kind_is_told_by_the_size():

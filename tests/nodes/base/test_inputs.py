@@ -87,6 +87,11 @@ def test_propagation_outside_the_run(pack, nothing_loads, unet):
         graph.sample(pack, unet, images, propagation=propagation(pack, images, "5"))
 
 
+def test_few_steps_without_the_schedule_of_the_model(pack):
+    with pytest.raises(pack.uav_core.InputError, match="connect the temporal U-Net to 'model'"):
+        pack.nodes.sampling.sample.Sigmas.execute(1)
+
+
 def test_propagation_of_another_clip(pack, nothing_loads, unet):
     plan = propagation(pack, graph.frames(5), "1")
     with pytest.raises(pack.uav_core.InputError, match="same clip"):

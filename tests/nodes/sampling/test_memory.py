@@ -113,7 +113,8 @@ def test_any_sampler_steps_down(pack, unet, shorten):
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(6.0)
-        noise, sigmas = torch.zeros_like(latent["samples"]), sample.Sigmas.execute(2).result[0]
+        noise = torch.zeros_like(latent["samples"])
+        sigmas = sample.Sigmas.execute(2, model).result[0]
         return guider.sample(
             noise, latent["samples"], comfy.samplers.sampler_object("euler"), sigmas
         )

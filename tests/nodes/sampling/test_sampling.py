@@ -52,7 +52,7 @@ def test_the_parts_make_the_whole(pack, unet):
         noise,
         latent["samples"],
         sample.Sampler.execute().result[0],
-        sample.Sigmas.execute(2).result[0],
+        sample.Sigmas.execute(2, unet).result[0],
         seed=9,
     )
     close(result, graph.sample(pack, unet, graph.frames()))
@@ -99,7 +99,7 @@ def test_native_euler_on_our_sigmas_is_ddim(pack, unet):
     import comfy.samplers
 
     positive, negative, latent = graph.conditioned(pack, graph.frames(8))
-    sigmas = pack.nodes.sampling.sample.Sigmas.execute(3).result[0]
+    sigmas = pack.nodes.sampling.sample.Sigmas.execute(3, unet).result[0]
     noise = det("euler", latent["samples"].shape)
     ours = pack.nodes.sampling.sample.sample_segments(
         unet, positive, negative, latent["samples"], noise, steps=3
@@ -183,7 +183,7 @@ def test_memory_is_budgeted_per_segment(pack, unet):
         torch.zeros(1, 4, 20, graph.H, graph.W),
         latent["samples"],
         sampler,
-        pack.nodes.sampling.sample.Sigmas.execute(1).result[0],
+        pack.nodes.sampling.sample.Sigmas.execute(1, unet).result[0],
     )
     assert seen[-1][2] == 8
 
@@ -255,8 +255,8 @@ def test_values_for_other_weights_are_told_before_and_after(pack, unet, monkeypa
     told: list[str] = []
     module = pack.nodes.sampling.sample
     monkeypatch.setattr(module, "show_status", lambda node, text: told.append(text))
-    graph.sample(pack, unet, graph.frames(2), steps=2, guidance=1.0)
+    graph.sample(pack, unet, graph.frames(2), steps=4, guidance=1.0)
     assert len(told) == 1 and "do not suit" not in told[0]
-    graph.sample(pack, unet, graph.frames(2), steps=2, guidance=30.0)
+    graph.sample(pack, unet, graph.frames(2), steps=4, guidance=30.0)
     assert told[1].startswith("These values do not suit the included weights: guidance 30")
     assert told[2].startswith("Sampled") and told[1] in told[2]

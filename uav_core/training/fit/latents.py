@@ -156,6 +156,8 @@ def with_gradient(
     ddim = VelocityDDIM(steps, device, unet.params.trailing)
     latent = ddim.start(torch.randn(b, 4, *low.shape[2:], device=device))
     for i, time in enumerate(ddim.times):
+        # The copies in half precision that passes without a gradient made have no gradient.
+        torch.clear_autocast_cache()
         with torch.set_grad_enabled(i == steps - 1):
             v = unet(latent, torch.full((b,), time, device=device), noised, text, levels).float()
             x0, eps = ddim.split(latent, v, i)

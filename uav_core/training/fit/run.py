@@ -131,7 +131,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--together",
         action="store_true",
-        help="in the decoder's share, also train the U-Net by the losses of the decoded pictures",
+        help="train both networks by the losses of the decoded pictures; the U-Net has no stage "
+        "of its own then",
     )
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--sizes", choices=SIZES, help="sizes of batches and clips (default: by device)")
@@ -240,6 +241,11 @@ class Fit:
             name: read_state(path) if path.is_file() else ({}, {})
             for name, path in self.states.items()
         }
+        if "unet" in self.kept["decoder"][0] and not o.together:
+            raise InputError(
+                f"The run in '{o.run}' trains both networks together. Use --together to continue "
+                "it, or another folder."
+            )
         self.places = {name: Place(**facts) for name, (_, facts) in self.kept.items()}
         self._choose_session()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -340,13 +346,14 @@ class Fit:
             # Reserve time for the last evaluation, which takes no longer than the first one.
             end = o.budget - min(1.2 * looked + 4, 0.3 * o.budget)
         now = self.elapsed
-        for name, stage_end in (("unet", now + o.unet_share * (end - now)), ("decoder", end)):
+        share = 0.0 if o.together else o.unet_share
+        for name, stage_end in (("unet", now + share * (end - now)), ("decoder", end)):
             make, steps = (
-                (self._unet_stage, round(o.unet_share * (o.steps or 0)))
+                (self._unet_stage, round(share * (o.steps or 0)))
                 if name == "unet"
-                else (self._decoder_stage, round((1 - o.unet_share) * (o.steps or 0)))
+                else (self._decoder_stage, round((1 - share) * (o.steps or 0)))
             )
-            if not self.places[name].finished and not (name == "unet" and o.unet_share <= 0):
+            if not self.places[name].finished and not (name == "unet" and share <= 0):
                 try:
                     stage = make()
                     self._train(stage, steps, stage_end)
@@ -390,11 +397,12 @@ class Fit:
 
     def _train(self, stage: Stage, steps: int, end: float) -> None:
         o, place, main = self.o, stage.place, stage.main
-        packed = self.last = self.kept[stage.name][0]
+        packed = self.kept[stage.name][0]
         for name, learner in stage.learners.items():
             if name in packed:
                 learner.unpack(packed[name])
                 learner.restart_average()
+        self.last = {name: learner.pack() for name, learner in stage.learners.items()}
         self._fill(stage)
         begin, saved, base = self.elapsed, self.elapsed, None
         meter = Meter(stage.name, self)
@@ -620,7 +628,7 @@ class Fit:
         self.laps("backward")
         report["norm"] = stage.main.update(rate)
         if unet is not None:
-            unet.update(rate * self.o.unet_rate / self.o.decoder_rate)
+            unet.update(self.o.unet_rate * factor)
         self.laps("update")
         if not self.critic_stopped:
             self.critic.prepare(True)

@@ -101,7 +101,8 @@ def _tracks(container: InputContainer, shown: VideoStream, ending: str) -> Itera
         if "timecode" not in stream.metadata:
             name = stream.metadata.get("handler_name", "").strip() or "without a name"
             yield Holding(f"a data track ({name})", "left out", "its meaning is unknown")
-    why = f"it cannot be written into {ending}; .mkv with a recent PyAV keeps it"
+    cure = "a newer PyAV keeps it" if ending == ".mkv" else ".mkv keeps it, with a recent PyAV"
+    why = f"it cannot be written into {ending}; {cure}"
     why = "" if keeps_attachments(ending) else why
     for attachment in attachments_of(container):
         yield _kept_unless(why, f"the attachment {attachment.name or 'without a name'}")
