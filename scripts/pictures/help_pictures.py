@@ -32,7 +32,7 @@ WIDEST = 900
 # One segment of a part of the clip, so that all pictures take minutes on two cores. PART and DETAIL
 # are top, left, height and width; DETAIL is in the upscaled part.
 FRAMES, SHOWN = 8, 4
-PART = (8, 20, 48, 64)
+PART = (14, 30, 48, 64)
 DETAIL = (4, 20, 160, 200)
 
 log = logging.getLogger("help_pictures")

@@ -22,7 +22,7 @@ ICON, BANNER = ROOT / "assets" / "icon.png", ROOT / "assets" / "banner.jpg"
 README_PICTURE, README_WIDTH = ROOT / "docs" / "before_after.jpg", 1200
 FRAME = 12
 """Index of the frame in the sample clip."""
-ICON_BOX, BANNER_BOX = (104, 28, 304, 228), (57, 50, 351, 176)
+ICON_BOX, BANNER_BOX = (150, 40, 390, 280), (40, 40, 600, 280)
 """Left, top, right and bottom in the upscaled frame: a square, and 21:9."""
 LINE = (255, 255, 255)
 

@@ -19,7 +19,7 @@ def part(name: str, factor: int) -> torch.Tensor:
     """(1, 3, t, h, w) in [-1, 1]: the first frames of a clip in `assets`, around the rabbit."""
     with av.open(str(ROOT / "assets" / name)) as container:
         found = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)][:FRAMES]
-    pixels = np.stack(found)[:, 8 * factor : 56 * factor, 20 * factor : 84 * factor]
+    pixels = np.stack(found)[:, 14 * factor : 62 * factor, 30 * factor : 94 * factor]
     return torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 

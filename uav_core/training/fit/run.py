@@ -79,7 +79,8 @@ PROFILED = range(104, 111)
 # Weights of the pixel losses; the mean absolute error has weight 1.
 EDGES, MOTION, COARSE = 0.75, 0.75, 1.0
 PERCEPTUAL, ADVERSARIAL = 1.0, 0.35
-"""Strength of their gradients at the pixels, relative to that of the losses above."""
+"""Strength of their gradients at the pixels, relative to that of the losses above; the first is the
+default of an option."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,12 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--unet-rate", type=float, default=UNET_RATE, help="learning rate")
     p.add_argument("--decoder-rate", type=float, default=DECODER_RATE, help="learning rate")
+    p.add_argument(
+        "--perceptual",
+        type=float,
+        default=PERCEPTUAL,
+        help="strength of the perceptual loss relative to the pixel losses",
+    )
     p.add_argument("--seed", type=int, default=1)
 
 
@@ -607,7 +614,7 @@ class Fit:
             with torch.no_grad():
                 truth = self.features(cut(clean))
             perceptual = distance(self.features(cut(x)), truth)
-        wanted = wanted + PERCEPTUAL * scaled(pull(perceptual, x), strength)
+        wanted = wanted + self.o.perceptual * scaled(pull(perceptual, x), strength)
         self.laps("losses")
 
         count = max(1, min(2, t // 3))
