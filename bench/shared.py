@@ -33,7 +33,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--frames", type=int, default=24, help="frames of the sample clip, at most 50"
+        "--frames", type=int, default=24, help="frames of the sample clip, at most 25"
     )
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--size", default="48x32")

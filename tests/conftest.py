@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def sample_clip() -> Path:
-    """Two seconds of 160x96 video at 25 fps with sound."""
+    """Two seconds of 160x96 video at 12.5 fps, 25 frames, with sound."""
     return ROOT / "assets" / "sample.mp4"
 
 
