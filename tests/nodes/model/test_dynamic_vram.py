@@ -113,7 +113,7 @@ def test_unet_samples_as_without(
 
 
 @pytest.mark.parametrize("kind", ["unet", "vae_3d", "vae_video"])
-@pytest.mark.parametrize("fault", ["missing", "unexpected", "misshapen", "foreign"])
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "of wrong shape", "foreign"])
 def test_wrong_files_get_the_errors_they_get_without(
     pack, needs_dynamic, tmp_path, monkeypatch, kind, fault
 ):
@@ -127,7 +127,7 @@ def test_wrong_files_get_the_errors_they_get_without(
         del weights[linear]
     elif fault == "unexpected":
         weights["surplus.weight"] = torch.zeros(1)
-    elif fault == "misshapen":
+    elif fault == "of wrong shape":
         weights[linear] = weights[linear][:-1].clone()
     else:
         weights = {"some.weight": torch.zeros(2)}

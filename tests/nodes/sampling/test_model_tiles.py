@@ -122,6 +122,6 @@ def test_no_border_on_a_smooth_clip(golden_unet, with_tiles):
 
 
 def test_impossible_tiles_are_refused_at_once(unet, with_tiles):
-    with pytest.raises(Exception, match="share 16 pixels") as caught:
+    with pytest.raises(Exception, match="overlap of 16") as caught:
         with_tiles(unet, 16, 16)
     assert type(caught.value).__name__ == InputError.__name__
