@@ -26,9 +26,9 @@ def test_the_page_gets_the_table_and_the_script(comfy_server):
 
 def test_without_a_page_the_values_count_and_the_node_says_so(comfy_server):
     values = presets.settings(presets.INCLUDED)
-    inputs = {"weights": presets.INCLUDED, "look": "creative", "speed": "draft", **values}
+    inputs = {"weights": presets.INCLUDED, "look": "creative", "speed": "best", **values}
     shown = {"class_type": "PreviewAny", "inputs": {"source": ["1", 2]}}
     prompt = {"1": {"class_type": NODE, "inputs": inputs}, "2": shown}
     entry = comfy_server.run(prompt)
     assert entry["outputs"]["2"]["text"] == [str(values["steps"])]
-    assert f"steps {values['steps']} is used instead of 3" in comfy_server.log_text()
+    assert f"steps {values['steps']} is used instead of 4" in comfy_server.log_text()
