@@ -283,6 +283,8 @@ class Fit:
         for name, place in self.places.items():
             if place.session != self.session:
                 self.places[name] = Place(self.session, plan, 0, False, taken, taken)
+        if self.o.together or self.o.unet_share <= 0:
+            self.places["unet"].finished = True  # it has no stage
 
     def _clips_from(self) -> int:
         """The first clip that the current stage needs."""
