@@ -168,7 +168,6 @@ def sampled_latents(
     return latents
 
 
-@torch.no_grad()
 def sample_clips(
     unet: TemporalUNet,
     latent: Tensor,
@@ -182,15 +181,17 @@ def sample_clips(
     guidance: float = 1.0,
     flows: tuple[Tensor, Tensor] | None = None,
     propagated: int = 0,
+    gradient: bool = False,
 ) -> Tensor:
     """Sample a batch of short clips whole; ``pipeline.sample`` samples a long one in segments.
 
     Args:
         latent: (b, 4, t, h, w), where step ``first`` of ``steps`` starts.
         noised: (b, 3, t, h, w), the low-resolution frames with noise of ``level``.
-        text, negative: (tokens, dim).
+        text, negative: (tokens, dim); the former also (b, tokens, dim).
         flows: forward and backward, each (b, 2, t - 1, h, w); the clean latents of the last
             ``propagated`` steps are propagated along them.
+        gradient: whether the last pass has one.
     """
     b, device = len(latent), latent.device
     ddim = VelocityDDIM(steps, device, unet.params.trailing)
@@ -201,12 +202,17 @@ def sample_clips(
         return unet(x, times, noised, words.expand(b, -1, -1), levels).float()
 
     for i in range(first, steps):
-        v = predict(latent, ddim.times[i], text)
-        if negative is not None and guidance != 1:
-            poorer = predict(latent, ddim.times[i], negative)
-            v = poorer + guidance * (v - poorer)
-        x0, eps = ddim.split(latent, v, i)
-        if flows is not None and i >= steps - propagated:
-            x0 = propagate(x0, *flows)
-        latent = ddim.join(x0, eps, i)
+        learns = gradient and i == steps - 1
+        if learns:
+            # The copies in half precision that passes without a gradient made have no gradient.
+            torch.clear_autocast_cache()
+        with torch.set_grad_enabled(learns):
+            v = predict(latent, ddim.times[i], text)
+            if negative is not None and guidance != 1:
+                poorer = predict(latent, ddim.times[i], negative)
+                v = poorer + guidance * (v - poorer)
+            x0, eps = ddim.split(latent, v, i)
+            if flows is not None and i >= steps - propagated:
+                x0 = propagate(x0, *flows)
+            latent = ddim.join(x0, eps, i)
     return latent

@@ -14,8 +14,6 @@ from ...flow.estimate import NeighbourFlow
 from ...models.unet import TemporalUNet
 from ...models.vae import LATENT_SCALE, TemporalVAE
 from ...sampling import schedule
-from ...sampling.ddim import VelocityDDIM
-from ...sampling.propagation import propagate
 from ...weights import included
 from ..data.batches import poor
 from ..unet import sample_clips
@@ -145,26 +143,16 @@ def with_gradient(
     Mostly there is only that pass, from noise, as with the shipped settings. ``negative`` (b,) says
     which clips get the negative text.
     """
-    b, device = len(low), low.device
     level = included.NOISE_LEVEL if rng.random() < 0.6 else int(rng.integers(0, 251))
     steps = included.STEPS if rng.random() < 0.75 else int(rng.integers(2, 5))
     carried = included.PROPAGATED if rng.random() < 0.75 and low.shape[2] > 1 else 0
     noised = schedule.noise_low_res(low, torch.randn_like(low), level)
     text = torch.where(negative[:, None, None], texts.negative, texts.null)
-    levels = torch.full((b,), level, device=device)
     flows = flows_of(low) if carried else None
-    ddim = VelocityDDIM(steps, device, unet.params.trailing)
-    latent = ddim.start(torch.randn(b, 4, *low.shape[2:], device=device))
-    for i, time in enumerate(ddim.times):
-        # The copies in half precision that passes without a gradient made have no gradient.
-        torch.clear_autocast_cache()
-        with torch.set_grad_enabled(i == steps - 1):
-            v = unet(latent, torch.full((b,), time, device=device), noised, text, levels).float()
-            x0, eps = ddim.split(latent, v, i)
-            if flows is not None and i >= steps - carried:
-                x0 = propagate(x0, *flows)
-            latent = ddim.join(x0, eps, i)
-    return latent
+    noise = torch.randn(len(low), 4, *low.shape[2:], device=low.device)
+    return sample_clips(
+        unet, noise, noised, level, text, steps, flows=flows, propagated=carried, gradient=True
+    )
 
 
 def flows_of(low: Tensor) -> tuple[Tensor, Tensor]:

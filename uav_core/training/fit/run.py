@@ -362,7 +362,7 @@ class Fit:
                 if name == "unet"
                 else (self._decoder_stage, round((1 - share) * (o.steps or 0)))
             )
-            if not self.places[name].finished and not (name == "unet" and share <= 0):
+            if not self.places[name].finished:
                 try:
                     stage = make()
                     self._train(stage, steps, stage_end)
