@@ -174,7 +174,7 @@ def test_sound_without_a_decoder_is_named(tmp_path):
 def test_fonts_are_kept_in_matroska_and_said_elsewhere(tmp_path):
     path = crowded(tmp_path / "a.mkv")
     assert "Kept: the attachment a.ttf." in rows(path, ".mkv")
-    why = "it cannot be written into .mp4; .mkv with a recent PyAV keeps it"
+    why = "it cannot be written into .mp4; .mkv keeps it, with a recent PyAV"
     assert f"Left out: the attachment a.ttf: {why}." in rows(path)
     made = joined(path, ".mkv")
     with av.open(str(made)) as container:
