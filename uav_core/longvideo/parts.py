@@ -189,7 +189,7 @@ class Parts:
             # Save at the last group boundary: a state past the next part's start is of no use.
             if scene.next == stop // group * group and stop < scene.count:
                 self._save(number, scene)
-            yield self.source.resizing.after(scene.take(stop))
+            yield scene.take(stop)
         if stop < scene.count:
             self._save(number, scene)
 

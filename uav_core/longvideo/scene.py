@@ -31,6 +31,8 @@ HELD_SHARE = 8
 FLOW_PAIRS = 64
 AHEAD_ON = ("cuda",)
 """Kinds of device that decode a group while the frames of the one before it are used."""
+RESIZES_ON = ("cpu", "cuda")
+"""Kinds of device that certainly have torch's antialiased bicubic interpolation."""
 
 
 class Scene:
@@ -59,6 +61,7 @@ class Scene:
         """
         self.engine, self.params, self.ladders = engine, params, ladders
         self.size, self.count = source.size, len(frames)
+        self._resized = source.resizing.after
         self._timed, self._on_step = timed, on_step
         self._check_cancelled = source.check_cancelled
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
@@ -100,7 +103,7 @@ class Scene:
         return self.next < self.stream.fetched
 
     def take(self, stop: int) -> Tensor:
-        """The next frame as (3, 4h, 4w) in [-1, 1].
+        """The next frame as (3, h, w) in [-1, 1], resized for the encoder.
 
         Frames up to ``stop`` will be taken soon: they are sampled together, and decoded group by
         group as they are taken.
@@ -157,7 +160,9 @@ class Scene:
                 s = slice(i, i + n)
                 pixels = self.engine.decode(latents[:, :, s], frames[:, :, s], setting)
                 self._ahead = pixels.device.type in AHEAD_ON
-                parts.append(to_host(pixels))  # each at once: none stays on the device
+                if pixels.device.type not in RESIZES_ON:
+                    pixels = pixels.cpu()
+                parts.append(to_host(self._resized(pixels)))  # at once: none stays on the device
             return parts
 
         return self._stepping_down(work, self.ladders["decode"])

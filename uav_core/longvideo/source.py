@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -72,7 +73,7 @@ def seconds_of(frames: range, times: FrameTimes) -> list[float]:
 
 @dataclass(frozen=True)
 class Resizing:
-    """The sizes of one video: a plan for frames, applied to one at a time.
+    """The sizes of one video: a plan for its frames.
 
     Every frame is resized on its own, so that neither parts nor a stop in between change one.
     """
@@ -102,9 +103,12 @@ class Resizing:
         """A frame of the source, (3, h, w) in [-1, 1], resized for the model."""
         return _from_image(before(_image(frame), self.plan)) if self.shrinks else frame
 
-    def after(self, frame: Tensor) -> Tensor:
-        """An upscaled frame, (3, 4h, 4w) in [-1, 1], resized for the encoder."""
-        return _from_image(after(_image(frame), self.plan)) if self.finishes else frame
+    def after(self, frames: Tensor) -> Tensor:
+        """Upscaled frames, (1, 3, n, 4h, 4w) in [-1, 1], resized for the encoder where they are."""
+        if not self.finishes:
+            return frames
+        each = [_from_image(after(_image(frame), self.plan)) for frame in frames[0].unbind(1)]
+        return torch.stack(each, dim=1)[None]
 
     def encode(self, params: EncodeParams) -> EncodeParams:
         """The encoder's settings for the resized video; EncodeParamsError for an unfit size."""

@@ -14,7 +14,7 @@ from video_files import HEIGHT, WIDTH, write_clip
 from uav_core.errors import InputError
 from uav_core.frames.output_size import OutputSize, after, before, plan_size, plan_video
 from uav_core.jobs import JobInputs, job_id
-from uav_core.longvideo import LongVideo, LongVideoParams
+from uav_core.longvideo import LongVideo, LongVideoParams, scene
 from uav_core.video import CODECS, EncodeParams, EncodeParamsError, VideoReader, probe
 
 FRAMES = 3
@@ -100,6 +100,20 @@ def test_after_is_the_upscaled_frames_resized(clip, tmp_path, size):
     assert (got - expected).abs().max() <= 0.505 / 255
     if size is PAD:
         assert got[:, :20].max() == 0 and got[:, -20:].max() == 0
+
+
+def test_frames_leave_the_device_at_their_finished_size(clip, tmp_path, monkeypatch):
+    """A video of 2x need not copy the pixels of 4x from a GPU."""
+    copied, to_host = [], scene.to_host
+
+    def spy(frames):
+        copied.append(frames.shape)
+        return to_host(frames)
+
+    monkeypatch.setattr(scene, "to_host", spy)
+    run(clip, tmp_path)
+    assert sum(shape[2] for shape in copied) == FRAMES
+    assert {tuple(shape[-2:]) for shape in copied} == {(2 * HEIGHT, 2 * WIDTH)}
 
 
 def test_before_is_the_frames_shrunk(clip, tmp_path):
