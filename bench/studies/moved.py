@@ -17,14 +17,19 @@ import torch
 from torch import Tensor
 
 from uav_core.devices import memory, norms
+from uav_core.flow.builtin import BuiltinFlow
+from uav_core.flow.estimate import estimate_flows
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
+from uav_core.sampling.ddim import VelocityDDIM
+from uav_core.sampling.stream import LatentStream, StreamParams
 
 from ..cases.case import TINY_UNET, TINY_VAE
 from ..measure.kernels import Moved, count_moved
 from .real_sizes import META, fused, unet_inputs, vae_inputs
 
 SIZE, QUICK_SIZE = (180, 320), (16, 16)
+FRAMES = 33
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,37 @@ def measure_moved(quick: bool = False) -> list[Way]:
     with mock.patch.object(memory, "free", lambda _: 2**50):
         plain = Way("plain norms", counted())
         with fused_norms():
-            return [plain, Way("fused norms", counted())]
+            fast = Way("fused norms", counted())
+        return [plain, fast, Way("", besides(h, w))]
+
+
+def besides(h: int, w: int) -> dict[str, Moved]:
+    """What a run needs besides its networks, for FRAMES frames: flow, and a step of a long video.
+
+    The step propagates: DDIM, both sweeps, and blending of the segments' predictions.
+    """
+    frames = torch.zeros((1, 3, FRAMES, h, w), device=META)
+    params = StreamParams(FRAMES, h, w, steps=1, propagation_steps=(0,))
+    latent = torch.zeros((1, params.channels, FRAMES, h, w), device=META)
+    flow = torch.zeros((1, 2, h, w), device=META)
+
+    def step() -> None:
+        LatentStream(
+            params,
+            lambda x, *_: x,
+            lambda taken: latent[:, :, taken.start : taken.stop],
+            lambda _: (flow, flow),
+            ddim=VelocityDDIM(params.steps, META),
+            device=META,
+        ).advance(FRAMES)
+
+    # Autocast does not know the meta device.
+    with mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()):
+        flows = count_moved(lambda: estimate_flows(BuiltinFlow().to(META), frames))
+    return {
+        f"built-in flow, {FRAMES} frames": flows,
+        f"a step beside the U-Net, {FRAMES} frames": count_moved(step),
+    }
 
 
 @contextlib.contextmanager

@@ -98,7 +98,8 @@ class ComfyEngine:
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
         bound = setting.longest_side
         h, w = earlier.shape[-2:]
-        load_models([self.flow_model], flow_memory(self.flow_model, *bounded_size(h, w, bound)))
+        needed = len(earlier) * flow_memory(self.flow_model, *bounded_size(h, w, bound))
+        load_models([self.flow_model], needed)
         device = self.flow_model.load_device
         ways = self.neighbours.both_ways(earlier.to(device), later.to(device), bound)
         forward, backward = ways

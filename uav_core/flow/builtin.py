@@ -168,20 +168,23 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     """The flow that balances the robust data term with smoothness, and its dual."""
     xx, xy, yy, xt, yt, tt = data.split(1, dim=1)
-    flow, ahead, weight = start, start, known
+    flow, ahead = start, start
+    gradient, pull = torch.zeros_like(dual), _DUAL * ease
     for step in range(steps):
         if step % _RENEW == 0:
             u, v = (flow - start).split(1, dim=1)
             squared = tt + 2 * (xt * u + yt * v) + xx * u * u + 2 * xy * u * v + yy * v * v
             weight = _PRIMAL * FIDELITY * known / (squared.clamp(min=0) + ROBUST**2).sqrt()
             a, b, d = 1 + weight * xx, weight * xy, 1 + weight * yy
-            # The 2x2 system's inverse.
-            inverse_xx, inverse_xy, inverse_yy = (x / (a * d - b * b) for x in (d, -b, a))
+            # (n,2,2,h,w): the inverse of the 2x2 system.
+            inverse = torch.cat((d, -b, -b, a), dim=1) / (a * d - b * b)
+            inverse = inverse.unflatten(1, (2, 2))
             weighted_t = weight * data[:, 3:5]
-        dual = _project((dual + _DUAL * ease * _gradient(ahead)) / (1 + _DUAL * HUBER))
-        p, q = (flow - start + _PRIMAL * _divergence(ease * dual) - weighted_t).split(1, dim=1)
-        change = [inverse_xx * p + inverse_xy * q, inverse_xy * p + inverse_yy * q]
-        new = start + torch.cat(change, dim=1)
+        _gradient(ahead, gradient)
+        dual = _project((dual + pull * gradient) / (1 + _DUAL * HUBER))
+        rest = torch.add(flow - start, _divergence(ease * dual), alpha=_PRIMAL) - weighted_t
+        x, y = (inverse * rest[:, None]).unbind(2)
+        new = start + (x + y)
         flow, ahead = new, 2 * new - flow
     return flow, dual
 
@@ -194,18 +197,21 @@ def _project(dual: Tensor) -> Tensor:
     return (pairs / length.clamp(min=1)).flatten(1, 2)
 
 
-def _gradient(flow: Tensor) -> Tensor:
-    """(n,4,h,w): u_x, u_y, v_x, v_y by forward differences, 0 at the far border."""
-    across = F.pad(flow.diff(dim=-1), (0, 1))
-    down = F.pad(flow.diff(dim=-2), (0, 0, 0, 1))
-    return torch.stack([across, down], dim=2).flatten(1, 2)
+def _gradient(flow: Tensor, out: Tensor) -> None:
+    """``out`` (n,4,h,w) is set to u_x, u_y, v_x, v_y, forward differences; it is 0 at the far
+    borders and stays so."""
+    torch.sub(flow[..., 1:], flow[..., :-1], out=out[:, 0::2, :, :-1])
+    torch.sub(flow[..., 1:, :], flow[..., :-1, :], out=out[:, 1::2, :-1])
 
 
 def _divergence(dual: Tensor) -> Tensor:
-    """The negative adjoint of `_gradient`."""
-    across, down = dual[:, 0::2, :, :-1], dual[:, 1::2, :-1]
-    across = F.pad(across, (0, 1)) - F.pad(across, (1, 0))
-    return across + F.pad(down, (0, 0, 0, 1)) - F.pad(down, (0, 0, 1, 0))
+    """The negative adjoint of `_gradient`; ``dual`` is 0 at the far borders."""
+    across, down = dual[:, 0::2], dual[:, 1::2]
+    result = across.clone()
+    result[..., 1:] -= across[..., :-1]
+    result += down
+    result[..., 1:, :] -= down[..., :-1, :]
+    return result
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,14 +120,22 @@ class NeighbourFlow:
                 return flow_between(model, a, b, self.iterations)
             return model(a, b, num_flow_updates=self.iterations)[-1]
 
+        def ways(a: Any, b: Any) -> Iterator[Tensor]:
+            if shared or _one_by_one(device):
+                yield between(a, b)
+                yield between(b, a)
+            else:
+                # Thousands of small kernels, which a GPU waits for: half as many by one call.
+                yield from between(torch.cat((a, b)), torch.cat((b, a))).chunk(2)
+
         shared = is_raft(model)
         prepared = encoded if shared else given
         # Not around the whole generator: at each yield the caller's own settings must hold.
         with torch.autocast(device.type, enabled=False):
-            ends = prepared(image1), prepared(image2)
-        for a, b in (ends, ends[::-1]):
+            flows = ways(prepared(image1), prepared(image2))
+        for _ in range(2):
             with torch.autocast(device.type, enabled=False):
-                flow = between(a, b)
+                flow = next(flows)
             yield stretch_flow(stretch_flow(flow, *bound).to(image1.device), h, w)
 
 
@@ -182,17 +190,25 @@ def estimate_flows(
     return forward, backward
 
 
-def pairs_at_once(device: torch.device, h: int, w: int) -> int:
+def pairs_at_once(device: torch.device, h: int, w: int, room: int | None = None) -> int:
     """Pairs of frames (h, w) that are estimated together; one on a CPU and when sparing memory.
 
-    Several pairs are faster on a GPU: small kernels do not fill it and wait to be launched.
+    Several pairs are faster on a GPU: small kernels do not fill it and wait to be launched. They
+    take up to half of ``room`` bytes; by default of what is free.
     """
-    one = device.type == "cpu" or memory.spares(memory.Sparing.HALVES)
-    free = None if one else memory.free(device)
+    if room is None and not _one_by_one(device):
+        room = memory.free(device)
+    if room is None or _one_by_one(device):
+        return 1
     h, w = _network_size(h, w)
     # RAFT's correlations and their pyramid, twice; then features, or the built-in derivatives.
     needed = 2 * 4 * 4 // 3 * (h * w // _STRIDE**2) ** 2 + _BYTES_PER_PIXEL * h * w
-    return 1 if free is None else max(1, min(_MOST_PAIRS, free // 2 // needed))
+    return max(1, min(_MOST_PAIRS, room // 2 // needed))
+
+
+def _one_by_one(device: torch.device) -> bool:
+    """Whether pairs, and both ways of a pair, are estimated one after the other."""
+    return device.type == "cpu" or memory.spares(memory.Sparing.HALVES)
 
 
 def stretch_flow(flow: Tensor, h: int, w: int) -> Tensor:

@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
     def flow(self, earlier: Tensor, later: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-        """Forward and backward flow, (1, 2, h, w) in pixels, between frames (1, 3, h, w)."""
+        """Forward and backward flow, (n, 2, h, w) in pixels, between frames (n, 3, h, w)."""
         ...
 
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:

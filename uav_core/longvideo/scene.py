@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..devices.memory import to_host
+from ..devices.memory import Sparing, spares, to_host
+from ..flow.estimate import pairs_at_once
 from ..sampling import schedule
 from ..sampling.ladder import Ladder, Setting, run_with_fallback
 from ..sampling.noise import LATENT, LOW_RES, frame_noise
@@ -27,8 +28,6 @@ T = TypeVar("T")
 
 # Latents wait on the device if they take at most this fraction (1 / HELD_SHARE) of its memory.
 HELD_SHARE = 8
-# Pairs whose flow is estimated in one go, so that its network and the U-Net rarely change places.
-FLOW_PAIRS = 64
 AHEAD_ON = ("cuda",)
 """Kinds of device that decode a group while the frames of the one before it are used."""
 RESIZES_ON = ("cpu", "cuda")
@@ -91,7 +90,12 @@ class Scene:
             self.stream.restore(state)
             self.next = self.stream.fetched
         self._noised = HeldFrames(self.next)
-        self.window = source.window(frames, self.next)
+        self._pairs = pairs_at_once(engine.device, *self.size, engine.room())
+        """Pairs of frames whose flow is estimated together: by the size and the machine alone."""
+        pair = self.stream.next_pair
+        self._flows_from = pair - pair % self._pairs if stream.propagates else self.count
+        """The first frame of the next batch of pairs. Batches have fixed places."""
+        self.window = source.window(frames, min(self.next, self._flows_from))
 
     def state(self) -> StreamState | None:
         """The sampler's state if no frame waits to be taken; otherwise None."""
@@ -204,8 +208,8 @@ class Scene:
         return held.stack(frames.start, frames.stop)
 
     def _drop(self, stop: int) -> None:
-        """Drop the input frames before ``stop``."""
-        self.window.drop(stop)
+        """Drop the input frames before ``stop``, except those whose flow is still needed."""
+        self.window.drop(min(stop, self._flows_from))
         self._noised.drop(stop)
 
     def _flow(self, pair: int) -> tuple[Tensor, Tensor]:
@@ -215,14 +219,27 @@ class Scene:
 
     def _estimate(self, first: int) -> None:
         """Estimate the flows of pairs from ``first`` on. Not during sampling: networks change."""
-        last = min(first + FLOW_PAIRS, self.count - 1, self.window.stop - 1)
-        for pair in range(first, max(last, first + 1)):
+        # All that have been read, so that the networks rarely change places; whole batches, so
+        # that a run that went on from a state has the same ones.
+        last = max(first + 1, min(self.window.stop, self.count) - 1)
+        for start in range(self._flows_from, last, self._pairs):
             self._check_cancelled()
-            a, b = (self.window.frames(i, i + 1)[:, :, 0] for i in (pair, pair + 1))
-            with self._timed(FLOW, 1):
-                self._flows[pair] = self._stepping_down(
-                    lambda setting, a=a, b=b: self.engine.flow(a, b, setting), self.ladders["flow"]
-                )
+            pairs = range(start, min(start + self._pairs, self.count - 1))
+            frames = self.window.frames(start, pairs.stop + 1)[0].transpose(0, 1)
+            with self._timed(FLOW, len(pairs)):
+                ahead, back = self._flows_between(frames[:-1], frames[1:])
+            both = zip(ahead.split(1), back.split(1), strict=True)
+            self._flows |= {i: way for i, way in zip(pairs, both, strict=True) if i >= first}
+            self._flows_from = pairs.stop
+
+    def _flows_between(self, earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+        def work(setting: Setting) -> tuple[Tensor, Tensor]:
+            n = 1 if spares(Sparing.HALVES) else len(earlier)
+            batches = zip(earlier.split(n), later.split(n), strict=True)
+            ahead, back = zip(*(self.engine.flow(*ends, setting) for ends in batches), strict=True)
+            return torch.cat(ahead), torch.cat(back)
+
+        return self._stepping_down(work, self.ladders["flow"])
 
     def _stepping_down(self, work: Callable[[Setting], T], ladder: Ladder) -> T:
         engine = self.engine

@@ -131,6 +131,7 @@ def test_several_pairs_at_once_give_the_same(model, monkeypatch):
         alone = estimate_flows(network, frames, iterations=2)
         with monkeypatch.context() as patched:
             patched.setattr(estimate, "pairs_at_once", lambda *_: 2)
+            patched.setattr(estimate, "_one_by_one", lambda _: False)
             together = estimate_flows(network, frames, 2, lambda *at: done.append(at))
         for a, b in zip(alone, together, strict=True):
             # A batch adds in another order. At a picture's edge, where the lookup of a network
@@ -151,6 +152,8 @@ def test_pairs_at_once(monkeypatch):
         assert estimate.pairs_at_once(cuda, 180, 320) == 1
     assert estimate.pairs_at_once(cuda, 1080, 1920) == 1
     assert estimate.pairs_at_once(torch.device("cpu"), 180, 320) == 1
+    assert estimate.pairs_at_once(cuda, 180, 320, room=8 * 2**30) == 16
+    assert estimate.pairs_at_once(cuda, 180, 320, room=0) == 1
     free["now"] = None
     assert estimate.pairs_at_once(cuda, 180, 320) == 1
 

@@ -19,6 +19,7 @@ import torch
 from generated import det
 
 from uav_core.errors import DiskFullError, InputError
+from uav_core.flow import estimate
 from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
@@ -287,13 +288,16 @@ def test_changed_weights_are_said_and_nothing_is_lost(clips, whole, tmp_path):
     assert not run(clips["both"], tmp_path, replace(PARAMS, **quick)).notes
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path, monkeypatch, ahead):
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path, monkeypatch, as_on_a_gpu):
     """Stopped before every unit of work in turn, and gone on from there."""
-    monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
+    monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if as_on_a_gpu else ())
+    batches = []
+    if as_on_a_gpu:
+        in_batches_of(4, monkeypatch, batches)
     wanted, chance, stops = whole.read_bytes(), random.Random(1), 0
     while True:
-        left = chance.randrange(12, 24)
+        left = chance.randrange(6, 11) if as_on_a_gpu else chance.randrange(12, 24)
 
         def trouble(stage: str, setting: Setting) -> None:
             nonlocal left
@@ -310,24 +314,66 @@ def test_interrupted_anywhere_it_ends_the_same(clips, whole, tmp_path, monkeypat
         break
     assert stops > 1
     assert Path(report.output).read_bytes() == wanted
+    assert set(batches) == ({1, 2, 4} if as_on_a_gpu else set())
+
+
+def in_batches_of(n: int, monkeypatch, batches: list[int]) -> None:
+    """Estimate the flows of ``n`` pairs together, as a GPU does; note the size of each batch."""
+    both_ways = estimate.NeighbourFlow.both_ways
+
+    def noted(self, earlier, later, *args):
+        batches.append(len(earlier))
+        return both_ways(self, earlier, later, *args)
+
+    monkeypatch.setattr(estimate, "_one_by_one", lambda _: False)
+    monkeypatch.setattr(estimate, "_MOST_PAIRS", n)
+    monkeypatch.setattr(estimate.NeighbourFlow, "both_ways", noted)
+    monkeypatch.setattr(Engine, "room", lambda _: 2**40)
+
+
+def begun(path: Path, state=None, engine=None) -> scene.Scene:
+    """A video's only scene, ready to give its frames."""
+    source = Source.open(path, PARAMS, None, lambda: None)
+    return scene.Scene(
+        source, range(len(source.frames)), engine or Engine(), PARAMS, ladders(PARAMS, H, W), state,
+        on_step=lambda step: None, timed=lambda *_: nullcontext(),
+    )  # fmt: skip
+
+
+def test_pairs_of_frames_are_batched_alike_after_every_stop(tmp_path, monkeypatch):
+    """A GPU's result may depend on the batch, so a run that goes on must have the same ones."""
+    frames, batches, seen = 30, [], set()
+    path = write(tmp_path / "long.mkv", picture("long", frames))
+    in_batches_of(4, monkeypatch, batches)
+    with closing((whole := begun(path)).window):
+        wanted, states = [], []
+        for i in range(frames):
+            wanted.append(whole.take(i + 1))
+            if (state := whole.state()) is not None:
+                states.append((i + 1, whole.stream.next_pair, state))
+    assert batches == [4] * 7 + [1]
+    for first, pair, state in states:
+        batches.clear()
+        with closing((again := begun(path, state)).window):
+            for i in range(first, frames):
+                assert torch.equal(again.take(i + 1), wanted[i])
+        left = frames - 1 - pair // 4 * 4 if pair < frames - 1 else 0
+        assert batches == [4] * (left // 4) + [1] * (left % 4)
+        seen.add(pair % 4)
+    assert len(seen) > 1, "no run stopped inside a batch"
 
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_group_is_decoded_while_the_one_before_is_used(clips, monkeypatch, ahead):
     monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
-    decoded = []
+    decoded, frames = [], range(CUT)
     engine = Engine(trouble=lambda stage, _: decoded.append(1) if stage == "decode" else None)
-    source = Source.open(clips["one"], PARAMS, None, lambda: None)
-    frames, group = range(len(source.frames)), PARAMS.frames_per_group
-    made = scene.Scene(
-        source, frames, engine, PARAMS, ladders(PARAMS, H, W), None,
-        on_step=lambda step: None, timed=lambda *_: nullcontext(),
-    )  # fmt: skip
-    with closing(made.window):
+    with closing((made := begun(clips["one"], engine=engine)).window):
         counts = []
         for _ in frames:
             made.take(len(frames))
             counts.append(len(decoded))
+    group = PARAMS.frames_per_group
     groups = -(-len(frames) // group)
     assert counts == [min(i // group + 1 + ahead, groups) for i in frames]
 

@@ -85,6 +85,11 @@ class LatentStream:
         return range(self.fetched, self._wave.steps[0].latents.stop)
 
     @property
+    def next_pair(self) -> int:
+        """The pair of frames whose flow is requested next, if any is."""
+        return self._wave.motions.stop
+
+    @property
     def held(self) -> int:
         """Latent frames held, without finished ones; ``params.most_held`` at most."""
         return self._wave.held
