@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...uav_core.callbacks import Progress, ignore
+from ...uav_core.devices.memory import Sparing, spares
 from ...uav_core.errors import InputError
 from ...uav_core.flow.builtin import BuiltinFlow
 from ...uav_core.flow.estimate import bounded_size, estimate_flows
@@ -21,7 +22,7 @@ from ..base.runtime import check_cancelled, load_models, progress_bar, stepping_
 from ..base.schema import OpticalFlow, PropagationSocket, schema
 from ..loaders.load import flow_patcher
 
-# For a pair of frames: the tensors that the built-in estimator holds, and a quarter more.
+# For one direction of a pair: the tensors that the built-in estimator holds, and a quarter more.
 BUILTIN_BYTES_PER_PIXEL = 625
 
 
@@ -118,9 +119,10 @@ def flows_of(
 
 
 def flow_memory(flow_model: Any, h: int, w: int) -> int:
-    """Bytes that a flow model needs for frames of (h, w), without its weights."""
+    """Bytes that a flow model needs for a pair of frames of (h, w), without its weights."""
     if isinstance(flow_model.model, BuiltinFlow):
-        return h * w * BUILTIN_BYTES_PER_PIXEL
+        directions = 1 if spares(Sparing.HALVES) else 2
+        return h * w * BUILTIN_BYTES_PER_PIXEL * directions
     # RAFT: all-pairs correlation at 1/8 of the size and its pyramid (4/3), in fp32, held twice
     # while it is built; and the encoders' feature maps.
     positions = max(h, 128) * max(w, 128) / 64

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import graph
 import pytest
 import torch
 
+from bench.measure.memory import measure_peak
 from uav_core.devices.memory import Sparing
 
 WIDE = 80
@@ -182,6 +185,19 @@ def test_flow_goes_on_pair_by_pair_then_smaller(pack, shorten):
     short.most, short.size, plan.flows = 256, wide, None
     shapes = {flow.shape for flow in plan.estimate(on_step=steps.append)}
     assert shapes == {whole[0].shape} and "at most 256 px a side" in str(steps[-1])
+
+
+@pytest.mark.parametrize("level", [Sparing.NONE, Sparing.HALVES])
+def test_the_built_in_flow_asks_for_what_it_takes(pack, monkeypatch, level):
+    """On a GPU: both directions at once, unless memory is spared."""
+    flow, memory = pack.uav_core.flow, pack.uav_core.devices.memory
+    monkeypatch.setattr(flow.estimate, "_one_by_one", lambda _: memory.spares(Sparing.HALVES))
+    model, frames = flow.builtin.BuiltinFlow(), torch.zeros((1, 3, 90, 160))
+    with memory.sparing(level):
+        asked = pack.nodes.sampling.propagate.flow_memory(SimpleNamespace(model=model), 90, 160)
+        neighbours = flow.estimate.NeighbourFlow(model, 2)
+        peak = measure_peak(lambda: list(neighbours.both_ways(frames, frames)), frames.device)
+    assert 1 < asked / peak.live < 1.3
 
 
 def test_what_cannot_fit_is_not_tried(pack, unet, vae, said, asked, monkeypatch, shorten):
