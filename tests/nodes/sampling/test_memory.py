@@ -192,9 +192,9 @@ def test_the_built_in_flow_asks_for_what_it_takes(pack, monkeypatch, level):
     """On a GPU: both directions at once, unless memory is spared."""
     flow, memory = pack.uav_core.flow, pack.uav_core.devices.memory
     monkeypatch.setattr(flow.estimate, "_one_by_one", lambda _: memory.spares(Sparing.HALVES))
-    model, frames = flow.builtin.BuiltinFlow(), torch.zeros((1, 3, 90, 160))
+    model, frames = flow.builtin.BuiltinFlow(), torch.zeros((1, 3, 180, 320))
     with memory.sparing(level):
-        asked = pack.nodes.sampling.propagate.flow_memory(SimpleNamespace(model=model), 90, 160)
+        asked = pack.nodes.sampling.propagate.flow_memory(SimpleNamespace(model=model), 180, 320)
         neighbours = flow.estimate.NeighbourFlow(model, 2)
         peak = measure_peak(lambda: list(neighbours.both_ways(frames, frames)), frames.device)
     assert 1 < asked / peak.live < 1.3
