@@ -61,9 +61,41 @@ def fault(allocation: tuple[VideoMemory, int, int]) -> bytes:
     return (memory.faults if memory.pages_out else memory.generation).to_bytes(8, "little")
 
 
+def no_page(allocation: tuple[VideoMemory, int, int]) -> None:
+    """No signature: the weight does not get its page."""
+    allocation[0].faults += 1
+
+
 def unpin(allocation: tuple[VideoMemory, int, int] | None) -> None:
     if allocation is not None and allocation[0].pages_out:
         allocation[0].pages[allocation[1]].fill_(255)
+
+
+class Stream:
+    """A stream on which nothing is late: only whose buffer a weight is put into counts."""
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def wait_stream(self, _: Any) -> None:
+        pass
+
+
+class StreamBuffer:
+    """The memory of a stream, into which each weight that does not stay is put at the start."""
+
+    def __init__(self, *_: Any) -> None:
+        self.pages = [torch.zeros(2**24, dtype=torch.uint8)]
+
+    def size(self) -> int:
+        return self.pages[0].numel()
+
+    def get(self, size: int, offset: int = 0) -> tuple[StreamBuffer, int, int]:
+        self.pages.append(self.pages[0][offset : offset + size])
+        return self, len(self.pages) - 1, size
 
 
 class HostBuffer:
@@ -91,8 +123,12 @@ def switch_on(monkeypatch: Any) -> None:
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", dynamic)
 
 
-def put_in(monkeypatch: Any, pages_out: bool) -> None:
-    """Install the fake GPU too. With ``pages_out`` it is full, and no weight stays on it."""
+def put_in(monkeypatch: Any, pages_out: bool, streams: bool = False) -> None:
+    """Install the fake GPU too. With ``pages_out`` it is full, and no weight stays on it.
+
+    With ``streams`` there is no page for any weight: each is copied into the memory of one of two
+    streams, which take turns, and is overwritten by the next weight of that stream.
+    """
     import comfy.model_management as mm
     import comfy.ops
     import comfy_aimdo.host_buffer
@@ -109,6 +145,18 @@ def put_in(monkeypatch: Any, pages_out: bool) -> None:
     monkeypatch.setattr(
         comfy_aimdo.torch, "aimdo_to_tensor", lambda given, device: given[0].pages[given[1]]
     )
+    if streams:
+        import comfy_aimdo.vram_buffer
+
+        monkeypatch.setattr(comfy_aimdo.model_vbar, "vbar_fault", no_page)
+        monkeypatch.setattr(comfy_aimdo.vram_buffer, "VRAMBuffer", StreamBuffer)
+        monkeypatch.setattr(mm, "STREAMS", {CARD: [Stream(), Stream()]})
+        monkeypatch.setattr(mm, "NUM_STREAMS", 2)
+        monkeypatch.setattr(mm, "current_stream", lambda _: Stream())
+        is_cpu = mm.is_device_cpu
+        monkeypatch.setattr(
+            mm, "is_device_cpu", lambda device: device is not CARD and is_cpu(device)
+        )
     monkeypatch.setattr(args, "disable_pinned_memory", True)
     for name in ("get_torch_device", "vae_device"):
         monkeypatch.setattr(mm, name, lambda: CARD)

@@ -19,6 +19,14 @@ from .linear import Linear, is_plain_fp32
 Work = Callable[[Tensor, Tensor | None], Any]
 
 
+def kept(weight: Tensor | None) -> Tensor | None:
+    """``weight``, or a copy of it if it is no parameter.
+
+    Streamed weights may be overwritten as soon as their layer has returned or another has begun.
+    """
+    return weight if weight is None or isinstance(weight, nn.Parameter) else weight.clone()
+
+
 class Lending(nn.Module):
     """Mixin for a convolution: passes the weights it would compute with to a function."""
 
@@ -26,7 +34,10 @@ class Lending(nn.Module):
     _work: Work | None = None
 
     def lend(self, work: Work, like: Tensor) -> Any:
-        """``work(weight, bias)`` with the weights for an input such as ``like``."""
+        """``work(weight, bias)`` with the weights for an input such as ``like``.
+
+        ``work`` must not call another layer, whose streamed weights might take their place.
+        """
         self._work = work
         try:
             return self(like)
@@ -93,9 +104,7 @@ class Probe(Tensor):
             return super().__torch_function__(func, types, args, kwargs or {})
         given = dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False))
         given |= kwargs or {}
-        # Streamed weights may be overwritten as soon as the layer has returned.
-        kept = (w if isinstance(w, nn.Parameter) else w.clone() for w in map(given.get, WEIGHTS))
-        given["input"].weights = tuple(kept)
+        given["input"].weights = tuple(map(kept, map(given.get, WEIGHTS)))
         return given["input"]
 
 

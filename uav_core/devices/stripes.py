@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import abilities as devices
 from . import winograd
-from .layers import GroupNorm, Lending
+from .layers import GroupNorm, Lending, kept
 from .layout import per_frame
 
 ROWS = 3
@@ -273,8 +273,11 @@ def resnet(layer: Any, x: Tensor, shift: Tensor | None) -> Tensor:
 
     def shortcut(first: int, stop: int) -> Tensor:
         rows = x[:, :, :, first:stop]
-        return rows if layer.conv_shortcut is None else per_frame(layer.conv_shortcut, rows)
+        return per_frame(lambda y: F.conv2d(y, *weights), rows) if weights else rows
 
+    # Taken once and kept, as their rows are computed while another layer lends its weights.
+    own = layer.conv_shortcut
+    weights = () if own is None else own.lend(lambda *given: tuple(map(kept, given)), x)
     convolve(layer.conv1, activation(layer.norm1, x), out, cin)
     if shift is not None:
         out += shift[:, :, None, None, None]

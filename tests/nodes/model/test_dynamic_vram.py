@@ -26,9 +26,9 @@ def switched_on(needs_dynamic, monkeypatch):
     card.switch_on(monkeypatch)
 
 
-@pytest.fixture(params=["stays", "pages out"])
+@pytest.fixture(params=["stays", "pages out", "streams"])
 def on_card(request, needs_dynamic, monkeypatch):
-    card.put_in(monkeypatch, request.param == "pages out")
+    card.put_in(monkeypatch, request.param == "pages out", request.param == "streams")
 
 
 def stored(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -218,6 +218,30 @@ def test_unet_streams(pack, on_card, tmp_path, monkeypatch, precision, chosen):
     assert unet._vbar_get().faults > 20
     unet.unpatch_model(unet.offload_device)
     assert torch.equal(sample(pack, unet), first)
+
+
+@pytest.mark.parametrize("kind", ["unet", "vae_video"])
+def test_layers_in_stripes_stream_as_well(pack, on_card, tmp_path, monkeypatch, kind):
+    """A weight that streams may be overwritten as soon as the next layer takes its own."""
+    # Large enough: ComfyUI streams no weights of 16 KiB or less.
+    weights = tiny.unet_weights() if kind == "unet" else tiny.vae_weights(kind)
+    path = str(tmp_path / "network.safetensors")
+    save_file(weights, path)
+    devices = pack.uav_core.devices
+    if kind == "unet":
+        make, work = lambda: pack.nodes.model.unet.load_unet(path, torch.float32), sample
+    else:
+        make, work = lambda: pack.nodes.model.vae.VideoVAE(path, torch.float32), decode
+    expected, cut, resnet = as_on_cpu(pack, make, work, monkeypatch), [], devices.stripes.resnet
+    monkeypatch.setitem(devices.ways._other, "cpu", devices.gpu.GPU)
+    monkeypatch.setattr(devices.gpu, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(devices.memory, "must_spare", lambda *_: True)
+    monkeypatch.setattr(
+        devices.stripes, "resnet", lambda layer, *a: cut.append(layer) or resnet(layer, *a)
+    )
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        close(work(pack, make()), expected, "fp32")
+    assert any(layer.conv_shortcut for layer in cut)
 
 
 def with_lora(unet: Any) -> Any:
