@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 SPARE = 512 * 2**20
 """Bytes kept free for the scratch space of kernels and the waste of allocators."""
-
-PAGE_LOCKED_UP_TO = 128 * 2**20
-"""Bytes of one copy through page-locked memory, of which two are under way at a time."""
 
 
 class Sparing(IntEnum):
@@ -70,17 +70,17 @@ def must_spare(level: Sparing, device: torch.device, needed: int) -> bool:
     return True
 
 
-def to_host(x: Tensor) -> Callable[[], Tensor]:
+def to_host(x: Tensor, page_locked: bool) -> Callable[[], Tensor]:
     """Start to copy ``x`` to the computer's memory; the returned function waits for the copy.
 
-    From CUDA up to PAGE_LOCKED_UP_TO bytes go through page-locked memory, so that nothing waits
-    before that call. Larger tensors, and those of other devices, are copied at once.
+    With ``page_locked`` it goes from CUDA through page-locked memory, so that nothing waits before
+    that call. Where that is refused, and from other devices, it is copied at once.
     """
-    if x.device.type != "cuda" or x.nbytes > PAGE_LOCKED_UP_TO:
+    # The same strides, as otherwise the device would first make a contiguous copy.
+    held = _page_locked(x) if page_locked and x.device.type == "cuda" else None
+    if held is None:
         here = x.cpu()
         return lambda: here
-    # The same strides, as otherwise the device would first make a contiguous copy.
-    held = torch.empty_like(x, device="cpu", pin_memory=True)
     held.copy_(x, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(x.device))
@@ -91,6 +91,32 @@ def to_host(x: Tensor) -> Callable[[], Tensor]:
         return held.clone()
 
     return arrived
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` on ``device``. For CUDA the caller need not wait until earlier work there is done."""
+    held = _page_locked(x) if device.type == "cuda" and x.device.type == "cpu" else None
+    return x.to(device) if held is None else held.copy_(x).to(device, non_blocking=True)
+
+
+_refused = False
+"""Whether the system has refused page-locked memory to this process."""
+
+
+def _page_locked(like: Tensor) -> Tensor | None:
+    """Page-locked memory of the computer for a tensor such as ``like``; None if it is refused.
+
+    It is refused for good then: each try may take long, and lets other programs fail as well.
+    """
+    global _refused
+    if _refused:
+        return None
+    try:
+        return torch.empty_like(like, device="cpu", pin_memory=True)
+    except RuntimeError as error:
+        _refused = True
+        log.info("No page-locked memory: copies to and from the GPU take longer (%s).", error)
+        return None
 
 
 def peak_ram() -> int | None:

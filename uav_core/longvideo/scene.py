@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..devices.memory import Sparing, spares, to_host
+from ..devices.memory import Sparing, spares, to_device, to_host
 from ..flow.estimate import pairs_at_once
 from ..sampling import schedule
 from ..sampling.ladder import Ladder, Setting, run_with_fallback
@@ -30,6 +30,8 @@ T = TypeVar("T")
 HELD_SHARE = 8
 AHEAD_ON = ("cuda",)
 """Kinds of device that decode a group while the frames of the one before it are used."""
+AHEAD_UP_TO = 400 * 2**20
+"""Bytes of such a group: two of them are in page-locked memory at a time, which is scarce."""
 RESIZES_ON = ("cpu", "cuda")
 """Kinds of device that certainly have torch's antialiased bicubic interpolation."""
 
@@ -69,7 +71,7 @@ class Scene:
         self._decoded = 0
         """The first frame of these groups."""
         self._coming: deque[list[Callable[[], Tensor]]] = deque()
-        """Parts of decoded groups: functions that wait for their copy."""
+        """Frames of decoded groups: functions that wait for their copy."""
         self._ready: deque[Tensor] = deque()
         """Decoded frames that were not taken yet."""
         self._ahead = False
@@ -119,9 +121,8 @@ class Scene:
             with self._timed(DECODING, group):
                 while self._groups and len(self._coming) <= self._ahead:
                     self._decode_next()
-                parts = [arrived() for arrived in self._coming[0]]
+                frames = [arrived() for arrived in self._coming[0]]
             where = "upscaled scene", "The U-Net or the VAE"
-            frames = [frame for part in parts for frame in part[0].unbind(1)]
             for i, frame in enumerate(frames, start=self.next):
                 check_finite(frame[None], *where, dim=0, first=i)
             self._coming.popleft()
@@ -159,15 +160,18 @@ class Scene:
 
     def _decode(self, latents: Tensor, frames: Tensor) -> list[Callable[[], Tensor]]:
         def work(setting: Setting) -> list[Callable[[], Tensor]]:
-            n, parts = min(setting.frames or latents.shape[2], latents.shape[2]), []
+            n, coming = min(setting.frames or latents.shape[2], latents.shape[2]), []
             for i in range(0, latents.shape[2], n):
                 s = slice(i, i + n)
                 pixels = self.engine.decode(latents[:, :, s], frames[:, :, s], setting)
-                self._ahead = pixels.device.type in AHEAD_ON
                 if pixels.device.type not in RESIZES_ON:
                     pixels = pixels.cpu()
-                parts.append(to_host(self._resized(pixels)))  # at once: none stays on the device
-            return parts
+                pixels = self._resized(pixels)
+                size = pixels.nbytes // pixels.shape[2] * latents.shape[2]
+                self._ahead = pixels.device.type in AHEAD_ON and size <= AHEAD_UP_TO
+                # At once, so that none stays on the device.
+                coming += [to_host(frame, self._ahead) for frame in pixels[0].unbind(1)]
+            return coming
 
         return self._stepping_down(work, self.ladders["decode"])
 
@@ -204,7 +208,7 @@ class Scene:
             clean = self.window.frames(new.start, new.stop)
             noise = frame_noise(self.params.seed, LOW_RES, new, 3, *self.size)
             noised = schedule.noise_low_res(clean, noise, self.params.noise_level)
-            held.append(separate(noised.to(self.stream.device)))
+            held.append(separate(to_device(noised, self.stream.device)))
         return held.stack(frames.start, frames.stop)
 
     def _drop(self, stop: int) -> None:

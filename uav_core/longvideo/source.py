@@ -108,7 +108,7 @@ class Resizing:
         if not self.finishes:
             return frames
         each = [_from_image(after(_image(frame), self.plan)) for frame in frames[0].unbind(1)]
-        return torch.stack(each, dim=1)[None]
+        return torch.stack(each).transpose(0, 1)[None]
 
     def encode(self, params: EncodeParams) -> EncodeParams:
         """The encoder's settings for the resized video; EncodeParamsError for an unfit size."""

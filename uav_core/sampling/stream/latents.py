@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...callbacks import ignore
+from ...devices.memory import to_device
 from ...errors import InputError
 from ..ddim import DDIM, VelocityDDIM
 from ..segments import Segment, blend
@@ -207,7 +208,8 @@ class LatentStream:
         if frames:
             noise = self._noise(frames)
             self._check_shape("noise", noise, len(frames))
-            latents.append(separate(self.ddim.start(noise.to(self.device))))
+            noise = to_device(noise, self.device)
+            latents.append(separate(self.ddim.start(noise)))
 
     def _check_shape(self, name: str, got: Tensor, frames: int) -> None:
         expected = (1, self.params.channels, frames, self.params.h, self.params.w)
