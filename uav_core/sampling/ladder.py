@@ -31,13 +31,17 @@ TILES = (256, 192, 128, 64)
 FLOW_SIDES = (1024, 768, 512, 384, 256)
 """Longest sides at which to estimate flow, in low-resolution pixels."""
 
-# Parts of the error messages of CUDA, its libraries, the CPU allocator (Linux, Windows) and MPS.
+# Parts of the error messages of CUDA, its libraries, the CPU allocator (Linux, Windows), MPS and
+# ComfyUI's dynamic memory. cuDNN also finds no engine where memory for its scratch space is short.
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
     "status_alloc_failed",
+    "allocation_failed",
+    "unable to find an engine",
     "invalid buffer size",
+    "vram grow failed",
 )
 
 
@@ -242,14 +246,12 @@ def is_out_of_memory(
 
     ``also`` decides about errors not recognised here, such as a host application's own.
     """
-    if isinstance(error, MemoryError):
+    # Asked in any case: ComfyUI's judge also clears errors that CUDA still has to report.
+    if (also is not None and also(error)) or isinstance(error, MemoryError):
         return True
-    if isinstance(error, RuntimeError):
-        # torch.OutOfMemoryError is a RuntimeError too, and its message has one of the signs.
-        text = str(error).lower()
-        if any(sign in text for sign in _SIGNS):
-            return True
-    return also is not None and also(error)
+    # torch.OutOfMemoryError is a RuntimeError too, and its message has one of the signs.
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(sign in text for sign in _SIGNS)
 
 
 def run_with_fallback(
