@@ -18,6 +18,8 @@ SPARED_UP_TO = 32 * 2**20
 """Bytes of a tensor, in fp32, up to which it is not cut even after memory ran out."""
 UNDIVIDED_UP_TO = 32 * 2**20
 """Bytes of tokens, in fp32, up to which they are not halved. Halving larger ones costs little."""
+MOST_NUMBERS = 2**31 - 1
+"""Numbers in a tensor up to which the kernels of PyTorch and cuDNN are right in every release."""
 GATED = 8 + 4 + 1
 """Size of the feed-forward layer's widest tensors together, in multiples of its input."""
 
@@ -41,11 +43,15 @@ class GPUWay(Way):
 
     def cuts(self, x: Tensor, out_channels: int, enlarged: int = 1) -> bool:
         """Only where the whole layer, its normalised input and its result, would not fit."""
-        whole = SPARED_UP_TO if memory.spares(Sparing.STRIPES) else WHOLE_UP_TO
-        if not stripes.are_possible(x) or enlarged * 4 * x.numel() <= whole:
+        if not stripes.are_possible(x):  # first, as a compiler cannot follow the rest
             return False
-        channels = x.shape[1] + 2 * out_channels
-        held = enlarged * x.numel() // x.shape[1] * channels * x.element_size()
+        whole = SPARED_UP_TO if memory.spares(Sparing.STRIPES) else WHOLE_UP_TO
+        if enlarged * 4 * x.numel() <= whole:
+            return False
+        positions = enlarged * x.numel() // x.shape[1]
+        if positions * max(x.shape[1], out_channels) > MOST_NUMBERS:
+            return True
+        held = positions * (x.shape[1] + 2 * out_channels) * x.element_size()
         return memory.must_spare(Sparing.STRIPES, x.device, held)
 
     def multiplies_scores(self, q: Tensor) -> bool:

@@ -44,9 +44,9 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
         weight, bias = norm.weights_for(x)
         try:
             return _kernels().normed(x, shift, weight, bias, norm.num_groups, norm.eps, activate)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # Triton's compiler and the driver may raise anything
+            if "out of memory" in str(error).lower():
+                raise
             _give_up(x.device, error)
     if shift is not None:
         x.add_(shift[(...,) + (None,) * (x.ndim - 2)])
@@ -60,8 +60,15 @@ def plain(x: Tensor, norm: GroupNorm) -> Tensor:
     b, c, groups = x.shape[0], x.shape[1], norm.num_groups
     # A view: (b, positions, groups, channels of a group).
     grouped = x.movedim(1, -1).view(b, -1, groups, c // groups)
-    variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
-    scale = weight.view(groups, -1) * (variance.float() + norm.eps).rsqrt_()
+    if x.dtype == torch.float16:
+        # Not the variance: it passes the range of fp16 where values spread by 256.
+        spread, mean = torch.std_mean(grouped, (1, 3), correction=0, keepdim=True)
+        eps = torch.full((1,), norm.eps, dtype=torch.float32, device=x.device)
+        rate = torch.addcmul(eps, spread, spread).rsqrt_()
+    else:
+        variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
+        rate = (variance.float() + norm.eps).rsqrt_()
+    scale = weight.view(groups, -1) * rate
     offset = torch.addcmul(bias.view(groups, -1), mean, scale, value=-1)
     out = torch.empty_like(grouped)
     # In fp32 until the result is rounded to the precision of `x`.

@@ -90,6 +90,49 @@ def test_norms_keep_the_layout_and_the_numbers(plain_norms, operations, shape, d
     )
 
 
+def test_values_that_spread_beyond_the_range_of_fp16_squared(plain_norms):
+    norm = norm_of(64, 32).to(torch.float16)
+    x = channels_last(300 * det("gpu/x", (1, 64, 2, 6, 4))).half()
+    exact = F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), norm.eps)
+    result = GPU.normed(norm, x).double()
+    torch.testing.assert_close(result, exact, rtol=1e-2, atol=1e-2)
+
+
+def test_memory_that_runs_out_does_not_end_the_kernels(monkeypatch, plain_norms):
+    def normed(*_):
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    monkeypatch.setattr(norms, "_without", set())
+    monkeypatch.setattr(norms, "has_kernels", lambda _: True)
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        GPU.activated(norm_of(64, 32), channels_last(det("gpu/x", (1, 64, 2, 5, 7))))
+    assert not norms._without
+
+
+@pytest.mark.parametrize(("rows", "cut"), [(2**20 - 1, False), (2**20, True)])
+def test_layers_with_more_numbers_than_old_kernels_count_are_cut(monkeypatch, rows, cut):
+    monkeypatch.setattr(memory, "free", lambda _: 2**50)
+    x = torch.empty((1, 8, 1, rows, 64), device="meta", dtype=torch.float16)
+    assert GPU.cuts(x, 32) == cut
+
+
+def test_page_locked_memory_that_is_refused_is_not_asked_for_again(monkeypatch, caplog):
+    asked, empty_like = [], torch.empty_like
+
+    def refuse(x, **how):
+        if not how.get("pin_memory"):
+            return empty_like(x, **how)
+        asked.append(1)
+        raise RuntimeError("CUDA error: resource already mapped")
+
+    monkeypatch.setattr(memory, "_refused", False)
+    monkeypatch.setattr(torch, "empty_like", refuse)
+    with caplog.at_level(logging.INFO):
+        assert memory._page_locked(torch.ones(2)) is None is memory._page_locked(torch.ones(2))
+    assert asked == [1] and caplog.text.count("already mapped") == 1
+
+
 def test_a_norm_that_computes_itself_tells_its_weights():
     norm = norm_of(64, 32, Streaming)
     weight, bias = norm.weights_for(torch.empty(1))

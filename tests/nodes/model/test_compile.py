@@ -32,14 +32,18 @@ def network(tmp_path_factory) -> str:
 
 
 @pytest.mark.slow
-def test_segments_and_steps_share_one_graph(pack, network, monkeypatch):
-    """And give what the model gives as it is."""
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_segments_and_steps_share_one_graph(pack, network, monkeypatch, kind):
+    """And give what the model gives as it is, in the way of either device."""
     from comfy.ldm.modules.attention import attention_pytorch
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     # What ComfyUI takes on a GPU. Its attention for CPUs asks the system for free memory, which
     # no compiler follows.
     monkeypatch.setattr(pack.nodes.model.unet, "optimized_attention", attention_pytorch)
+    devices = pack.uav_core.devices
+    if kind == "gpu":
+        monkeypatch.setitem(devices.ways._other, "cpu", devices.gpu.GPU)
     unet = pack.nodes.model.unet.load_unet(network)
     # 20 frames are three segments of 8, at two steps.
     plain = graph.sample(pack, unet, graph.frames(20), steps=2)
