@@ -140,11 +140,11 @@ def _summary(folder: Path) -> JobSummary | None:
         # Lock files are left out: they are tiny, and come and go.
         entries = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
         size = sum(_size(entry) for entry in entries)
+        busy = is_held(folder / LOCK) or bool(runs_in(folder))
     except FileNotFoundError:
         return None
     except OSError:
         return JobSummary(folder, DAMAGED, True)
-    busy = is_held(folder / LOCK) or runs_in(folder)
     job = JobSummary(folder, DAMAGED, busy, max(0, now() - int(found.st_mtime)), size)
     try:
         read = read_manifest(folder)
@@ -193,9 +193,8 @@ def remove_job(job: JobSummary, *, dry_run: bool = False) -> bool:
             for name in names:
                 os.unlink(job.folder / name)
             # Windows cannot remove an open file; elsewhere a run waiting for the lock sees it gone.
-            if os.name != "nt":
-                os.unlink(job.folder / LOCK)
-        if os.name == "nt":
+            if os.name == "nt":
+                lock.release()
             os.unlink(job.folder / LOCK)
         os.rmdir(job.folder)
     except (FileError, OSError) as error:

@@ -138,9 +138,7 @@ class Run(LockedFile):
 
     def others(self) -> tuple[int, ...]:
         """The scenes (or JOINING, NOTHING) that all other live runs work on."""
-        folder = self.path.parent
-        paths = [folder / name for name in sorted(os.listdir(folder)) if is_run(name)]
-        return tuple(_works_on(path) for path in paths if path != self.path and is_held(path))
+        return tuple(_works_on(path) for path in runs_in(self.path.parent) if path != self.path)
 
 
 def _works_on(path: Path) -> int:
@@ -148,12 +146,10 @@ def _works_on(path: Path) -> int:
     return int(found[1]) if found else NOTHING
 
 
-def runs_in(folder: Path) -> bool:
-    """Whether a run works in ``folder``; the caller must hold the job's lock."""
-    try:
-        return any(is_held(folder / name) for name in os.listdir(folder) if is_run(name))
-    except OSError:
-        return True
+def runs_in(folder: Path) -> list[Path]:
+    """The files of the runs that work in ``folder``; the caller must hold the job's lock."""
+    paths = [folder / name for name in sorted(os.listdir(folder)) if is_run(name)]
+    return [path for path in paths if is_held(path)]
 
 
 def is_held(path: Path) -> bool:
