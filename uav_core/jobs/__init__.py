@@ -1,9 +1,9 @@
 """Long video jobs on disk: identity, manifest, lock, cleaning. Standard library only."""
 
-from .clean import JobSummary, clean, list_jobs, remove_job, with_other_weights
+from .clean import JobSummary, clean, list_jobs, with_other_weights
 from .job import Job
 from .lock import JOINING, JobBusyError
-from .manifest import DamagedManifestError, Fallback, JobInputs, Manifest, job_id
+from .manifest import DamagedManifestError, JobInputs, Manifest, job_id
 from .names import FOLDER
 from .plan import JobPlan, disk_needed
 
@@ -11,7 +11,6 @@ __all__ = [
     "FOLDER",
     "JOINING",
     "DamagedManifestError",
-    "Fallback",
     "Job",
     "JobBusyError",
     "JobInputs",
@@ -22,6 +21,5 @@ __all__ = [
     "disk_needed",
     "job_id",
     "list_jobs",
-    "remove_job",
     "with_other_weights",
 ]
