@@ -153,7 +153,7 @@ class Scene:
         self._check_cancelled()
         z, first = self._groups[0], self._decoded
         last = first + z.shape[2]
-        self._coming.append(self._decode(z, self.window.frames(first, last)))
+        self._coming.append(self._decode(z, self.window.stack(first, last)))
         self._groups.popleft()
         self._decoded = last
         self._drop(last)
@@ -205,7 +205,7 @@ class Scene:
         held = self._noised
         new = range(held.stop, frames.stop)
         if new:
-            clean = self.window.frames(new.start, new.stop)
+            clean = self.window.stack(new.start, new.stop)
             noise = frame_noise(self.params.seed, LOW_RES, new, 3, *self.size)
             noised = schedule.noise_low_res(clean, noise, self.params.noise_level)
             held.append(separate(to_device(noised, self.stream.device)))
@@ -229,7 +229,7 @@ class Scene:
         for start in range(self._flows_from, last, self._pairs):
             self._check_cancelled()
             pairs = range(start, min(start + self._pairs, self.count - 1))
-            frames = self.window.frames(start, pairs.stop + 1)[0].transpose(0, 1)
+            frames = self.window.stack(start, pairs.stop + 1)[0].transpose(0, 1)
             with self._timed(FLOW, len(pairs)):
                 ahead, back = self._flows_between(frames[:-1], frames[1:])
             both = zip(ahead.split(1), back.split(1), strict=True)

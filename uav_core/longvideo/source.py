@@ -150,32 +150,23 @@ def _from_image(images: Tensor) -> Tensor:
     return images[0].movedim(-1, 0).mul(2).sub(1).contiguous()
 
 
-class Window:
-    """Frames of one scene of a video, read once, in order, and dropped after use.
+class Window(HeldFrames):
+    """Frames of one scene of a video, read once, in order, when they are first asked for.
 
     Numbers count from the scene's first frame.
     """
 
     def __init__(self, reader: VideoReader, first: int, resize: Callable[[Tensor], Tensor]) -> None:
         """``reader`` begins with frame ``first``; ``resize`` turns each (3, h, w) into its size."""
-        self._held = HeldFrames(first)
+        super().__init__(first)
         self._frames = map(resize, reader)
         self.close = reader.close
 
-    @property
-    def stop(self) -> int:
-        """The frame that is read next."""
-        return self._held.stop
-
-    def frames(self, start: int, stop: int) -> Tensor:
+    def stack(self, start: int, stop: int) -> Tensor:
         """(1, 3, stop - start, h, w) in [-1, 1]."""
-        while self._held.stop < stop:
-            self._held.append([next(self._frames)[None]])
-        return self._held.stack(start, stop)
-
-    def drop(self, stop: int) -> None:
-        """Drop the frames before ``stop``: they are not requested again."""
-        self._held.drop(stop)
+        while self.stop < stop:
+            self.append([next(self._frames)[None]])
+        return super().stack(start, stop)
 
 
 @dataclass(frozen=True)
