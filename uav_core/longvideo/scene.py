@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -66,14 +66,8 @@ class Scene:
         self._timed, self._on_step = timed, on_step
         self._check_cancelled = source.check_cancelled
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
-        self._groups: deque[Tensor] = deque()
-        """Latents (1, 4, n, h, w) that are to be decoded together, in order."""
-        self._decoded = 0
-        """The first frame of these groups."""
-        self._coming: deque[list[Callable[[], Tensor]]] = deque()
-        """Frames of decoded groups: functions that wait for their copy."""
-        self._ready: deque[Tensor] = deque()
-        """Decoded frames that were not taken yet."""
+        self._upscaled: Iterator[Tensor] = iter(())
+        """The sampled frames that were not taken yet."""
         self._ahead = False
         """Whether groups are decoded ahead."""
         self.next = 0
@@ -114,21 +108,11 @@ class Scene:
         Frames up to ``stop`` will be taken soon: they are sampled together, and decoded group by
         group as they are taken.
         """
-        if not self._ready:
-            if not self._waiting:
-                self._sample(stop)
-            group = min(self.params.frames_per_group, self.stream.fetched - self.next)
-            with self._timed(DECODING, group):
-                while self._groups and len(self._coming) <= self._ahead:
-                    self._decode_next()
-                frames = [arrived() for arrived in self._coming[0]]
-            where = "upscaled scene", "The U-Net or the VAE"
-            for i, frame in enumerate(frames, start=self.next):
-                check_finite(frame[None], *where, dim=0, first=i)
-            self._coming.popleft()
-            self._ready.extend(frames)
+        if not self._waiting:
+            self._upscaled = self._decoded(self._sample(stop))
+        frame = next(self._upscaled)
         self.next += 1
-        return self._ready.popleft()
+        return frame
 
     def skip(self, stop: int) -> None:
         """Skip frames up to ``stop``, as far as whole groups need not be decoded."""
@@ -139,26 +123,36 @@ class Scene:
             self.next = target
             self._drop(target)
 
-    def _sample(self, stop: int) -> None:
-        """Sample whole groups up to ``stop``, and at least one group."""
+    def _sample(self, stop: int) -> Tensor:
+        """The latents of whole groups up to ``stop``, and of at least one group."""
         group, start = self.params.frames_per_group, self.stream.fetched
-        self._decoded = start
         whole = stop if stop == self.count else stop // group * group
         if whole <= start:
             whole = min(start + group, self.count)
-        self._groups.extend(self._advance(whole - start).split(group, dim=2))
+        return self._advance(whole - start)
 
-    def _decode_next(self) -> None:
-        """Decode the next group and start to copy it here."""
-        self._check_cancelled()
-        z, first = self._groups[0], self._decoded
-        last = first + z.shape[2]
-        self._coming.append(self._decode(z, self.window.stack(first, last)))
-        self._groups.popleft()
-        self._decoded = last
-        self._drop(last)
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        """The frames of ``latents`` (1, 4, n, h, w), decoded group by group as they are taken."""
+        size, first = self.params.frames_per_group, self.next
+        groups, coming = deque(latents.split(size, dim=2)), deque[list[Callable[[], Tensor]]]()
+        while groups or coming:
+            with self._timed(DECODING, min(size, self.stream.fetched - self.next)):
+                while groups and len(coming) <= self._ahead:
+                    self._check_cancelled()
+                    last = first + groups[0].shape[2]
+                    coming.append(self._decode(groups.popleft(), self.window.stack(first, last)))
+                    self._drop(last)
+                    first = last
+                frames = deque(arrived() for arrived in coming.popleft())
+            for i in range(len(frames)):
+                where = "upscaled scene", "The U-Net or the VAE"
+                check_finite(frames[i][None], *where, dim=0, first=self.next + i)
+            while frames:
+                yield frames.popleft()  # none stays here while the next group is made
 
     def _decode(self, latents: Tensor, frames: Tensor) -> list[Callable[[], Tensor]]:
+        """Functions that wait until the decoded frames of one group are copied here."""
+
         def work(setting: Setting) -> list[Callable[[], Tensor]]:
             n, coming = min(setting.frames or latents.shape[2], latents.shape[2]), []
             for i in range(0, latents.shape[2], n):
