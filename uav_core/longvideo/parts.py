@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..callbacks import Progress
 from ..errors import InputError
 from ..files import check_space, human_bytes
-from ..jobs import Job, JobInputs, disk_needed
+from ..jobs import Job, disk_needed
 from ..sampling.ladder import (
     Ladder,
     Setting,
@@ -25,15 +24,16 @@ from ..sampling.ladder import (
     sample_ladder,
 )
 from ..sampling.stream import DamagedStateError, load_state, save_state
-from ..video import CODECS, EncodeParams, encode_part
+from ..video import CODECS, encode_part
 from .ahead import used_behind
 from .course import DECODING, FLOW, SAMPLING
-from .engine import Engine, Stage
+from .engine import Stage
 from .estimate import Forecast, Work, duration
 from .params import LongVideoParams
-from .report import Report
 from .scene import Scene
-from .source import Source
+
+if TYPE_CHECKING:
+    from .run import Task
 
 PROGRESS = 1000
 """The total that progress counts to, as the work does not consist of equal pieces."""
@@ -44,40 +44,21 @@ DOING = {SAMPLING: "Sampling", DECODING: "Decoding", FLOW: "Following the motion
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Task:
-    """Everything a run needs, once the video was opened."""
-
-    source: Source
-    encode: EncodeParams
-    inputs: JobInputs
-    name: str
-    """The file name of the result."""
-    report: Report
-    """The run adds to it."""
-    engine: Engine
-    params: LongVideoParams
-    # As in ``LongVideo``:
-    progress: Progress
-    status: Callable[[str], None]
-    stage: Callable[[str], None]
-
-
 class Parts:
     """Makes parts of a job, fastest in the order of the frames. Must be closed at the end."""
 
     def __init__(self, job: Job, task: Task) -> None:
         self.job, self.task, self.source, self.report = job, task, task.source, task.report
-        self.engine, self.params = task.engine, task.params
+        self.run, self.engine, self.params = task.run, task.run.engine, task.run.params
         self._stage, self._told = "", 0.0
         self.made = 0
         """Number of parts made so far."""
-        self._ladders = ladders(task.params, *self.source.size)
+        self._ladders = ladders(self.params, *self.source.size)
         for fallback in job.manifest.fallbacks:
             for name, setting in fallback.setting.items():
                 self._ladders[name].resume(Setting.from_json(dict(setting)))
-        work = Work(task.params, [len(scene) for scene in job.plan.scenes], *self.source.size)
-        self._forecast = Forecast(work, task.engine, task.status, self.source.resizing.bytes)
+        work = Work(self.params, [len(scene) for scene in job.plan.scenes], *self.source.size)
+        self._forecast = Forecast(work, self.engine, self.run.status, self.source.resizing.bytes)
         self._scene: tuple[int, Scene] | None = None
         self._at = 0
         """First frame of the part under way."""
@@ -111,7 +92,7 @@ class Parts:
         self._check_space()
         frames = plan.part(index)
         self._at = frames.start
-        self.task.status(f"part {index + 1} of {plan.parts}{self._time_left()}")
+        self.run.status(f"part {index + 1} of {plan.parts}{self._time_left()}")
         path, size = self.job.part_path(index), self.report.size
         # Encoded on another thread, so that the networks need not wait.
         used_behind(
@@ -145,12 +126,12 @@ class Parts:
     def _show(self) -> None:
         """Report progress: at least 1, and less than PROGRESS while there is work."""
         done = int(self._forecast.course.share * PROGRESS)
-        self.task.progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
+        self.run.progress(min(max(done, 1), PROGRESS - 1), PROGRESS)
 
     def _tell(self) -> None:
         self._told = time.monotonic()
         share = f"{self._forecast.course.share:.0%}"
-        self.task.stage(f"{DOING[self._stage]}: {share}{self._time_left()}")
+        self.run.stage(f"{DOING[self._stage]}: {share}{self._time_left()}")
 
     def _time_left(self) -> str:
         left = self._forecast.course.seconds_left
@@ -169,13 +150,13 @@ class Parts:
         need = disk_needed(job.plan, each, frames_done=done, state_bytes=state)
         self._forecast.disk_bytes = need
         if not parts:
-            self.task.status(f"about {human_bytes(need)} of disk space needed")
+            self.run.status(f"about {human_bytes(need)} of disk space needed")
         check_space(job.folder, need)
 
     def _stepped_down(self, step: StepDown) -> None:
         """Record a step down, as the frames made from here on depend on it."""
         self.report.notes.append(str(step))
-        self.task.status(str(step))
+        self.run.status(str(step))
         settings = {name: ladder.setting.to_json() for name, ladder in self._ladders.items()}
         self.job.add_fallback(self._at, settings)
 

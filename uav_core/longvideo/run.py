@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_
 from ..video.scenes import find_cuts, parse_cuts, plan_scenes
 from .engine import Engine
 from .params import LongVideoParams
-from .parts import PROGRESS, Parts, Task
+from .parts import PROGRESS, Parts
 from .report import Report
 from .source import Source, Span
 
@@ -35,6 +35,20 @@ CHECK_EVERY_PARTS = 4
 WEIGHT_FILES = ("unet", "vae", "flow", "texts")
 # While other runs work on all that is left: seconds between checks, and between reports.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that is known once the video was opened."""
+
+    run: LongVideo
+    source: Source
+    encode: EncodeParams
+    inputs: JobInputs
+    name: str
+    """The file name of the result."""
+    report: Report
+    """The run adds to it."""
 
 
 class LongVideo:
@@ -85,8 +99,8 @@ class LongVideo:
         self.engine, self.params, self.encode = engine, params, encode
         self.name, self.file_name, self.span = name, file_name, span
         self.jobs = Path(jobs) if jobs is not None else self.folder / "jobs"
-        self._progress, self._status, self._stage = progress, status, stage
-        self._check_cancelled = check_cancelled
+        self.progress, self.status, self.stage = progress, status, stage
+        self.check_cancelled = check_cancelled
 
     def run(self) -> Report:
         """Do what is left of the job.
@@ -99,22 +113,22 @@ class LongVideo:
             OutOfMemoryError: memory ran out with the smallest settings too.
         """
         started = time.monotonic()
-        self._progress(1, PROGRESS)
+        self.progress(1, PROGRESS)
         output_name(self._result_name(self.name or self.path.stem, "0" * 8))
-        self._status("reading the video")
+        self.status("reading the video")
         task = self._task()
         with self._open(task) as job:
             self._work(task, job)
             task.report.notes += task.source.footage.times.damage()
-            if job.deliver(task.name, self._check_cancelled):
+            if job.deliver(task.name, self.check_cancelled):
                 task.report.notes.append(f"Copied from '{job.output_path}'.")
             task.report.output = str(job.output_folder / task.name)
-        self._progress(PROGRESS, PROGRESS)
+        self.progress(PROGRESS, PROGRESS)
         task.report.seconds = time.monotonic() - started
         return task.report
 
     def _task(self) -> Task:
-        source = Source.open(self.path, self.params, self.span, self._check_cancelled)
+        source = Source.open(self.path, self.params, self.span, self.check_cancelled)
         encode = source.resizing.encode(self.encode.for_source(source.footage.info))
         h, w = source.resizing.plan.size
         resized = source.resizing.to_text()
@@ -130,23 +144,12 @@ class LongVideo:
             name=self.path.name,
         )
         name = self._result_name(self.name or f"{self.path.stem}_{size}", job_id(inputs))
-        return Task(
-            source,
-            encode,
-            inputs,
-            name,
-            report,
-            self.engine,
-            self.params,
-            self._progress,
-            self._status,
-            self._stage,
-        )
+        return Task(self, source, encode, inputs, name, report)
 
     def _note(self, report: Report, note: str) -> None:
         report.notes.append(note)
         log.warning("%s: %s", self.path, note)
-        self._status(note)
+        self.status(note)
 
     def _result_name(self, begin: str, job: str) -> str:
         """The file name for the result of a job with the id ``job``."""
@@ -162,7 +165,7 @@ class LongVideo:
             lambda: self._plan(task.source),
             output_folder=self.folder,
             output_name=task.name,
-            check_cancelled=self._check_cancelled,
+            check_cancelled=self.check_cancelled,
         )
 
     def _plan(self, source: Source) -> JobPlan:
@@ -170,7 +173,7 @@ class LongVideo:
         if self.params.cuts.strip():
             cuts = parse_cuts(self.params.cuts, source.seconds())
         else:
-            self._status("looking for cuts")
+            self.status("looking for cuts")
             with source.reader() as reader:
                 cuts = find_cuts(reader, self.params.scenes)
         return JobPlan(frames, self.params.part_length, plan_scenes(frames, cuts))
@@ -179,7 +182,7 @@ class LongVideo:
         plan, missing, report = job.plan, job.missing_parts(), task.report
         at, starts = task.source.seconds(), [scene.start for scene in plan.scenes]
         report.cuts = [(i, at[i] - at[0]) for i in starts[1:]]
-        self._status(report.cuts_text())
+        self.status(report.cuts_text())
         left = sum(len(plan.part(i)) for i in missing)
         report.frames_before = plan.frames - left
         if job.finished:
@@ -213,11 +216,11 @@ class LongVideo:
 
     def _wait(self, job: Job) -> None:
         """Wait until another run has finished a part, or WAIT_SECONDS have passed."""
-        self._stage("")
-        self._status("waiting for the scenes that other runs work on")
+        self.stage("")
+        self.status("waiting for the scenes that other runs work on")
         done = job.manifest.frames_done
         for _ in range(round(WAIT_SECONDS / LOOK_SECONDS)):
-            self._check_cancelled()
+            self.check_cancelled()
             time.sleep(LOOK_SECONDS)
             if job.refresh().frames_done != done or job.finished:
                 break
@@ -230,8 +233,8 @@ class LongVideo:
 
     def _join(self, task: Task, job: Job) -> None:
         self._check_name(task.name)
-        self._stage("")
-        self._status("joining the parts")
+        self.stage("")
+        self.status("joining the parts")
         try:
             self._join_into(self.folder / task.name, part_infos(job, task.encode), task)
         except VideoError as error:
@@ -261,7 +264,7 @@ class LongVideo:
             self.path,
             task.encode,
             first=task.source.frames.start,
-            check_cancelled=self._check_cancelled,
+            check_cancelled=self.check_cancelled,
         )
 
 
