@@ -235,8 +235,10 @@ class LongVideo:
         self._check_name(task.name)
         self.stage("")
         self.status("joining the parts")
+        records = job.manifest.parts
         try:
-            self._join_into(self.folder / task.name, part_infos(job, task.encode), task)
+            parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
+            self._join_into(self.folder / task.name, parts, task)
         except VideoError as error:
             raise type(error)(
                 f"{error} All frames are finished and kept in '{job.folder}'. Fix the cause and "
@@ -283,13 +285,6 @@ def other_weights(job: JobSummary, changed: Sequence[str]) -> str:
         "different weights cannot be combined, so all frames are made again with the current "
         f"weights. {kept}"
     )
-
-
-def part_infos(job: Job, encode: EncodeParams) -> Sequence[PartInfo]:
-    """The finished parts of a job, for ``join``."""
-    return [
-        part_info(job.part_path(part.index), encode, part.blake2b) for part in job.manifest.parts
-    ]
 
 
 def plain(encode: EncodeParams) -> dict[str, object]:
