@@ -139,7 +139,7 @@ class Parts:
 
     def _check_space(self) -> None:
         job, parts = self.job, self.job.manifest.parts
-        done = sum(part.stop - part.start for part in parts)
+        done = job.manifest.frames_done
         if parts:
             each = sum(part.bytes for part in parts) / done
         else:

@@ -186,7 +186,6 @@ class LongVideo:
         left = sum(len(plan.part(i)) for i in missing)
         report.frames_before = plan.frames - left
         if job.finished:
-            report.frames_before = plan.frames
             report.notes.append("The job was finished before; nothing was done.")
             return
         if job.alone():
