@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FileError, InputError
-from ..files import is_plain, name_error
+from ..files import is_plain, name_error, named_errors
 from ..paths import TMP
 from .lock import LockedFile, is_held, runs_in
 from .manifest import (
@@ -63,12 +63,8 @@ def list_jobs(*roots: str | os.PathLike[str]) -> tuple[JobSummary, ...]:
     """
     jobs: list[JobSummary] = []
     for root in (Path(os.path.realpath(root)) for root in roots):
-        try:
-            names = os.listdir(root)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise name_error(error, root, "listing") from error
+        with named_errors(root, "listing"):
+            names = os.listdir(root) if root.exists() else []
         jobs += filter(None, (_summary(root / name) for name in names if is_job_id(name)))
     return tuple(sorted(jobs, key=lambda job: (-job.age, job.id)))
 
@@ -113,21 +109,14 @@ def clean(
         )
     jobs = list_jobs(*roots)
     free = [job for job in jobs if not job.busy and (job.status == FINISHED or not finished_only)]
-    free.sort(key=lambda job: job.status != FINISHED)
-    total = sum(job.bytes for job in jobs)
-    removed: list[JobSummary] = []
-
-    def remove(unwanted: Callable[[JobSummary], bool]) -> None:
-        nonlocal total
-        for job in free:
-            if job not in removed and unwanted(job) and remove_job(job, dry_run=dry_run):
-                removed.append(job)
-                total -= job.bytes
-
-    if keep_days is not None:
-        remove(lambda job: job.age >= keep_days * _DAY)
-    if max_bytes is not None:
-        remove(lambda _: total > max_bytes)
+    old = {job.folder for job in free if keep_days is not None and job.age >= keep_days * _DAY}
+    free.sort(key=lambda job: (job.folder not in old, job.status != FINISHED))
+    total, removed = sum(job.bytes for job in jobs), list[JobSummary]()
+    for job in free:
+        unwanted = job.folder in old or (max_bytes is not None and total > max_bytes)
+        if unwanted and remove_job(job, dry_run=dry_run):
+            removed.append(job)
+            total -= job.bytes
     return tuple(removed)
 
 
