@@ -101,7 +101,6 @@ class CoreEngine:
         flow_model: nn.Module,
         params: LongVideoParams,
         hashes: Mapping[str, str],
-        check_cancelled: Callable[[], None] = ignore,
     ) -> None:
         """``context`` (2, tokens, dim) is [negative, positive]; ``hashes`` are of the weights."""
         place = next(unet.parameters())
@@ -110,7 +109,6 @@ class CoreEngine:
         self.context = context.to(place)
         self.neighbours = NeighbourFlow(flow_model, params.flow_iterations)
         self.ddim = VelocityDDIM(params.steps, self.device, unet.params.trailing)
-        self.check_cancelled = check_cancelled
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
         return self.hashes
@@ -124,7 +122,7 @@ class CoreEngine:
         tiles = plan_tiles(x.shape[-2:], setting.tile, setting.overlap)
         guided = self.params.guided.covers(step, self.params.steps)
         v = velocity(
-            tiled_predict(self.unet, tiles, self.check_cancelled),
+            tiled_predict(self.unet, tiles),
             x,
             self.ddim.times[step],
             low_res.to(x),
@@ -143,7 +141,7 @@ class CoreEngine:
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         device = next(self.vae.parameters()).device
         latents = latents.to(device)
-        return decoded(self.vae, latents, frames, self.params, setting, self.check_cancelled)
+        return decoded(self.vae, latents, frames, self.params, setting)
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
         network = self.unet if stage == "sample" else self.vae
@@ -173,7 +171,7 @@ def decoded(
     frames: Tensor,
     params: LongVideoParams,
     setting: Setting,
-    check_cancelled: Callable[[], None],
+    check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """``Engine.decode`` by a loaded VAE on the device of ``latents``."""
     z = latents.float() / LATENT_SCALE
