@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import FileError, InputError
 from ..files import is_plain, name_error, named_errors
 from ..paths import TMP
-from .lock import LockedFile, is_held, runs_in
+from .lock import LockedFile, runs_in
 from .manifest import (
     FINISHED,
     DamagedManifestError,
@@ -129,7 +129,7 @@ def _summary(folder: Path) -> JobSummary | None:
         # Lock files are left out: they are tiny, and come and go.
         entries = [entry for entry in os.scandir(folder) if not is_lock(entry.name)]
         size = sum(_size(entry) for entry in entries)
-        busy = is_held(folder / LOCK) or bool(runs_in(folder))
+        busy = _is_busy(folder)
     except FileNotFoundError:
         return None
     except OSError:
@@ -153,6 +153,19 @@ def _summary(folder: Path) -> JobSummary | None:
         output=manifest.output and manifest.output.name,
         inputs=manifest.inputs,
     )
+
+
+def _is_busy(folder: Path) -> bool:
+    """Whether a run works on a job; True also if that cannot be found out."""
+    # Under the job's lock: a run that begins must not take this look at a file for another run.
+    try:
+        lock = LockedFile.take(folder / LOCK, 0)
+    except FileError:
+        return True
+    if lock is None:
+        return os.path.lexists(folder / LOCK)
+    with lock:
+        return bool(runs_in(folder))
 
 
 def _size(entry: os.DirEntry[str]) -> int:

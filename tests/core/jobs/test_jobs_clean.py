@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 import time
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from uav_core.errors import DiskFullError, InputError
 from uav_core.files import check_space, human_bytes
 from uav_core.jobs import Job, JobPlan, clean, disk_needed, job_id, list_jobs
 from uav_core.jobs.clean import remove_job
+from uav_core.jobs.lock import is_held, runs_in
 from uav_core.jobs.manifest import write_manifest
 
 DAY = 24 * 3600
@@ -63,6 +65,19 @@ def test_list(tmp_path):
     assert jobs[job_id(inputs(steps=9))].status == "empty"
     sizes = [f.stat().st_size for f in (tmp_path / old).iterdir() if f.suffix != ".lock"]
     assert jobs[old].bytes == sum(sizes) > len(content("output", 0))
+
+
+def test_a_look_at_a_job_is_not_taken_for_a_run(tmp_path, monkeypatch):
+    """Listing locks the files of dead runs for a moment, in which no other run may begin."""
+    make(tmp_path, 1, 0)
+    looked = []
+
+    def look(folder):
+        looked.append(is_held(folder / "job.lock"))
+        return runs_in(folder)
+
+    monkeypatch.setattr(sys.modules["uav_core.jobs.clean"], "runs_in", look)
+    assert [job.busy for job in list_jobs(tmp_path)] == [False] and looked == [True]
 
 
 def test_clean_by_age(tmp_path):
