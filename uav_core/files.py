@@ -269,7 +269,5 @@ def check_target(folder: Path, name: str) -> None:
     output_name(name)
     with named_errors(folder, "creating"):
         os.makedirs(folder, exist_ok=True)
-    with named_errors(folder, "writing into"):
-        handle, path = tempfile.mkstemp(suffix=TMP, dir=folder)
-        os.close(handle)
-        os.unlink(path)
+    with named_errors(folder, "writing into"), tempfile.NamedTemporaryFile(suffix=TMP, dir=folder):
+        pass
