@@ -134,6 +134,7 @@ class Scene:
     def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames of ``latents`` (1, 4, n, h, w), decoded group by group as they are taken."""
         size, first = self.params.frames_per_group, self.next
+        where = "upscaled scene", "The U-Net or the VAE"
         groups, coming = deque(latents.split(size, dim=2)), deque[list[Callable[[], Tensor]]]()
         while groups or coming:
             with self._timed(DECODING, min(size, self.stream.fetched - self.next)):
@@ -145,7 +146,6 @@ class Scene:
                     first = last
                 frames = deque(arrived() for arrived in coming.popleft())
             for i in range(len(frames)):
-                where = "upscaled scene", "The U-Net or the VAE"
                 check_finite(frames[i][None], *where, dim=0, first=self.next + i)
             while frames:
                 yield frames.popleft()  # none stays here while the next group is made
