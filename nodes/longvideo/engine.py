@@ -57,6 +57,8 @@ class ComfyEngine:
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
+        self.ready: tuple[int, int, int, Setting] | None = None
+        """What the VAE was last loaded for, unless another model or a lack of memory came since."""
         self.sigmas = schedule.sigmas(params.steps, unet.params.trailing)
         self.ddim: DDIM = DenoisedDDIM(self.sigmas.to(model.load_device))
 
@@ -79,6 +81,7 @@ class ComfyEngine:
         }
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
+        self.ready = None
         model = self.model.clone()
         options: dict[str, Any] = model.model_options
         options.pop("context_handler", None)  # segments are planned outside of the model here
@@ -99,6 +102,7 @@ class ComfyEngine:
         bound = setting.longest_side
         h, w = earlier.shape[-2:]
         needed = len(earlier) * flow_memory(self.flow_model, *bounded_size(h, w, bound))
+        self.ready = None
         load_models([self.flow_model], needed)
         device = self.flow_model.load_device
         ways = self.neighbours.both_ways(earlier.to(device), later.to(device), bound)
@@ -107,7 +111,11 @@ class ComfyEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
-        self.vae.load(*latents.shape[2:], setting)
+        n, h, w = latents.shape[2:]
+        wanted = n, h, w, setting
+        if wanted != self.ready:  # each call copies small weights and empties caches
+            self.vae.load(*wanted)
+            self.ready = wanted
         latents, network = latents.to(self.vae.device), self.vae.first_stage_model
         return decoded(network, latents, frames, self.params, setting, check_cancelled)
 
@@ -125,6 +133,7 @@ class ComfyEngine:
         return device_room(self.device)
 
     def release(self) -> None:
+        self.ready = None
         mm.soft_empty_cache()
 
     def ran_out(self, error: BaseException) -> bool:

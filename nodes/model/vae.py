@@ -167,10 +167,13 @@ class VideoVAE:
             (t, h * UPSCALE, width * UPSCALE, 3), dtype=torch.float32, device=self.output_device
         )
         groups = plan_groups(t, group)
+        loaded: set[tuple[int, Setting]] = set()
 
         def work(setting: Setting, group: range) -> None:
             most = min(setting.frames or len(group), len(group))
-            self.load(most, h, width, setting)
+            if (most, setting) not in loaded:  # each call copies small weights and empties caches
+                self.load(most, h, width, setting)
+                loaded.add((most, setting))
             tiles = plan_tiles(samples.shape[-2:], setting.tile, setting.overlap)
             for first in range(group.start, group.stop, most):
                 part = slice(first, min(first + most, group.stop))
@@ -179,7 +182,7 @@ class VideoVAE:
                 pixels = decode_group(
                     self.first_stage_model, z, frames, w, color, tiles, check_cancelled
                 )
-                images[part] = to_images(pixels).to(self.output_device)
+                images[part].copy_(to_images(pixels))
 
         for done, together in enumerate(groups, start=1):
             check_cancelled()

@@ -32,6 +32,8 @@ AHEAD_ON = ("cuda",)
 """Kinds of device that decode a group while the frames of the one before it are used."""
 AHEAD_UP_TO = 400 * 2**20
 """Bytes of such a group: two of them are in page-locked memory at a time, which is scarce."""
+BATCHES_AHEAD = 4
+"""Batches of pairs whose flow is estimated in one go."""
 RESIZES_ON = ("cpu", "cuda")
 """Kinds of device that certainly have torch's antialiased bicubic interpolation."""
 
@@ -217,16 +219,18 @@ class Scene:
 
     def _estimate(self, first: int) -> None:
         """Estimate the flows of pairs from ``first`` on. Not during sampling: networks change."""
-        # All that have been read, so that the networks rarely change places; whole batches, so
-        # that a run that went on from a state has the same ones.
-        last = max(first + 1, min(self.window.stop, self.count) - 1)
+        # All that have been read and, where they come in batches, some more, so that the networks
+        # rarely change places; whole batches, so that a run that went on from a state has the
+        # same ones.
+        more = BATCHES_AHEAD * self._pairs if self._pairs > 1 else 1
+        last = min(max(first + more, self.window.stop - 1), self.count - 1)
         for start in range(self._flows_from, last, self._pairs):
             self._check_cancelled()
             pairs = range(start, min(start + self._pairs, self.count - 1))
             frames = self.window.stack(start, pairs.stop + 1)[0].transpose(0, 1)
             with self._timed(FLOW, len(pairs)):
                 ahead, back = self._flows_between(frames[:-1], frames[1:])
-            both = zip(ahead.split(1), back.split(1), strict=True)
+            both = zip(*(x.to(self.stream.device).split(1) for x in (ahead, back)), strict=True)
             self._flows |= {i: way for i, way in zip(pairs, both, strict=True) if i >= first}
             self._flows_from = pairs.stop
 
