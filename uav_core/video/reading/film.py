@@ -24,38 +24,32 @@ _REPEATED = 0.6
 _ROWS, _COLUMNS = 16, 32
 
 
-class FilmTimes(FrameTimes):
+def film_times(pictures: FrameTimes) -> FrameTimes:
     """Presentation times of the film's pictures: four, evenly spaced, in the time of five.
 
     The unit is a quarter of the file's, so that every time is exact.
     """
-
-    def __init__(self, pictures: FrameTimes) -> None:
-        cycles = len(pictures) // CYCLE
-        times: list[int] = []
-        for cycle in range(cycles):
-            start = pictures[cycle * CYCLE]
-            if (cycle + 1) * CYCLE < len(pictures):
-                stop = pictures[(cycle + 1) * CYCLE]
-            else:  # the end of the last cycle is estimated from its pictures
-                stop = start + round((pictures[-1] - start) * CYCLE / KEPT)
-            times += [start * KEPT + i * (stop - start) for i in range(KEPT)]
-        times += [time * KEPT for time in pictures[cycles * CYCLE :]]
-        super().__init__(
-            times,
-            (),
-            time_base=pictures.time_base / KEPT,
-            segments=pictures.segments,
-            shifts=pictures.shifts,
-            notes=pictures.notes,
-        )
-        self.found_lost, self.found_wrong = pictures.found_lost, pictures.found_wrong
-        self._of_file = pictures
-
-    @property
-    def pictures(self) -> FrameTimes:
-        """The times of the video's own pictures."""
-        return self._of_file
+    cycles = len(pictures) // CYCLE
+    times: list[int] = []
+    for cycle in range(cycles):
+        start = pictures[cycle * CYCLE]
+        if (cycle + 1) * CYCLE < len(pictures):
+            stop = pictures[(cycle + 1) * CYCLE]
+        else:  # the end of the last cycle is estimated from its pictures
+            stop = start + round((pictures[-1] - start) * CYCLE / KEPT)
+        times += [start * KEPT + i * (stop - start) for i in range(KEPT)]
+    times += [time * KEPT for time in pictures[cycles * CYCLE :]]
+    result = FrameTimes(
+        times,
+        (),
+        time_base=pictures.time_base / KEPT,
+        segments=pictures.segments,
+        shifts=pictures.shifts,
+        notes=pictures.notes,
+    )
+    result.found_lost, result.found_wrong = pictures.found_lost, pictures.found_wrong
+    result.pictures = pictures
+    return result
 
 
 def pictures_needed(frames: range, count: int) -> range:

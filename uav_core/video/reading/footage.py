@@ -29,7 +29,7 @@ from .deinterlace import (
     pulled,
     shape_of,
 )
-from .film import CYCLE, KEPT, FilmTimes, luma, repeated_fields
+from .film import CYCLE, KEPT, film_times, luma, repeated_fields
 from .probe import Path, VideoInfo, probe
 from .reader import VideoReader
 from .times import FrameTimes, frame_times
@@ -120,7 +120,7 @@ class Footage:
             finding = find_fields(path, info, times, check_cancelled=check_cancelled)
         mending = mending_for(deinterlace, info.interlaced, finding)
         if mending.kind == "film":
-            times = FilmTimes(times)
+            times = film_times(times)
             info = replace(info, rate=info.rate * KEPT / CYCLE, time_base=times.time_base)
         return cls(path, info, times, finding, mending)
 

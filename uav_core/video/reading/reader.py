@@ -20,7 +20,7 @@ from ...errors import InputError
 from ..color import ToRGB
 from ..errors import UnreadableVideoError
 from .deinterlace import AS_THEY_ARE, Mending, Pictures, deinterlaced
-from .film import FilmTimes, film, pictures_needed
+from .film import film, film_times, pictures_needed
 from .packets import Damaged, Decoder, packets
 from .probe import Path, VideoInfo, open_video, probe
 from .times import Entry, FrameTimes, frame_times, mark_of
@@ -47,7 +47,7 @@ class VideoReader:
         start: first frame, counted from 0.
         stop: end of the range, exclusive; None for all.
         times: the result of ``frame_times(path)``, if known: saves reading the file once. For film
-            its ``FilmTimes``.
+            the ``film_times`` of that.
         info: the result of ``probe(path)``, if known.
         check_cancelled: called before every decoded frame; may raise.
         mending: how pictures of two fields are treated; see ``Footage``.
@@ -72,7 +72,7 @@ class VideoReader:
         self.info = info or probe(path)
         if times is None:
             times = frame_times(path, check_cancelled=check_cancelled)
-            times = FilmTimes(times) if mending.kind == "film" else times
+            times = film_times(times) if mending.kind == "film" else times
         stop = len(times) if stop is None else stop
         if not 0 <= start < stop <= len(times):
             raise InputError(

@@ -102,11 +102,8 @@ class FrameTimes(list[int]):
         self.time_base = time_base
         """Seconds per unit."""
         self.segments, self.shifts = list(segments), shifts or {}
-
-    @property
-    def pictures(self) -> FrameTimes:
+        self.pictures: FrameTimes = self
         """The times of the file's own pictures, from which the frames are made."""
-        return self
 
     @cached_property
     def _frame_of(self) -> dict[int, int]:
