@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from statistics import median
 
@@ -39,60 +39,52 @@ def best_times(shown: Sequence[int | None], decoded: Sequence[int | None], step:
     ):
         # The presentation times are useless. There are enough decoding times, which are used.
         shown, known = decoded, [t for t in decoded if t is not None]
-    in_order = iter(sorted(known))
-    times = [None if t is None else next(in_order) for t in shown]
-    last = None
-    for i, time in enumerate(times):
-        if time is not None and last is not None and time <= last:
-            times[i] = None
-        elif time is not None:
-            last = time
-    return _filled(times, step)
+    # Of several pictures with one time, the first keeps it.
+    rising = [t if t != before else None for before, t in pairwise([None, *sorted(known)])]
+    in_order = iter(rising)
+    return _filled([None if t is None else next(in_order) for t in shown], step)
 
 
-def _filled(times: list[int | None], step: int) -> list[int]:
+def _filled(given: Sequence[int | None], step: int) -> list[int]:
     """Give pictures without a time one between their neighbours, which are moved if necessary."""
-    known = [i for i, t in enumerate(times) if t is not None]
+    times = {i: t for i, t in enumerate(given) if t is not None}
+    known, count = list(times), len(given)
     if not known:
-        return [i * step for i in range(len(times))]
-    filled: list[int | None] = list(times)
+        return [i * step for i in range(count)]
     for i in reversed(range(known[0])):
-        filled[i] = _at(filled, i + 1) - step
-    for i in range(known[-1] + 1, len(times)):
-        filled[i] = _at(filled, i - 1) + step
+        times[i] = times[i + 1] - step
+    for i in range(known[-1] + 1, count):
+        times[i] = times[i - 1] + step
     for a, b in pairwise(known):
         if b == a + 1:
             continue
-        low, high = _window(filled, a, b, step)
-        if known[-1] - b <= _REACH and _room(filled, low, high) < _CROWDED * step:
+        low, high = _window(times, a, b, step)
+        if known[-1] - b <= _REACH and _room(times, low, high) < _CROWDED * step:
             # So near to the end all later times may be moved.
-            for i in range(a + 1, len(filled)):
-                filled[i] = _at(filled, i - 1) + step
+            for i in range(a + 1, count):
+                times[i] = times[i - 1] + step
             break
-        _spread(filled, low, high, step)
-    return [_at(filled, i) for i in range(len(filled))]
+        # Evenly spaced; before a gap they keep the usual distance.
+        room = _room(times, low, high)
+        each = step if room > _GAP * step else room
+        for i in range(low + 1, high):
+            times[i] = times[low] + round((i - low) * each)
+    return [times[i] for i in range(count)]
 
 
-def _at(times: Sequence[int | None], i: int) -> int:
-    time = times[i]
-    assert time is not None
-    return time
-
-
-def _room(times: Sequence[int | None], low: int, high: int) -> float:
+def _room(times: Mapping[int, int], low: int, high: int) -> float:
     """The average distance of the pictures from ``low`` to ``high``."""
-    return (_at(times, high) - _at(times, low)) / (high - low)
+    return (times[high] - times[low]) / (high - low)
 
 
-def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int, int]:
+def _window(times: Mapping[int, int], a: int, b: int, step: int) -> tuple[int, int]:
     """The nearest known times around ``a`` and ``b`` that leave enough room between them."""
 
     def room(ends: tuple[int, int]) -> float:
         return _room(times, *ends)
 
-    around = range(max(0, a - _REACH), min(len(times), b + _REACH + 1))
-    earlier = [i for i in around if i < a and times[i] is not None]
-    later = [i for i in around if i > b and times[i] is not None]
+    earlier = [i for i in range(a - _REACH, a) if i in times]
+    later = [i for i in range(b + 1, b + _REACH + 1) if i in times]
     ends = best = (a, b)
     while room(best) < _CROWDED * step and (earlier or later):
         wider = [(earlier[-1], ends[1])] if earlier else []
@@ -102,14 +94,6 @@ def _window(times: Sequence[int | None], a: int, b: int, step: int) -> tuple[int
         later = [i for i in later if i > ends[1]]
         best = max(best, ends, key=room)
     return best
-
-
-def _spread(times: list[int | None], low: int, high: int, step: int) -> None:
-    """Space the times between two evenly; before a gap they keep the usual distance."""
-    start, room = _at(times, low), _room(times, low, high)
-    each = step if room > _GAP * step else room
-    for i in range(low + 1, high):
-        times[i] = start + round((i - low) * each)
 
 
 def places_of_lost(times: Sequence[int], lost: Sequence[int], step: int) -> list[int]:
