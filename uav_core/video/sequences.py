@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,6 @@ import torch
 from av.error import FFmpegError
 from torch import Tensor
 
-from ..callbacks import ignore
 from ..errors import InputError
 from ..files import named_errors, write_whole
 from .color import (
@@ -137,9 +136,7 @@ class Frames:
         return self.folder / f"{self.begin.rstrip('._- ') or 'frames'}.mkv"
 
 
-def gather(
-    frames: Frames, video: Path, rate: Fraction, check_cancelled: Callable[[], None] = ignore
-) -> None:
+def gather(frames: Frames, video: Path, rate: Fraction) -> None:
     """Make a video of the files: FFV1 with 16 bits, lossless for PNG and half floats.
 
     The container is NUT, as Matroska counts milliseconds: frame i is shown at exactly i / ``rate``
@@ -148,25 +145,18 @@ def gather(
     Raises UnreadableVideoError for a file that is not a picture, InputError for one of another
     size, DiskFullError and FileError for the video.
     """
-    size = size_of(frames)
     params = EncodeParams("ffv1", ".mkv", pixel_format="gbrp16le", rate=rate, bit_depth=16)
-    shown = _values(frames)
-    encode_part(video, shown, params, size, container="nut", check_cancelled=check_cancelled)
+    encode_part(video, _values(frames), params, size_of(frames), container="nut")
 
 
-def scatter(
-    video: Path,
-    frames: Frames,
-    first: int = 1,
-    check_cancelled: Callable[[], None] = ignore,
-) -> int:
+def scatter(video: Path, frames: Frames, first: int) -> int:
     """Write the frames of a video as files from number ``first`` on, and return their count.
 
     PNG has 16 bits, EXR half floats. Each file appears once it is complete. Raises EncodeError,
     DiskFullError and FileError.
     """
     to_rgb48, count = FromRGB("rgb48be", BT709), 0
-    for count, frame in enumerate(VideoReader(video, check_cancelled=check_cancelled), start=1):
+    for count, frame in enumerate(VideoReader(video), start=1):
         path = frames.path(first + count - 1)
         if frames.linear:
             # Rounded here, as the encoder would truncate.
@@ -200,17 +190,15 @@ def numbers_of(frames: Frames) -> Iterator[Tensor]:
 
     Raises as ``gather``; InputError also for NaN or infinity.
     """
-    for path, picture, color in _pictures(frames):
-        if is_float(picture.format.name):
-            values = floats(picture)
-            if not values.isfinite().all():
-                raise InputError(
-                    f"'{path}' has NaN or infinity among its values: expected finite numbers. "
-                    "Render it again; for depth, set a maximum distance."
-                )
-        else:
-            values = (ToRGB(color, (picture.width, picture.height))(picture) + 1) / 2
-        yield values[:1] if picture.format.name.startswith(("gray", "ya")) else values
+    for path, kind, values in _pictures(frames):
+        if not is_float(kind):
+            values = (values + 1) / 2
+        elif not values.isfinite().all():
+            raise InputError(
+                f"'{path}' has NaN or infinity among its values: expected finite numbers. "
+                "Render it again; for depth, set a maximum distance."
+            )
+        yield values[:1] if kind.startswith(("gray", "ya")) else values
 
 
 def save_numbers(path: Path, values: Tensor) -> None:
@@ -234,8 +222,8 @@ def _save(path: Path, picture: av.VideoFrame, options: dict[str, str] | None = N
     write_whole(path, data)
 
 
-def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
-    """Each file's path, picture and colour tags."""
+def _pictures(frames: Frames) -> Iterator[tuple[Path, str, Tensor]]:
+    """Each file's path, pixel format and values (3, h, w): unchanged from EXR, else in [-1, 1]."""
     (width, height), said = size_of(frames), False
     for path in map(frames.path, frames.numbers):
         picture, color = _picture(path)
@@ -247,26 +235,27 @@ def _pictures(frames: Frames) -> Iterator[tuple[Path, av.VideoFrame, Color]]:
         if not said and any(component.is_alpha for component in picture.format.components):
             log.warning("'%s' and others: transparency is left out.", path)
             said = True
-        yield path, picture, color
+        kind = picture.format.name
+        to_rgb = ToRGB(color, (width, height))
+        yield path, kind, floats(picture) if is_float(kind) else to_rgb(picture)
 
 
 def _values(frames: Frames) -> Iterator[Tensor]:
     """The frame (3, h, w) in [-1, 1] of each file."""
     said = False
-    for path, picture, color in _pictures(frames):
-        if not is_float(picture.format.name):
-            yield ToRGB(color, (picture.width, picture.height))(picture)
+    for path, kind, values in _pictures(frames):
+        if not is_float(kind):
+            yield values
             continue
-        light = floats(picture)
-        if light.isnan().any():
+        if values.isnan().any():
             raise InputError(
                 f"'{path}' has NaN among its values: expected numbers. Render it again."
             )
-        if not said and (light.min() < 0 or light.max() > BRIGHTEST):
+        if not said and (values.min() < 0 or values.max() > BRIGHTEST):
             outside = f"values outside of 0 to {BRIGHTEST:.0f} are clipped."
             log.warning("'%s' and others: %s", path, outside)
             said = True
-        yield to_curve(light) * 2 - 1
+        yield to_curve(values) * 2 - 1
 
 
 def encoded(picture: av.VideoFrame, codec: str, options: dict[str, str]) -> bytes:
