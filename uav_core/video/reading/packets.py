@@ -18,9 +18,6 @@ log = logging.getLogger(__name__)
 # Failed reads in a row after which the file counts as over.
 _MOST_FAILURES = 16
 
-Labelled = Iterator[tuple[int, av.VideoFrame]]
-"""Pictures, each with the number of its packet."""
-
 
 def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
     """All packets of these streams that are not empty, in the file's order.
@@ -76,8 +73,8 @@ class Decoder:
         else:
             stream.thread_type = "AUTO"
 
-    def pictures(self, source: Iterable[Packet]) -> Labelled:
-        """Decode all packets of ``source``."""
+    def pictures(self, source: Iterable[Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(number of its packet, picture) of all packets of ``source``."""
         last = self._next - 1
         for packet in chain(source, (None,)):
             if packet is not None:

@@ -18,7 +18,7 @@ from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from ...callbacks import Progress, ignore
+from ...callbacks import ignore
 from ...errors import InputError
 from ...files import check_space, writing
 from ..errors import BadPartError, EncodeError, EncodeParamsError
@@ -121,7 +121,6 @@ def join(
     params: EncodeParams,
     *,
     first: int = 0,
-    progress: Progress = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> int:
     """Join parts into ``target``, with the source's audio, and return its size in bytes.
@@ -143,7 +142,6 @@ def join(
         source: the video the frames come from.
         params: from ``EncodeParams.for_source``.
         first: the frame of the source with which the first part begins.
-        progress: called with (frames written, all frames).
         check_cancelled: called before each frame; may raise, which leaves nothing behind.
 
     Raises:
@@ -207,7 +205,7 @@ def join(
                         packet.time_base, packet.stream = clock.time_base, stream
                         yield packet.dts * clock.time_base + origin, packet
 
-                done = refused = 0
+                refused = 0
                 # Of packets at the same time, sound comes first, then text.
                 for _, packet in merge(sound, captions, pictures(), key=itemgetter(0)):
                     check_cancelled()
@@ -218,14 +216,8 @@ def join(
                             raise
                         refused += 1  # a damaged packet of sound or text
                         log.debug("A packet cannot be written into the file: %s.", error.strerror)
-                    if packet.stream is stream:
-                        done += 1
-                        progress(done, frames)
                 if refused:
-                    log.warning(
-                        "%d damaged packets of sound or subtitles are left out.",
-                        refused,
-                    )
+                    log.warning("%d damaged packets of sound or subtitles are left out.", refused)
     except FFmpegError as error:
         raise EncodeError(
             f"'{os.fspath(target)}' cannot be joined: {error.strerror}. If the source's audio is "
