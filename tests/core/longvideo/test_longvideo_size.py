@@ -16,6 +16,7 @@ from uav_core.frames.output_size import OutputSize, after, before, plan_size, pl
 from uav_core.jobs import JobInputs, job_id
 from uav_core.longvideo import LongVideo, LongVideoParams, scene
 from uav_core.video import CODECS, EncodeParams, EncodeParamsError, VideoReader, probe
+from uav_core.video.reading.side_data import Orientation
 
 FRAMES = 3
 PARAMS = LongVideoParams(
@@ -223,7 +224,7 @@ def test_width_is_what_the_viewer_sees(tmp_path, resize):
         params = replace(PARAMS, cuts="0", size=size, resize=resize)
         report, engine = run(source, tmp_path / str(number), params)
         info = probe(report.output)
-        assert (info.width, info.height) == (64, 96) and info.orientation.rotation == 0
+        assert (info.width, info.height) == (64, 96) and info.orientation == Orientation()
         (given,) = {tuple(frame.shape[1:]) for frame in engine.given}
         assert given == ((24, 16) if resize == "before" else (48, 32))
         # The red quarter lies where a player shows it: turned anticlockwise, at the lower left.

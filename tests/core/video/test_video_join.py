@@ -23,6 +23,7 @@ from uav_core.video import (
     probe,
 )
 from uav_core.video import join as joined
+from uav_core.video.reading.side_data import Orientation
 from uav_core.video.reading.times import FrameTimes
 from uav_core.video.writing.join import plan_clock
 
@@ -85,7 +86,7 @@ def test_frames_and_times_are_those_of_the_source(tmp_path, kind, ending):
         assert abs(a - (b - expected[0])) <= tolerance
     info, before = probe(target), probe(source)
     assert (info.width, info.height) == (before.width * 2, before.height * 2)
-    assert info.rotation == 0 and info.color.range == "limited"
+    assert info.orientation == Orientation() and info.color.range == "limited"
     assert info.bit_depth == before.bit_depth
     if kind == "cfr":
         assert info.rate == before.rate == 25

@@ -9,6 +9,7 @@ from video_files import plain_times, write_clip
 
 from uav_core.video import UnreadableVideoError, frame_times, probe
 from uav_core.video.color import Color
+from uav_core.video.reading.side_data import Orientation
 
 BT709 = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
 
@@ -21,7 +22,7 @@ def test_facts_of_a_clip(tmp_path):
         tags=BT709,
     )
     info = probe(path)
-    assert (info.width, info.height, info.rotation) == (48, 32, 0)
+    assert (info.width, info.height, info.orientation) == (48, 32, Orientation())
     assert info.sample_aspect == Fraction(4, 3)
     assert info.bit_depth == 10 and info.rate == 25
     assert info.color == Color("limited", "bt709", "bt709", "bt709")
@@ -31,11 +32,19 @@ def test_untagged_colour_is_unknown(tmp_path):
     assert probe(write_clip(tmp_path / "a.mp4")).color.matrix == "unknown"
 
 
-@pytest.mark.parametrize(("angle", "clockwise"), [(-90, 90), (90, 270), (180, 180), (0, 0)])
-def test_rotation_swaps_the_sides_and_the_aspect(tmp_path, angle, clockwise):
+@pytest.mark.parametrize(
+    ("angle", "orientation"),
+    [
+        (-90, Orientation(transpose=True, flip_x=True)),
+        (90, Orientation(transpose=True, flip_y=True)),
+        (180, Orientation(flip_x=True, flip_y=True)),
+        (0, Orientation()),
+    ],
+)
+def test_rotation_swaps_the_sides_and_the_aspect(tmp_path, angle, orientation):
     info = probe(write_clip(tmp_path / "a.mp4", rotation=angle, aspect=Fraction(4, 3)))
-    turned = clockwise % 180 == 90
-    assert info.rotation == clockwise
+    turned = orientation.transpose
+    assert info.orientation == orientation
     assert (info.width, info.height) == ((32, 48) if turned else (48, 32))
     assert info.sample_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
     assert info.coded_size == (48, 32)

@@ -72,11 +72,6 @@ class VideoInfo:
     """Kinds of side data of its first picture, by FFmpeg's names."""
 
     @property
-    def rotation(self) -> int:
-        """Degrees clockwise by which players turn the coded picture."""
-        return self.orientation.rotation
-
-    @property
     def coded_size(self) -> tuple[int, int]:
         """(width, height) before rotation."""
         if self.orientation.transpose:

@@ -29,18 +29,6 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
-    @property
-    def rotation(self) -> int:
-        """Degrees clockwise: 0, 90, 180 or 270, after a left-right flip if ``mirrored``."""
-        if self.transpose:
-            return 90 if self.flip_x else 270
-        return 180 if self.flip_y else 0
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether text reads backwards in the coded picture."""
-        return self.transpose ^ self.flip_x ^ self.flip_y
-
     def apply(self, frame: Tensor) -> Tensor:
         """A frame (3, h, w) rotated and flipped."""
         if self.transpose:

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from ..color import depth
 from ..reading.probe import Path, VideoInfo, open_video
+from ..reading.side_data import Orientation
 from .captions import attachments_of, codec_name, fate_of_captions, keeps_attachments
 from .choices import CODECS, EncodeParams
 from .sound import encoder_for
@@ -125,9 +126,8 @@ def _timecode(
 def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
     if info.has_alpha:
         yield Holding("transparency", "left out", "for short clips, 'Upscale Alpha' keeps it")
-    if info.rotation or info.orientation.mirrored:
-        what = "the rotation flag"
-        yield Holding(what, "converted", "the frames themselves are rotated")
+    if info.orientation != Orientation():
+        yield Holding("the rotation flag", "converted", "the frames themselves are rotated")
     if info.sample_aspect != 1:
         why = "" if params.sample_aspect == info.sample_aspect else "the pixels become square"
         yield _kept_unless(why, f"the pixel aspect ratio {info.sample_aspect}", "converted")
