@@ -8,7 +8,7 @@ averages over areas when it shrinks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -66,21 +66,21 @@ class OutputSize:
                 raise InputError(f"The {name} is {side}: expected {SMALLEST_SIDE} px or more.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SizePlan:
     """What ``before`` and ``after`` do. Pairs are rows, then columns, in pixels."""
 
     source: Pair
     """Size of the frames that ``before`` takes."""
-    start: Pair
+    start: Pair = (0, 0)
     """The first row and column of ``source`` that is used."""
-    scale: tuple[float, float]
+    scale: tuple[float, float] = (1.0, 1.0)
     """The factor by which ``before`` resizes the frames, at most 1."""
     given: Pair
     """Size of the frames that the model gets."""
     upscaled: Pair
     """Size of the frames that ``after`` takes."""
-    corner: Pair
+    corner: Pair = (0, 0)
     """The first row and column of the picture in the upscaled frames."""
     content: Pair
     """Size of the picture in the upscaled frames; the rest is cut off."""
@@ -91,14 +91,10 @@ class SizePlan:
 
     def to_text(self) -> str:
         """The sizes of all stages, width x height."""
-        steps = {"frames": self.source, "finished": self.size}
+        steps = {"frames": self.source}
         if self.upscaled != self.source:
-            steps = {
-                "frames": self.source,
-                "to the model": self.given,
-                "upscaled": self.upscaled,
-                "finished": self.size,
-            }
+            steps |= {"to the model": self.given, "upscaled": self.upscaled}
+        steps["finished"] = self.size
         return ", ".join(f"{name} {_text(size)}" for name, size in steps.items())
 
 
@@ -122,8 +118,6 @@ def plan_size(
     if upscaled:
         return SizePlan(
             source=(h, w),
-            start=(0, 0),
-            scale=(1.0, 1.0),
             given=(h, w),
             upscaled=(h, w),
             corner=start,
@@ -141,15 +135,14 @@ def plan_size(
         1.0 if s == 1 else min(1.0, c / r / UPSCALE)
         for s, c, r in zip(scale, content, region, strict=True)
     ]
-    given = _pair([math.ceil(c / UPSCALE) for c in content])
+    given = math.ceil(content[0] / UPSCALE), math.ceil(content[1] / UPSCALE)
     return SizePlan(
         source=(h, w),
         start=start,
         scale=(scale[0], scale[1]),
         given=given,
         upscaled=(UPSCALE * given[0], UPSCALE * given[1]),
-        corner=(0, 0),
-        content=_pair(content),
+        content=(content[0], content[1]),
         picture=picture,
         size=size,
     )
@@ -270,21 +263,18 @@ def _picture(
     if wanted.aspect == "crop":
         zoom = max(zooms)
         return size, (min(h, size[0] / zoom), min(w, size[1] / zoom / pixel_aspect)), size
-    picture = _pair([min(s, side(min(zooms) * x)) for s, x in zip(size, shown, strict=True)])
+    zoom = min(zooms)
+    picture = min(size[0], side(zoom * shown[0])), min(size[1], side(zoom * shown[1]))
     return picture, whole, size if wanted.aspect == "pad" else picture
 
 
-def _pair(values: list[int]) -> Pair:
-    return values[0], values[1]
-
-
-def _text(size: Pair) -> str:
+def _text(size: Sequence[int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
 def _check(frames: Tensor, size: Pair, why: str) -> None:
     if frames.ndim != 4 or tuple(frames.shape[1:3]) != size:
-        got = _text(_pair(list(frames.shape[1:3]))) if frames.ndim == 4 else tuple(frames.shape)
+        got = _text(frames.shape[1:3]) if frames.ndim == 4 else tuple(frames.shape)
         raise InputError(
             f"The frames are {got}, but {why} {_text(size)}. Frames and plan must come from the "
             "same 'Output Size': upscale its frames, and connect the result and the plan to "
