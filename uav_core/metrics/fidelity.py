@@ -64,8 +64,6 @@ def fidelity(
     if min(frames.shape[-2:]) < SMALLEST:
         h, w = frames.shape[-2:]
         raise InputError(f"The frames are {w}x{h}: expected at least {SMALLEST} px a side.")
-    if set(measures) - {"psnr"}:
-        _piq()
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     for i in range(frames.shape[2]):
         check_cancelled()

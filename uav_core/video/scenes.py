@@ -78,7 +78,7 @@ def chosen_method(params: SceneParams) -> Method:
     return "pyscenedetect"
 
 
-def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tuple[int, ...]:
+def find_cuts(frames: Iterable[Tensor], params: SceneParams) -> tuple[int, ...]:
     """The first frame of every scene but the first.
 
     ``frames`` are (3, h, w) in [-1, 1], all of one size, taken one by one; only a few small copies
@@ -87,7 +87,6 @@ def find_cuts(frames: Iterable[Tensor], params: SceneParams | None = None) -> tu
 
     Raises InputError for frames of another shape, and MissingPackageError: see ``chosen_method``.
     """
-    params = params or SceneParams()
     method = chosen_method(params)
     if method == "off":
         return ()
