@@ -170,12 +170,12 @@ def find_fields(
         return Finding()
     rows: list[_Row] = []
     for place in _places(times):
-        with VideoReader(
+        reader = VideoReader(
             path, place.start, times=times, info=info, check_cancelled=check_cancelled
-        ) as reader:
-            pictures = _of(reader, place)
-            while row := list(islice(pictures, _ROW)):
-                rows += _look(row)
+        )
+        pictures = _of(reader, place)
+        while row := list(islice(pictures, _ROW)):
+            rows += _look(row)
         if len(rows) >= _ENOUGH and len({(row.kind, row.order) for row in rows}) == 1:
             break
     return _verdict(rows)
