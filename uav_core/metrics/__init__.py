@@ -17,24 +17,3 @@ from .views import (
     thumbnail,
     validity,
 )
-
-__all__ = [
-    "Comparison",
-    "Motion",
-    "compare",
-    "detail",
-    "difference",
-    "divided",
-    "estimate_motion",
-    "fidelity",
-    "flow_picture",
-    "joint_borders",
-    "longest_motion",
-    "psnr",
-    "temporal_jump",
-    "temporal_profile",
-    "thumbnail",
-    "validity",
-    "visible",
-    "warping_error",
-]

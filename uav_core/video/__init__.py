@@ -22,32 +22,3 @@ from .writing.choices import CODECS, EncodeParams, available_codecs
 from .writing.contents import contents
 from .writing.join import join
 from .writing.parts import PartInfo, encode_part, part_info
-
-__all__ = [
-    "CODECS",
-    "BadPartError",
-    "Color",
-    "Deinterlace",
-    "EncodeError",
-    "EncodeParams",
-    "EncodeParamsError",
-    "Fingerprint",
-    "Footage",
-    "FrameTimes",
-    "InputChangedError",
-    "PartInfo",
-    "UnreadableVideoError",
-    "VideoError",
-    "VideoInfo",
-    "VideoReader",
-    "available_codecs",
-    "check_deinterlace",
-    "check_unchanged",
-    "contents",
-    "encode_part",
-    "fingerprint",
-    "frame_times",
-    "join",
-    "part_info",
-    "probe",
-]
