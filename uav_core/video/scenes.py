@@ -217,17 +217,13 @@ def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
 
 def _built_in(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
     """Cuts: where a change lasts and is much larger than the changes on both sides."""
-    window: deque[_Change | None] = deque(maxlen=2 * _AROUND + 1)
-    # None stands for changes after the end: it moves the last changes to the middle of the window.
-    for change in chain(_changes(frames), [None] * _AROUND):
-        window.append(change)
-        middle = window[-1 - _AROUND] if len(window) > _AROUND else None
-        if middle is None:
-            continue
-        around = [c.lasting for c in window if c is not None and c is not middle]
+    changes = list(_changes(frames))
+    for i, change in enumerate(changes):
+        near = changes[max(0, i - _AROUND) : i + _AROUND + 1]
+        around = [other.lasting for other in near if other is not change]
         usual = sum(around) / max(len(around), 1)
-        if middle.lasting >= max(_LEAST_CHANGE, threshold * usual):
-            yield middle.frame
+        if change.lasting >= max(_LEAST_CHANGE, threshold * usual):
+            yield change.frame
 
 
 def _pyscenedetect(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
@@ -247,11 +243,10 @@ def _pyscenedetect(frames: Iterable[Tensor], threshold: float) -> Iterator[int]:
             found.update(int(cut) for cut in cuts)
             yield frame
 
-    # Both the detector and the changes are two frames late.
-    for change in _changes(fed()):
+    # The list comes first, so that all frames are fed and all cuts are found.
+    for change in list(_changes(fed())):
         if change.frame in found and change.lasting >= _LASTING * change.step:
             yield change.frame
-        found.discard(change.frame)
 
 
 def _bgr(frame: Tensor) -> Any:
