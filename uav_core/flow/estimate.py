@@ -171,11 +171,10 @@ def estimate_flows(
     """
     if frames.ndim != 5 or frames.shape[:2] != (1, 3) or frames.shape[2] < 1:
         raise InputError(f"flow needs frames as (1, 3, t, h, w), but got {tuple(frames.shape)}.")
-    sequence = rearrange(frames, "1 c t h w -> t 1 c h w")
+    sequence = rearrange(frames, "1 c t h w -> t c h w")
     pairs, (h, w) = len(sequence) - 1, sequence.shape[-2:]
     flows = frames.new_empty((2, pairs, 2, h, w), dtype=torch.float32)
     neighbours = NeighbourFlow(model, iterations)
-    sequence = sequence.flatten(0, 1)
     device, bound = next(model.parameters()).device, bounded_size(h, w, longest_side)
     most = pairs_at_once(device, *bound)
     for first in range(0, pairs, most):

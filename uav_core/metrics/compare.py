@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..callbacks import Progress, ignore
 from ..errors import InputError, MissingPackageError
 from ..flow.builtin import BuiltinFlow
-from .clips import check_alike, check_clip
+from .clips import check_alike
 from .fidelity import fidelity
 from .joints import temporal_jump
 from .motion import Motion, estimate_motion, warping_error
@@ -121,7 +121,6 @@ def compare(
         raise InputError("No clip to measure: expected at least one.")
     names = list(clips)
     for clip in clips.values():
-        check_clip(clip)
         check_alike(clip, clips[names[0]] if reference is None else reference)
     pairs = 2 * (clips[names[0]].shape[2] - 1) if motion is None else 0
     total = pairs + len(clips)
