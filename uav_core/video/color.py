@@ -253,9 +253,6 @@ def tag(target: Any, color: Color, rgb: bool) -> None:
     """Set the colour tags of an encoder's context, or of a picture: some encoders copy those."""
     target.color_range = RANGES["full" if rgb else color.range]
     target.colorspace = MATRICES["rgb" if rgb else color.matrix]
-    for name, value in (
-        ("color_primaries", PRIMARIES[color.primaries]),
-        ("color_trc", TRANSFERS[color.transfer]),
-    ):
-        if hasattr(target, name):  # pictures have them since PyAV 17
-            setattr(target, name, value)
+    if hasattr(target, "color_trc"):  # pictures have these since PyAV 17
+        target.color_primaries = PRIMARIES[color.primaries]
+        target.color_trc = TRANSFERS[color.transfer]
