@@ -119,23 +119,23 @@ def compare(
     """
     if not clips:
         raise InputError("No clip to measure: expected at least one.")
-    names = list(clips)
+    standard = next(iter(clips.values())) if reference is None else reference
     for clip in clips.values():
-        check_alike(clip, clips[names[0]] if reference is None else reference)
-    pairs = 2 * (clips[names[0]].shape[2] - 1) if motion is None else 0
+        check_alike(clip, standard)
+    pairs = 2 * (standard.shape[2] - 1) if motion is None else 0
     total = pairs + len(clips)
 
     if pairs:
         motion = estimate_motion(
             BuiltinFlow() if flow_model is None else flow_model,
-            clips[names[0]] if reference is None else reference,
+            standard,
             longest_side,
             progress=lambda done, _: progress(done, total),
             check_cancelled=check_cancelled,
         )
     motion_of, notes = None, []
     if motion is not None:
-        motion_of = names[0] if reference is None else "reference"
+        motion_of = next(iter(clips)) if reference is None else "reference"
         share = float(motion.visible.float().mean())
         notes.append(f"E*warp covers the {share:.0%} of the pixels seen in the next frame too.")
 
