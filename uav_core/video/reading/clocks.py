@@ -119,14 +119,11 @@ def find_segments(video: Track, sound: Sequence[Track]) -> tuple[list[Segment], 
     of_run: list[int] = []
     after_stray = False
     for run in video.runs:
-        if run.stray:
-            of_run.append(-1)
-        elif segments and (after_stray or _covered(segments[-1], run, sound)):
+        if not run.stray:
+            if not segments or not (after_stray or _covered(segments[-1], run, sound)):
+                segments.append(Segment(run.place, run.start, run.stop))
             segments[-1].stop = max(segments[-1].stop, run.stop)
-            of_run.append(len(segments) - 1)
-        else:
-            segments.append(Segment(run.place, run.start, run.stop))
-            of_run.append(len(segments) - 1)
+        of_run.append(-1 if run.stray else len(segments) - 1)
         after_stray = run.stray
     return segments or [Segment(0, 0.0, 0.0)], of_run
 
@@ -179,10 +176,9 @@ def shifts_of(track: Track, segments: Sequence[Segment], *, ordered: bool) -> li
             if run.stray:
                 continue
         else:
-            if choice:
-                found = min(choice, key=lambda i: (segments[i].misfit(run.start), abs(i - here)))
-            else:
-                found = at
+            found = min(
+                choice, key=lambda i: (segments[i].misfit(run.start), abs(i - here)), default=at
+            )
             at = found if ordered else 0
             end = segments[found + 1].begin if found + 1 < len(segments) else None
             shifts.append(Shift(run.first, segments[found].shift, segments[found].begin, end))
