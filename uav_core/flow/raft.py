@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 _PARTS = ("feature_encoder", "context_encoder", "corr_block", "update_block", "mask_predictor")
+_FACTOR = 8
+_NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,42 @@ def encode(model: Any, image: Tensor) -> Encoded:
 
 def flow_between(model: Any, a: Encoded, b: Encoded, iterations: int) -> Tensor:
     """The flow (n, 2, h, w) in pixels from image ``a`` to image ``b``."""
-    # Imported here: torchvision is heavy, and only RAFT needs it.
-    from torchvision.models.optical_flow.raft import make_coords_grid, upsample_flow
-
-    n, _, h, w = a.features.shape
     try:
         model.corr_block.build_pyramid(a.features, b.features)
         width = model.update_block.hidden_state_size
         hidden, context = a.context[:, :width].tanh(), a.context[:, width:].relu()
-        now = start = make_coords_grid(n, h, w, device=str(a.features.device))
+        start = _positions(a.features)
+        now = start
         for _ in range(iterations):
             correlations = model.corr_block.index_pyramid(centroids_coords=now)
             hidden, change = model.update_block(hidden, context, correlations, now - start)
             now = now + change
-        return upsample_flow(now - start, model.mask_predictor(hidden))
+        return _enlarged(now - start, model.mask_predictor(hidden))
     finally:
         # torchvision would keep the correlations: gigabytes at 1080p.
         model.corr_block.corr_pyramid = []
+
+
+def _positions(like: Tensor) -> Tensor:
+    """(n, 2, h, w): x and y of every position."""
+    n, _, h, w = like.shape
+    y, x = torch.meshgrid(
+        torch.arange(h, device=like.device, dtype=like.dtype),
+        torch.arange(w, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack((x, y)).expand(n, 2, h, w)
+
+
+def _enlarged(flow: Tensor, mask: Tensor) -> Tensor:
+    """``flow`` (n, 2, h, w) enlarged 8 times: each position a mix of the nine coarse ones around.
+
+    ``mask`` (n, 9 * 64, h, w) has the weights; section 3.3 of the paper.
+    """
+    n, _, h, w = flow.shape
+    weights = rearrange(
+        mask, "n (k y x) h w -> n 1 k y x h w", k=_NEIGHBOURS**2, y=_FACTOR, x=_FACTOR
+    ).softmax(dim=2)
+    around = F.unfold(_FACTOR * flow, _NEIGHBOURS, padding=_NEIGHBOURS // 2)
+    around = around.view(n, 2, _NEIGHBOURS**2, 1, 1, h, w)
+    return rearrange((weights * around).sum(dim=2), "n c y x h w -> n c (h y) (w x)")
