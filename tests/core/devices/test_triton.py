@@ -19,9 +19,10 @@ from uav_core.devices.layout import channels_last
 
 triton_norm.check(torch.device("cpu"))
 torch.manual_seed(0)
-for dtype, allowed in ((torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 1e-1)):
-    # Several programs, a last one with few rows, few channels, and many to a group.
-    for b, c, groups, sides in ((2, 64, 32, (2, 5, 7)), (1, 3, 1, (40, 30)), (1, 160, 4, (3, 8, 8))):
+# Several programs and a last one with few rows; few channels; many in a group.
+sizes = (2, 64, 32, (2, 5, 7)), (1, 3, 1, (40, 30)), (1, 160, 4, (3, 8, 8))
+for dtype, allowed in ((torch.float16, 5e-3), (torch.bfloat16, 1e-1)):  # fp32: check
+    for b, c, groups, sides in sizes:
         x = channels_last(3 * torch.randn(b, c, *sides) + 20).to(dtype)
         shift, weight, bias = (torch.randn(n).to(dtype) for n in (b * c, c, c))
         shift = shift.view(b, c)
