@@ -144,6 +144,14 @@ def test_overwritten_bytes(tmp_path, ending, codec, gop):
         assert ending == "mkv" and any("contains only" in note for note in times.notes)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_damage_is_shown_alike_every_time(tmp_path, codec):
+    """Several threads of a decoder may find it sooner or later, and conceal it otherwise."""
+    path = made.overwritten(write(tmp_path / "a.mp4", codec, "b"), (0.3, 0.4))
+    shown = {tuple(brightness(frame) for frame in VideoReader(path)) for _ in range(25)}
+    assert len(shown) == 1
+
+
 @pytest.mark.parametrize("gop", ["no-b", "b", "pyramid", "open"])
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_pictures_without_times_of_their_own(tmp_path, gop, ending):

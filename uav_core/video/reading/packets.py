@@ -43,6 +43,10 @@ def packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Pa
     log.warning("The file is damaged and ends early (%s).", why)
 
 
+FLAGGED_LATE = ("mpeg4", "rv30", "rv40")
+"""Decoders of FFmpeg that, with several threads, may return a damaged picture without its flag."""
+
+
 class Damaged(Exception):
     """From here on the pictures of a decoder with several threads are not reliable."""
 
@@ -68,7 +72,7 @@ class Decoder:
     ) -> None:
         self._stream, self._next, self.errors = stream, first, 0
         self._single, self._strict = single, strict and not single
-        if single:
+        if single or stream.codec_context.name in FLAGGED_LATE:
             stream.codec_context.thread_count = 1
         else:
             stream.thread_type = "AUTO"
