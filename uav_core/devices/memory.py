@@ -119,6 +119,13 @@ def _page_locked(like: Tensor) -> Tensor | None:
         return None
 
 
+def free_page_locked() -> None:
+    """Give back page-locked memory that PyTorch (2.13 or newer) keeps for the next copy."""
+    empty = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)
+    if empty is not None and torch.cuda.is_available():
+        empty()
+
+
 def peak_ram() -> int | None:
     """The most RAM this process has held so far, in bytes; None where the system does not say.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..devices.memory import free_page_locked
 from ..errors import InputError
 from ..files import check_space, human_bytes
 from ..jobs import Job, disk_needed
@@ -85,6 +86,7 @@ class Parts:
         if self._scene is not None:
             self._scene[1].window.close()
             self._scene = None
+            free_page_locked()
 
     def make(self, index: int) -> None:
         """Make one part and record it in the job."""
