@@ -9,11 +9,12 @@ the differences on an H100 (docs/gpu_check.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import tiny
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from bench.measure.compare import relative_difference
 from uav_core import propagate
+from uav_core.devices import norms
 from uav_core.flow.estimate import estimate_flow, load_flow_model
 from uav_core.models.unet import TemporalUNet
 from uav_core.sampling.pipeline import load_unet, load_vae, upscale
@@ -48,10 +50,11 @@ class Precision:
 
 
 FP32 = Precision("fp32", torch.float32, False, 1e-4, 3e-4)
+FP16 = Precision("fp16", torch.float16, True, 3e-2, 6e-2)
 PRECISIONS = (
     FP32,
     Precision("TF32", torch.float32, True, 5e-3, 1e-2),
-    Precision("fp16", torch.float16, True, 3e-2, 6e-2),
+    FP16,
     Precision("bf16", torch.bfloat16, True, 6e-2, 1.2e-1),
 )
 DIFFERENCE = "difference"
@@ -67,6 +70,9 @@ def items(place: Place) -> Iterator[Item]:
     for p in PRECISIONS:
         yield Item(f"U-Net, golden data, {p.name}", partial(golden_unet, place, p), 0.7)
         yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p), 0.7)
+    for p in (FP32, FP16):
+        name = f"U-Net, golden data, {p.name}, without Triton"
+        yield Item(name, partial(golden_unet, place, p, kernels=False), 0.7)
     for p in PRECISIONS[:2]:
         yield Item(f"whole runs, golden data, {p.name}", partial(golden_runs, place, p), 3)
         yield Item(f"RAFT, golden data, {p.name}", partial(golden_raft, place, p), 0.7)
@@ -114,10 +120,11 @@ def largest(pairs: Iterator[tuple[Tensor, Tensor]]) -> float:
     return max(relative_difference(got.float().cpu(), expected) for got, expected in pairs)
 
 
-def golden_unet(place: Place, p: Precision) -> Values:
-    """Compare the tiny U-Net with golden data."""
+def golden_unet(place: Place, p: Precision, kernels: bool = True) -> Values:
+    """Compare the tiny U-Net with golden data; without ``kernels`` as where Triton is missing."""
     check_can(place, p)
-    with computing(p):
+    fewer = nullcontext() if kernels else mock.patch.object(norms, "has_kernels", lambda _: False)
+    with computing(p), fewer:
         unet = load_unet(tiny.unet_weights(), dtype=p.dtype, device=str(place.device))
 
         def results() -> Iterator[tuple[Tensor, Tensor]]:
