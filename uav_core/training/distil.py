@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..models.layers import activated, per_frame
 from ..models.vae import LATENT_SCALE, TemporalVAE
 from .data.batches import BatchParams, Source
-from .fit.clips import RingParams, make_clip
+from .fit.clips import make_clip
 from .fit.latents import Latents, pixels
 from .loop import LoopParams, Loss, autocast
 from .vae import VAELoss, likeness
@@ -56,7 +56,6 @@ def pieces_of(
     teacher: TemporalVAE, source: Source, latents: Latents, p: BatchParams, seed: int
 ) -> Callable[[int], Piece]:
     """A function that gives piece ``n``, made once from ``seed`` and ``n`` alone, then cached."""
-    clips = RingParams("", "", 0, p.frames, p.size, 0, seed)
     device = teacher.post_quant_conv.weight.device
     seen: list[Tensor] = []
     hook = FullSize(teacher.decoder).enlarge
@@ -65,9 +64,8 @@ def pieces_of(
     @functools.cache
     @torch.no_grad()
     def piece(n: int) -> Piece:
-        clean, low = (
-            pixels(torch.from_numpy(x)[None].to(device)) for x in make_clip(source, clips, n)
-        )
+        made = make_clip(source, seed, p.frames, p.size, n)
+        clean, low = (pixels(torch.from_numpy(x)[None].to(device)) for x in made)
         rng = np.random.default_rng([seed, n, 1])
         with torch.random.fork_rng():
             torch.manual_seed(int(rng.integers(2**31)))

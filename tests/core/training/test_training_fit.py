@@ -23,7 +23,7 @@ from uav_core.training import export
 from uav_core.training.data.clips import ClipSource
 from uav_core.training.fit import norms
 from uav_core.training.fit import run as fit
-from uav_core.training.fit.clips import Clips, RingParams, make_clip
+from uav_core.training.fit.clips import Clips, make_clip
 from uav_core.training.fit.judges import Critic, Features, distance, stacked
 from uav_core.training.fit.learner import Learner, read_state, write_state
 from uav_core.training.temporal import attention_of_batches, norms_in_plain_layout
@@ -168,7 +168,6 @@ def test_what_is_kept_goes_on_and_is_small(tmp_path):
 
 def test_clips_come_in_order_whoever_dies(data):
     clips = Clips(data, 6, 2, 64, workers=2, seed=5, first=3)
-    path = Path(clips.params.path)
     try:
         first = clips.take(2, wait=120)
         assert first is not None and first[0].shape == (2, 2, 64, 64, 3)
@@ -176,13 +175,13 @@ def test_clips_come_in_order_whoever_dies(data):
         clips.process.wait()
         for _ in range(3):
             then = clips.take(3, wait=120)
-        assert then is not None and clips.ring.taken == 14
+        assert then is not None and clips.taken == 14
     finally:
         clips.close()
-    assert not path.exists()
-    source, p = ClipSource(data), RingParams(str(data), "", 6, 2, 64, 2, 5)
+    assert clips.process.poll() is not None
+    source = ClipSource(data)
     for n, (clean, low) in ((3, [x[0] for x in first]), (13, [x[2] for x in then])):
-        wanted = make_clip(source, p, n)
+        wanted = make_clip(source, 5, 2, 64, n)
         assert np.array_equal(clean, wanted[0]) and np.array_equal(low, wanted[1])
 
 
@@ -227,13 +226,12 @@ class ClipsHere:
     def __init__(
         self, data: Path, places: int, frames: int, size: int, workers: int, seed: int, first: int
     ) -> None:
-        self.params = RingParams(str(data), "", places, frames, size, workers, seed)
-        self.source, self.ring = ClipSource(data), argparse.Namespace(taken=first)
+        self.sizes, self.source, self.taken = (seed, frames, size), ClipSource(data), first
 
     def take(self, count: int, wait: float | None = None) -> tuple[np.ndarray, ...]:
-        numbers = range(self.ring.taken, self.ring.taken + count)
-        self.ring.taken += count
-        made = [make_clip(self.source, self.params, n) for n in numbers]
+        numbers = range(self.taken, self.taken + count)
+        self.taken += count
+        made = [make_clip(self.source, *self.sizes, n) for n in numbers]
         return tuple(np.stack(part) for part in zip(*made, strict=True))
 
     def close(self) -> None:
@@ -359,9 +357,7 @@ def test_what_is_not_finite_is_not_kept(data, weights, tmp_path, monkeypatch):
     run = object.__new__(fit.Fit)
     good = {name: torch.zeros_like(x) for name, x in learner()[1].pack().items()}
     run.last, run.states = {"unet": good}, {"unet": tmp_path / "unet.state"}
-    monkeypatch.setattr(
-        run, "clips", argparse.Namespace(ring=argparse.Namespace(taken=0)), raising=False
-    )
+    monkeypatch.setattr(run, "clips", argparse.Namespace(taken=0), raising=False)
     run._keep(stage)
     assert not (tmp_path / "unet.state").exists()
     assert torch.isfinite(mine.live[0]).all()

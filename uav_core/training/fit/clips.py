@@ -1,29 +1,36 @@
-"""Clean and degraded clips from worker processes, through a shared file.
+"""Clean and degraded clips from worker processes.
 
 A separate process holds the media and forks the workers, so that the training process is never
-forked and may use CUDA. Clip ``n`` depends only on the seed and ``n``, and is stored in place ``n``
-modulo the number of places; the head of the file says which clip each place holds. There are no
-locks, so a process that dies holds none. It is restarted at the first missing clip.
+forked and may use CUDA. It writes the clips in order to a pipe, from which a thread reads ahead.
+Clip ``n`` depends only on the seed and ``n``, so a process that dies is restarted at the first
+missing clip.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
+import math
 import os
-import shutil
-import signal
+import subprocess
 import sys
-import tempfile
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from ...errors import UpscaleAVideoError
-from .processes import is_orphan, module_process
+from ..data.clips import ClipSource
+from ..data.degrade import degrade, random_degradation
+from .processes import module_process
 
 log = logging.getLogger(__name__)
 
@@ -31,78 +38,20 @@ RESTARTS = 3
 RECOLOURED = 0.4
 """Share of clips with changed gain and gamma, so that few media give many colours."""
 
+Clip = tuple[np.ndarray, np.ndarray]
+"""Clean and degraded, each (t, h, w, 3) uint8."""
+
 
 class ClipsError(UpscaleAVideoError):
     """The workers give no clips."""
 
 
-@dataclass(frozen=True)
-class RingParams:
-    """Source and sizes of the clips, and the path of the shared file."""
-
-    data: str
-    path: str
-    places: int
-    frames: int
-    size: int
-    workers: int
-    seed: int
-
-
-class Ring:
-    """The shared file: the number of taken clips, the clip in every place, and the clips."""
-
-    def __init__(self, p: RingParams) -> None:
-        def part(shape: tuple[int, ...], dtype: Any, offset: int) -> np.memmap:
-            return np.memmap(p.path, dtype, "r+", offset, shape)
-
-        n, s, low = p.places, p.size, p.size // 4
-        self.params = p
-        self.head = part((1 + n,), np.int64, 0)
-        offset = 8 * (1 + n)
-        self.clean = part((n, p.frames, s, s, 3), np.uint8, offset)
-        self.low = part((n, p.frames, low, low, 3), np.uint8, offset + self.clean.nbytes)
-
-    @staticmethod
-    def size_of(p: RingParams) -> int:
-        """Size of the file in bytes."""
-        clean = p.frames * p.size * p.size * 3
-        return 8 * (1 + p.places) + p.places * (clean + clean // 16)
-
-    @property
-    def taken(self) -> int:
-        """Number of the first clip that was not taken yet."""
-        return int(self.head[0])
-
-    def is_there(self, n: int) -> bool:
-        """Whether clip ``n`` is in its place."""
-        return self.head[1 + n % self.params.places] == n + 1
-
-    def next_of(self, worker: int) -> int:
-        """The first missing clip of a worker."""
-        n = self.taken + (worker - self.taken) % self.params.workers
-        while n < self.taken + self.params.places and self.is_there(n):
-            n += self.params.workers
-        return n
-
-    def put(self, n: int, clean: np.ndarray, low: np.ndarray) -> None:
-        """Store clip ``n`` in its place."""
-        place = n % self.params.places
-        self.clean[place], self.low[place] = clean, low
-        self.head[1 + place] = n + 1
-
-
-# ---------------------------------------------------------------- the processes
-
-
-def make_clip(source: Any, p: RingParams, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip ``n``, clean and degraded, each (t, h, w, 3) uint8. Raises ClipsError after 20 tries."""
-    from ..data.degrade import degrade, random_degradation
-
+def make_clip(source: Any, seed: int, frames: int, size: int, n: int) -> Clip:
+    """Clip ``n`` of ``size`` pixels a side. Raises ClipsError after 20 tries."""
     for attempt in range(20):
-        rng = np.random.default_rng([p.seed, n, attempt])
+        rng = np.random.default_rng([seed, n, attempt])
         try:
-            clip = source.sample(rng, p.frames, p.size, p.size)
+            clip = source.sample(rng, frames, size, size)
             if rng.random() < RECOLOURED:
                 clip = _recoloured(clip, rng)
             low = degrade(clip, rng, random_degradation(rng))
@@ -125,98 +74,105 @@ def _recoloured(clip: Any, rng: np.random.Generator) -> Any:
     return light.clamp(0, 1).mul(2).sub(1)
 
 
-def _work(ring: Ring, source: Any, worker: int, parent: int) -> None:
-    """Make the clips of one worker, at most as far ahead as there are places."""
-    n = ring.next_of(worker)
-    while True:
-        while n >= ring.taken + ring.params.places:
-            if is_orphan(parent):
-                return
-            time.sleep(0.005)
-        ring.put(n, *make_clip(source, ring.params, n))
-        n += ring.params.workers
-        if is_orphan(parent):
-            return
+# ---------------------------------------------------------------- the process of the media
 
 
-def serve(p: RingParams, parent: int) -> None:
-    """Hold the media and keep the workers alive while the process ``parent`` lives."""
-    import torch
+class Numbered(Dataset[Clip]):
+    """Clips by number; each is made when it is asked for."""
 
-    from ..data.clips import ClipSource
+    def __init__(self, make: Callable[[int], Clip]) -> None:
+        self.make = make
 
+    def __getitem__(self, n: int) -> Clip:
+        return self.make(n)
+
+
+def main() -> None:
+    """Write clips to standard output; arguments: DATA SEED FRAMES SIZE WORKERS FIRST."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    seed, frames, size, workers, first = map(int, sys.argv[2:])
+    # Whatever else is printed must not get between the clips.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     torch.set_num_threads(1)
-    ring = Ring(p)
-    source = ClipSource(p.data)
-    if not hasattr(os, "fork") or p.workers == 1:
-        _work(ring, source, 0, parent)
-    else:
-        _keep_workers(ring, source, parent)
-    # A killed parent could not remove the file.
-    Path(p.path).unlink(missing_ok=True)
+    forked = workers > 1 and hasattr(os, "fork")
 
+    def begin(worker: int) -> None:
+        os.nice(3)
+        out.close()  # else the pipe would outlive this process
 
-def _keep_workers(ring: Ring, source: Any, parent: int) -> None:
-    p, me = ring.params, os.getpid()
-    children: dict[int, int] = {}
-    while not is_orphan(parent):
-        for worker in range(p.workers):
-            if worker in children:
-                if not os.waitpid(children[worker], os.WNOHANG)[0]:
-                    continue
-                log.warning("worker %d ended and is restarted", worker)
-            child = os.fork()
-            if child == 0:
-                try:
-                    os.nice(3)
-                    _work(ring, source, worker, me)
-                except BaseException:
-                    log.exception("worker %d", worker)
-                finally:
-                    os._exit(0)
-            children[worker] = child
-        time.sleep(0.2)
-    for child in children.values():
-        os.kill(child, signal.SIGKILL)
+    clips = DataLoader(
+        Numbered(partial(make_clip, ClipSource(sys.argv[1]), seed, frames, size)),
+        batch_size=None,
+        sampler=itertools.count(first),
+        num_workers=workers if forked else 0,
+        multiprocessing_context="fork" if forked else None,
+        worker_init_fn=begin,
+    )
+    with suppress(BrokenPipeError):  # the training process has ended
+        for clip in clips:
+            for part in clip:
+                out.write(part.numpy().tobytes())
+            out.flush()
 
 
 # ---------------------------------------------------------------- the training process
 
 
 class Clips:
-    """Batches of clips in order, from worker processes that it starts and keeps alive."""
+    """Batches of clips in order, from a process that it starts and keeps alive."""
 
     def __init__(
         self, data: Path, places: int, frames: int, size: int, workers: int, seed: int, first: int
     ) -> None:
-        p = RingParams(str(data.resolve()), "", places, frames, size, workers, seed)
-        handle, path = tempfile.mkstemp(".clips", "uav_", _room(Ring.size_of(p)))
-        os.truncate(handle, Ring.size_of(p))
-        os.close(handle)
-        self.params = RingParams(**{**asdict(p), "path": path})
-        self.ring = Ring(self.params)
-        self.ring.head[0] = first
-        self.starts = 0
-        self._start()
+        """At most ``places`` clips are held here; ``first`` is the number of the first one."""
+        self.taken = first
+        """Number of the first clip that was not taken yet."""
+        self.given = [str(x) for x in (data, seed, frames, size, workers)]
+        self.shapes = [(frames, side, side, 3) for side in (size, size // 4)]
+        self.ready: Queue[Clip] = Queue(places)
+        self.restarts, self.ended, self.closed = 0, False, False
+        self.process = self._started(first)
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _start(self) -> None:
-        self.starts += 1
-        given = json.dumps(asdict(self.params))
+    def _started(self, first: int) -> subprocess.Popen[Any]:
         # It logs to standard error, as this process does.
-        self.process = module_process(__spec__.name, [given, str(os.getpid())])
+        return module_process(__spec__.name, [*self.given, str(first)], stdout=subprocess.PIPE)
 
-    def has(self, count: int) -> bool:
-        """Whether the next ``count`` clips are ready."""
-        return all(self.ring.is_there(self.ring.taken + i) for i in range(count))
+    def _read(self) -> None:
+        """Read ahead until the process has ended too often."""
+        for n in itertools.count(self.taken):
+            while (clip := self._received()) is None:
+                code = self.process.wait()
+                if self.closed or self.restarts == RESTARTS:
+                    self.ended = True
+                    return
+                log.warning("the process that makes clips ended with exit code %d", code)
+                self.restarts += 1
+                self.process = self._started(n)
+            self.ready.put(clip)
 
-    def take(self, count: int, wait: float | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    def _received(self) -> Clip | None:
+        """The next clip from the process; None if it has ended."""
+        pipe: Any = self.process.stdout
+        parts = [pipe.read(math.prod(shape)) for shape in self.shapes]
+        if len(parts[1]) < math.prod(self.shapes[1]):
+            return None
+        clean, low = (
+            np.frombuffer(part, np.uint8).reshape(shape)
+            for part, shape in zip(parts, self.shapes, strict=True)
+        )
+        return clean, low
+
+    def take(self, count: int, wait: float | None = None) -> Clip | None:
         """The next clips, clean and degraded, (n, t, h, w, 3) uint8; None if they are not ready.
 
         With ``wait`` it waits so many seconds for them, then raises ClipsError.
         """
         until = time.monotonic() + (wait or 0)
-        while not self.has(count):
-            self._keep_alive()
+        while self.ready.qsize() < count:
+            if self.ended:
+                raise ClipsError("The process that makes clips ended too often. See the log.")
             if wait is None:
                 return None
             if time.monotonic() > until:
@@ -224,43 +180,16 @@ class Clips:
                     f"{count} clips were not ready after {wait:.0f} seconds. See the log."
                 )
             time.sleep(0.01)
-        first = self.ring.taken
-        at = np.arange(first, first + count) % self.params.places
-        clips = self.ring.clean[at], self.ring.low[at]
-        self.ring.head[0] = first + count
-        return clips
-
-    def _keep_alive(self) -> None:
-        if self.process.poll() is not None:
-            if self.starts > RESTARTS:
-                raise ClipsError("The process that makes clips ended too often. See the log.")
-            log.warning(
-                "the process that makes clips ended with exit code %d", self.process.returncode
-            )
-            self._start()
+        self.taken += count
+        clean, low = zip(*(self.ready.get() for _ in range(count)), strict=True)
+        return np.stack(clean), np.stack(low)
 
     def close(self) -> None:
-        """Stop the processes and delete the file."""
+        """Stop the process."""
+        self.closed = True
         self.process.kill()
         self.process.wait()
-        Path(self.params.path).unlink(missing_ok=True)
-
-
-def _room(needed: int) -> str:
-    """A folder for a file of ``needed`` bytes: /dev/shm if it fits, else the temporary folder."""
-    memory = Path("/dev/shm")
-    fits = memory.is_dir() and os.access(memory, os.W_OK)
-    if fits and shutil.disk_usage(memory).free > 1.2 * needed:
-        return str(memory)
-    return tempfile.gettempdir()
-
-
-def main() -> int:
-    """Run ``serve`` with the arguments PARAMS (as JSON) and PARENT (process id)."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    serve(RingParams(**json.loads(sys.argv[1])), int(sys.argv[2]))
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -17,8 +17,3 @@ def module_process(name: str, arguments: Sequence[str], **options: Any) -> subpr
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", name, *arguments], env=environment, **options)
-
-
-def is_orphan(parent: int) -> bool:
-    """Whether ``parent``, the process that started this one, has ended."""
-    return os.getppid() != parent

@@ -260,7 +260,7 @@ class Fit:
         s = self.sizes
         self.clips = Clips(o.data, s.places, s.frames, s.side, workers, o.seed, self._clips_from())
         log.info("session %d: starts at clip %d, %d workers", self.session,
-                 self.clips.ring.taken, workers)  # fmt: skip
+                 self.clips.taken, workers)  # fmt: skip
         try:
             self._load()
         except BaseException:
@@ -465,7 +465,7 @@ class Fit:
                     self._keep(stage)
                 stage.ship()
         stage.ship()
-        place.finished, place.taken = True, self.clips.ring.taken
+        place.finished, place.taken = True, self.clips.taken
         self._write(stage, base or {n: x.pack() for n, x in stage.learners.items()})
         log.info("%s: %d steps, %.1f per second", stage.name, place.done,
                  place.done / max(1e-3, self.elapsed - begin))  # fmt: skip
@@ -482,18 +482,18 @@ class Fit:
 
     def _fill(self, stage: Stage) -> None:
         """Fill the pool with the first clips of the stage, or with those of the saved state."""
-        place, s, ring = stage.place, self.sizes, self.clips.ring
-        wanted = place.taken if place.done else ring.taken + s.start * s.batch
+        place, s, taken = stage.place, self.sizes, self.clips.taken
         if not place.done:
-            place.first = ring.taken
-        self.pool.count, self.pool.at = 0, (ring.taken - place.first) % s.pool
-        if self.o.budget:  # a run with a budget does not wait for the clips of an earlier one
-            wanted = ring.taken + s.start * s.batch
-        while ring.taken < wanted:
+            place.first = taken
+        self.pool.count, self.pool.at = 0, (taken - place.first) % s.pool
+        # A run with a budget does not wait for the clips of an earlier one.
+        resumed = place.done and not self.o.budget
+        wanted = place.taken if resumed else taken + s.start * s.batch
+        while self.clips.taken < wanted:
             self._take(stage, wait=True)
 
     def _take(self, stage: Stage, wait: bool) -> None:
-        first = self.clips.ring.taken
+        first = self.clips.taken
         got = self.clips.take(self.sizes.batch, 120.0 if wait else None)
         if got is not None:
             torch.manual_seed(self.o.seed * 1_000_003 + first)
@@ -501,7 +501,7 @@ class Fit:
 
     def _keep(self, stage: Stage) -> dict[str, dict[str, Tensor]]:
         """Save the state, and continue from the saved state."""
-        stage.place.taken = self.clips.ring.taken
+        stage.place.taken = self.clips.taken
         packed = {name: learner.pack() for name, learner in stage.learners.items()}
         if not all(torch.isfinite(x.float()).all() for p in packed.values() for x in p.values()):
             packed = self.last or packed
@@ -756,7 +756,7 @@ class Meter:
         log.info(
             "[%5.1f] %s %d: %s | %.0f ms per step, %d clips taken, %.1f GiB%s",
             self.fit.elapsed, self.name, self.count, words, 1e3 * pace,
-            self.fit.clips.ring.taken, memory, f", {bad} NOT FINITE" if bad else "",
+            self.fit.clips.taken, memory, f", {bad} NOT FINITE" if bad else "",
         )  # fmt: skip
         judge = means.get("critic")
         if judge is not None and not judge < 8:
