@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ from .temporal import norms_in_plain_layout, save_memory, silence_temporal
 
 log = logging.getLogger("training")
 
+DATA = "folder made by uav_core.training.data.sources"
+
 
 def main() -> int:
     """Run one stage. Returns 0, or 1 after logging an UpscaleAVideoError."""
@@ -74,27 +76,24 @@ def parser() -> argparse.ArgumentParser:
     )
     stages = top.add_subparsers(required=True, metavar="stage")
 
-    def stage(name: str, run: Any, text: str, **defaults: Any) -> argparse.ArgumentParser:
+    def stage(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         p = stages.add_parser(name, help=text, description=text)
         p.set_defaults(stage=run)
         p.add_argument("--threads", type=int, help="CPU threads")
-        if name in ("export", "fit", "pack"):
-            return p
-        p.add_argument(
-            "--data", type=Path, required=True, help="folder made by uav_core.training.data.sources"
-        )
+        return p
+
+    def looped(
+        name: str, run: Any, text: str, lr: float, clips: int, frames: int, size: int = 96
+    ) -> argparse.ArgumentParser:
+        p = stage(name, run, text)
+        p.add_argument("--data", type=Path, required=True, help=DATA)
         p.add_argument("--run", type=Path, required=True, help="folder of this run")
         p.add_argument("--steps", type=int, required=True, help="total number of optimiser steps")
         p.add_argument("--until", type=int, help="stop after this step; resume later")
-        p.add_argument("--lr", type=float, default=defaults["lr"], help="learning rate")
-        p.add_argument("--clips", type=int, default=defaults["clips"], help="clips in a batch")
-        p.add_argument("--frames", type=int, default=defaults["frames"], help="frames in each clip")
-        p.add_argument(
-            "--size",
-            type=int,
-            default=defaults.get("size", 96),
-            help="side of the clean clips, in pixels",
-        )
+        p.add_argument("--lr", type=float, default=lr, help="learning rate")
+        p.add_argument("--clips", type=int, default=clips, help="clips in a batch")
+        p.add_argument("--frames", type=int, default=frames, help="frames in each clip")
+        p.add_argument("--size", type=int, default=size, help="side of the clean clips, in pixels")
         p.add_argument("--seed", type=int, default=0)
         p.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights")
         p.add_argument("--accumulate", type=int, default=1, help="batches in each optimiser step")
@@ -106,16 +105,10 @@ def parser() -> argparse.ArgumentParser:
         )
         return p
 
-    p = stage("vae", train_vae, "train a per-frame VAE from scratch", lr=5e-4, clips=6, frames=1)
+    p = looped("vae", train_vae, "train a per-frame VAE from scratch", 5e-4, clips=6, frames=1)
     p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
-    p = stage(
-        "decoder",
-        train_decoder,
-        "train a temporal decoder on top of a VAE",
-        lr=5e-4,
-        clips=2,
-        frames=3,
-    )
+    text = "train a temporal decoder on top of a VAE"
+    p = looped("decoder", train_decoder, text, 5e-4, clips=2, frames=3)
     p.add_argument("--gradient", type=float, default=0.5, help="weight of the gradient loss")
     p.add_argument("--vae", type=Path, required=True, help="the VAE to start from")
     p.add_argument(
@@ -131,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         default=0.5,
         help="share of the latents sampled from noise alone",
     )
-    p = stage("unet", train_unet, "train the temporal U-Net", lr=4e-4, clips=8, frames=1)
+    p = looped("unet", train_unet, "train the temporal U-Net", 4e-4, clips=8, frames=1)
     p.add_argument("--vae", type=Path, required=True, help="the VAE whose latents the U-Net learns")
     p.add_argument(
         "--init",
@@ -140,25 +133,17 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--texts", type=Path, help="file with the text embeddings to start from")
     p.add_argument("--layers", choices=("all", "spatial", "temporal"), default="all")
-    p = stage("distil", run_distil, "train a decoder narrower at full size to copy the given one",
-              lr=1e-3, clips=1, frames=4, size=128)  # fmt: skip
+    text = "train a decoder narrower at full size to copy the given one"
+    p = looped("distil", run_distil, text, 1e-3, clips=1, frames=4, size=128)
     p.add_argument(
         "--weights", type=Path, default=included.FOLDER, help="folder of the weights to start from"
     )
     p.add_argument("--width", type=int, required=True, help="number of channels at full size")
     p.add_argument("--pieces", type=int, default=500, help="number of clips to learn from")
-    add_options(
-        stage(
-            "fit",
-            fit,
-            "continue training both networks from complete weights, for a "
-            "time or a number of steps",
-        )
-    )
+    text = "continue training both networks from complete weights, for a time or a number of steps"
+    add_options(stage("fit", fit, text))
     p = stage("pack", run_pack, "pack the data that another machine needs into one file")
-    p.add_argument(
-        "--data", type=Path, required=True, help="folder made by uav_core.training.data.sources"
-    )
+    p.add_argument("--data", type=Path, required=True, help=DATA)
     p.add_argument("--out", type=Path, required=True, help="the tar file to write")
     p = stage("export", run_export, "write the trained weights as files for use")
     p.add_argument("--vae", type=Path, required=True, help="run of the per-frame VAE")
@@ -169,19 +154,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings(o: argparse.Namespace) -> tuple[BatchParams, LoopParams]:
-    """The batch and loop parameters from the options."""
-    batch = BatchParams(o.clips, o.frames, o.size)
-    loop = LoopParams(
-        steps=o.steps,
-        lr=o.lr,
-        seed=o.seed,
-        ema=o.ema,
-        accumulate=o.accumulate,
-        precision=o.precision,
-        device=o.device,
-        save_every=o.save_every,
-    )
-    return batch, loop
+    """The batch and loop parameters from the options of the same names."""
+    loop = LoopParams(**{f.name: getattr(o, f.name) for f in fields(LoopParams) if f.name in o})
+    return BatchParams(o.clips, o.frames, o.size), loop
 
 
 def start(o: argparse.Namespace, *modules: nn.Module) -> ClipSource:
@@ -205,11 +180,9 @@ def train_vae(o: argparse.Namespace) -> None:
     start_as_resize(model, clean_batch(source, rng, replace(batch, clips=16)).to(o.device))
     loss = vae.vae_loss(model, source, batch, vae.VAELoss(gradient=o.gradient), loop)
     run = Loop(o.run, model, loss, loop)
-    run.run(o.until)
-    if run.step == loop.steps:
-        average: Any = run.average
-        vae.normalise_latent(average, source, batch)
-        export.write(o.run / export.RESULT, export.vae_tensors(average), torch.float32)
+    if run.run(o.until):
+        vae.normalise_latent(run.average, source, batch)
+        export.write(o.run / export.RESULT, run.average.state_dict(), torch.float32)
 
 
 def train_decoder(o: argparse.Namespace) -> None:
@@ -238,9 +211,8 @@ def train_decoder(o: argparse.Namespace) -> None:
     weights = vae.VAELoss(gradient=o.gradient)
     loss = vae.decoder_loss(model, source, batch, weights, loop, latents)
     run = Loop(o.run, model, loss, loop)
-    run.run(o.until)
-    if run.step == loop.steps:
-        export.write(o.run / export.RESULT, export.vae_tensors(run.average), torch.float32)
+    if run.run(o.until):
+        export.write(o.run / export.RESULT, run.average.state_dict(), torch.float32)
 
 
 def train_unet(o: argparse.Namespace) -> None:
@@ -270,10 +242,8 @@ def train_unet(o: argparse.Namespace) -> None:
     training = unet.UNetTraining(layers=o.layers, learn_texts=o.init is None)
     loss = unet.unet_loss(model, frozen, source, batch, training, loop)
     run = Loop(o.run, model, loss, loop)
-    run.run(o.until)
-    if run.step == loop.steps:
-        average: Any = run.average
-        export.write(o.run / export.RESULT, export.unet_tensors(average), torch.float32)
+    if run.run(o.until):
+        export.write(o.run / export.RESULT, export.unet_tensors(run.average), torch.float32)
 
 
 def run_distil(o: argparse.Namespace) -> None:
@@ -290,13 +260,12 @@ def run_distil(o: argparse.Namespace) -> None:
     piece = distil.pieces_of(teacher, source, latents, batch, loop.seed)
     loss = distil.distillation_loss(layers, piece, o.pieces, loop, batch.clips)
     run = Loop(o.run, layers, loss, loop)
-    run.run(o.until)
-    if run.step == loop.steps:
+    if run.run(o.until):
         layers.load_state_dict(run.average.state_dict())
         for file in o.weights.glob("*.safetensors"):
             shutil.copy(file, o.run)
         path = o.run / f"{included.VAE_VIDEO}.safetensors"
-        export.write(path, export.vae_tensors(student), torch.float16)
+        export.write(path, student.state_dict(), torch.float16)
 
 
 def run_pack(o: argparse.Namespace) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import save_tensors
 from ..models.unet import TemporalUNet
-from ..models.vae import TemporalVAE
 from ..sampling.pipeline import NULL_TEXT_KEY, load_unet
 from ..weights import included
 from ..weights.checkpoints import load_checkpoint
@@ -34,23 +34,14 @@ def result_of(place: Path) -> Path:
 def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Save tensors as ``dtype`` (rotary tables as fp32); a stopped write leaves the old file."""
     kept = {
-        name: value.detach().to("cpu", torch.float32 if name.endswith("freqs") else dtype)
+        name: value.to("cpu", torch.float32 if name.endswith("freqs") else dtype).contiguous()
         for name, value in tensors.items()
     }
-    part = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in kept.items()}, part, METADATA)
-    part.replace(path)
+    save_tensors(path, kept, METADATA)
 
 
-def vae_tensors(vae: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors of a VAE under the release's names."""
-    assert isinstance(vae, TemporalVAE)
-    return dict(vae.state_dict())
-
-
-def unet_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+def unet_tensors(model: UNetWithTexts) -> dict[str, Tensor]:
     """The tensors of a U-Net under the release's names, and its text embeddings."""
-    assert isinstance(model, UNetWithTexts)
     return {**model.unet.state_dict(), **model.texts.state_dict()}
 
 

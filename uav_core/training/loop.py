@@ -77,7 +77,7 @@ class Loop:
         self.step = 0
         learning = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(learning, params.lr, (0.9, 0.99))
-        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.average: Any = copy.deepcopy(module).requires_grad_(False)
         """A copy with the averaged weights, which are the result of the run."""
         # Only fp16 needs it, as its small gradients would become zero.
         scaled = params.precision == "fp16"
@@ -140,8 +140,8 @@ class Loop:
 
     # ------------------------------------------------------------ steps
 
-    def run(self, until: int | None = None) -> None:
-        """Train to the end, or to step ``until``, and save."""
+    def run(self, until: int | None = None) -> bool:
+        """Train to the end, or to step ``until``, and save. Returns whether it is the end."""
         end = min(self.params.steps, until or self.params.steps)
         sums: dict[str, list[float]] = {}
         started, first = time.monotonic(), self.step
@@ -156,16 +156,11 @@ class Loop:
                 pace = (time.monotonic() - started) / (self.step - first)
                 words = " ".join(f"{name} {value:.4f}" for name, value in row.items())
                 left = pace * (self.params.steps - self.step) / 60
-                log.info(
-                    "%d/%d %s (%.2f s, %.0f min left)",
-                    self.step,
-                    self.params.steps,
-                    words,
-                    pace,
-                    left,
-                )
+                place = f"{self.step}/{self.params.steps}"
+                log.info("%s %s (%.2f s, %.0f min left)", place, words, pace, left)
             if self.step % self.params.save_every == 0 or self.step == end:
                 self.save()
+        return self.step == self.params.steps
 
     def _step(self) -> dict[str, float]:
         p, optimizer = self.params, self.optimizer

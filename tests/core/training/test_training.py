@@ -262,7 +262,7 @@ def test_a_unet_learns_and_its_file_loads(tmp_path):
 
     export.write(tmp_path / "run" / export.RESULT, export.unet_tensors(model), torch.float32)
     vae_file = tmp_path / "vae.safetensors"
-    export.write(vae_file, export.vae_tensors(vae), torch.float32)
+    export.write(vae_file, vae.state_dict(), torch.float32)
     loaded, known = export.load_trained_unet(tmp_path / "run")
     assert loaded.params == TRAINED_UNET
     assert torch.equal(known["null_text_embedding"], texts.null_text_embedding)

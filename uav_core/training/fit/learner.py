@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ...files import save_tensors
 
 TAMED = 3.0
 """Largest norm of a gradient, in multiples of the usual norm."""
@@ -157,11 +158,9 @@ def write_state(path: Path, packed: Mapping[str, Mapping[str, Tensor]], facts: d
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file; a stopped write leaves the previous one."""
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata)
-    part.chmod(0o644)
-    part.replace(path)
+    """Write a safetensors file that all may read; a stopped write leaves the previous one."""
+    save_tensors(path, tensors, metadata)
+    path.chmod(0o644)
 
 
 def read_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
