@@ -239,8 +239,7 @@ def train_unet(o: argparse.Namespace) -> None:
     frozen = load_vae(export.result_of(o.vae)).to(o.device)
     source = start(o, model)
     batch, loop = settings(o)
-    training = unet.UNetTraining(layers=o.layers, learn_texts=o.init is None)
-    loss = unet.unet_loss(model, frozen, source, batch, training, loop)
+    loss = unet.unet_loss(model, frozen, source, batch, loop, o.layers, learn_texts=o.init is None)
     run = Loop(o.run, model, loss, loop)
     if run.run(o.until):
         export.write(o.run / export.RESULT, export.unet_tensors(run.average), torch.float32)

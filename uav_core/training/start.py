@@ -32,8 +32,9 @@ def start_as_resize(vae: TemporalVAE, pictures: Tensor, gain: float = 2.0) -> No
     Latent channels 0-2 become the mean colour times ``gain``; the others stay random.
     ``pictures`` (b, 3, 1, h, w) in [-1, 1] calibrate the last convolutions of encoder and decoder.
     """
-    for resnet in _resnets(vae):
-        resnet.conv2.weight.mul_(BRANCH)
+    for module in vae.modules():
+        if isinstance(module, Resnet):
+            module.conv2.weight.mul_(BRANCH)
     encoder: Any = vae.encoder
     decoder: Any = vae.decoder
     for block in (encoder.mid_block, decoder.mid_block):
@@ -78,10 +79,6 @@ def start_unet(unet: TemporalUNet) -> None:
     width = norm.num_channels // norm.num_groups
     if width > 1:
         last.resnets[-1].conv2.bias.view(-1, width)[:, -1] += ANCHOR / 2
-
-
-def _resnets(module: nn.Module) -> list[Any]:
-    return [m for m in module.modules() if isinstance(m, Resnet)]
 
 
 def carry(conv: Any, sources: list[int], targets: list[int], taps: Tensor | float = 1.0) -> None:

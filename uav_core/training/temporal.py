@@ -39,15 +39,10 @@ def is_temporal(name: str) -> bool:
     return any(part in name for part in _TEMPORAL_PARTS)
 
 
-def choose_layers(unet: TemporalUNet, layers: Layers) -> list[nn.Parameter]:
-    """Make only the chosen layers trainable. Returns their parameters."""
-    chosen = []
+def choose_layers(unet: TemporalUNet, layers: Layers) -> None:
+    """Make only the chosen layers trainable."""
     for name, parameter in unet.named_parameters():
-        learns = layers == "all" or is_temporal(name) == (layers == "temporal")
-        parameter.requires_grad_(learns)
-        if learns:
-            chosen.append(parameter)
-    return chosen
+        parameter.requires_grad_(layers == "all" or is_temporal(name) == (layers == "temporal"))
 
 
 def silence_temporal(unet: TemporalUNet) -> None:
@@ -72,20 +67,16 @@ def silence_temporal(unet: TemporalUNet) -> None:
 @contextmanager
 def temporal_bypassed(unet: TemporalUNet, bypassed: bool = True) -> Iterator[None]:
     """Context in which ``unet`` runs without its temporal layers (about half of the time)."""
-    replaced: list[nn.Module] = []
-
-    def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
+    replaced: dict[nn.Module, Callable[..., Any]] = {}
+    for module in unet.modules() if bypassed else ():
+        if isinstance(module, StageModule):
+            replaced[module] = lambda x, time: x
+        elif isinstance(module, TemporalAttention):
+            replaced[module] = lambda x, buckets, attend: x.new_zeros(())
+        elif isinstance(module, Transformer):
+            replaced[module.resblock_temporal] = lambda x, time=None: x
+    for module, forward in replaced.items():
         _replace_forward(module, forward)
-        replaced.append(module)
-
-    if bypassed:
-        for module in unet.modules():
-            if isinstance(module, StageModule):
-                replace(module, lambda x, time: x)
-            elif isinstance(module, TemporalAttention):
-                replace(module, lambda x, buckets, attend: x.new_zeros(()))
-            elif isinstance(module, Transformer):
-                replace(module.resblock_temporal, lambda x, time=None: x)
     try:
         yield
     finally:

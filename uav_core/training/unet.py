@@ -7,7 +7,6 @@ with the degraded frames, noised at a random level that is an input of the netwo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -58,42 +57,36 @@ class UNetWithTexts(nn.Module):
         self.unet, self.texts = unet, texts
 
 
-@dataclass(frozen=True)
-class UNetTraining:
-    """Settings of U-Net training."""
-
-    layers: Layers = "all"
-    learn_texts: bool = True
-    negative_share: float = 0.12
-    """Share of clips with the negative text and a poor target; the others have the null text."""
-    noise_levels: tuple[int, int] = (0, 250)
-
-
 def unet_loss(
     model: UNetWithTexts,
     vae: TemporalVAE,
     source: Source,
     batch: BatchParams,
-    training: UNetTraining,
     loop: LoopParams,
+    layers: Layers = "all",
+    learn_texts: bool = True,
+    negative_share: float = 0.12,
 ) -> Loss:
-    """The loss of the U-Net, with ``vae`` frozen; makes only the chosen layers trainable."""
-    choose_layers(model.unet, training.layers)
-    model.texts.requires_grad_(training.learn_texts and training.layers != "temporal")
+    """The loss of the U-Net, with ``vae`` frozen; makes only the chosen layers trainable.
+
+    ``negative_share`` of the clips have the negative text and a poor target, the others the null
+    text.
+    """
+    choose_layers(model.unet, layers)
+    model.texts.requires_grad_(learn_texts and layers != "temporal")
     vae.requires_grad_(False)
     table = schedule.alphas_cumprod().to(loop.device)
 
     def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         clean, low_res = paired_batch(source, rng, batch)
-        negative = torch.from_numpy(rng.random(len(clean)) < training.negative_share)
+        negative = torch.from_numpy(rng.random(len(clean)) < negative_share)
         for i in negative.nonzero().flatten().tolist():
             clean[i] = poor(clean[i], rng)
         clean, low_res, negative = (x.to(loop.device) for x in (clean, low_res, negative))
         with torch.no_grad(), autocast(loop):
             latent = vae.encode(clean).float() * LATENT_SCALE
         t = torch.from_numpy(rng.integers(0, schedule.TRAIN_STEPS, len(clean))).to(loop.device)
-        low, high = training.noise_levels
-        level = torch.from_numpy(rng.integers(low, high + 1, len(clean))).to(loop.device)
+        level = torch.from_numpy(rng.integers(0, 251, len(clean))).to(loop.device)
         noise = torch.randn_like(latent)
         noised = mix(low_res, torch.randn_like(low_res), table[level])
         noisy, target = mix(latent, noise, table[t]), mix(noise, -latent, table[t])
@@ -102,7 +95,7 @@ def unet_loss(
             model.texts.negative_text_embedding,
             model.texts.null_text_embedding,
         )
-        with autocast(loop), temporal_bypassed(model.unet, training.layers == "spatial"):
+        with autocast(loop), temporal_bypassed(model.unet, layers == "spatial"):
             v = model.unet(noisy, t, noised, text, level)
         return {"v": F.mse_loss(v.float(), target)}
 
@@ -140,7 +133,6 @@ def sampled_latents(
     guidance: tuple[float, float] = (1.0, 1.0),
     steps: tuple[int, int] = (1, 4),
     from_noise: float = 0.5,
-    noise_levels: tuple[int, int] = (20, 160),
 ) -> Callable[..., Tensor]:
     """Latents for decoder training, sampled by the U-Net in a few DDIM steps.
 
@@ -152,7 +144,7 @@ def sampled_latents(
     """
 
     def latents(clean: Tensor, low_res: Tensor, rng: np.random.Generator) -> Tensor:
-        level = int(rng.integers(noise_levels[0], noise_levels[1] + 1))
+        level = int(rng.integers(20, 161))
         noised = schedule.noise_low_res(low_res, torch.randn_like(low_res), level)
         count, scale = int(rng.integers(steps[0], steps[1] + 1)), rng.uniform(*guidance)
         first = 0 if rng.random() < from_noise else int(rng.integers(count))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .degrade import DegradationParams, Range, blur, degrade
+from .degrade import Range, blur, degrade
 
 
 class Source(Protocol):
@@ -22,13 +22,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class BatchParams:
-    """Sizes of a batch and the degradation of its clips."""
+    """Sizes of a batch."""
 
     clips: int = 4
     frames: int = 1
     size: int = 96
     """Side of the clean clips in pixels; a multiple of 32 divides evenly at every U-Net level."""
-    degradation: DegradationParams = field(default_factory=DegradationParams)
 
 
 def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Tensor:
@@ -40,7 +39,7 @@ def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Ten
 def paired_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> tuple[Tensor, Tensor]:
     """A clean batch, and the degraded one at a quarter of its size."""
     clean = clean_batch(source, rng, p)
-    low_res = torch.stack([degrade(clip, rng, p.degradation) for clip in clean])
+    low_res = torch.stack([degrade(clip, rng) for clip in clean])
     return clean, low_res
 
 
