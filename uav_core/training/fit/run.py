@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...devices import ways
+from ...devices.layout import CHANNELS_LAST, channels_last
 from ...errors import InputError
 from ...models.vae import LATENT_SCALE
 from ...sampling import schedule
@@ -261,11 +262,6 @@ class Fit:
         self.clips = Clips(o.data, s.places, s.frames, s.side, workers, o.seed, self._clips_from())
         log.info("session %d: starts at clip %d, %d workers", self.session,
                  self.clips.taken, workers)  # fmt: skip
-        try:
-            self._load()
-        except BaseException:
-            self.clips.close()
-            raise
 
     # ------------------------------------------------------------ start
 
@@ -343,7 +339,8 @@ class Fit:
     # ------------------------------------------------------------ the run
 
     def run(self) -> None:
-        """Evaluate, train both networks, and evaluate again."""
+        """Load everything, evaluate, train both networks, and evaluate again."""
+        self._load()
         o = self.o
         if o.budget:
             threading.Thread(target=self._end_late, daemon=True).start()
@@ -354,26 +351,14 @@ class Fit:
         if o.budget:
             # Reserve time for the last evaluation, which takes no longer than the first one.
             end = o.budget - min(1.2 * looked + 4, 0.3 * o.budget)
-        now = self.elapsed
+        now, steps = self.elapsed, o.steps or 0
         share = 0.0 if o.together else o.unet_share
-        for name, stage_end in (("unet", now + share * (end - now)), ("decoder", end)):
-            make, steps = (
-                (self._unet_stage, round(share * (o.steps or 0)))
-                if name == "unet"
-                else (self._decoder_stage, round((1 - share) * (o.steps or 0)))
-            )
-            if not self.places[name].finished:
-                try:
-                    stage = make()
-                    self._train(stage, steps, stage_end)
-                    for learner in stage.averaged:
-                        learner.swap()
-                except Exception:
-                    if name == "decoder":
-                        raise
-                    log.exception("training of the U-Net failed; its last saved state is kept")
-            if name == "unet":
-                self._use_shipped_unet()
+        try:
+            self._train("unet", self._unet_stage, round(share * steps), now + share * (end - now))
+        except Exception:
+            log.exception("training of the U-Net failed; its last saved state is kept")
+        self._use_shipped_unet()
+        self._train("decoder", self._decoder_stage, round((1 - share) * steps), end)
         self._look("end")
         self.gallery.sheet(o.run / "sheet.jpg")
         log.info("done after %.1f s", self.elapsed)
@@ -404,14 +389,18 @@ class Fit:
 
     # ------------------------------------------------------------ a stage
 
-    def _train(self, stage: Stage, steps: int, end: float) -> None:
+    def _train(self, name: str, make: Callable[[], Stage], steps: int, end: float) -> None:
+        """Train a stage to its end, unless that was reached; then use the averaged weights."""
+        if self.places[name].finished:
+            return
+        stage = make()
         o, place, main = self.o, stage.place, stage.main
-        packed = self.kept[stage.name][0]
-        for name, learner in stage.learners.items():
-            if name in packed:
-                learner.unpack(packed[name])
+        packed = self.kept[name][0]
+        for who, learner in stage.learners.items():
+            if who in packed:
+                learner.unpack(packed[who])
                 learner.restart_average()
-        self.last = {name: learner.pack() for name, learner in stage.learners.items()}
+        self.last = {who: learner.pack() for who, learner in stage.learners.items()}
         self._fill(stage)
         begin, saved, base = self.elapsed, self.elapsed, None
         meter = Meter(stage.name, self)
@@ -469,6 +458,8 @@ class Fit:
         self._write(stage, base or {n: x.pack() for n, x in stage.learners.items()})
         log.info("%s: %d steps, %.1f per second", stage.name, place.done,
                  place.done / max(1e-3, self.elapsed - begin))  # fmt: skip
+        for learner in stage.averaged:
+            learner.swap()
 
     def _recover(self, stage: Stage, text: str) -> None:
         for learner in stage.learners.values():
@@ -673,10 +664,9 @@ class Fit:
 
 def _lay_channels_last(module: nn.Module) -> None:
     """Convert the weights of convolutions to channels-last layout."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for p in (*module.parameters(), *module.buffers()):
-        if p.ndim in layouts:
-            p.data = p.data.contiguous(memory_format=layouts[p.ndim])
+        if p.ndim in CHANNELS_LAST:
+            p.data = channels_last(p.data)
 
 
 def pixel_losses(x: Tensor, clean: Tensor) -> dict[str, Tensor]:
