@@ -245,7 +245,7 @@ def test_own_pictures_are_added_and_cuts_are_kept_out(tmp_path):
     root = tmp_path / "data"
     (root / "photos").mkdir(parents=True)
     index = sources._Index(root)
-    sources.add_photos(own, root, index)
+    sources.add_photos(own, index)
     assert list(index.lines) == ["photos/own_a_b.png"]
 
     frames = [np.full((64, 64, 3), 30, np.uint8)] * 40 + [np.full((64, 64, 3), 200, np.uint8)] * 90

