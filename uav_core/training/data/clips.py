@@ -217,11 +217,8 @@ def film(photo: np.ndarray, matrices: np.ndarray, height: int, width: int) -> Te
     y = (torch.arange(2 * height) + 0.5) / 2 - height / 2
     m = torch.from_numpy(matrices).float()
     # To grid_sample's coordinates: -1 and 1 are the outer edges of the part.
-    centre = torch.tensor([left, top]).float()
-    size = torch.tensor([part.shape[1], part.shape[0]]).float()
-    m = m.clone()
-    m[:, :, 2] -= centre
-    m = m * (2 / size)[None, :, None]
+    m[:, :, 2] -= torch.tensor([left, top]).float()
+    m = m * (2 / torch.tensor([part.shape[1], part.shape[0]]).float())[None, :, None]
     grid = (
         m[:, None, None, :, 0] * x[None, None, :, None]
         + m[:, None, None, :, 1] * y[None, :, None, None]
@@ -494,23 +491,21 @@ def _names(folder: Path) -> dict[str, list[str]]:
 
 def read_photo(folder: Path, name: str) -> np.ndarray:
     """A prepared photograph, (h, w, 3) uint8. Raises InputError if it is missing."""
-    path = folder / "photos" / f"{name}.png"
-    if not path.exists():
-        raise InputError(
-            f"{path} is missing. Fetch it with 'python -m uav_core.training.data.sources {folder}'."
-        )
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    return pack.photo(_prepared(folder, f"photos/{name}.png"))
 
 
 def read_video(folder: Path, name: str) -> np.ndarray:
     """A prepared piece of video, (24, h, w, 3) uint8, memory-mapped; InputError if missing."""
-    path = folder / "videos" / f"{name}.npy"
+    return np.load(_prepared(folder, f"videos/{name}.npy"), mmap_mode="r")
+
+
+def _prepared(folder: Path, file: str) -> Path:
+    path = folder / file
     if not path.exists():
         raise InputError(
             f"{path} is missing. Fetch it with 'python -m uav_core.training.data.sources {folder}'."
         )
-    return np.load(path, mmap_mode="r")
+    return path
 
 
 def _halved(photo: np.ndarray) -> Picture:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from .sources import INDEX, SEGMENT
 
@@ -45,11 +46,12 @@ def media(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     files = sorted(folder.glob("*.webp"))
     with ThreadPoolExecutor(16) as pool:
         videos = [pool.submit(_decoded, folder / f"{name}.mp4", pieces[name]) for name in pieces]
-        photos = dict(zip((f.stem for f in files), pool.map(_photo, files), strict=True))
+        photos = dict(zip((f.stem for f in files), pool.map(photo, files), strict=True))
         return photos, {name: piece for video in videos for name, piece in video.result()}
 
 
-def _photo(path: Path) -> np.ndarray:
+def photo(path: Path) -> np.ndarray:
+    """A picture file as (h, w, 3) uint8."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -61,6 +63,11 @@ def _decoded(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     cut = [frames[SEGMENT * i : SEGMENT * (i + 1)] for i in range(len(names))]
     return [(name, np.stack(part)) for name, part in zip(names, cut, strict=True)]
+
+
+def to_bytes(clip: Tensor) -> np.ndarray:
+    """A clip (3, t, h, w) in [-1, 1] as (t, h, w, 3) uint8."""
+    return clip.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy()
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,6 @@ def _held_out_arrays(folder: Path) -> dict[str, np.ndarray]:
     from ..evaluate import low_resolution
     from .clips import HELD_OUT_MILD, held_out_mild
     from .clips import held_out as clips_of
-
-    def to_bytes(x) -> np.ndarray:
-        return x.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy()
 
     damaged, mild = clips_of(folder), held_out_mild(folder)
     names = [clip.name for clip in damaged]

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...errors import UpscaleAVideoError
 from ..data.clips import ClipSource
 from ..data.degrade import degrade, random_degradation
+from ..data.pack import to_bytes
 from .processes import module_process
 
 log = logging.getLogger(__name__)
@@ -54,16 +55,10 @@ def make_clip(source: Any, seed: int, frames: int, size: int, n: int) -> Clip:
             clip = source.sample(rng, frames, size, size)
             if rng.random() < RECOLOURED:
                 clip = _recoloured(clip, rng)
-            low = degrade(clip, rng, random_degradation(rng))
-            break
+            return to_bytes(clip), to_bytes(degrade(clip, rng, random_degradation(rng)))
         except Exception:  # a codec error on one clip must not end a run
             log.exception("clip %d, attempt %d", n, attempt)
-    else:
-        raise ClipsError(f"Clip {n} could not be made in 20 attempts. See the log.")
-    clean, low = (
-        x.add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy() for x in (clip, low)
-    )
-    return clean, low
+    raise ClipsError(f"Clip {n} could not be made in 20 attempts. See the log.")
 
 
 def _recoloured(clip: Any, rng: np.random.Generator) -> Any:
