@@ -80,20 +80,8 @@ class SetOutputSize(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        frames: Tensor,
-        use: str,
-        target: Target,
-        factor: float,
-        short_side: int,
-        width: int,
-        height: int,
-        aspect: Aspect,
-        even: bool = True,
-    ) -> io.NodeOutput:
-        upscaled = when(use) == "after"
-        wanted = OutputSize(target, factor, short_side, width, height, aspect, even)
+    def execute(cls, frames: Tensor, use: str, **size: Any) -> io.NodeOutput:
+        upscaled, wanted = when(use) == "after", OutputSize(**size)
         frames = checked_images(frames)
         plan = plan_size(frames.shape[1], frames.shape[2], wanted, upscaled=upscaled)
         work = after if upscaled else before

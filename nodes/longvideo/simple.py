@@ -7,7 +7,6 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from ...uav_core.frames.detail import FULL
 from ...uav_core.sampling import presets
 from ..base.schema import ADVANCED, MAIN_SEARCH, schema, set_up
 from ..base.settings import detail_input, seed_input
@@ -98,18 +97,11 @@ class UpscaleVideo(io.ComfyNode):
         look: str,
         weights: str,
         text: str,
-        seed: int,
-        filename_prefix: str,
-        detail: float = FULL,
+        **given: Any,
     ) -> io.NodeOutput:
-        values = {
-            **presets.settings(weights, look, quality),
-            **presets.FIXED[weights],
-            **SIZES[size],
-            "seed": seed,
-            "filename_prefix": filename_prefix,
-            "detail": detail,
-        }
+        """``given``: inputs of 'Upscale Long Video' that this node has too."""
+        preset = presets.settings(weights, look, quality)
+        values = {**preset, **presets.FIXED[weights], **SIZES[size], **given}
         graph = GraphBuilder()
         models = graph.node(
             LoadAll.define_schema().node_id, **set_up(LoadAll, {"weights": weights})

@@ -167,7 +167,7 @@ IMAGE_NODES = {
     ),
     "alpha": lambda n, x: n.nodes.frames.alpha.UpscaleAlpha.execute(x[..., 0], x),
     "size": lambda n, x: n.nodes.frames.output_size.SetOutputSize.execute(
-        x, n.nodes.frames.output_size.AFTER, "factor", 2.0, 64, 64, 64, "fit"
+        x, n.nodes.frames.output_size.AFTER, target="factor", factor=2.0
     ),
     "flow": lambda n, x: n.nodes.look.show.ShowFlow.execute(x),
     "difference": lambda n, x: n.nodes.look.show.ShowDifference.execute(x, x, 0.0, "a, b"),
