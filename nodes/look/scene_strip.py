@@ -29,12 +29,11 @@ MOST_SCENES = 200
 
 @dataclass(frozen=True)
 class Frames:
-    """A clip as an iteration over all frames, and by frame number."""
+    """A clip that is read in parts."""
 
     count: int
-    all: Callable[[], Iterable[Tensor]]
-    """All frames in order, each (3, h, w) in [-1, 1]."""
-    at: Callable[[int], Tensor]
+    read: Callable[[slice], Iterable[Tensor]]
+    """Some of the frames, each (3, h, w) in [-1, 1] and valid until the next one is read."""
     seconds: Sequence[float] | None = None
     """When each frame is shown; None for an IMAGE, which has no times."""
 
@@ -102,9 +101,13 @@ class SceneStrip(io.ComfyNode):
         params = SceneParams(cut_detection, threshold)
         with frames_of(clip) as frames:
             bar = progress_bar(frames.count)
-            cuts = find_cuts(counted(frames.all(), bar, frames.count), params)
+            cuts = find_cuts(counted(frames.read(slice(None)), bar, frames.count), params)
             scenes = plan_scenes(frames.count, cuts)[:MOST_SCENES]
-            pictures = [thumbnail(frames.at(scene.start), height) for scene in scenes]
+            pictures = [
+                thumbnail(frame, height)
+                for scene in scenes
+                for frame in frames.read(slice(scene.start, scene.start + 1))
+            ]
         labels = [label(i, scene, frames.seconds) for i, scene in enumerate(scenes, start=1)]
         strip = in_rows(pictures, labels)
         # The format of 'cuts' in 'Options for Long Video'; "0" for none.
@@ -117,26 +120,18 @@ def frames_of(clip: Any) -> Iterator[Frames]:
     """The frames of an IMAGE or a VIDEO; InputError for other inputs."""
     if isinstance(clip, Tensor):
         clip = checked_frames(clip)
-
-        def at(i: int) -> Tensor:
-            return clip[i].movedim(-1, 0) * 2 - 1
-
-        yield Frames(len(clip), lambda: (at(i) for i in range(len(clip))), at)
+        yield Frames(len(clip), lambda part: (x.movedim(-1, 0) * 2 - 1 for x in clip[part]))
         return
     with video_file(clip) as (path, span):
         footage = Footage.open(path, check_cancelled=check_cancelled)
         times = footage.times
         meant = frames_of_span(span, times)
 
-        def every() -> Iterator[Tensor]:
-            with footage.reader(meant, check_cancelled=check_cancelled) as reader:
+        def read(part: slice) -> Iterator[Tensor]:
+            with footage.reader(meant[part], check_cancelled=check_cancelled) as reader:
                 yield from reader
 
-        def one(i: int) -> Tensor:
-            with footage.reader(meant[i : i + 1]) as reader:
-                return next(iter(reader)).clone()
-
-        yield Frames(len(meant), every, one, seconds_of(meant, times))
+        yield Frames(len(meant), read, seconds_of(meant, times))
 
 
 def counted(
