@@ -197,7 +197,7 @@ def render(
     low_res = schedule.noise_low_res(frames, noise, params.noise_level)
     latent = piece.noise(params.seed, LATENT, 4)
 
-    propagation, flow = None, Laps()
+    propagation, flowing = None, 0.0
     if work.propagates:
         propagation = FlowPropagation(
             engine.flow_model,
@@ -207,8 +207,9 @@ def render(
             params.flow_iterations,
         )
         if work.pairs:
+            started = time.perf_counter()
             propagation.estimate(on_step=on_step)
-            flow.lap()
+            flowing = time.perf_counter() - started
 
     passes = Laps()
     positive, negative = (condition(text, low_res, params.noise_level) for text in engine.texts)
@@ -247,7 +248,6 @@ def render(
     )
     check_cancelled()
     decoding = groups.mean() * len(work.groups)
-    flowing = flow.total() if work.pairs else 0.0
     return upscaled, {SAMPLING: sampling, DECODING: decoding, FLOW: flowing}
 
 
@@ -266,10 +266,6 @@ class Laps:
         laps = len(self.times) - 1
         first = 1 if laps > 1 else 0
         return (time.perf_counter() - self.times[first]) / max(laps - first, 1)
-
-    def total(self) -> float:
-        """Seconds from the start to the end of the last lap."""
-        return self.times[-1] - self.times[0]
 
 
 def estimate_clip(

@@ -15,19 +15,10 @@ from ..base.schema import for_page, schema
 PRESETS = "uav_presets"
 
 
-def choice_input(name: str, options: list[str], tooltip: str, **extra: Any) -> Any:
-    """A combo input; ``extra`` is added to the definition that the page gets."""
-    return for_page(
-        io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip), **extra
-    )
-
-
 def named_input(name: str, known: dict[str, dict[str, Any]], tooltip: str) -> Any:
     """A combo input of the preset names, which are the same for all weights, and custom."""
     options = [*next(iter(known.values())), presets.CUSTOM]
-    made = choice_input(name, options, tooltip)
-    made.default = presets.BALANCED
-    return made
+    return io.Combo.Input(name, options=options, default=presets.BALANCED, tooltip=tooltip)
 
 
 class Settings(io.ComfyNode):
@@ -59,6 +50,14 @@ class Settings(io.ComfyNode):
         ]
         for value in values:
             value.default = start[value.id]
+        weights = io.Combo.Input(
+            "weights",
+            options=list(presets.LOOKS),
+            default=presets.INCLUDED,
+            tooltip="The weights chosen in the loaders. The presets for the included weights are "
+            "measured. For the authors' weights, balanced is the reference's setting; the others "
+            "are not measured.",
+        )
         return schema(
             "UpscaleAVideoSettings",
             "Settings (Upscale-A-Video)",
@@ -67,13 +66,8 @@ class Settings(io.ComfyNode):
             "values below. You can change each value by hand; the run uses the values.",
             hidden=[io.Hidden.unique_id],
             inputs=[
-                choice_input(
-                    "weights",
-                    list(presets.LOOKS),
-                    "The weights chosen in the loaders. The presets for the included weights are "
-                    "measured. For the authors' weights, balanced is the reference's setting; the "
-                    "others are not measured.",
-                    **{PRESETS: {"custom": presets.CUSTOM, "table": presets.table()}},
+                for_page(
+                    weights, **{PRESETS: {"custom": presets.CUSTOM, "table": presets.table()}}
                 ),
                 named_input(
                     "look",
