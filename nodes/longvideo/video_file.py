@@ -45,7 +45,7 @@ def video_file(video: Any) -> Iterator[tuple[str, Span | None]]:
             "'Create Video'."
         )
     source = None
-    if is_file(video):
+    if type(video).__name__ == "VideoFromFile":
         if is_edited(video):
             log.warning(
                 "The video is cropped or resized by a node, so its frames are held in memory. For "
@@ -82,11 +82,6 @@ def check_no_pictures(path: str) -> None:
             "upscale EXR or 16-bit PNG, use the command line: python -m uav_core.cli FOLDER_IN "
             "FOLDER_OUT. Or load the pictures as IMAGE and connect 'Create Video'."
         )
-
-
-def is_file(video: Any) -> bool:
-    """Whether the VIDEO is backed by a file, on disk or in memory."""
-    return type(video).__name__ == "VideoFromFile"
 
 
 def is_edited(video: Any) -> bool:

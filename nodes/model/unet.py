@@ -15,6 +15,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ...uav_core.devices.layout import CHANNELS_LAST, channels_last
 from ...uav_core.errors import InputError
 from ...uav_core.models.attention import Attention
 from ...uav_core.models.budgets import pass_bytes
@@ -26,8 +27,6 @@ from ..base.files import MARK
 from ..base.runtime import device_room
 from .latent import VideoLatent, latent_format
 from .patcher import give_weights, new_patcher
-
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 # Keys of a conditioning's options: 'Low-Res Conditioning' sets them, the model reads them.
 LOW_RES, NOISE_LEVEL, NULL_TEXT = "uav_low_res", "uav_noise_level", "uav_null_text"
@@ -68,8 +67,8 @@ class DiffusionModel(TemporalUNet):
         """
         if kwargs.get("memory_format") is torch.channels_last:
             for parameter in self.parameters():
-                if layout := CHANNELS_LAST.get(parameter.ndim):
-                    parameter.data = parameter.data.contiguous(memory_format=layout)
+                if parameter.ndim in CHANNELS_LAST:
+                    parameter.data = channels_last(parameter.data)
             kwargs.pop("memory_format")
         return super().to(*args, **kwargs) if args or kwargs else self
 
