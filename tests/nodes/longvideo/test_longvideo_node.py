@@ -350,7 +350,7 @@ def test_other_sizes_than_4x(pack, networks, folders, changes, size, text):
 def test_resized_before_or_after(pack, networks, folders):
     """By the nodes for clips: 'Output Size', the stages, and 'Finish Output Size'."""
     nodes, images = pack.nodes.frames.output_size, levels(graph.frames(3, 32, 48))
-    wanted = ("short side", 2.0, 60, 1920, 1080, "fit")
+    wanted = {"target": "short side", "short_side": 60}
     read = pack.uav_core.video.VideoReader
     for use in (nodes.BEFORE, nodes.AFTER):
         made = run(
@@ -361,11 +361,11 @@ def test_resized_before_or_after(pack, networks, folders):
         ).result[0]
         got = torch.stack(list(read(made.get_stream_source()))).movedim(1, -1).add(1).div(2)
         if use == nodes.BEFORE:
-            small, plan, _ = nodes.SetOutputSize.execute(images, use, *wanted).result
+            small, plan, _ = nodes.SetOutputSize.execute(images, use, **wanted).result
             expected = nodes.FinishOutputSize.execute(whole(pack, networks, small), plan).result[0]
         else:
             large = whole(pack, networks, images)
-            expected = nodes.SetOutputSize.execute(large, use, *wanted).result[0]
+            expected = nodes.SetOutputSize.execute(large, use, **wanted).result[0]
         assert got.shape == expected.shape == (3, 60, 90, 3)
         assert (got - expected).abs().max() < 1e-3 + 0.5 / 255
 
