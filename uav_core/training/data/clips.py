@@ -75,6 +75,9 @@ DETAIL_BLOCK = 8
 STILL_SHARE = 0.08  # share of clips without motion, as still pictures must not flicker either
 
 
+Pair = tuple[float, float] | np.ndarray
+
+
 @dataclass(frozen=True)
 class HeldOutClip:
     """A clip that training never sees; ``frames`` is (3, t, h, w) float32 in [-1, 1]."""
@@ -125,13 +128,13 @@ class Picture:
 class Path2D:
     """A camera path over a picture. Lengths are in clip pixels, time in frames."""
 
-    velocity: tuple[float, float] = (0.0, 0.0)
-    acceleration: tuple[float, float] = (0.0, 0.0)
-    sway: tuple[float, float] = (0.0, 0.0)
+    velocity: Pair = (0.0, 0.0)
+    acceleration: Pair = (0.0, 0.0)
+    sway: Pair = (0.0, 0.0)
     sway_rate: float = 0.0  # radians per frame
     sway_phase: float = 0.0
-    zoom: tuple[float, float] = (0.0, 0.0)  # rate of the logarithm, and its change
-    turn: tuple[float, float] = (0.0, 0.0)  # radians per frame, and its change
+    zoom: Pair = (0.0, 0.0)  # rate of the logarithm, and its change
+    turn: Pair = (0.0, 0.0)  # radians per frame, and its change
     angle: float = 0.0  # in the middle of the clip
 
     def at(self, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -147,17 +150,13 @@ class Path2D:
 
     def slowed(self, factor: float) -> Path2D:
         """The same path with all motion, and the angle, multiplied by ``factor``."""
-
-        def less(pair: tuple[float, float]) -> tuple[float, float]:
-            return pair[0] * factor, pair[1] * factor
-
         return replace(
             self,
-            velocity=less(self.velocity),
-            acceleration=less(self.acceleration),
-            sway=less(self.sway),
-            zoom=less(self.zoom),
-            turn=less(self.turn),
+            velocity=np.multiply(self.velocity, factor),
+            acceleration=np.multiply(self.acceleration, factor),
+            sway=np.multiply(self.sway, factor),
+            zoom=np.multiply(self.zoom, factor),
+            turn=np.multiply(self.turn, factor),
             angle=self.angle * factor,
         )
 
@@ -176,12 +175,12 @@ def random_path(rng: np.random.Generator, frames: int) -> Path2D:
     turn = rng.normal(0.0, (0.007, 0.007 / frames)) if rng.random() < 0.4 else np.zeros(2)
     return Path2D(
         velocity,
-        (float(change[0]), float(change[1])),
-        (float(sway[0]), float(sway[1])),
+        change,
+        sway,
         rng.uniform(0.3, 0.9),
         rng.uniform(0.0, 2 * math.pi),
-        (float(zoom[0]), float(zoom[1])),
-        (float(turn[0]), float(turn[1])),
+        zoom,
+        turn,
         rng.normal(0.0, 0.08),
     )
 
