@@ -353,7 +353,7 @@ def test_what_is_not_finite_is_not_kept(data, weights, tmp_path, monkeypatch):
     _, mine = learner(decay=0.5)
     with torch.no_grad():
         mine.live[0].fill_(float("nan"))
-    stage = fit.Stage("unet", {"unet": mine}, None, ((1, 1, 1),) * 2, 1.0, None, None)  # type: ignore[arg-type]
+    stage = fit.Stage("unet", {"unet": mine}, None, ((1, 1, 1),) * 2, 1.0, None)  # type: ignore[arg-type]
     run = object.__new__(fit.Fit)
     good = {name: torch.zeros_like(x) for name, x in learner()[1].pack().items()}
     run.last, run.states = {"unet": good}, {"unet": tmp_path / "unet.state"}

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -208,13 +207,11 @@ class Stage:
 
     name: str
     learners: dict[str, Learner]
-    """The first one is that of the network itself."""
     step: Callable[[Stage, float, float, Shape], dict[str, Tensor]]
     """Makes a step with a rate, its factor and a shape; returns the values to report."""
     shapes: tuple[Shape, Shape]
     rate: float
     latents: Latents
-    ship: Callable[[], None]
     place: Place = field(default_factory=Place)
     smaller: float = 1.0
     trouble: int = 0
@@ -222,7 +219,7 @@ class Stage:
     @property
     def main(self) -> Learner:
         """The network's learner."""
-        return next(iter(self.learners.values()))
+        return self.learners[self.name]
 
     @property
     def averaged(self) -> list[Learner]:
@@ -452,8 +449,8 @@ class Fit:
                 saved = self.elapsed
                 if base is None:
                     self._keep(stage)
-                stage.ship()
-        stage.ship()
+                self._ship(stage)
+        self._ship(stage)
         place.finished, place.taken = True, self.clips.taken
         self._write(stage, base or {n: x.pack() for n, x in stage.learners.items()})
         log.info("%s: %d steps, %.1f per second", stage.name, place.done,
@@ -515,8 +512,7 @@ class Fit:
         learner = Learner(self.unet.named_parameters(), (0.9, 0.99), decay=UNET_DECAY)
         return Stage(
             "unet", {"unet": learner}, self._unet_step, self.sizes.unet, self.o.unet_rate,
-            encoded(self.vae, self.autocast), partial(self._ship, "unet", learner),
-            self.places["unet"],
+            encoded(self.vae, self.autocast), self.places["unet"],
         )  # fmt: skip
 
     def _unet_step(
@@ -565,15 +561,9 @@ class Fit:
             learners["unet"] = Learner(
                 self.unet.named_parameters(), (0.9, 0.99), decay=DECODER_DECAY
             )
-
-        def ship() -> None:
-            for name in ("decoder", "unet"):
-                if name in learners:
-                    self._ship(name, learners[name])
-
         return Stage(
             "decoder", learners, self._decoder_step, self.sizes.decoder, self.o.decoder_rate,
-            latents, ship, self.places["decoder"],
+            latents, self.places["decoder"],
         )  # fmt: skip
 
     def _decoder_step(
@@ -647,8 +637,14 @@ class Fit:
 
     # ------------------------------------------------------------ files
 
-    def _ship(self, name: str, learner: Learner) -> None:
-        """Write the averaged weights with the names, types and order of the original file."""
+    def _ship(self, stage: Stage) -> None:
+        """Write the averaged weights of the stage's networks."""
+        for name in self.files:
+            if name in stage.learners:
+                self._write_average(name, stage.learners[name])
+
+    def _write_average(self, name: str, learner: Learner) -> None:
+        """Write averaged weights with the names, types and order of the original file."""
         path, original = self.o.run / self.files[name].name, self.files[name]
         with safe_open(original, "pt") as file:
             metadata = file.metadata()
