@@ -380,19 +380,10 @@ def preview_crop() -> torch.Tensor:
 
 def output_size() -> torch.Tensor:
     """Aspects of an exact size."""
-    node, aspects = nodes().frames.output_size.SetOutputSize, ("fit", "pad", "crop", "stretch")
+    size, aspects = nodes().frames.output_size, ("fit", "pad", "crop", "stretch")
+    wanted = {"target": "exact size", "width": 160, "height": 192}
     shown = [
-        run(
-            node,
-            upscaled(),
-            nodes().frames.output_size.AFTER,
-            "exact size",
-            1,
-            160,
-            160,
-            192,
-            aspect,
-        )[0]
+        run(size.SetOutputSize, upscaled(), size.AFTER, **wanted, aspect=aspect)[0]
         for aspect in aspects
     ]
     panels = [nodes().look.panels.filled(frames[SHOWN : SHOWN + 1], 192, 160) for frames in shown]
