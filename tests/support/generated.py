@@ -43,6 +43,7 @@ def _weight(name: str, key: str, shape: tuple[int, ...]) -> Tensor:
     return noise / math.sqrt(math.prod(shape[1:]))
 
 
+@torch.inference_mode(False)  # callers keep the tensors for tests of any mode
 def generate(
     prefix: str,
     shapes: Mapping[str, Sequence[int]],
