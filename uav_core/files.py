@@ -149,7 +149,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     # A name of its own per run, so that two runs at once cannot write into each other's file.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with arriving(path, partial):
+        partial.touch(exist_ok=False)
+        usual = partial.stat().st_mode
         save_file(dict(tensors), partial, metadata)
+        # safetensors 0.8 lets only the owner read its files.
+        partial.chmod(stat.S_IMODE(usual))
 
 
 def move_over(source: Path, target: Path) -> None:

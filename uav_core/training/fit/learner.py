@@ -154,13 +154,7 @@ class Learner:
 def write_state(path: Path, packed: Mapping[str, Mapping[str, Tensor]], facts: dict) -> None:
     """Save learners' states and the place in the run."""
     tensors = {f"{who}:{name}": x for who, kept in packed.items() for name, x in kept.items()}
-    write_tensors(path, tensors, {"facts": json.dumps(facts)})
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that all may read; a stopped write leaves the previous one."""
-    save_tensors(path, tensors, metadata)
-    path.chmod(0o644)
+    save_tensors(path, tensors, {"facts": json.dumps(facts)})
 
 
 def read_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ...devices import ways
 from ...devices.layout import CHANNELS_LAST, channels_last
 from ...errors import InputError
+from ...files import save_tensors
 from ...models.vae import LATENT_SCALE
 from ...sampling import schedule
 from ...weights import included
@@ -50,7 +51,7 @@ from .latents import (
     undone,
     with_gradient,
 )
-from .learner import Learner, read_state, write_state, write_tensors
+from .learner import Learner, read_state, write_state
 from .look import Gallery
 from .norms import Preparation, TrainingWay
 
@@ -655,7 +656,7 @@ class Fit:
                 log.error("%s has values that are not finite: %s is not written", key, path.name)
                 return
             new[key] = x
-        write_tensors(path, new, metadata)
+        save_tensors(path, new, metadata)
 
 
 def _lay_channels_last(module: nn.Module) -> None:
