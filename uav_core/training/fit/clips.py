@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +37,11 @@ from .processes import module_process
 log = logging.getLogger(__name__)
 
 RESTARTS = 3
+"""How often the process may end in a row without a clip."""
+PATIENCE = 120
+"""Seconds after which a clip that a worker does not deliver is taken for lost."""
+SHARED = Path("/dev/shm")
+"""Where clips are on the way from a worker."""
 RECOLOURED = 0.4
 """Share of clips with changed gain and gamma, so that few media give many colours."""
 
@@ -82,6 +88,21 @@ class Numbered(Dataset[Clip]):
         return self.make(n)
 
 
+def clip_bytes(frames: int, size: int) -> int:
+    """Bytes of a clip, clean and degraded."""
+    return sum(frames * side * side * 3 for side in (size, size // 4))
+
+
+def with_room(workers: int, clip: int) -> int:
+    """So many workers that three clips of each find room in shared memory."""
+    if not SHARED.exists():
+        return workers
+    most = max(1, shutil.disk_usage(SHARED).free // (3 * clip))
+    if most < workers:
+        log.warning("%s has little room: %d instead of %d workers.", SHARED, most, workers)
+    return min(workers, most)
+
+
 def main() -> None:
     """Write clips to standard output; arguments: DATA SEED FRAMES SIZE WORKERS FIRST."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -90,6 +111,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     torch.set_num_threads(1)
+    workers = with_room(workers, clip_bytes(frames, size))
     forked = workers > 1 and hasattr(os, "fork")
 
     def begin(worker: int) -> None:
@@ -103,6 +125,7 @@ def main() -> None:
         num_workers=workers if forked else 0,
         multiprocessing_context="fork" if forked else None,
         worker_init_fn=begin,
+        timeout=PATIENCE if forked else 0,
     )
     with suppress(BrokenPipeError):  # the training process has ended
         for clip in clips:
@@ -126,7 +149,7 @@ class Clips:
         self.given = [str(x) for x in (data, seed, frames, size, workers)]
         self.shapes = [(frames, side, side, 3) for side in (size, size // 4)]
         self.ready: Queue[Clip] = Queue(places)
-        self.restarts, self.ended, self.closed = 0, False, False
+        self.ended = self.closed = False
         self.process = self._started(first)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -136,16 +159,21 @@ class Clips:
 
     def _read(self) -> None:
         """Read ahead until the process has ended too often."""
-        for n in itertools.count(self.taken):
-            while (clip := self._received()) is None:
-                code = self.process.wait()
-                if self.closed or self.restarts == RESTARTS:
-                    self.ended = True
-                    return
-                log.warning("the process that makes clips ended with exit code %d", code)
-                self.restarts += 1
-                self.process = self._started(n)
-            self.ready.put(clip)
+        try:
+            for n in itertools.count(self.taken):
+                failures = 0
+                while (clip := self._received()) is None:
+                    code = self.process.wait()
+                    if self.closed or failures == RESTARTS:
+                        return
+                    log.warning("the process that makes clips ended with exit code %d", code)
+                    failures += 1
+                    self.process = self._started(n)
+                    if self.closed:  # meanwhile
+                        self.process.kill()
+                self.ready.put(clip)
+        finally:
+            self.ended = True
 
     def _received(self) -> Clip | None:
         """The next clip from the process; None if it has ended."""
