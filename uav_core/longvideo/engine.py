@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
     def ran_out(self, error: BaseException) -> bool:
-        """Whether an error not recognised by ``is_out_of_memory`` says that memory ran out."""
+        """Whether an error says that memory ran out; asked about every error of a pass."""
         ...
 
 

@@ -16,12 +16,14 @@ from time import perf_counter
 import torch
 
 from ..files import human_bytes
+from ..flow.estimate import pairs_at_once
 from ..models.vae import UPSCALE
 from ..sampling.propagation import parse_steps
 from ..sampling.segments import plan_groups, plan_segments
 from .course import DECODING, FLOW, SAMPLING, Course
 from .engine import Engine
 from .params import LongVideoParams
+from .scene import AHEAD_ON, BATCHES_AHEAD
 
 # Passes that load models and warm up, and so are not timed.
 WARM_UP = 1
@@ -199,7 +201,11 @@ class Forecast:
         work, course = self.work, self.course
         n, group, h, w = max(work.segments), max(work.groups), work.h, work.w
         stages = {stage: course.rate(stage) * frames for stage, frames in course.whole.items()}
-        frames_bytes = 4 * 3 * h * w * (group * UPSCALE**2 + 2 * n)
+        device, room = self.engine.device, self.engine.room()
+        groups = 3 if device.type in AHEAD_ON else 1  # two wait in page-locked memory
+        pairs = pairs_at_once(device, h, w, room) if course.whole[FLOW] else 1
+        read_ahead = BATCHES_AHEAD * pairs if pairs > 1 else 0
+        frames_bytes = 4 * 3 * h * w * (groups * group * UPSCALE**2 + 2 * n + read_ahead)
         return Estimate(
             work,
             stages,

@@ -84,7 +84,7 @@ class Parts:
     def close(self) -> None:
         """Close the scene under way."""
         if self._scene is not None:
-            self._scene[1].window.close()
+            self._scene[1].close()
             self._scene = None
             free_page_locked()
 

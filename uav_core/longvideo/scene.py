@@ -95,6 +95,11 @@ class Scene:
         """The first frame of the next batch of pairs. Batches have fixed places."""
         self.window = source.window(frames, min(self.next, self._flows_from))
 
+    def close(self) -> None:
+        """Close the file, and let go of frames that were not taken."""
+        self.window.close()
+        self._upscaled = iter(())
+
     def state(self) -> StreamState | None:
         """The sampler's state if no frame waits to be taken; otherwise None."""
         return None if self._waiting else self.stream.state()
@@ -138,6 +143,7 @@ class Scene:
         size, first = self.params.frames_per_group, self.next
         where = "upscaled scene", "The U-Net or the VAE"
         groups, coming = deque(latents.split(size, dim=2)), deque[list[Callable[[], Tensor]]]()
+        del latents  # else it stays while the next ones are sampled
         while groups or coming:
             with self._timed(DECODING, min(size, self.stream.fetched - self.next)):
                 while groups and len(coming) <= self._ahead:
@@ -230,7 +236,10 @@ class Scene:
             frames = self.window.stack(start, pairs.stop + 1)[0].transpose(0, 1)
             with self._timed(FLOW, len(pairs)):
                 ahead, back = self._flows_between(frames[:-1], frames[1:])
-            both = zip(*(x.to(self.stream.device).split(1) for x in (ahead, back)), strict=True)
+            # Each in memory of its own, which is free when it was used.
+            device = self.stream.device
+            ways = ([x.to(device, copy=True) for x in way.split(1)] for way in (ahead, back))
+            both = zip(*ways, strict=True)
             self._flows |= {i: way for i, way in zip(pairs, both, strict=True) if i >= first}
             self._flows_from = pairs.stop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -345,7 +346,7 @@ def test_pairs_of_frames_are_batched_alike_after_every_stop(tmp_path, monkeypatc
     frames, batches, seen = 30, [], set()
     path = write(tmp_path / "long.mkv", picture("long", frames))
     in_batches_of(4, monkeypatch, batches)
-    with closing((whole := begun(path)).window):
+    with closing(begun(path)) as whole:
         wanted, states = [], []
         for i in range(frames):
             wanted.append(whole.take(i + 1))
@@ -354,7 +355,7 @@ def test_pairs_of_frames_are_batched_alike_after_every_stop(tmp_path, monkeypatc
     assert batches == [4] * 7 + [1]
     for first, pair, state in states:
         batches.clear()
-        with closing((again := begun(path, state)).window):
+        with closing(begun(path, state)) as again:
             for i in range(first, frames):
                 assert torch.equal(again.take(i + 1), wanted[i])
         left = frames - 1 - pair // 4 * 4 if pair < frames - 1 else 0
@@ -363,12 +364,29 @@ def test_pairs_of_frames_are_batched_alike_after_every_stop(tmp_path, monkeypatc
     assert len(seen) > 1, "no run stopped inside a batch"
 
 
+def test_latents_are_gone_when_the_next_are_sampled(tmp_path, monkeypatch):
+    path, made, alive = write(tmp_path / "long.mkv", picture("long", 30)), [], []
+    advance = scene.Scene._advance
+
+    def watched(self, count):
+        alive.extend(latents() is not None for latents in made)
+        latents = advance(self, count)
+        made.append(weakref.ref(latents))
+        return latents
+
+    monkeypatch.setattr(scene.Scene, "_advance", watched)
+    with closing(begun(path)) as upscaled:
+        for i in range(30):
+            upscaled.take(min(i // 8 * 8 + 8, 30))
+    assert len(made) > 2 and not any(alive)
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_group_is_decoded_while_the_one_before_is_used(clips, monkeypatch, ahead):
     monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
     decoded, frames = [], range(CUT)
     engine = Engine(trouble=lambda stage, _: decoded.append(1) if stage == "decode" else None)
-    with closing((made := begun(clips["one"], engine=engine)).window):
+    with closing(begun(clips["one"], engine=engine)) as made:
         counts = []
         for _ in frames:
             made.take(len(frames))
