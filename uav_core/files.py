@@ -152,8 +152,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
         partial.touch(exist_ok=False)
         usual = partial.stat().st_mode
         save_file(dict(tensors), partial, metadata)
-        # safetensors 0.8 lets only the owner read its files.
-        partial.chmod(stat.S_IMODE(usual))
+        if partial.stat().st_mode != usual:
+            # safetensors 0.8 lets only the owner read its files. Some network drives know no modes.
+            with suppress(OSError):
+                partial.chmod(stat.S_IMODE(usual))
 
 
 def move_over(source: Path, target: Path) -> None:

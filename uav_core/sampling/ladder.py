@@ -244,7 +244,7 @@ def is_out_of_memory(
 ) -> bool:
     """Whether an error says that memory, of a device or the computer, ran out.
 
-    ``also`` decides about errors not recognised here, such as a host application's own.
+    ``also`` is a host application's judge, which is asked about every error.
     """
     # Asked in any case: ComfyUI's judge also clears errors that CUDA still has to report.
     if (also is not None and also(error)) or isinstance(error, MemoryError):
@@ -265,8 +265,8 @@ def run_with_fallback(
 
     The ladder keeps the level reached, for the next call of the job. ``release()`` is called
     before each new try, to hand cached memory back (ComfyUI's ``soft_empty_cache``);
-    ``on_step(step)`` after each step down, which is logged as well. ``also`` extends
-    ``is_out_of_memory`` to further RuntimeErrors (ComfyUI's ``is_oom``).
+    ``on_step(step)`` after each step down, which is logged as well. ``also`` is
+    that of ``is_out_of_memory``, for RuntimeErrors (ComfyUI's ``is_oom``).
 
     Raises OutOfMemoryError when the smallest setting does not fit either. All other errors, and
     cancelling, pass through.
