@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from uav_core import InputError
+from uav_core.flow.estimate import pairs_at_once
 from uav_core.longvideo import LongVideoParams, estimate
 from uav_core.longvideo.course import DECODING, FLOW, SAMPLING
 from uav_core.longvideo.estimate import Estimate, Forecast, Work, clip_bytes, duration
+from uav_core.longvideo.scene import BATCHES_AHEAD
 from uav_core.sampling.guidance import GuidanceRange
 
 GPU = torch.device("cuda")
@@ -162,6 +164,22 @@ def test_a_run_of_one_pass_gets_an_estimate(clock):
     piece_of(guess, clock, SAMPLING, 8, 100.0)
     piece_of(guess, clock, DECODING, 3, 1.5)
     assert len(told) == 1 and "only guessed: sampling" in told[0]
+
+
+def test_a_gpu_holds_what_it_reads_and_copies_ahead(clock, monkeypatch):
+    def held(device: torch.device) -> int:
+        monkeypatch.setattr(Engine, "device", device)
+        guess = Forecast(RUN, Engine(), lambda _: None)  # pyright: ignore[reportArgumentType]
+        for _ in range(4):
+            piece_of(guess, clock, SAMPLING, 8, 2.0)
+        assert guess.estimate is not None
+        return guess.estimate.held_bytes
+
+    pairs = pairs_at_once(GPU, 16, 24, Engine().room())
+    assert pairs > 1
+    frame = 4 * 3 * 16 * 24
+    more = BATCHES_AHEAD * pairs * frame + 2 * 3 * 16 * frame  # two groups of 3 frames of 4x
+    assert held(GPU) == held(torch.device("cpu")) + more
 
 
 def test_a_resumed_run_that_decodes_first_says_nothing_it_does_not_know(clock):
