@@ -72,7 +72,7 @@ def items(place: Place) -> Iterator[Item]:
         yield Item(f"VAEs, golden data, {p.name}", partial(golden_vaes, place, p), 0.7)
     for p in (FP32, FP16):
         name = f"U-Net, golden data, {p.name}, without Triton"
-        yield Item(name, partial(golden_unet, place, p, kernels=False), 0.7)
+        yield Item(name, partial(golden_unet, place, p, kernels=False), 0.5)
     for p in PRECISIONS[:2]:
         yield Item(f"whole runs, golden data, {p.name}", partial(golden_runs, place, p), 3)
         yield Item(f"RAFT, golden data, {p.name}", partial(golden_raft, place, p), 0.7)

@@ -62,7 +62,7 @@ PHASES = (
     Phase(
         "parity",
         "The networks on the device to the golden data of the tests, and to a CPU in fp32.",
-        39,
+        37,
         "check",
         inside=True,
     ),

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from os import environ
 from typing import Any
 
 import av
@@ -245,7 +246,7 @@ class EncodeParams:
 def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> None:
     """Set up an encoder's context, before it opens, for frames of (width, height)."""
     # SVT-AV1 would write its settings to stderr; only this variable sets its log level.
-    os.environ.setdefault("SVT_LOG", "1")
+    environ.setdefault("SVT_LOG", "1")
     context.width, context.height = size
     context.pix_fmt = params.encoded_format
     context.time_base = 1 / params.part_rate
