@@ -45,8 +45,6 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
         try:
             return _kernels().normed(x, shift, weight, bias, norm.num_groups, norm.eps, activate)
         except Exception as error:  # Triton's compiler and the driver may raise anything
-            if "out of memory" in str(error).lower():
-                raise
             _give_up(x.device, error)
     if shift is not None:
         x.add_(shift[(...,) + (None,) * (x.ndim - 2)])
@@ -105,6 +103,9 @@ def _are_right(device: torch.device) -> bool:
 
 
 def _give_up(device: torch.device, error: Exception) -> None:
+    """Do without the kernels from now on; not if memory ran out, as that passes: then it raises."""
+    if "out of memory" in str(error).lower():
+        raise error
     _without.add(str(device))
     log.info(
         "Fused norms cannot be used on %s; plain operations are used instead: %s", device, error

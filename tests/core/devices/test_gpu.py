@@ -107,6 +107,10 @@ def test_memory_that_runs_out_does_not_end_the_kernels(monkeypatch, plain_norms)
     monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
     with pytest.raises(RuntimeError, match="out of memory"):
         GPU.activated(norm_of(64, 32), channels_last(det("gpu/x", (1, 64, 2, 5, 7))))
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(check=normed))
+    norms._are_right.cache_clear()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        norms._are_right(CPU)
     assert not norms._without
 
 
