@@ -23,7 +23,7 @@ from ..sampling.segments import plan_groups, plan_segments
 from .course import DECODING, FLOW, SAMPLING, Course
 from .engine import Engine
 from .params import LongVideoParams
-from .scene import AHEAD_ON, BATCHES_AHEAD
+from .scene import AHEAD_ON, read_ahead
 
 # Passes that load models and warm up, and so are not timed.
 WARM_UP = 1
@@ -204,8 +204,7 @@ class Forecast:
         device, room = self.engine.device, self.engine.room()
         groups = 3 if device.type in AHEAD_ON else 1  # two wait in page-locked memory
         pairs = pairs_at_once(device, h, w, room) if course.whole[FLOW] else 1
-        read_ahead = BATCHES_AHEAD * pairs if pairs > 1 else 0
-        frames_bytes = 4 * 3 * h * w * (groups * group * UPSCALE**2 + 2 * n + read_ahead)
+        frames_bytes = 4 * 3 * h * w * (groups * group * UPSCALE**2 + 2 * n + read_ahead(pairs))
         return Estimate(
             work,
             stages,

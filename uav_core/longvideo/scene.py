@@ -228,7 +228,7 @@ class Scene:
         # All that have been read and, where they come in batches, some more, so that the networks
         # rarely change places; whole batches, so that a run that went on from a state has the
         # same ones.
-        more = BATCHES_AHEAD * self._pairs if self._pairs > 1 else 1
+        more = max(1, read_ahead(self._pairs))
         last = min(max(first + more, self.window.stop - 1), self.count - 1)
         for start in range(self._flows_from, last, self._pairs):
             self._check_cancelled()
@@ -255,6 +255,11 @@ class Scene:
     def _stepping_down(self, work: Callable[[Setting], T], ladder: Ladder) -> T:
         engine = self.engine
         return run_with_fallback(work, ladder, engine.release, self._on_step, engine.ran_out)
+
+
+def read_ahead(pairs: int) -> int:
+    """Frames read ahead for their flow, where that of ``pairs`` is estimated together."""
+    return BATCHES_AHEAD * pairs if pairs > 1 else 0
 
 
 def place(engine: Engine, held_bytes: int) -> torch.device:
