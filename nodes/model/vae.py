@@ -20,6 +20,7 @@ from ...uav_core.errors import InputError
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.models.attention import Attention, scaled_dot_product
 from ...uav_core.models.budgets import decode_bytes
+from ...uav_core.models.half import fitted_to_half
 from ...uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, decode_ladder, from_tile
 from ...uav_core.sampling.pipeline import decode_group
@@ -48,12 +49,21 @@ def check_vae(vae: Any) -> VideoVAE:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """The precision that ComfyUI has for VAEs on ``device``, but fp32 instead of fp16."""
-    dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
-    if dtype == torch.float16:
-        log.warning("The temporal VAE overflows in fp16, so --fp16-vae is ignored; fp32 is used.")
+    """The precision of VAEs on ``device`` by ComfyUI: by its options, else fp16, bf16 or fp32."""
+    return mm.vae_dtype(device, [torch.float16, torch.bfloat16, torch.float32])
+
+
+def usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """``dtype``, but fp32 instead of fp16 on a CPU, which takes a hundred times as long in fp16."""
+    if dtype == torch.float16 and device.type == "cpu":
+        log.info("A CPU computes fp16 many times slower than fp32: the VAE runs in fp32.")
         return torch.float32
     return dtype
+
+
+def wider_dtype(device: torch.device) -> torch.dtype:
+    """The precision for what overflows in fp16."""
+    return torch.bfloat16 if mm.should_use_bf16(device) else torch.float32
 
 
 def attention(device: torch.device) -> Attention:
@@ -80,7 +90,7 @@ def vae_patcher(
 
 
 class VideoVAE:
-    """A loaded temporal VAE, in fp32 or bf16: in fp16 the decoder overflows."""
+    """A loaded temporal VAE, in fp32, bf16 or fp16."""
 
     # Read by ComfyUI's own nodes.
     latent_channels = 4
@@ -105,14 +115,19 @@ class VideoVAE:
         check_keys(TemporalVAE(params, device="meta"), weights, checkpoint.source)
         self.device = mm.vae_device()
         self.output_device = mm.intermediate_device()
-        self.vae_dtype = dtype or default_dtype(self.device)
+        self.vae_dtype = usable(dtype or default_dtype(self.device), self.device)
+        half = self.vae_dtype == torch.float16
         model = TemporalVAE(
             params,
-            operations=comfy.ops.disable_weight_init,
+            # What overflows in fp16 is computed in another precision, to which layers then cast.
+            operations=comfy.ops.manual_cast if half else comfy.ops.disable_weight_init,
             dtype=self.vae_dtype,
             attend=attention(self.device),
         )
         model.precision = self.vae_dtype  # streamed weights are stored as the file has them
+        if half:
+            model.wider = wider_dtype(self.device)
+            weights = fitted_to_half(model, weights)
         self.first_stage_model = model.eval().requires_grad_(False)
         self.patcher = new_patcher(model, self.device, mm.vae_offload_device(), disable_dynamic)
         give_weights(self.patcher, model, weights, self.vae_dtype)

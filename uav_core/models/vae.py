@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -210,7 +211,7 @@ class Decoder(nn.Module):
 class TemporalVAE(nn.Module):
     """Encoder and decoder; all frames given to one call share their GroupNorm statistics.
 
-    Computes in the precision of its weights, fp32 or bf16 (fp16 overflows), and returns fp32.
+    Computes in the precision of its weights and returns fp32. For fp16 see ``fitted_to_half``.
     """
 
     def __init__(
@@ -228,6 +229,8 @@ class TemporalVAE(nn.Module):
         self.attend = attend
         self.precision: torch.dtype | None = None
         """The dtype to compute in; None for that of the stored weights."""
+        self.wider: torch.dtype | None = None
+        """A dtype for what overflows in fp16, if the layers cast their weights; else None."""
         self.encoder = Encoder(make, p)
         self.decoder = Decoder(make, p)
         two, one = 2 * p.latent_channels, p.latent_channels
@@ -275,6 +278,15 @@ class TemporalVAE(nn.Module):
             low_res = self._given(low_res)
         z = per_frame(self.post_quant_conv, self._given(z))
         return self.decoder(z, low_res, w, self.attend).float()
+
+    @contextmanager
+    def in_wider(self) -> Iterator[None]:
+        """Context that computes in ``wider``."""
+        before, self.precision = self.precision, self.wider
+        try:
+            yield
+        finally:
+            self.precision = before
 
     def _given(self, x: Tensor) -> Tensor:
         """``x`` in the precision of the weights, with the channels last."""

@@ -5,6 +5,7 @@ Tests, benchmarks and training run this; the nodes compose the same pieces insid
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,10 @@ from torch import Tensor
 from ..callbacks import Progress, ignore
 from ..errors import CheckpointMismatchError, InputError
 from ..frames.color import ColorMode, color_fix, enlarge
+from ..models.half import fitted_to_half, overflowed
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
-from ..values import in_range
+from ..values import check_finite, in_range
 from ..weights.checkpoints import load_checkpoint, strict_load
 from . import schedule
 from .ddim import VelocityDDIM
@@ -30,6 +32,8 @@ from .tiles import Tile, plan_tiles, tiled_decode, tiled_predict
 NULL_TEXT_KEY = "null_text_embedding"
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
+
+log = logging.getLogger(__name__)
 
 
 def load_unet(
@@ -79,8 +83,11 @@ def load_vae(
     Raises a CheckpointError that says what the file looks like, if it is neither.
     """
     checkpoint = load_checkpoint(state_dict_or_path, ("vae_3d", "vae_video"))
-    vae = TemporalVAE(VAEParams.from_state_dict(checkpoint.state_dict), dtype=dtype, device="meta")
-    strict_load(vae, _placed(checkpoint.state_dict, dtype, device), checkpoint.source)
+    weights = checkpoint.state_dict
+    vae = TemporalVAE(VAEParams.from_state_dict(weights), dtype=dtype, device="meta")
+    if dtype == torch.float16:
+        weights = fitted_to_half(vae, weights)
+    strict_load(vae, _placed(weights, dtype, device), checkpoint.source)
     return vae.eval().requires_grad_(False)
 
 
@@ -235,9 +242,20 @@ def decode_group(
 
     Clips and long videos are both decoded here. ``z`` (1, 4, n, h, w) is divided by the latent
     scale; ``frames`` (1, 3, n, h, w) in [-1, 1] may be None for ``vae_3d``, and there is no colour
-    fix then. After a colour fix single values may lie outside of [-1, 1].
+    fix then. After a colour fix single values may lie outside of [-1, 1]. Frames that overflow fp16
+    are decoded again in ``vae.wider``. Raises NumericalError if they overflow in that too.
     """
-    pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled).clamp_(-1, 1)
+    pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
+    if vae.wider is not None and overflowed(pixels):
+        log.warning(
+            "Decoding overflowed in fp16 and is repeated in %s, which takes longer. Choose this "
+            "precision in 'Load Temporal VAE' to save that time.",
+            str(vae.wider).removeprefix("torch."),
+        )
+        with vae.in_wider():
+            pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
+        check_finite(pixels, "decoded frames", "The VAE", dim=2)
+    pixels.clamp_(-1, 1)
     return pixels if frames is None else color_fix(pixels, frames, color)
 
 

@@ -170,8 +170,8 @@ def test_decoding_in_bf16_is_hard_to_see(pack, vae):
 
 
 def test_precision_is_checked(pack):
-    with pytest.raises(pack.uav_core.errors.InputError, match="fp16"):
-        pack.nodes.loaders.load.LoadVAE.execute(f"{included.VAE_VIDEO} (included)", "fp16")
+    with pytest.raises(pack.uav_core.errors.InputError, match="fp8"):
+        pack.nodes.loaders.load.LoadVAE.execute(f"{included.VAE_VIDEO} (included)", "fp8")
 
 
 def test_the_per_frame_vae_is_one(pack):

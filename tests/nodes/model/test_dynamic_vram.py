@@ -52,7 +52,7 @@ def write(folder, kind: str, precision: str, suffix: str = "safetensors") -> str
 
 
 def decode(pack, vae: Any) -> torch.Tensor:
-    frames = 1 if vae.vae_dtype == torch.bfloat16 else 3  # slow on a CPU
+    frames = 3 if vae.vae_dtype == torch.float32 else 1  # slow on a CPU
     samples = {"samples": det("z", (1, 4, frames, graph.H, graph.W))}
     node = pack.nodes.sampling.decode.VAEDecode.execute
     return node(samples, vae, graph.frames(frames), 1.0, 3, "none").result[0]
@@ -73,11 +73,14 @@ def sample(pack, unet: Any) -> torch.Tensor:
         ("vae_video", "fp16", "default", "safetensors"),
         ("vae_video", "bf16", "fp32", "safetensors"),
         ("vae_video", "fp32", "bf16", "safetensors"),
+        ("vae_video", "fp32", "fp16", "safetensors"),
+        ("vae_3d", "bf16", "fp16", "bin"),
     ],
 )
 def test_vae_decodes_as_without(
     pack, needs_dynamic, tmp_path, monkeypatch, kind, precision, chosen, suffix
 ):
+    monkeypatch.setattr(pack.nodes.model.vae, "usable", lambda dtype, device: dtype)
     path, dtype = (
         write(tmp_path, kind, precision, suffix),
         pack.nodes.loaders.load.VAE_PRECISIONS[chosen],

@@ -10,7 +10,7 @@ import graph
 import pytest
 import torch
 from generated import det, generate, key_shapes
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 @pytest.mark.parametrize("kind", ["vae_3d", "vae_video"])
@@ -192,32 +192,87 @@ def test_every_socket_is_explained_and_inputs_are_bounded(pack):
 
 
 @pytest.mark.parametrize(
-    ("flag", "device_has_bf16", "taken"),
+    ("flag", "fast", "taken"),
     [
-        (None, False, torch.float32),
-        (None, True, torch.bfloat16),
-        ("bf16_vae", False, torch.bfloat16),
-        ("fp32_vae", True, torch.float32),
-        ("fp16_vae", True, torch.float32),
+        (None, "", torch.float32),
+        (None, "bf16", torch.bfloat16),
+        (None, "fp16 bf16", torch.float16),
+        ("bf16_vae", "", torch.bfloat16),
+        ("fp32_vae", "fp16 bf16", torch.float32),
+        ("fp16_vae", "bf16", torch.float16),
     ],
 )
-def test_default_precision_of_the_vae_is_comfyuis(
-    pack, models, monkeypatch, caplog, flag, device_has_bf16, taken
-):
+def test_default_precision_of_the_vae_is_comfyuis(pack, models, monkeypatch, flag, fast, taken):
     import comfy.model_management as mm
     from comfy.cli_args import args
 
-    monkeypatch.setattr(mm, "should_use_bf16", lambda device=None: device_has_bf16)
+    for name in ("fp16", "bf16"):
+        is_fast = name in fast
+        monkeypatch.setattr(mm, f"should_use_{name}", lambda device=None, is_fast=is_fast: is_fast)
+    computes_half(pack, monkeypatch)
     if flag:
         monkeypatch.setattr(args, flag, True)
     load = pack.nodes.loaders.load.LoadVAE.execute
     vae = load("vae_3d.safetensors", "default").result[0]
     assert vae.vae_dtype == taken
     assert {p.dtype for p in vae.first_stage_model.parameters()} == {taken}
-    assert ("overflows in fp16" in caplog.text) == (flag == "fp16_vae")
+    wider = torch.bfloat16 if "bf16" in fast else torch.float32
+    assert vae.first_stage_model.wider == (wider if taken == torch.float16 else None)
     # Named on the node, or left out as by forms made before there was a choice: as it was.
     assert load("vae_3d.safetensors", "bf16").result[0].vae_dtype == torch.bfloat16
     assert load("vae_3d.safetensors").result[0].vae_dtype == torch.float32
+
+
+def computes_half(pack, monkeypatch):
+    """As on a device that computes fp16, which a CPU does very slowly."""
+    monkeypatch.setattr(pack.nodes.model.vae, "usable", lambda dtype, device: dtype)
+
+
+def test_a_cpu_takes_fp32_for_fp16(pack, models, monkeypatch):
+    path = str(models / "upscale_a_video" / "vae_3d.safetensors")
+    assert pack.nodes.model.vae.VideoVAE(path, torch.float16).vae_dtype == torch.float32
+    computes_half(pack, monkeypatch)
+    assert pack.nodes.model.vae.VideoVAE(path, torch.float16).vae_dtype == torch.float16
+
+
+@pytest.mark.parametrize("kind", ["vae_3d", "vae_video"])
+def test_decoding_and_encoding_in_fp16(pack, models, monkeypatch, kind):
+    computes_half(pack, monkeypatch)
+    path = str(models / "upscale_a_video" / f"{kind}.safetensors")
+    samples, images = {"samples": det("z", (1, 4, 1, 16, 16))}, graph.frames(1)[:, :16, :16]
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    vaes = [pack.nodes.model.vae.VideoVAE(path, dtype) for dtype in (torch.float32, torch.float16)]
+    exact, found = (node(samples, vae, images, 1.0, 3, "none").result[0] for vae in vaes)
+    assert 0 < (found - exact).abs().max() < 5e-3
+    exact, found = (vae.encode(images.repeat(1, 4, 4, 1)) for vae in vaes)
+    assert 0 < (found - exact).abs().max() < 5e-3 * exact.abs().max()
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_what_overflows_in_fp16_is_decoded_again(
+    pack, models, tmp_path, monkeypatch, caplog, has_bf16
+):
+    import comfy.model_management as mm
+
+    computes_half(pack, monkeypatch)
+    monkeypatch.setattr(mm, "should_use_bf16", lambda device=None: has_bf16)
+    weights = load_file(models / "upscale_a_video" / "vae_3d.safetensors")
+    key = "decoder.up_blocks.0.resnets.0.conv2.weight"
+    weights[key] *= 4e6 / weights[key].abs().max()  # fits into fp16 when it is made smaller
+    path = str(tmp_path / "large.safetensors")
+    save_file(weights, path)
+    samples, images = {"samples": det("z", (1, 4, 2, 16, 16))}, graph.frames(2)[:, :16, :16]
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    vaes = [pack.nodes.model.vae.VideoVAE(path, dtype) for dtype in (torch.float32, torch.float16)]
+    exact, found = (node(samples, vae, images, 1.0, 1, "none").result[0] for vae in vaes)
+    assert "overflowed in fp16" in caplog.text
+    assert ("bfloat16" if has_bf16 else "float32") in caplog.text
+    assert (found - exact).abs().max() < (0.1 if has_bf16 else 5e-3)
+    network = vaes[1].first_stage_model
+    assert network.precision == torch.float16  # the next frames begin in fp16 again
+    network.decoder.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(pack.uav_core.errors.NumericalError, match="Frame 0 of the decoded frames"):
+        node(samples, vaes[1], images, 1.0, 1, "none")
 
 
 def test_vae_attention_of_comfyui_is_the_cores(pack):
