@@ -23,6 +23,7 @@ from uav_core.flow.estimate import ITERATIONS, estimate_flows, load_flow_model
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.sampling import presets as quality_presets
+from uav_core.sampling.pipeline import load_vae
 from uav_core.sampling.segments import plan_groups, plan_segments
 from uav_core.weights import included
 
@@ -132,7 +133,7 @@ def vae_decode(place: Place) -> Values:
     exact = network.decode(*inputs).cpu()
     check_finite(exact)
     fp32 = timed(place, lambda: network.decode(*inputs))
-    network = network.to(dtype)
+    network = load_vae(network.state_dict(), dtype=dtype, device=str(place.device))
     got = network.decode(*inputs).float().cpu()
     return {
         **timed(place, lambda: network.decode(*inputs)),

@@ -44,8 +44,8 @@ class Part:
     kind: Kind
     sources: tuple[str, ...]
     target: str
-    # Kept in fp32 whatever --dtype says: the VAE's decoder overflows fp16, and RAFT's correlations
-    # would lose small motions.
+    # Kept in fp32 whatever --dtype says: the VAEs are exact in fp32 then, and RAFT's correlations
+    # would lose small motions in fp16.
     always_fp32: bool = False
 
     @property
@@ -246,6 +246,6 @@ def _parser() -> argparse.ArgumentParser:
         choices=("fp16", "fp32"),
         default="fp16",
         help="precision of the U-Net and the text encoder (default: %(default)s). The VAEs and the "
-        "flow model are always fp32, because decoding overflows fp16",
+        "flow model always stay fp32, so that they can be run exactly",
     )
     return parser

@@ -225,8 +225,11 @@ BEYOND = {
             f"U-Net, upscale_a_video/unet_video.bin, {name}"
             for name in ("fp32", "fp16", "bf16", "fp8_e4m3fn", "fp8_e5m2")
         ),
-        "VAE, upscale_a_video/vae_video.bin, bf16",
-        *(f"VAE, upscale_a_video/vae_3d.bin, {name}" for name in ("fp32", "bf16")),
+        *(f"VAE, upscale_a_video/vae_video.bin, {name}" for name in ("fp16", "bf16")),
+        *(
+            f"VAE, upscale_a_video/vae_3d.bin, {name}"
+            for name in ("default", "fp32", "fp16", "bf16")
+        ),
     },
     "speed": {
         "flow, built-in",
