@@ -74,6 +74,11 @@ def color_fix_input(tooltip: str) -> Any:
     )
 
 
+def self_ensemble_input(tooltip: str, **extra: Any) -> Any:
+    """Input for decoding with a self-ensemble. Optional, so that workflows before it still run."""
+    return io.Boolean.Input("self_ensemble", default=False, tooltip=tooltip, optional=True, **extra)
+
+
 def detail_input(tooltip: str) -> Any:
     """Input for the detail to keep. Optional, so that workflows made before it still run."""
     tooltip = (

@@ -41,6 +41,7 @@ from ..base.settings import (
     overlap_input,
     seed_input,
     segment_length_input,
+    self_ensemble_input,
     share_input,
     steps_input,
     strength_input,
@@ -186,6 +187,7 @@ class LongVideoOptions(io.ComfyNode):
                     "frames; never: none; top, bottom: all, upper or lower lines first; film: "
                     "keeps four of every five frames.",
                 ),
+                self_ensemble_input("As in 'Temporal VAE Decode'."),
             ],
             outputs=[Options.Output(display_name="options", tooltip="For 'Upscale Long Video'.")],
         )

@@ -127,6 +127,7 @@ class PreviewCrop(io.ComfyNode):
                     "As in 'Temporal VAE Decode'.", optional=True, **ADVANCED
                 ),
                 settings.detail_input("As in 'Detail'."),
+                settings.self_ensemble_input("As in 'Temporal VAE Decode'.", **ADVANCED),
             ],
             outputs=[
                 io.Image.Output(display_name="upscaled", tooltip="The upscaled preview."),
@@ -243,6 +244,7 @@ def render(
         w=params.lr_guidance,
         group=params.frames_per_group,
         color=params.color,
+        self_ensemble=params.self_ensemble,
         progress=progress,
         on_step=on_step,
     )

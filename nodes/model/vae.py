@@ -155,6 +155,7 @@ class VideoVAE:
         color: ColorMode = "none",
         tile: int = 0,
         tile_overlap: int = TILE_OVERLAP,
+        self_ensemble: bool = False,
         progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[StepDown], None] = ignore,
     ) -> Tensor:
@@ -167,6 +168,7 @@ class VideoVAE:
             group: frames decoded together, sharing their normalisation.
             color: colour fix towards ``low_res``, which must then be given.
             tile: side of square tiles in pixels of ``low_res``; 0 for whole frames.
+            self_ensemble: decode four times, mirrored, and take the mean; see ``decode_group``.
             progress: called with (groups done, groups in all).
             on_step: called when memory ran out, with the step down that was taken.
 
@@ -195,7 +197,14 @@ class VideoVAE:
                 z = samples[:, :, part].to(self.device, torch.float32)
                 frames = None if low_res is None else low_res[:, :, part].to(z)
                 pixels = decode_group(
-                    self.first_stage_model, z, frames, w, color, tiles, check_cancelled
+                    self.first_stage_model,
+                    z,
+                    frames,
+                    w,
+                    color,
+                    tiles,
+                    self_ensemble,
+                    check_cancelled,
                 )
                 images[part].copy_(to_images(pixels))
 

@@ -47,6 +47,10 @@ class Settings(io.ComfyNode):
                 "For 'strength' of 'Flow-Guided Propagation'. Higher values are steadier and "
                 "softer.",
             ),
+            settings.self_ensemble_input(
+                "For 'Temporal VAE Decode'. Steadier and closer to the original, but decoding "
+                "takes four times as long."
+            ),
         ]
         for value in values:
             value.default = start[value.id]
@@ -79,7 +83,8 @@ class Settings(io.ComfyNode):
                 named_input(
                     "speed",
                     presets.SPEEDS,
-                    "Sets steps and propagation_steps. Becomes custom when you change one of them.",
+                    "Sets steps, propagation_steps and self_ensemble. Becomes custom when you "
+                    "change one of them.",
                 ),
                 *values,
             ],
@@ -87,13 +92,14 @@ class Settings(io.ComfyNode):
                 kind.Output(display_name=value.id, tooltip=f"For {place}.")
                 for value, kind, place in zip(
                     values,
-                    (io.Int, io.Float, io.Int, io.String, io.Float),
+                    (io.Int, io.Float, io.Int, io.String, io.Float, io.Boolean),
                     (
                         "'noise_level' of 'Low-Res Conditioning'",
                         "'guidance' of 'Segment Sampler'",
                         "'steps' of 'Segment Sampler'",
                         "'steps' of 'Flow-Guided Propagation'",
                         "'strength' of 'Flow-Guided Propagation'",
+                        "'self_ensemble' of 'Temporal VAE Decode'",
                     ),
                     strict=True,
                 )
@@ -111,6 +117,7 @@ class Settings(io.ComfyNode):
         steps: int,
         propagation_steps: str,
         propagation_strength: float,
+        self_ensemble: bool = False,
     ) -> io.NodeOutput:
         values = {
             "noise_level": noise_level,
@@ -118,6 +125,7 @@ class Settings(io.ComfyNode):
             "steps": steps,
             "propagation_steps": propagation_steps,
             "propagation_strength": propagation_strength,
+            "self_ensemble": self_ensemble,
         }
         others = presets.differences(weights, look, speed, values)
         told = [f"{name} {values[name]} is used instead of {named}" for name, named in others]

@@ -83,6 +83,7 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
         frames_per_group=INCLUDED["UpscaleAVideoVAEDecode"]["frames_per_group"],
         lr_guidance=1.0,
         part_length=48,
+        self_ensemble=values["self_ensemble"],
         **chosen,
     )
     models = g.models(PITCH + 10, 80)

@@ -12,7 +12,14 @@ from uav_core.sampling.presets import FLAWS, QUALITY
 
 SAMPLE, PICTURE = "upscale_a_video_sample.mp4", "upscale_a_video_sample.png"
 """Files that the pack copies to ComfyUI's input folder."""
-SET = ("noise_level", "guidance", "steps", "propagation_steps", "propagation_strength")
+SET = (
+    "noise_level",
+    "guidance",
+    "steps",
+    "propagation_steps",
+    "propagation_strength",
+    "self_ensemble",
+)
 """Outputs of the node Settings, in order."""
 SHOWS, AVOID = "What the clip shows (positive prompt)", "What to avoid (negative prompt)"
 
@@ -141,7 +148,8 @@ class Stages(Graph):
 
     def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:
         """Add the decoder; 230 high, with its report after a run."""
-        fixed = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, **values}
+        own = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, "self_ensemble": False}
+        fixed = {**own, **self.linked(self_ensemble="self_ensemble"), **values}
         return self.put(
             "UpscaleAVideoVAEDecode",
             (x, y),

@@ -129,7 +129,7 @@ def test_a_saved_workflow_opens_with_its_values(settings):
     """Also with values that its presets do not name."""
     saved = settings.page.evaluate(WORKFLOW)
     (node,) = (node for node in saved["nodes"] if node["type"] == NODE)
-    node["widgets_values"] = ["included", "creative", "best", 33, 1.5, 7, "last 1", 0.25]
+    node["widgets_values"] = ["included", "creative", "best", 33, 1.5, 7, "last 1", 0.25, True]
     settings.page.evaluate("saved => window.app.loadGraphData(saved)", saved)
     settings.page.wait_for_timeout(500)
     assert list(values(settings).values()) == node["widgets_values"]

@@ -76,7 +76,7 @@ def test_options_reach_the_nodes(comfy_server, clip, tmp_path):
     more = ["--codec", "ffv1", "--pixel-format", "gbrp10le", "--noise-level", "7", "--guidance"]
     more += ["1.5", "--seed", "3", "--color-fix", "adain", "--tile", "32", "--cuts", "2"]
     more += ["--frames-per-group", "2", "--vae", "uav_small_vae_3d (included)"]
-    more += ["--short-side", "100", "--resize", "before"]
+    more += ["--short-side", "100", "--resize", "before", "--self-ensemble"]
     assert cli.main(words(comfy_server, clip, target, *more)) == 0
     assert read_clip(target).video_codec == "ffv1"
     assert (probe(target).width, probe(target).height) == (150, 100)
@@ -91,6 +91,7 @@ def test_options_reach_the_nodes(comfy_server, clip, tmp_path):
     expected |= {"output_size": "short side", "short_side": 100}
     expected |= {"resize": "before upscaling (fast)"}
     expected |= {"frames_per_group": 2, "pixel_format": "gbrp10le", "crf": -1}
+    expected["self_ensemble"] = True
     assert {key: options[key] for key in expected} == expected
     assert graph["UpscaleAVideoVAELoader"]["vae_name"] == "uav_small_vae_3d (included)"
 

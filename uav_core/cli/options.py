@@ -86,6 +86,12 @@ def parser(description: str) -> argparse.ArgumentParser:
         default=included.FRAMES_PER_GROUP,
         help="number of frames decoded together",
     )
+    add(
+        "--self-ensemble",
+        action="store_true",
+        help="decode the frames four times, mirrored, and take the mean: steadier and closer to "
+        "the original, but decoding takes four times as long",
+    )
     add("--seed", type=int, default=0)
     add("--tile", type=int, default=0, help="tile size in pixels of the input; 0: no tiles")
     add("--cut-detection", choices=METHODS, default="auto")

@@ -177,5 +177,14 @@ def decoded(
     z = latents.float() / LATENT_SCALE
     tiles = plan_tiles(z.shape[-2:], setting.tile, setting.overlap)
     low_res = frames.to(z)
-    pixels = decode_group(vae, z, low_res, params.lr_guidance, params.color, tiles, check_cancelled)
+    pixels = decode_group(
+        vae,
+        z,
+        low_res,
+        params.lr_guidance,
+        params.color,
+        tiles,
+        params.self_ensemble,
+        check_cancelled,
+    )
     return with_detail(pixels, low_res, params.detail)

@@ -18,6 +18,7 @@ import torch
 from ..files import human_bytes
 from ..flow.estimate import pairs_at_once
 from ..models.vae import UPSCALE
+from ..sampling.pipeline import MIRRORED
 from ..sampling.propagation import parse_steps
 from ..sampling.segments import plan_groups, plan_segments
 from .course import DECODING, FLOW, SAMPLING, Course
@@ -89,7 +90,7 @@ class Work:
         runs = p.steps + (p.halves - 1) * p.guided.count(p.steps)
         return {
             SAMPLING: runs * sum(self.segments) * pixels,
-            DECODING: self.frames * pixels,
+            DECODING: self.frames * pixels * (1 + len(MIRRORED) * p.self_ensemble),
             FLOW: self.pairs * pixels,
         }
 

@@ -45,6 +45,8 @@ class LongVideoParams:
     flow_iterations: int = ITERATIONS
     frames_per_group: int = DECODE_GROUP
     lr_guidance: float = 1.0
+    self_ensemble: bool = False
+    """Whether frames are decoded four times, mirrored, as in ``decode_group``."""
     color: ColorMode = "none"
     tile: int = 0
     """Side of the first tiles, in low-resolution pixels; 0 for whole frames."""
@@ -101,6 +103,8 @@ class LongVideoParams:
         # Options at their defaults are left out, so that jobs from before they existed match.
         if self.guided.is_whole:
             left_out.add("guided")
+        if not self.self_ensemble:
+            left_out.add("self_ensemble")
         plain = {k: v for k, v in asdict(self).items() if k not in left_out}
         if self.detail != FULL:
             # A new name since 0.5 means back-projection: older frames must not be mixed in.

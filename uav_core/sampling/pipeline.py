@@ -33,6 +33,9 @@ NULL_TEXT_KEY = "null_text_embedding"
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
+MIRRORED = ((-1,), (-2,), (-2, -1))
+"""Axes of the frames that are mirrored for a self-ensemble."""
+
 log = logging.getLogger(__name__)
 
 
@@ -209,13 +212,15 @@ def decode(
     color: ColorMode = "none",
     tile: int | None = None,
     tile_overlap: int = TILE_OVERLAP,
+    self_ensemble: bool = False,
     progress: Progress = ignore,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """Decode latents (before the division by the latent scale) in groups of frames.
 
     ``frames`` (1, 3, t, h, w) in [-1, 1] guide the decoder with weight ``w``, and the colour fix
-    ``color``. ``tile`` is the side of square tiles in pixels of the frames, None for whole frames.
+    ``color``. ``tile`` is the side of square tiles in pixels of the frames, None for whole frames;
+    for ``self_ensemble`` see ``decode_group``.
     Returns (1, 3, t, 4h, 4w) in [-1, 1].
     """
     groups, out = plan_groups(latents.shape[2], group), []
@@ -224,7 +229,8 @@ def decode(
         check_cancelled()
         s = slice(g.start, g.stop)
         z = latents[:, :, s] / LATENT_SCALE
-        out.append(decode_group(vae, z, frames[:, :, s], w, color, tiles, check_cancelled))
+        part = frames[:, :, s]
+        out.append(decode_group(vae, z, part, w, color, tiles, self_ensemble, check_cancelled))
         progress(i + 1, len(groups))
     return torch.cat(out, dim=2)
 
@@ -236,15 +242,37 @@ def decode_group(
     w: float,
     color: ColorMode,
     tiles: Sequence[Tile],
+    self_ensemble: bool = False,
     check_cancelled: Callable[[], None] = ignore,
 ) -> Tensor:
     """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of frames that are decoded together.
 
     Clips and long videos are both decoded here. ``z`` (1, 4, n, h, w) is divided by the latent
     scale; ``frames`` (1, 3, n, h, w) in [-1, 1] may be None for ``vae_3d``, and there is no colour
-    fix then. After a colour fix single values may lie outside of [-1, 1]. Frames that overflow fp16
-    are decoded again in ``vae.wider``. Raises NumericalError if they overflow in that too.
+    fix then. After a colour fix single values may lie outside of [-1, 1].
+
+    ``self_ensemble`` takes the mean of four decodings, of the frames mirrored in every way (the
+    geometric self-ensemble of EDSR, Lim et al. 2017). Raises NumericalError if the decoder
+    overflows.
     """
+    pixels = _decode_finite(vae, z, frames, w, tiles, check_cancelled)
+    for axes in MIRRORED if self_ensemble else ():
+        seen = None if frames is None else frames.flip(axes)
+        pixels += _decode_finite(vae, z.flip(axes), seen, w, tiles, check_cancelled).flip(axes)
+    if self_ensemble:
+        pixels /= 1 + len(MIRRORED)
+    return pixels if frames is None else color_fix(pixels, frames, color)
+
+
+def _decode_finite(
+    vae: TemporalVAE,
+    z: Tensor,
+    frames: Tensor | None,
+    w: float,
+    tiles: Sequence[Tile],
+    check_cancelled: Callable[[], None],
+) -> Tensor:
+    """``tiled_decode``, limited to [-1, 1]; what overflows in fp16 is repeated in ``vae.wider``."""
     pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
     if vae.wider is not None and overflowed(pixels):
         log.warning(
@@ -255,8 +283,7 @@ def decode_group(
         with vae.in_wider():
             pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
         check_finite(pixels, "decoded frames", "The VAE", dim=2)
-    pixels.clamp_(-1, 1)
-    return pixels if frames is None else color_fix(pixels, frames, color)
+    return pixels.clamp_(-1, 1)
 
 
 def upscale(

@@ -43,6 +43,8 @@ class Speed:
     """DDIM steps."""
     propagation_steps: str
     """As ``parse_steps`` reads them, within ``steps``."""
+    self_ensemble: bool = False
+    """Whether frames are decoded four times, mirrored."""
 
 
 _LAST = f"last {included.PROPAGATED}"
@@ -65,7 +67,8 @@ SPEEDS: dict[str, dict[str, Speed]] = {
     INCLUDED: {
         "draft": Speed(included.STEPS, ""),
         BALANCED: Speed(included.STEPS, _LAST),
-        "best": Speed(4, _LAST),
+        # More steps change next to nothing.
+        "best": Speed(included.STEPS, _LAST, self_ensemble=True),
     },
     AUTHORS: {
         # The reference's steps of propagation, at the same shares of the run.
@@ -114,8 +117,9 @@ def unfit(params: UNetParams, steps: int, guidance: float) -> str:
     time steps needs at least FEWEST_LEADING.
     """
     weights, told = kind_of(params), []
+    most_steps = 12 if weights == INCLUDED else 3  # the included weights have presets of one step
     for name, value, known, times in (
-        ("steps", steps, [speed.steps for speed in SPEEDS[weights].values()], 3),
+        ("steps", steps, [speed.steps for speed in SPEEDS[weights].values()], most_steps),
         ("guidance", guidance, [look.guidance for look in LOOKS[weights].values()], 1.5),
     ):
         least, most = min(known), max(known)

@@ -3,6 +3,7 @@
     python -m uav_core.training.evaluate --data DATA --weights weights --output report
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --ablation
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --mild
+    python -m uav_core.training.evaluate --data DATA --weights weights --output report --self-ensemble
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --real-esrgan
 
 Every held-out clip is degraded with fixed settings, upscaled as the shipped workflow does it, and
@@ -62,6 +63,7 @@ class Settings:
     temporal_decoder: bool = True
     color: ColorMode = included.COLOR_FIX
     group: int = included.FRAMES_PER_GROUP
+    self_ensemble: bool = False
 
 
 @dataclass
@@ -128,7 +130,9 @@ def upscale(weights: Weights, low_res: Tensor, s: Settings, seed: int = 0) -> Te
         )
     vae = weights.vae if s.temporal_decoder else weights.plain_vae
     assert vae is not None
-    return decode(vae, latents, low_res, group=s.group, color=s.color)
+    return decode(
+        vae, latents, low_res, group=s.group, color=s.color, self_ensemble=s.self_ensemble
+    )
 
 
 def judge(
@@ -208,6 +212,7 @@ def verdict(rows: Sequence[Row], way: str) -> dict[str, float]:
 
 
 BASE = Settings()
+SELF_ENSEMBLE = replace(BASE, name="self-ensemble", self_ensemble=True)
 ABLATION = (
     BASE,
     replace(BASE, name="temporal layers off", temporal_layers=False),
@@ -220,6 +225,7 @@ ABLATION = (
     replace(BASE, name="30 steps", steps=30),
     replace(BASE, name="decode groups of 3", group=3),
     replace(BASE, name="no colour fix", color="none"),
+    SELF_ENSEMBLE,
 )
 
 
@@ -243,6 +249,9 @@ def main() -> None:
         help="use the mild half of the clips: clean or compressed, not damaged",
     )
     parser.add_argument(
+        "--self-ensemble", action="store_true", help="also evaluate the preset 'best'"
+    )
+    parser.add_argument(
         "--real-esrgan", action="store_true", help="also evaluate Real-ESRGAN, if it is installed"
     )
     parser.add_argument("--every", type=int, default=1, help="use only every n-th clip")
@@ -253,7 +262,7 @@ def main() -> None:
     o.output.mkdir(parents=True, exist_ok=True)
     chosen = held_out_mild(o.data) if o.mild else held_out(o.data)
     clips = list(enumerate(chosen))[:: o.every]
-    ways = ABLATION if o.ablation else (BASE,)
+    ways = ABLATION if o.ablation else (BASE, SELF_ENSEMBLE) if o.self_ensemble else (BASE,)
     others = real_esrgan.upscalers(o.threads or 0) if o.real_esrgan else {}
     rows = judge(Weights.load(o.weights), clips, ways, o.output, others)
     found = verdict(rows, BASE.name)

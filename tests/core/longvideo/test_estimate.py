@@ -48,6 +48,7 @@ def test_a_piece_that_is_the_whole_takes_as_long():
         ({}, ((4,), 20, 30), 0.5, 0.5),
         ({"frames_per_group": 8}, ((8,), 20, 30), 1, 1),
         ({"overlap": 0}, ((16,), 20, 30), 2, 2),
+        ({"self_ensemble": True}, ((8,), 20, 30), 1, 4),
         ({"overlap": 7}, ((16,), 20, 30), 9, 2),
     ],
 )

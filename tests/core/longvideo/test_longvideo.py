@@ -149,7 +149,7 @@ def expected(path: Path, params: LongVideoParams = PARAMS, vae: str = "vae_3d") 
         flows=estimate_flows(BuiltinFlow(), frames, PARAMS.flow_iterations),
         propagation_steps=(1,),
     )
-    result = decode(tiny.quick_vae(vae), latents, frames)
+    result = decode(tiny.quick_vae(vae), latents, frames, self_ensemble=params.self_ensemble)
     return color_fix(result, frames, PARAMS.color)[0].transpose(0, 1)
 
 
@@ -176,6 +176,13 @@ def test_the_decoder_sees_the_input(clips, tmp_path):
 
 def test_guidance_in_a_part_of_the_run(clips, whole, tmp_path):
     params = replace(PARAMS, cuts="0", guided=GuidanceRange(0.5, 1))
+    got = pixels(run(clips["one"], tmp_path, params).output)
+    assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
+    assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
+
+
+def test_a_self_ensemble(clips, whole, tmp_path):
+    params = replace(PARAMS, cuts="0", self_ensemble=True)
     got = pixels(run(clips["one"], tmp_path, params).output)
     assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
     assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
@@ -628,8 +635,9 @@ def test_settings_are_plain_and_complete():
     settings = PARAMS.settings()
     assert json.loads(json.dumps(settings)) == settings
     of_the_video = {"size", "resize", "deinterlace"}  # see Source
-    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided", "detail"}
-    some = replace(PARAMS, guided=GuidanceRange(0, 0.5), detail=0.5).settings()
+    assert set(settings) == set(vars(PARAMS)) - of_the_video - {"guided", "self_ensemble", "detail"}
+    changes = {"guided": GuidanceRange(0, 0.5), "self_ensemble": True, "detail": 0.5}
+    some = replace(PARAMS, **changes).settings()
     there = set(vars(PARAMS)) - of_the_video - {"detail"}
     assert set(some) == {*there, "detail_by_back_projection"}
     assert json.loads(json.dumps(some)) == some

@@ -45,9 +45,7 @@ def test_smaller_activations_give_the_same(kind):
     torch.testing.assert_close(small.encode(pixels), plain.encode(pixels), rtol=1e-4, atol=1e-4)
     # Also where the frames are so flat that epsilon decides.
     flat = torch.full_like(frames, 0.25) + 1e-3 * frames
-    torch.testing.assert_close(
-        small.decode(z, flat), plain.decode(z, flat), rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(small.decode(z, flat), plain.decode(z, flat), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("case", DECODE)

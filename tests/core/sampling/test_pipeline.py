@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -5,11 +7,12 @@ from generated import det
 from golden_cases import GOLDEN, PIPELINE, pipeline_inputs
 
 from uav_core import InputError, load_unet, upscale
+from uav_core.frames.color import color_fix
 from uav_core.longvideo import CoreEngine, LongVideoParams
 from uav_core.sampling import schedule
 from uav_core.sampling.guidance import GuidanceRange
 from uav_core.sampling.ladder import Setting
-from uav_core.sampling.pipeline import sample
+from uav_core.sampling.pipeline import decode, sample
 
 
 @pytest.mark.parametrize("name", PIPELINE)
@@ -49,6 +52,28 @@ def test_weights_that_ask_for_trailing_time_steps():
         engine.predict(run["noise"], step, frames, Setting())
     assert seen == 2 * [[999], [499]]
     assert torch.equal(engine.ddim.landings, schedule.previous_alphas(2, trailing=True))
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+@torch.inference_mode()
+def test_a_self_ensemble_is_the_mean_of_mirrored_decodings(tile):
+    z, frames = det("mirror/z", (1, 4, 3, 16, 24)) * 0.1, det("mirror/f", (1, 3, 3, 16, 24))
+    frames = frames.clamp(-1, 1)
+    run = {"group": 2, "tile": tile, "tile_overlap": 4}
+
+    def decoded(*axes: int, **more: Any) -> torch.Tensor:
+        clips = (x.flip(axes) for x in (z, frames))
+        return decode(tiny.quick_vae("vae_video"), *clips, **run, **more).flip(axes)
+
+    parts = [decoded(), decoded(-1), decoded(-2), decoded(-2, -1)]
+    made = decoded(self_ensemble=True)
+    torch.testing.assert_close(made, sum(parts) / 4, rtol=1e-4, atol=1e-5)
+    # A mirrored clip gives the mirrored result, which one decoding does not.
+    torch.testing.assert_close(decoded(-1, self_ensemble=True), made, rtol=1e-4, atol=1e-4)
+    assert (parts[0] - parts[1]).abs().max() > 0.01
+    # The colours are corrected once, on the mean.
+    fixed = decoded(self_ensemble=True, color="adain")
+    torch.testing.assert_close(fixed, color_fix(made, frames, "adain"), rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_in_a_part_of_the_run():

@@ -30,7 +30,11 @@ def test_they_go_from_the_input_to_invention_and_from_fast_to_careful(weights):
     assert list(LOOKS[weights]) == ["faithful", BALANCED, "creative"]
     assert list(SPEEDS[weights]) == ["draft", BALANCED, "best"]
     work = [
-        (speed.steps, len(parse_steps(speed.propagation_steps, speed.steps)))
+        (
+            speed.steps,
+            len(parse_steps(speed.propagation_steps, speed.steps)),
+            speed.self_ensemble,
+        )
         for speed in SPEEDS[weights].values()
     ]
     assert work == sorted(set(work))
@@ -56,6 +60,7 @@ def test_balanced_is_what_was_measured_and_what_the_reference_does():
         "propagation_strength": 0.5,
         "steps": included.STEPS,
         "propagation_steps": f"last {included.PROPAGATED}",
+        "self_ensemble": False,
     }
     assert settings(AUTHORS) == {
         "noise_level": 120,
@@ -63,6 +68,7 @@ def test_balanced_is_what_was_measured_and_what_the_reference_does():
         "propagation_strength": 0.5,
         "steps": 30,
         "propagation_steps": "24,26,28",
+        "self_ensemble": False,
     }
 
 
@@ -83,7 +89,7 @@ def test_the_table_is_plain_and_complete():
         for chooser in ("look", "speed")
     }
     assert owned["look"] == {frozenset({"noise_level", "guidance", "propagation_strength"})}
-    assert owned["speed"] == {frozenset({"steps", "propagation_steps"})}
+    assert owned["speed"] == {frozenset({"steps", "propagation_steps", "self_ensemble"})}
 
 
 def test_differences_are_those_to_what_is_chosen():

@@ -393,6 +393,7 @@ def test_the_command_knows_the_nodes(pack):
         resize="before",
         guided=core.sampling.guidance.GuidanceRange(0.25, 0.75),
         deinterlace="always",
+        self_ensemble=True,
         detail=0.5,
     )
     graphs = [
@@ -427,6 +428,7 @@ def test_the_command_knows_the_nodes(pack):
         "guidance_start",
         "guidance_end",
         "deinterlace",
+        "self_ensemble",
     }
 
 

@@ -99,6 +99,15 @@ def test_detail_is_that_of_the_node(pack, networks):
         assert (shown - made).abs().mean() > 5e-3
 
 
+def test_the_self_ensemble_is_that_of_the_decoder(pack, networks):
+    images, changes = graph.frames(2, 16, 24), {"frames": 2, "steps": 1, "propagation_steps": ""}
+    plain, made = (
+        run(pack, networks, images, self_ensemble=on, **changes).result[0] for on in (False, True)
+    )
+    assert made.shape == plain.shape
+    assert (made - plain).abs().max() > 1e-3
+
+
 def test_a_video_is_read_where_it_is_needed(pack, networks, tmp_path, monkeypatch):
     import folder_paths
 

@@ -28,6 +28,21 @@ def test_decode_node_equals_the_core(pack, models, kind):
     assert result.shape == (4, 4 * graph.H, 4 * graph.W, 3)
 
 
+def test_the_decode_nodes_self_ensemble_is_the_cores(pack, models):
+    vae = pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_video.safetensors"))
+    images, samples = graph.frames(2), det("z", (1, 4, 2, graph.H, graph.W))
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    given = {"samples": samples}, vae, images, 1.0, 3, "none"
+    (result,) = node(*given, self_ensemble=True).result
+    frames = images.permute(3, 0, 1, 2)[None] * 2 - 1
+    core = pack.uav_core.sampling.pipeline.decode(
+        vae.first_stage_model, samples * 0.08333, frames, self_ensemble=True
+    )
+    expected = core[0].permute(1, 2, 3, 0) / 2 + 0.5
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    assert (result - node(*given).result[0]).abs().max() > 1e-3
+
+
 def test_colour_fix_brings_the_mean_back(pack, models):
     vae = pack.nodes.model.vae.VideoVAE(str(models / "upscale_a_video" / "vae_3d.safetensors"))
     images = graph.frames(3)

@@ -54,6 +54,7 @@ comfy.model_management.intermediate_device()
 comfy.model_management.is_device_cpu(_)
 comfy.model_management.is_oom(_)?
 comfy.model_management.load_models_gpu(_, memory_required)
+comfy.model_management.should_use_bf16(_)
 comfy.model_management.soft_empty_cache()
 comfy.model_management.throw_exception_if_processing_interrupted()
 comfy.model_management.unet_dtype(model_params, supported_dtypes, weight_dtype)
@@ -73,6 +74,7 @@ comfy.model_patcher.ModelPatcher.model_options
 comfy.model_patcher.ModelPatcher.model_options.get(_, _)
 comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(_, _)
 comfy.ops.disable_weight_init
+comfy.ops.manual_cast
 comfy.patcher_extension.WrapperExecutor.new_class_executor(_, _, _)
 comfy.patcher_extension.WrappersMP
 comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
@@ -97,6 +99,7 @@ comfy.utils.ProgressBar(_)
 comfy.utils.ProgressBar.update_absolute(_, _, _)
 comfy_api.input_impl.VideoFromFile(_)
 comfy_api.latest.ComfyExtension
+comfy_api.latest.io.Boolean
 comfy_api.latest.io.Boolean.Input(_, default, optional, tooltip, **)
 comfy_api.latest.io.Clip.Output(tooltip)
 comfy_api.latest.io.Combo.Input(_, default, optional, options, tooltip, **)

@@ -61,6 +61,8 @@ def long_video_graph(params: LongVideoParams, encode: EncodeParams, weights: Wei
         options |= {"guidance_start": params.guided.start, "guidance_end": params.guided.end}
     if params.deinterlace != "auto":
         options["deinterlace"] = params.deinterlace
+    if params.self_ensemble:
+        options["self_ensemble"] = True
     if params.detail != FULL:
         upscale["detail"] = params.detail
     size = params.size
