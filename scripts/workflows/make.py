@@ -104,12 +104,12 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
         **{**long_settings(INCLUDED), **{name: values[name] for name in LONG_TAKES}},
     )
     g.group("1  Your video", (0, 0, 340, 430), variants.SOURCE)
-    g.group("2  Settings", (0, 440, 340, 410), variants.SETTINGS)
-    g.group("3  Models and text", (PITCH, 0, 340, 850), variants.LOADERS)
-    g.group("4  Options", (2 * PITCH, 0, 340, 850), variants.TEXT)
-    g.group("5  Upscale", (3 * PITCH, 0, 340, 850), variants.SAMPLING)
+    g.group("2  Settings", (0, 440, 340, 440), variants.SETTINGS)
+    g.group("3  Models and text", (PITCH, 0, 340, 880), variants.LOADERS)
+    g.group("4  Options", (2 * PITCH, 0, 340, 880), variants.TEXT)
+    g.group("5  Upscale", (3 * PITCH, 0, 340, 880), variants.SAMPLING)
     g.note((4 * PITCH, 30), (340, 550), note)
-    g.note((4 * PITCH, 620), (340, 230), notes.authors())
+    g.note((4 * PITCH, 620), (340, 260), notes.authors())
     return g
 
 

@@ -57,8 +57,8 @@ class Stages(Graph):
         return Out(self.add(type, pos, size, **{**self.preset.get(type, {}), **inputs}), 0)
 
     def settings(self, x: int, y: int) -> dict[str, Out]:
-        """Add the node Settings, to which stages added later are linked; 320 high."""
-        node = self.put(SETTINGS, (x, y), (WIDE, 320)).node
+        """Add the node Settings, to which stages added later are linked; 350 high."""
+        node = self.put(SETTINGS, (x, y), (WIDE, 350)).node
         values = self.preset[SETTINGS]
         self.shared = {name: Out(node, slot, values[name]) for slot, name in enumerate(SET)}
         return self.shared
@@ -147,13 +147,13 @@ class Stages(Graph):
         )
 
     def decode(self, x: int, y: int, latent: Out, vae: Out, frames: Out, **values: Any) -> Out:
-        """Add the decoder; 230 high, with its report after a run."""
+        """Add the decoder; 250 high, with its report after a run."""
         own = {"lr_guidance": 1.0, "tile": 0, "tile_overlap": 16, "self_ensemble": False}
         fixed = {**own, **self.linked(self_ensemble="self_ensemble"), **values}
         return self.put(
             "UpscaleAVideoVAEDecode",
             (x, y),
-            (WIDE, 230),
+            (WIDE, 250),
             samples=latent,
             vae=vae,
             frames=frames,

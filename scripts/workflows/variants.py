@@ -28,9 +28,9 @@ TILE = 128
 def column(g: Stages, x: int, *, flow: bool = True, weight_dtype: str = "default") -> Models:
     """Add a column with the settings and, below them, the loaders."""
     g.settings(x + 10, 80)
-    g.group("2  Settings", (x, 0, 340, 410), SETTINGS)
-    g.group("3  Models", (x, 420, 340, TALL - 420), LOADERS)
-    return g.models(x + 10, 500, weight_dtype, flow)
+    g.group("2  Settings", (x, 0, 340, 440), SETTINGS)
+    g.group("3  Models", (x, 450, 340, TALL - 450), LOADERS)
+    return g.models(x + 10, 530, weight_dtype, flow)
 
 
 def upscale_groups(g: Stages, x: int, sampling: str = "Sampling along the motion") -> None:

@@ -88,6 +88,7 @@ def test_a_choice_fills_the_values_in(settings):
         ("UpscaleAVideoSegmentSampler", "steps"): [key, 2],
         ("UpscaleAVideoPropagation", "steps"): [key, 3],
         ("UpscaleAVideoPropagation", "strength"): [key, 4],
+        ("UpscaleAVideoVAEDecode", "self_ensemble"): [key, 5],
     }
 
 
@@ -105,6 +106,7 @@ def test_a_value_changed_by_hand_is_custom(settings):
         "propagation_strength": (0.25, "look"),
         "steps": (7, "speed"),
         "propagation_steps": ("last 1", "speed"),
+        "self_ensemble": (True, "speed"),
     }
     for name, (value, owner) in changes.items():
         settings.set_widget(NODE, name, value)

@@ -1,9 +1,10 @@
-"""Evaluate weights on the held-out clips: ``python -m uav_core.training.evaluate ...``.
+r"""Evaluate weights on the held-out clips: ``python -m uav_core.training.evaluate ...``.
 
     python -m uav_core.training.evaluate --data DATA --weights weights --output report
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --ablation
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --mild
-    python -m uav_core.training.evaluate --data DATA --weights weights --output report --self-ensemble
+    python -m uav_core.training.evaluate --data DATA --weights weights --output report \
+        --self-ensemble
     python -m uav_core.training.evaluate --data DATA --weights weights --output report --real-esrgan
 
 Every held-out clip is degraded with fixed settings, upscaled as the shipped workflow does it, and
