@@ -60,5 +60,7 @@ def _multiplies_into_fp32(device: torch.device, dtype: torch.dtype) -> bool:
     x = torch.ones(1, 8, 8, device=device, dtype=dtype)
     try:
         return torch.bmm(x, x, out_dtype=torch.float32).dtype == torch.float32
+    except torch.OutOfMemoryError:
+        raise  # says nothing about this PyTorch, and must not be remembered
     except (TypeError, RuntimeError, NotImplementedError):
         return False

@@ -175,7 +175,8 @@ class ConditionFuse(nn.Module):
         h = torch.cat((condition, x), dim=1)
         for resnet in self.shared:
             h = resnet(h)
-        return x + w * (x * per_frame(self.scale, h) + per_frame(self.shift, h))
+        change = torch.addcmul(per_frame(self.shift, h), x, per_frame(self.scale, h))
+        return torch.add(x, change, alpha=w)
 
 
 class Decoder(nn.Module):
