@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uav_core.models.half import fitted_to_half
 from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 
@@ -64,6 +65,8 @@ def compare(
     halves = HALVES.get(setup.device.type, (torch.bfloat16, torch.float16))
     for dtype in (torch.float32, *halves):
         cast = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
+        if dtype == torch.float16 and isinstance(cast, TemporalVAE):
+            cast.load_state_dict(fitted_to_half(cast, network.state_dict()))
         for own, whole in zip(cast.buffers(), network.buffers(), strict=True):
             own.data = whole.data  # rotary tables stay fp32, as in the pack
         own = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)

@@ -116,10 +116,10 @@ class LoadVAE(io.ComfyNode):
                     default="default",
                     optional=True,
                     **ADVANCED,
-                    tooltip="fp32 is exact. fp16 takes half the memory and a quarter of the time "
-                    "on most cards, with a difference that is not visible; bf16 differs more. "
-                    "default is fp16 if your device computes it fast, else bf16 or fp32; "
-                    "ComfyUI's --fp16-vae, --bf16-vae and --fp32-vae apply.",
+                    tooltip="fp32 is exact. fp16 takes half the memory and less time, with a "
+                    "difference that is not visible; bf16 differs more. default is fp16 on NVIDIA "
+                    "cards that compute it fast, else bf16 or fp32. ComfyUI's --fp16-vae, "
+                    "--bf16-vae and --fp32-vae apply. Where there is no CUDA, fp16 means fp32.",
                 ),
             ],
             outputs=[io.Vae.Output(tooltip="For 'Temporal VAE Decode'.")],

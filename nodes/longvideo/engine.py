@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management as mm
@@ -57,7 +58,7 @@ class ComfyEngine:
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
-        self.ready: tuple[int, int, int, Setting] | None = None
+        self.ready: tuple[Any, ...] | None = None
         """What the VAE was last loaded for, unless another model or a lack of memory came since."""
         self.sigmas = schedule.sigmas(params.steps, unet.params.trailing)
         self.ddim: DDIM = DenoisedDDIM(self.sigmas.to(model.load_device))
@@ -113,11 +114,16 @@ class ComfyEngine:
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         n, h, w = latents.shape[2:]
         wanted = n, h, w, setting
-        if wanted != self.ready:  # each call copies small weights and empties caches
+        key = *wanted, self.vae.first_stage_model.precision
+        if key != self.ready:  # each call copies small weights and empties caches
             self.vae.load(*wanted)
-            self.ready = wanted
+            self.ready = key
         latents, network = latents.to(self.vae.device), self.vae.first_stage_model
         return decoded(network, latents, frames, self.params, setting, check_cancelled)
+
+    def in_wider(self) -> AbstractContextManager[None] | None:
+        network = self.vae.first_stage_model
+        return None if network.wider is None else network.in_wider()
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
         if stage == "decode":

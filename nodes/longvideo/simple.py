@@ -52,8 +52,8 @@ class UpscaleVideo(io.ComfyNode):
                     "quality",
                     options=list(presets.SPEEDS[presets.INCLUDED]),
                     default=presets.BALANCED,
-                    tooltip="draft is fastest, but its result is less steady. best is steadier and "
-                    "closer to the original, and takes two to four times as long.",
+                    tooltip="draft is fastest, but its result is less steady. best takes longer: "
+                    "with the included weights it is steadier and closer to the original.",
                 ),
                 io.Combo.Input(
                     "size",

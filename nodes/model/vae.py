@@ -20,14 +20,14 @@ from ...uav_core.errors import InputError
 from ...uav_core.frames.color import ColorMode
 from ...uav_core.models.attention import Attention, scaled_dot_product
 from ...uav_core.models.budgets import decode_bytes
-from ...uav_core.models.half import fitted_to_half
+from ...uav_core.models.half import fitted_to_half, overflowed
 from ...uav_core.models.vae import UPSCALE, TemporalVAE, VAEParams
 from ...uav_core.sampling.ladder import Ladder, Setting, StepDown, decode_ladder, from_tile
 from ...uav_core.sampling.pipeline import decode_group
 from ...uav_core.sampling.segments import DECODE_GROUP, plan_groups
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
 from ...uav_core.sampling.tiles import plan_tiles
-from ...uav_core.values import in_range
+from ...uav_core.values import check_finite, in_range
 from ...uav_core.weights.checkpoints import check_keys, load_checkpoint
 from ..base.inputs import to_images, video_latent
 from ..base.runtime import check_cancelled, device_room, load_models, stepping_down
@@ -49,14 +49,26 @@ def check_vae(vae: Any) -> VideoVAE:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """The precision of VAEs on ``device`` by ComfyUI: by its options, else fp16, bf16 or fp32."""
-    return mm.vae_dtype(device, [torch.float16, torch.bfloat16, torch.float32])
+    """The precision of VAEs on ``device`` by ComfyUI: by its options, else fp16, bf16 or fp32.
+
+    fp16 only on NVIDIA cards: some AMD cards take its smallest values for zero.
+    """
+    half = [torch.float16] if is_nvidia(device) else []
+    return mm.vae_dtype(device, [*half, torch.bfloat16, torch.float32])
+
+
+def is_nvidia(device: torch.device) -> bool:
+    """Whether ``device`` is an NVIDIA card, not an AMD one with the same name."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """``dtype``, but fp32 instead of fp16 on a CPU, which takes a hundred times as long in fp16."""
-    if dtype == torch.float16 and device.type == "cpu":
-        log.info("A CPU computes fp16 many times slower than fp32: the VAE runs in fp32.")
+    """``dtype``, but fp32 instead of fp16 where there is no CUDA.
+
+    A CPU takes a hundred times as long in fp16, and Apple's norms overflow inside.
+    """
+    if dtype == torch.float16 and device.type != "cuda":
+        log.info("The VAE runs in fp32, as fp16 is slow or not exact on this device (%s).", device)
         return torch.float32
     return dtype
 
@@ -143,7 +155,8 @@ class VideoVAE:
 
         ``spared``: in the most memory-saving way.
         """
-        return decode_bytes(self.params, frames, h, w, self.vae_dtype.itemsize, spared)
+        dtype = self.first_stage_model.precision or self.vae_dtype
+        return decode_bytes(self.params, frames, h, w, dtype.itemsize, spared)
 
     def decode_video(
         self,
@@ -196,7 +209,8 @@ class VideoVAE:
                 part = slice(first, min(first + most, group.stop))
                 z = samples[:, :, part].to(self.device, torch.float32)
                 frames = None if low_res is None else low_res[:, :, part].to(z)
-                pixels = decode_group(
+                decoded = partial(
+                    decode_group,
                     self.first_stage_model,
                     z,
                     frames,
@@ -206,6 +220,7 @@ class VideoVAE:
                     self_ensemble,
                     check_cancelled,
                 )
+                pixels = self.widened(decoded, partial(self.load, most, h, width, setting))
                 images[part].copy_(to_images(pixels))
 
         for done, together in enumerate(groups, start=1):
@@ -214,6 +229,20 @@ class VideoVAE:
             if progress is not None:
                 progress(done, len(groups))
         return images
+
+    def widened(self, compute: Callable[[], Tensor], load: Callable[[], None]) -> Tensor:
+        """``compute()``, and once more in a wider precision, after ``load()``, if it overflows.
+
+        Raises NumericalError if it overflows in that too.
+        """
+        network, result = self.first_stage_model, compute()
+        if network.wider is not None and overflowed(result):
+            del result
+            with network.in_wider():
+                load()
+                result = compute()
+            check_finite(result, "result", "The VAE", dim=2)
+        return result
 
     def foresee(
         self, ladder: Ladder, h: int, w: int, on_step: Callable[[StepDown], None] = ignore
@@ -280,10 +309,12 @@ class VideoVAE:
         video = rearrange(pixels, "t h w c -> 1 c t h w") * 2 - 1
         groups = plan_groups(video.shape[2])
         need = self.memory_required(DECODE_GROUP, h // UPSCALE, w // UPSCALE)
-        load_models([self.patcher], memory_required=need)
+        load = partial(load_models, [self.patcher], memory_required=need)
+        load()
         parts = []
         for g in groups:
             check_cancelled()
             part = video[:, :, g.start : g.stop].to(self.device, torch.float32)
-            parts.append(self.first_stage_model.encode(part).to(self.output_device))
+            encoded = self.widened(partial(self.first_stage_model.encode, part), load)
+            parts.append(encoded.to(self.output_device))
         return torch.cat(parts, dim=2)

@@ -21,6 +21,22 @@ def named_input(name: str, known: dict[str, dict[str, Any]], tooltip: str) -> An
     return io.Combo.Input(name, options=options, default=presets.BALANCED, tooltip=tooltip)
 
 
+NOT_LINKED = (
+    "'self_ensemble' is on, but has no effect: connect it to 'Temporal VAE Decode' or 'Options for "
+    "Long Video'."
+)
+
+
+def _is_used(node: Any, slot: int) -> bool:
+    """Whether an input in the prompt is linked to this output; True if there is no prompt."""
+    hidden = node.hidden
+    if hidden is None or not hidden.prompt:
+        return True
+    link = [str(hidden.unique_id), slot]
+    inputs = (value for part in hidden.prompt.values() for value in part["inputs"].values())
+    return any(value == link for value in inputs)
+
+
 class Settings(io.ComfyNode):
     """Presets, and values for the stages."""
 
@@ -68,7 +84,7 @@ class Settings(io.ComfyNode):
             ("presets", "faithful balanced creative", "draft best quality", "upscale settings"),
             description="The most important settings in one place. A look and a speed set the "
             "values below. You can change each value by hand; the run uses the values.",
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             inputs=[
                 for_page(
                     weights, **{PRESETS: {"custom": presets.CUSTOM, "table": presets.table()}}
@@ -129,7 +145,10 @@ class Settings(io.ComfyNode):
         }
         others = presets.differences(weights, look, speed, values)
         told = [f"{name} {values[name]} is used instead of {named}" for name, named in others]
-        if told:
+        if self_ensemble and not _is_used(cls, list(values).index("self_ensemble")):
+            # Workflows made before it existed have no such link.
+            show_status(cls, NOT_LINKED)
+        elif told:
             # Only the page makes the values follow a preset; an API prompt may contradict it.
             chosen = f"Look {look}, speed {speed}, {weights} weights"
             show_status(cls, f"{chosen}: {'; '.join(told)}.")

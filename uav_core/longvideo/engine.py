@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeVar
 
 import torch
@@ -65,8 +66,12 @@ class Engine(Protocol):
     def decode(self, latents: Tensor, frames: Tensor, setting: Setting) -> Tensor:
         """Pixels (1, 3, n, 4h, 4w) in [-1, 1] of latents (1, 4, n, h, w), decoded as one group.
 
-        They may be on the device, and still be computed there.
+        They may be on the device, and still be computed there. Frames that overflow are NaN.
         """
+        ...
+
+    def in_wider(self) -> AbstractContextManager[None] | None:
+        """A context in which frames that overflowed are decoded again; None if there is none."""
         ...
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
@@ -142,6 +147,9 @@ class CoreEngine:
         device = next(self.vae.parameters()).device
         latents = latents.to(device)
         return decoded(self.vae, latents, frames, self.params, setting)
+
+    def in_wider(self) -> AbstractContextManager[None] | None:
+        return None if self.vae.wider is None else self.vae.in_wider()
 
     def memory(self, stage: Stage, frames: int, h: int, w: int, *, least: bool = False) -> int:
         network = self.unet if stage == "sample" else self.vae

@@ -30,9 +30,10 @@ log = logging.getLogger(__name__)
 
 # Number of parts after which the input is checked for changes.
 CHECK_EVERY_PARTS = 4
-# Names in ``Engine.weights`` of what comes from files. If an earlier job differs only in these,
+# Names in ``Engine.weights`` of what comes from files, and of the VAE's precision, which *default*
+# may choose differently in another version. If an earlier job differs only in these,
 # the user probably meant to resume it and gets a note.
-WEIGHT_FILES = ("unet", "vae", "flow", "texts")
+WEIGHT_FILES = ("unet", "vae", "vae dtype", "flow", "texts")
 # While other runs work on all that is left: seconds between checks, and between reports.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 

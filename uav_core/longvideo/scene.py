@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..devices.memory import Sparing, spares, to_device, to_host
 from ..flow.estimate import pairs_at_once
+from ..models.half import overflowed
 from ..sampling import schedule
 from ..sampling.ladder import Ladder, Setting, run_with_fallback
 from ..sampling.noise import LATENT, LOW_RES, frame_noise
@@ -25,6 +26,11 @@ from .params import LongVideoParams
 from .source import Source
 
 T = TypeVar("T")
+
+Arriving = list[Callable[[], Tensor]]
+"""Functions that wait until frames are copied to the host."""
+_Group = tuple[Tensor, Tensor, Arriving]
+"""A group that is decoded: its latents, its input frames, and its frames on their way."""
 
 # Latents wait on the device if they take at most this fraction (1 / HELD_SHARE) of its memory.
 HELD_SHARE = 8
@@ -142,26 +148,40 @@ class Scene:
         """The frames of ``latents`` (1, 4, n, h, w), decoded group by group as they are taken."""
         size, first = self.params.frames_per_group, self.next
         where = "upscaled scene", "The U-Net or the VAE"
-        groups, coming = deque(latents.split(size, dim=2)), deque[list[Callable[[], Tensor]]]()
+        groups, coming = deque(latents.split(size, dim=2)), deque[_Group]()
         del latents  # else it stays while the next ones are sampled
         while groups or coming:
             with self._timed(DECODING, min(size, self.stream.fetched - self.next)):
                 while groups and len(coming) <= self._ahead:
                     self._check_cancelled()
                     last = first + groups[0].shape[2]
-                    coming.append(self._decode(groups.popleft(), self.window.stack(first, last)))
+                    coming.append(self._begun(groups.popleft(), self.window.stack(first, last)))
                     self._drop(last)
                     first = last
-                frames = deque(arrived() for arrived in coming.popleft())
+                frames = self._arrived(*coming.popleft())
             for i in range(len(frames)):
                 check_finite(frames[i][None], *where, dim=0, first=self.next + i)
             while frames:
                 yield frames.popleft()  # none stays here while the next group is made
 
-    def _decode(self, latents: Tensor, frames: Tensor) -> list[Callable[[], Tensor]]:
+    def _begun(self, latents: Tensor, frames: Tensor) -> _Group:
+        return latents, frames, self._decode(latents, frames)
+
+    def _arrived(self, latents: Tensor, frames: Tensor, arriving: Arriving) -> deque[Tensor]:
+        """The frames of a group, decoded again if they overflowed."""
+        arrived = deque(wait() for wait in arriving)
+        # Only here, where they are waited for anyway, so that the device decodes ahead.
+        if any(map(overflowed, arrived)) and not overflowed(latents):
+            wider = self.engine.in_wider()
+            if wider is not None:
+                with wider:
+                    arrived = deque(wait() for wait in self._decode(latents, frames))
+        return arrived
+
+    def _decode(self, latents: Tensor, frames: Tensor) -> Arriving:
         """Functions that wait until the decoded frames of one group are copied here."""
 
-        def work(setting: Setting) -> list[Callable[[], Tensor]]:
+        def work(setting: Setting) -> Arriving:
             n, coming = min(setting.frames or latents.shape[2], latents.shape[2]), []
             for i in range(0, latents.shape[2], n):
                 s = slice(i, i + n)

@@ -1,8 +1,8 @@
 """The VAEs in fp16, whose range their activations would exceed.
 
 Every branch of a VAE begins with a norm, so its activations may be made smaller by any factor if
-the norms' epsilon is made smaller too. A power of two changes no digit. fp16 then differs from fp32
-an eighth as much as bf16 does.
+the norms' epsilon is made smaller too. In fp32 a power of two changes no digit. fp16 then differs
+from fp32 about a ninth as much as bf16 does (docs/parity.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from .vae import EPS, TemporalVAE
 
 SCALE = 2.0**-6
-"""The factor. With it, activations up to 4 million fit, and those from 0.004 keep every digit."""
+"""The factor. With it, activations up to 4 million fit, and those from 0.004 keep every digit.
+
+Not smaller: PyTorch's own norm on CUDA keeps 1 / sqrt(variance + epsilon) in fp16, where up to
+65504 fit; for a constant input it is now 64000.
+"""
 
 _FROM_NORM = ("conv_in", "conv1", "conv2", "conv_3d", "proj_attn")
 """Layers whose input keeps its size, being normalised or a network's input: all is made smaller."""
@@ -47,6 +51,9 @@ def _factor(key: str) -> float:
     return 1 / SCALE if name == "scale" and kind == "weight" else 1.0
 
 
-def overflowed(pixels: Tensor) -> bool:
-    """Whether a decoded result has infinite or undefined values; waits for the device."""
-    return not bool(torch.isfinite(pixels.sum()))
+def overflowed(result: Tensor) -> bool:
+    """Whether a network's result has infinite or undefined values; waits for the device.
+
+    An activation that overflows makes the next norm, and so the whole result, undefined.
+    """
+    return not bool(torch.isfinite(result.sum()))

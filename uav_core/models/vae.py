@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..devices.layers import Layers
 from ..errors import InputError
 from .attention import Attention, scaled_dot_product
 from .layers import Downsample, Resnet, Sizes, Upsample, activated, added, groups, normed, per_frame
+
+log = logging.getLogger(__name__)
 
 LATENT_SCALE = 0.08333
 """Latents are multiplied by this after encoding and divided by it before decoding."""
@@ -232,6 +235,7 @@ class TemporalVAE(nn.Module):
         """The dtype to compute in; None for that of the stored weights."""
         self.wider: torch.dtype | None = None
         """A dtype for what overflows in fp16, if the layers cast their weights; else None."""
+        self._has_overflowed = False
         self.encoder = Encoder(make, p)
         self.decoder = Decoder(make, p)
         two, one = 2 * p.latent_channels, p.latent_channels
@@ -282,7 +286,14 @@ class TemporalVAE(nn.Module):
 
     @contextmanager
     def in_wider(self) -> Iterator[None]:
-        """Context that computes in ``wider``."""
+        """Context that computes in ``wider``, for what overflowed; says so the first time."""
+        if not self._has_overflowed:
+            log.warning(
+                "The VAE overflowed in fp16. Such frames are computed again in %s, which takes "
+                "longer. Choose this precision in 'Load Temporal VAE' to save that time.",
+                str(self.wider).removeprefix("torch."),
+            )
+        self._has_overflowed = True
         before, self.precision = self.precision, self.wider
         try:
             yield

@@ -5,7 +5,6 @@ Tests, benchmarks and training run this; the nodes compose the same pieces insid
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,10 +15,10 @@ from torch import Tensor
 from ..callbacks import Progress, ignore
 from ..errors import CheckpointMismatchError, InputError
 from ..frames.color import ColorMode, color_fix, enlarge
-from ..models.half import fitted_to_half, overflowed
+from ..models.half import fitted_to_half
 from ..models.unet import TemporalUNet, UNetParams
 from ..models.vae import LATENT_SCALE, TemporalVAE, VAEParams
-from ..values import check_finite, in_range
+from ..values import in_range
 from ..weights.checkpoints import load_checkpoint, strict_load
 from . import schedule
 from .ddim import VelocityDDIM
@@ -35,8 +34,6 @@ Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
 MIRRORED = ((-1,), (-2,), (-2, -1))
 """Axes of the frames that are mirrored for a self-ensemble."""
-
-log = logging.getLogger(__name__)
 
 
 def load_unet(
@@ -252,38 +249,17 @@ def decode_group(
     fix then. After a colour fix single values may lie outside of [-1, 1].
 
     ``self_ensemble`` takes the mean of four decodings, of the frames mirrored in every way (the
-    geometric self-ensemble of EDSR, Lim et al. 2017). Raises NumericalError if the decoder
-    overflows.
+    geometric self-ensemble of EDSR, Lim et al. 2017). Frames that overflow in fp16 are NaN: decode
+    them again within ``vae.in_wider()``.
     """
-    pixels = _decode_finite(vae, z, frames, w, tiles, check_cancelled)
+    pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled).clamp_(-1, 1)
     for axes in MIRRORED if self_ensemble else ():
         seen = None if frames is None else frames.flip(axes)
-        pixels += _decode_finite(vae, z.flip(axes), seen, w, tiles, check_cancelled).flip(axes)
+        mirrored = tiled_decode(vae, z.flip(axes), seen, w, tiles, check_cancelled)
+        pixels += mirrored.clamp_(-1, 1).flip(axes)
     if self_ensemble:
         pixels /= 1 + len(MIRRORED)
     return pixels if frames is None else color_fix(pixels, frames, color)
-
-
-def _decode_finite(
-    vae: TemporalVAE,
-    z: Tensor,
-    frames: Tensor | None,
-    w: float,
-    tiles: Sequence[Tile],
-    check_cancelled: Callable[[], None],
-) -> Tensor:
-    """``tiled_decode``, limited to [-1, 1]; what overflows in fp16 is repeated in ``vae.wider``."""
-    pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
-    if vae.wider is not None and overflowed(pixels):
-        log.warning(
-            "Decoding overflowed in fp16 and is repeated in %s, which takes longer. Choose this "
-            "precision in 'Load Temporal VAE' to save that time.",
-            str(vae.wider).removeprefix("torch."),
-        )
-        with vae.in_wider():
-            pixels = tiled_decode(vae, z, frames, w, tiles, check_cancelled)
-        check_finite(pixels, "decoded frames", "The VAE", dim=2)
-    return pixels.clamp_(-1, 1)
 
 
 def upscale(

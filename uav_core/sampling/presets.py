@@ -124,7 +124,8 @@ def unfit(params: UNetParams, steps: int, guidance: float) -> str:
     ):
         least, most = min(known), max(known)
         if not least / 2 <= value <= most * times:
-            told.append(f"{name} {value:g} (presets: {least:g} to {most:g})")
+            presets = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+            told.append(f"{name} {value:g} (presets: {presets})")
     if not params.trailing and steps < FEWEST_LEADING and weights == INCLUDED:
         told.append(f"steps {steps} (without trailing time steps: {FEWEST_LEADING} or more)")
     if not told:

@@ -7,7 +7,7 @@ import random
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -186,6 +186,34 @@ def test_a_self_ensemble(clips, whole, tmp_path):
     got = pixels(run(clips["one"], tmp_path, params).output)
     assert (got - expected(clips["one"], params)).abs().max() <= 1.01 / 255
     assert (got - pixels(whole)[:CUT]).abs().max() > 2 / 255, "it makes a difference"
+
+
+def test_a_group_that_overflows_is_decoded_again(clips, whole, tmp_path):
+    asked = []
+
+    class Overflows(Engine):
+        wide = False
+
+        def decode(self, latents, frames, setting):
+            pixels = super().decode(latents, frames, setting).clone()
+            asked.append(self.wide)
+            if len(asked) == 2:
+                pixels[..., 5] = torch.nan
+            return pixels
+
+        @contextmanager
+        def wider(self):
+            self.wide = True
+            yield
+            self.wide = False
+
+        def in_wider(self):
+            return self.wider()
+
+    params = replace(PARAMS, cuts="0")
+    report = LongVideo(clips["one"], tmp_path, Overflows(params), params, LOSSLESS).run()
+    assert torch.equal(pixels(report.output), pixels(whole)[:CUT])
+    assert asked[:3] == [False, False, True] and not any(asked[3:])
 
 
 def test_no_detail_is_the_bicubic_enlargement(clips, whole, tmp_path):

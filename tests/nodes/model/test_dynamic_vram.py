@@ -90,6 +90,22 @@ def test_vae_decodes_as_without(
     assert torch.equal(decode(pack, pack.nodes.model.vae.VideoVAE(path, dtype)), expected)
 
 
+@pytest.mark.usefixtures("on_card")
+def test_what_overflows_in_fp16_is_decoded_again(pack, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(pack.nodes.model.vae, "usable", lambda dtype, device: dtype)
+    weights = {key: x.float() for key, x in quick_weights("vae_video").items()}
+    key = "decoder.up_blocks.0.resnets.0.conv2.weight"
+    weights[key] = weights[key] * 4e6 / weights[key].abs().max()
+    path = str(tmp_path / "large.safetensors")
+    save_file(weights, path)
+    vaes = (pack.nodes.model.vae.VideoVAE(path, d) for d in (torch.float32, torch.float16))
+    samples = {"samples": det("z", (1, 4, 1, graph.H, graph.W))}
+    node = pack.nodes.sampling.decode.VAEDecode.execute
+    exact, found = (node(samples, vae, graph.frames(1), 1.0, 3, "none").result[0] for vae in vaes)
+    assert "overflowed in fp16" in caplog.text
+    assert (found - exact).abs().max() < 5e-3
+
+
 @pytest.mark.parametrize(
     ("precision", "chosen", "suffix"),
     [

@@ -241,6 +241,22 @@ def test_default_precision_of_the_vae_is_comfyuis(pack, models, monkeypatch, fla
 def computes_half(pack, monkeypatch):
     """As on a device that computes fp16, which a CPU does very slowly."""
     monkeypatch.setattr(pack.nodes.model.vae, "usable", lambda dtype, device: dtype)
+    monkeypatch.setattr(pack.nodes.model.vae, "is_nvidia", lambda device: True)
+
+
+def test_only_nvidia_cards_take_fp16_by_themselves(pack, monkeypatch):
+    import comfy.model_management as mm
+
+    vae = pack.nodes.model.vae
+    for name in ("fp16", "bf16"):
+        monkeypatch.setattr(mm, f"should_use_{name}", lambda device=None: True)
+    card, apple = torch.device("cuda"), torch.device("mps")
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert vae.default_dtype(card) == torch.float16 == vae.usable(torch.float16, card)
+    assert vae.default_dtype(apple) == torch.bfloat16
+    assert vae.usable(torch.float16, apple) == torch.float32
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    assert vae.default_dtype(card) == torch.bfloat16
 
 
 def test_a_cpu_takes_fp32_for_fp16(pack, models, monkeypatch):
@@ -280,14 +296,51 @@ def test_what_overflows_in_fp16_is_decoded_again(
     node = pack.nodes.sampling.decode.VAEDecode.execute
     vaes = [pack.nodes.model.vae.VideoVAE(path, dtype) for dtype in (torch.float32, torch.float16)]
     exact, found = (node(samples, vae, images, 1.0, 1, "none").result[0] for vae in vaes)
-    assert "overflowed in fp16" in caplog.text
+    assert caplog.text.count("overflowed in fp16") == 1  # of two groups
     assert ("bfloat16" if has_bf16 else "float32") in caplog.text
     assert (found - exact).abs().max() < (0.1 if has_bf16 else 5e-3)
     network = vaes[1].first_stage_model
     assert network.precision == torch.float16  # the next frames begin in fp16 again
     network.decoder.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(pack.uav_core.errors.NumericalError, match="Frame 0 of the decoded frames"):
+    with pytest.raises(pack.uav_core.errors.NumericalError, match="Frame 0 of the result"):
         node(samples, vaes[1], images, 1.0, 1, "none")
+    assert network.precision == torch.float16
+
+
+def test_what_overflows_is_encoded_again(pack, models, tmp_path, monkeypatch, caplog):
+    computes_half(pack, monkeypatch)
+    weights = load_file(models / "upscale_a_video" / "vae_3d.safetensors")
+    key = "encoder.down_blocks.0.resnets.0.conv2.weight"
+    weights[key] *= 4e6 / weights[key].abs().max()
+    path = str(tmp_path / "large.safetensors")
+    save_file(weights, path)
+    pixels = graph.frames(1).repeat(1, 2, 2, 1)
+    dtypes = torch.float32, torch.float16
+    exact, found = (pack.nodes.model.vae.VideoVAE(path, d).encode(pixels) for d in dtypes)
+    assert "overflowed in fp16" in caplog.text
+    assert (found - exact).abs().max() < 5e-3 * exact.abs().max()
+
+
+def test_a_long_videos_engine_decodes_again_in_wider(pack, models, monkeypatch):
+    core = pack.uav_core
+    computes_half(pack, monkeypatch)
+    folder = models / "upscale_a_video"
+    flow = pack.nodes.loaders.load.LoadFlowModel.execute("built-in (no weights)").result[0]
+    unet = pack.nodes.model.unet.load_unet(str(folder / "unet.safetensors"))
+    vae = pack.nodes.model.vae.VideoVAE(str(folder / "vae_3d.safetensors"), torch.float16)
+    params = core.longvideo.LongVideoParams(propagation_steps="")
+    texts = graph.texts()
+    engine = pack.nodes.longvideo.engine.ComfyEngine(unet, vae, *texts, flow, params)
+    given = det("z", (1, 4, 1, 16, 16)), det("f", (1, 3, 1, 16, 16)).clamp(-1, 1)
+    setting = core.sampling.ladder.Setting()
+    half, need = engine.decode(*given, setting), vae.memory_required(1, 16, 16)
+    wider = engine.in_wider()
+    assert wider is not None
+    with wider:
+        wide = engine.decode(*given, setting)
+        assert vae.memory_required(1, 16, 16) > need, "fp32 takes more"
+    again = engine.decode(*given, setting)
+    assert torch.equal(half, again) and 0 < (wide - half).abs().max() < 5e-3
 
 
 def test_vae_attention_of_comfyui_is_the_cores(pack):

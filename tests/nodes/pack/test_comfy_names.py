@@ -114,6 +114,7 @@ comfy_api.latest.io.Float
 comfy_api.latest.io.Float.Input(_, default, max, min, optional, round, step, tooltip, **)
 comfy_api.latest.io.FolderType.output
 comfy_api.latest.io.Hidden.dynprompt
+comfy_api.latest.io.Hidden.prompt
 comfy_api.latest.io.Hidden.unique_id
 comfy_api.latest.io.Image
 comfy_api.latest.io.Image.Input(_, optional, tooltip)

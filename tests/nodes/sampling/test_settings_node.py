@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,22 @@ def test_every_preset_lies_in_the_ranges_of_the_stages(pack, node, presets):
                 assert isinstance(value, type(own[name].default)), name
                 if name in taken:
                     assert own[name].min <= value <= own[name].max
+
+
+def test_a_self_ensemble_without_a_link_is_told(pack, node, presets, monkeypatch, caplog):
+    """In workflows that were made before this output existed."""
+    values = {**defaults(node), "speed": "best", **presets.settings(presets.INCLUDED, speed="best")}
+    slot = [out.display_name for out in node.define_schema().outputs].index("self_ensemble")
+    told = pack.nodes.sampling.presets.NOT_LINKED
+    for links, is_told in (([["7", 0]], True), ([["7", 0], ["7", slot]], False)):
+        caplog.clear()
+        inputs = {f"in{i}": link for i, link in enumerate(links)}
+        prompt = {"7": {"inputs": values}, "8": {"inputs": inputs}}
+        hidden = SimpleNamespace(unique_id="7", prompt=prompt)
+        monkeypatch.setattr(node, "hidden", hidden)
+        with caplog.at_level(logging.INFO):
+            assert node.execute(**values).result[slot] is True
+        assert (told in caplog.text) == is_told
 
 
 def test_the_page_is_told_the_table(node, presets):
