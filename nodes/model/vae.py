@@ -220,7 +220,8 @@ class VideoVAE:
                     self_ensemble,
                     check_cancelled,
                 )
-                pixels = self.widened(decoded, partial(self.load, most, h, width, setting))
+                load = partial(self.load, most, h, width, setting)
+                pixels = self.widened(decoded, load, part.start)
                 images[part].copy_(to_images(pixels))
 
         for done, together in enumerate(groups, start=1):
@@ -230,10 +231,13 @@ class VideoVAE:
                 progress(done, len(groups))
         return images
 
-    def widened(self, compute: Callable[[], Tensor], load: Callable[[], None]) -> Tensor:
+    def widened(
+        self, compute: Callable[[], Tensor], load: Callable[[], None], first: int
+    ) -> Tensor:
         """``compute()``, and once more in a wider precision, after ``load()``, if it overflows.
 
-        Raises NumericalError if it overflows in that too.
+        ``first`` is the number of the first frame. Raises NumericalError if it overflows in that
+        too.
         """
         network, result = self.first_stage_model, compute()
         if network.wider is not None and overflowed(result):
@@ -241,7 +245,7 @@ class VideoVAE:
             with network.in_wider():
                 load()
                 result = compute()
-            check_finite(result, "result", "The VAE", dim=2)
+            check_finite(result, "result", "The VAE", dim=2, first=first)
         return result
 
     def foresee(
@@ -315,6 +319,6 @@ class VideoVAE:
         for g in groups:
             check_cancelled()
             part = video[:, :, g.start : g.stop].to(self.device, torch.float32)
-            encoded = self.widened(partial(self.first_stage_model.encode, part), load)
+            encoded = self.widened(partial(self.first_stage_model.encode, part), load, g.start)
             parts.append(encoded.to(self.output_device))
         return torch.cat(parts, dim=2)

@@ -171,11 +171,10 @@ class Scene:
         """The frames of a group, decoded again if they overflowed."""
         arrived = deque(wait() for wait in arriving)
         # Only here, where they are waited for anyway, so that the device decodes ahead.
-        if any(map(overflowed, arrived)) and not overflowed(latents):
-            wider = self.engine.in_wider()
-            if wider is not None:
-                with wider:
-                    arrived = deque(wait() for wait in self._decode(latents, frames))
+        wider = self.engine.in_wider()
+        if wider is not None and any(map(overflowed, arrived)) and not overflowed(latents):
+            with wider:
+                arrived = deque(wait() for wait in self._decode(latents, frames))
         return arrived
 
     def _decode(self, latents: Tensor, frames: Tensor) -> Arriving:
