@@ -1,8 +1,8 @@
 """Kernels launched and bytes moved by a call, counted on any machine.
 
 Every PyTorch operation that is not a view counts as one kernel, which reads its inputs and writes
-its results once. A GPU launches a few more, for example to add a convolution's bias, and reads less
-where its cache helps. So the counts are only for comparison.
+its results once. A GPU launches a few more, and reads less where its cache helps. So the counts are
+only for comparison. The passes in which a GPU adds the biases of convolutions are counted apart.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Moved:
 
     kernels: int
     bytes: int
+    biases: tuple[int, int]
+    """Kernels and bytes of adding the biases of convolutions to their results."""
     by_operation: dict[str, tuple[int, int]]
     """Kernels and bytes of every operation."""
 
@@ -35,6 +37,7 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, list[int]] = {}
+        self.biases = [0, 0]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -54,6 +57,9 @@ class _Counting(TorchDispatchMode):
             found = self.found.setdefault(name, [0, 0])
             found[0] += 1
             found[1] += sum(_touched(x) for x in (*given, *made))
+            if name.startswith("aten.convolution") and args[2] is not None:
+                self.biases[0] += 1
+                self.biases[1] += 2 * _touched(out)
         return out
 
 
@@ -72,4 +78,4 @@ def count_moved(call: Callable[[], Any]) -> Moved:
         call()
     by_operation = {name: (k, b) for name, (k, b) in counting.found.items()}
     kernels, moved = (sum(counts) for counts in zip(*by_operation.values(), strict=True))
-    return Moved(kernels, moved, by_operation)
+    return Moved(kernels, moved, (counting.biases[0], counting.biases[1]), by_operation)

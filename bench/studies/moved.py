@@ -42,14 +42,19 @@ class Way:
 
 
 def measure_moved(quick: bool = False) -> list[Way]:
-    """Count a pass (2 x 8 frames, fp16) and a decode (3 frames, fp32), plain and fused norms."""
+    """Count a pass (2 x 8 frames) and decodes (3 frames), with plain and with fused norms."""
     h, w = QUICK_SIZE if quick else SIZE
     unet = TemporalUNet(TINY_UNET if quick else UNetParams(), dtype=torch.float16, device=META)
-    vae = TemporalVAE(TINY_VAE if quick else VAEParams(), device=META, attend=fused)
+    sizes = TINY_VAE if quick else VAEParams()
+    half, vae = (
+        TemporalVAE(sizes, dtype=dtype, device=META, attend=fused)
+        for dtype in (torch.float16, torch.float32)
+    )
 
     def counted() -> dict[str, Moved]:
         return {
             "U-Net pass, fp16": count_moved(lambda: unet(*unet_inputs(unet, 2, h, w), fused)),
+            "decode, fp16": count_moved(lambda: half.decode(*vae_inputs(half, h, w))),
             "decode, fp32": count_moved(lambda: vae.decode(*vae_inputs(vae, h, w))),
         }
 
@@ -98,8 +103,11 @@ def fused_norms() -> Iterator[None]:
         scale = sums.clone()
         return x.mul(scale.view(1, -1, *[1] * (x.ndim - 2)))
 
+    def joined(x: Tensor, onto: Tensor, _: Tensor) -> Tensor:
+        return x.add_(onto)
+
     with (
         mock.patch.object(norms, "has_kernels", lambda _: True),
-        mock.patch.object(norms, "_kernels", lambda: SimpleNamespace(normed=normed)),
+        mock.patch.object(norms, "_kernels", lambda: SimpleNamespace(normed=normed, joined=joined)),
     ):
         yield

@@ -221,8 +221,13 @@ def gflops(speed: float) -> str:
 
 def moved_table(ways: list[Way]) -> str:
     """Table of kernels and bytes of a pass and a decode; see ``bench.studies.moved``."""
-    lines = ["| Counted | | Kernels | GB moved |", "| --- | --- | ---: | ---: |"]
+    lines = [
+        "| Counted | | Kernels | GB moved | Besides, for biases: kernels | GB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
     for way in ways:
         for work, moved in way.work.items():
-            lines.append(f"| {work} | {way.title} | {moved.kernels:,} | {moved.bytes / 1e9:.0f} |")
+            passes, biases = moved.biases
+            counts = f"{moved.kernels:,} | {moved.bytes / 1e9:.0f} | {passes} | {biases / 1e9:.0f}"
+            lines.append(f"| {work} | {way.title} | {counts} |")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import attention, memory, norms, stripes
+from .layers import Lending
 from .memory import Sparing
 from .way import Way
 
@@ -57,6 +58,20 @@ class GPUWay(Way):
     def multiplies_scores(self, q: Tensor) -> bool:
         """PyTorch's kernel for heads that flash attention does not take is slow."""
         return attention.serves(q)
+
+    def unbiased(
+        self, conv: nn.Module, x: Tensor, rest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """PyTorch would add the bias in a pass of its own; here it is added on the way."""
+        on_the_way = rest is not None or norms.has_kernels(x.device)
+        if not (on_the_way and norms.may_fuse(x) and isinstance(conv, Lending)):
+            return super().unbiased(conv, x, rest)
+        out, bias = conv.without_bias(x)
+        return out, bias if rest is None else rest + bias
+
+    def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
+        """Everything in one pass."""
+        return super().added(x, y, rest) if rest is None else norms.joined(x, y, rest)
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         """``x`` normalised in one pass that keeps the layout."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
+from .layout import per_frame
 from .linear import Linear, is_plain_fp32
 
 Work = Callable[[Tensor, Tensor | None], Any]
@@ -43,6 +44,17 @@ class Lending(nn.Module):
             return self(like)
         finally:
             self._work = None
+
+    def without_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolution of ``x`` (b c t h w) before its bias is added, and the bias."""
+
+        def work(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            def layer(y: Tensor) -> Tensor:
+                return self.computed(y, weight, None)
+
+            return per_frame(layer, x) if weight.ndim == 4 else layer(x), kept(bias)
+
+        return self.lend(work, x)
 
     def computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution with these weights."""

@@ -22,14 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def serves(norm: nn.Module, x: Tensor) -> bool:
-    """Whether ``normed`` may be used.
+    """Whether ``normed`` may be used."""
+    return isinstance(norm, GroupNorm) and may_fuse(x)
 
-    It is not used with gradients or a compiler, which have better ways, nor on devices that may
-    not compute in mixed precision.
+
+def may_fuse(x: Tensor) -> bool:
+    """Whether operations on ``x`` may be computed here.
+
+    Not with gradients or a compiler, which have better ways, nor on devices that may not compute
+    in mixed precision.
     """
     return (
-        isinstance(norm, GroupNorm)
-        and is_complete(x.device)
+        is_complete(x.device)
         and x.ndim in (4, 5)
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
@@ -38,8 +42,9 @@ def serves(norm: nn.Module, x: Tensor) -> bool:
 
 
 def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = False) -> Tensor:
-    """x + ``shift`` (b, c) normalised, or its SiLU. With a ``shift``, ``x`` may be overwritten."""
+    """x + ``shift``, (c) or (b, c), normalised, or its SiLU; ``shift`` may overwrite ``x``."""
     x = channels_last(x)
+    shift = None if shift is None else shift.expand(x.shape[:2])
     if has_kernels(x.device):
         weight, bias = norm.weights_for(x)
         try:
@@ -52,26 +57,37 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
     return F.silu(out, inplace=True) if activate else out
 
 
+def joined(x: Tensor, onto: Tensor, bias: Tensor) -> Tensor:
+    """x + ``onto`` + ``bias`` (c), written into ``x``."""
+    x, onto = channels_last(x), channels_last(onto)
+    if has_kernels(x.device):
+        try:
+            return _kernels().joined(x, onto, bias)
+        except Exception as error:  # Triton's compiler and the driver may raise anything
+            _give_up(x.device, error)
+    return x.add_(onto).add_(bias[(...,) + (None,) * (x.ndim - 2)])
+
+
 def plain(x: Tensor, norm: GroupNorm) -> Tensor:
     """``x`` (b c ...), channels last, normalised by operations that every device has."""
     weight, bias = norm.weights_for(x)
     b, c, groups = x.shape[0], x.shape[1], norm.num_groups
     # A view: (b, positions, groups, channels of a group).
     grouped = x.movedim(1, -1).view(b, -1, groups, c // groups)
-    if x.dtype == torch.float16:
-        # Not the variance: it passes the range of fp16 where values spread by 256.
-        spread, mean = torch.std_mean(grouped, (1, 3), correction=0, keepdim=True)
-        eps = torch.full((1,), norm.eps, dtype=torch.float32, device=x.device)
-        rate = torch.addcmul(eps, spread, spread).rsqrt_()
-    else:
-        variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
-        rate = (variance.float() + norm.eps).rsqrt_()
-    scale = weight.view(groups, -1) * rate
+    # Not the variance: it passes the range of fp16 where values spread by 256.
+    spread, mean = torch.std_mean(grouped, (1, 3), correction=0, keepdim=True)
+    scale = weight.view(groups, -1) / torch.hypot(spread, _root(norm.eps, x.device))
     offset = torch.addcmul(bias.view(groups, -1), mean, scale, value=-1)
     out = torch.empty_like(grouped)
     # In fp32 until the result is rounded to the precision of `x`.
     torch.addcmul(offset, grouped, scale, out=out)
     return out.view(b, *x.shape[2:], c).movedim(-1, 1)
+
+
+@functools.cache
+def _root(eps: float, device: torch.device) -> Tensor:
+    """The root of ``eps``, (1,), which makes results fp32; made once, as making it is a kernel."""
+    return torch.full((1,), eps**0.5, dtype=torch.float32, device=device)
 
 
 @functools.cache

@@ -1,4 +1,6 @@
-"""GroupNorm and SiLU as three Triton kernels, which read the input twice and write once.
+"""Triton kernels: GroupNorm and SiLU in three, and the sum of two tensors and a bias in one.
+
+The three read the input twice and write once.
 
 Sums are taken about a channel's first value, so that a mean far from zero loses no digits.
 """
@@ -106,6 +108,15 @@ def _apply(
         tl.store(y + at, value.to(y.dtype.element_ty), mask=mask)
 
 
+def _divided(clips: int, positions: int, channels: int) -> tuple[int, int, int, int]:
+    """Channels of a program and programs for all, positions of a program and programs for all."""
+    width = min(CHANNELS, triton.next_power_of_2(channels))
+    columns = triton.cdiv(channels, width)
+    most = max(1, PROGRAMS // (clips * columns))
+    each = triton.cdiv(triton.cdiv(positions, most), ROWS) * ROWS
+    return width, columns, each, triton.cdiv(positions, each)
+
+
 def normed(
     x: Tensor,
     shift: Tensor | None,
@@ -118,12 +129,7 @@ def normed(
     """x + ``shift`` (b, c) normalised, or its SiLU; ``x`` (b c ...) has its channels last."""
     clips, channels = x.shape[:2]
     positions, size = x[0, 0].numel(), channels // groups
-    width = min(CHANNELS, triton.next_power_of_2(channels))
-    columns = triton.cdiv(channels, width)
-    most = max(1, PROGRAMS // (clips * columns))
-    each = triton.cdiv(triton.cdiv(positions, most), ROWS) * ROWS
-    parts = triton.cdiv(positions, each)
-
+    width, columns, each, parts = _divided(clips, positions, channels)
     sums = x.new_empty((clips, parts, 2, channels), dtype=torch.float32)
     scale, offset = x.new_empty((2, clips, channels), dtype=torch.float32)
     y = torch.empty_like(x)
@@ -142,6 +148,30 @@ def normed(
     return y
 
 
+@triton.jit(do_not_specialize=["positions"])
+def _join(x, onto, bias, positions, channels, each, R: tl.constexpr, C: tl.constexpr):
+    """x += onto + bias."""
+    part = tl.program_id(0)
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    is_channel = c < channels
+    more = tl.load(bias + c, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    for start in range(0, each, R):
+        row = part.to(tl.int64) * each + start + tl.arange(0, R)
+        mask = (row < positions)[:, None] & is_channel[None, :]
+        at = row[:, None] * channels + c[None, :]
+        value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+        value += tl.load(onto + at, mask=mask, other=0.0).to(tl.float32) + more
+        tl.store(x + at, value.to(x.dtype.element_ty), mask=mask)
+
+
+def joined(x: Tensor, onto: Tensor, bias: Tensor) -> Tensor:
+    """x + ``onto`` + ``bias`` (c), written into ``x``; both (b c ...) have their channels last."""
+    channels, positions = x.shape[1], x[:, 0].numel()
+    width, columns, each, parts = _divided(1, positions, channels)
+    _join[parts, columns](x, onto, bias, positions, channels, each, R=ROWS, C=width)
+    return x
+
+
 def check(device: torch.device) -> None:
     """Raises ArithmeticError where the kernels do not give what PyTorch gives on ``device``."""
     count = torch.arange(2 * 96 * 3 * 5 * 7, device=device, dtype=torch.float32)
@@ -150,5 +180,7 @@ def check(device: torch.device) -> None:
     shift = shift.view(2, 96)
     expected = F.silu(F.group_norm(x + shift[..., None, None, None], 32, weight, bias, 1e-6))
     error = (normed(x, shift, weight, bias, 32, 1e-6, True) - expected).abs().max().item()
+    summed = x + x.flip(0) + bias[:, None, None, None]
+    error = max(error, (joined(x.clone(), x.flip(0), bias) - summed).abs().max().item())
     if not error < 1e-4:
         raise ArithmeticError(f"the result differs from PyTorch's by {error}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layout import per_frame
+from .layout import added, per_frame
 
 
 class Way(ABC):
@@ -28,13 +29,28 @@ class Way(ABC):
 
     def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
         """``conv`` of ``x`` (b c t h w); a 2-D convolution is applied frame by frame."""
-        if isinstance(conv, nn.Conv2d):
-            return per_frame(lambda frames: self.convolve_frames(conv, frames), x)
-        return conv(x)
+        if not isinstance(conv, nn.Conv2d):
+            return conv(x)
+        return per_frame(
+            conv if conv.kernel_size == (1, 1) else partial(self.convolve_frames, conv), x
+        )
 
     def convolve_frames(self, conv: nn.Module, frames: Tensor) -> Tensor:
         """A 3x3 convolution of frames (n c h w), channels last."""
         return conv(frames)
+
+    def unbiased(
+        self, conv: nn.Module, x: Tensor, rest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """``conv`` of ``x``, and what is still to be added to it, (c) or (b, c).
+
+        That is ``rest``, and the bias where it is better added later.
+        """
+        return self.convolve(conv, x), rest
+
+    def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
+        """x + y + ``rest`` (c), written into ``x`` unless gradients are asked for."""
+        return added(x, y if rest is None else y + rest[..., None, None, None])
 
     @abstractmethod
     def multiplies_scores(self, q: Tensor) -> bool:
@@ -45,7 +61,7 @@ class Way(ABC):
         return norm(x)
 
     def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """SiLU of the normalised x + shift; with a ``shift`` (b, c), ``x`` may be overwritten."""
+        """SiLU of the normalised x + ``shift``, (c) or (b, c), which may overwrite ``x``."""
         if shift is not None:
             shift = shift[(...,) + (None,) * (x.ndim - 2)]
             x = x + shift if torch.is_grad_enabled() else x.add_(shift)

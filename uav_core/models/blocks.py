@@ -14,8 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..devices.layers import Layers
+from ..devices.layout import added
 from .attention import Attention
-from .layers import Resnet, added, from_tokens, normed, per_frame, to_tokens
+from .layers import Resnet, from_tokens, normed, per_frame, to_tokens
 from .temporal import FeedForward, Moments, Projections, TemporalAttention
 
 

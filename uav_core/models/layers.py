@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..devices import stripes, ways
 from ..devices.layers import Layers
-from ..devices.layout import added, per_frame
+from ..devices.layout import per_frame
 from ..errors import CheckpointMismatchError
 
 MOST_GROUPS = 32
@@ -112,14 +112,15 @@ class Resnet(nn.Module):
         way = ways.of(x.device)
         if not self.is_temporal and way.cuts(x, self.conv1.out_channels):
             return stripes.resnet(self, x, shift)
-        h = way.activated(self.norm1, x)
-        h = way.activated(self.norm2, way.convolve(self.conv1, h), shift)
-        h = way.convolve(self.conv2, h)
+        h, shift = way.unbiased(self.conv1, way.activated(self.norm1, x), shift)
+        h = way.activated(self.norm2, h, shift)
+        h, rest = way.unbiased(self.conv2, h)
         if self.conv_shortcut is not None:
-            x = per_frame(self.conv_shortcut, x)
-        x = added(h, x)
+            x, rest = way.unbiased(self.conv_shortcut, x, rest)
+        x = way.added(h, x, rest)
         if self.conv_3d is not None:
-            x = added(way.convolve(self.conv_3d, way.activated(self.norm_3d, x)), x)
+            h, rest = way.unbiased(self.conv_3d, way.activated(self.norm_3d, x))
+            x = way.added(h, x, rest)
         return x
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..devices import ways
 from ..devices.layers import Layers
 from .attention import Attention
-from .layers import Resnet, added, per_frame
+from .layers import Resnet
 
 ROTARY_DIMS = 32
 BUCKETS = 32
@@ -150,7 +150,9 @@ class StageModule(nn.Module):
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.resblocks_3d_temporal(x, time)
         h = self.resblocks_3d_spatial(h, time)
-        return added(per_frame(self.shift_conv, h), x)
+        way = ways.of(x.device)
+        h, rest = way.unbiased(self.shift_conv, h)
+        return way.added(h, x, rest)
 
 
 class FeedForward(nn.Module):

@@ -15,9 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..devices.layers import Layers
+from ..devices.layout import added
 from ..errors import InputError
 from .attention import Attention, scaled_dot_product
-from .layers import Downsample, Resnet, Sizes, Upsample, activated, added, groups, normed, per_frame
+from .layers import Downsample, Resnet, Sizes, Upsample, activated, groups, normed, per_frame
 
 log = logging.getLogger(__name__)
 

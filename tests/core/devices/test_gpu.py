@@ -57,10 +57,24 @@ class Computing(nn.GroupNorm):
         return out
 
 
+class Convolving:
+    """Mixin for such a convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
+        out = self._conv_forward(input, weight, bias)
+        weight.fill_(torch.nan)
+        bias.fill_(torch.nan)
+        return out
+
+
 class Streaming:
-    """Operations with such a norm."""
+    """Operations with such norms and convolutions."""
 
     GroupNorm = Computing
+    Conv2d = type("Conv2d", (Convolving, nn.Conv2d), {})
+    Conv3d = type("Conv3d", (Convolving, nn.Conv3d), {})
+    Linear = nn.Linear
 
 
 @pytest.mark.parametrize("operations", [nn, Streaming])
@@ -241,30 +255,57 @@ def test_sparing_does_without_what_is_free(monkeypatch):
     assert not GPU.runs_clips_apart(x)
 
 
-@pytest.mark.parametrize("kernels", [None, (3, 3)], ids=["per frame", "along time"])
-def test_fused_norms_add_the_time(monkeypatch, kernels):
-    """As where Triton is: its kernel adds what would take a pass of its own."""
-    shifts = []
+class Kernels:
+    """What Triton's kernels give, by PyTorch; ``calls`` are their names, with what they add."""
 
-    def normed(x, shift, weight, bias, groups, eps, activate):
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def normed(self, x, shift, weight, bias, groups, eps, activate):
+        self.calls.append("normed" if shift is None else "shifted")
         if shift is not None:
             assert shift.shape == x.shape[:2]
-            shifts.append(shift)
             x = x + shift[..., None, None, None]
         out = F.group_norm(x, groups, weight, bias, eps)
         return F.silu(out) if activate else out
 
-    layer = Resnet(PLAIN, 32, 64, eps=1e-5, temporal_kernels=kernels, time_channels=16)
+    def joined(self, x, onto, bias):
+        self.calls.append("joined")
+        return x.add_(onto).add_(bias[:, None, None, None])
+
+
+@pytest.mark.parametrize("operations", [nn, Streaming])
+@pytest.mark.parametrize("with_time", [False, True])
+@pytest.mark.parametrize("kind", ["per frame", "along time", "refined"])
+def test_kernels_add_the_biases_and_the_time(monkeypatch, kind, with_time, operations):
+    """As where Triton is: its kernels add what would take passes of their own."""
+    layer = Resnet(
+        Layers(operations),
+        32,
+        64,
+        eps=1e-5,
+        temporal_kernels=(3, 3) if kind == "along time" else None,
+        time_channels=16 if with_time else None,
+        refine_3d=kind == "refined",
+    )
     for name, parameter in layer.named_parameters():
         parameter.copy_(det(f"gpu/{name}", parameter.shape))
     x = channels_last(det("gpu/x", (2, 32, 3, 5, 7)))
-    time = det("gpu/time", (2, 16))
+    time = det("gpu/time", (2, 16)) if with_time else None
     expected = layer(x.clone(), time)
+    kernels, given = Kernels(), x.clone()
     monkeypatch.setattr(ways, "of", lambda _: GPU)
     monkeypatch.setattr(norms, "has_kernels", lambda _: True)
-    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normed=normed))
-    torch.testing.assert_close(layer(x.clone(), time), expected, rtol=1e-4, atol=1e-4)
-    assert len(shifts) == 1
+    monkeypatch.setattr(norms, "_kernels", lambda: kernels)
+    close = {"rtol": 1e-4, "atol": 1e-4 * expected.abs().max().item()}
+    torch.testing.assert_close(layer(given, time), expected, **close)
+    refined = ["normed", "joined"] if kind == "refined" else []
+    assert kernels.calls == ["normed", "shifted", "joined", *refined]
+    assert torch.equal(given, x), "the input may be a skip that is still needed"
+    # Kernels that fail on the way: nothing is added twice.
+    monkeypatch.setattr(norms, "_without", set())
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace())
+    torch.testing.assert_close(layer(given, time), expected, **close)
 
 
 @pytest.mark.parametrize("level", [Sparing.HALVES, Sparing.STRIPES])

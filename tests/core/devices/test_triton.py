@@ -26,6 +26,12 @@ for dtype, allowed in ((torch.float16, 5e-3), (torch.bfloat16, 1e-1)):  # fp32: 
         x = channels_last(3 * torch.randn(b, c, *sides) + 20).to(dtype)
         shift, weight, bias = (torch.randn(n).to(dtype) for n in (b * c, c, c))
         shift = shift.view(b, c)
+        y = channels_last(torch.randn(b, c, *sides)).to(dtype)
+        exact = x.double() + y.double() + bias.double()[(...,) + (None,) * len(sides)]
+        out = triton_norm.joined(x.clone(), y, bias)
+        # One rounding; the interpreter cuts bf16 off.
+        assert ((out.double() - exact).abs() <= torch.finfo(dtype).eps * exact.abs() + 1e-5).all()
+        assert out.stride() == x.stride() and out.dtype == dtype
         for given in (None, shift):
             wide = x.double()
             if given is not None:
@@ -39,7 +45,7 @@ for dtype, allowed in ((torch.float16, 5e-3), (torch.bfloat16, 1e-1)):  # fp32: 
 """
 
 
-def test_norms_are_those_of_pytorch():
+def test_kernels_give_what_pytorch_gives():
     pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
