@@ -11,7 +11,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ...uav_core.frames.color import ColorMode
-from ...uav_core.frames.detail import FULL
+from ...uav_core.frames.detail import FULL, MOST
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH
 from ...uav_core.sampling.tiles import OVERLAP as TILE_OVERLAP
@@ -83,7 +83,8 @@ def detail_input(tooltip: str) -> Any:
     """Input for the detail to keep. Optional, so that workflows made before it still run."""
     tooltip = (
         f"{tooltip} 0: a plain bicubic enlargement. 0.5: adds only detail that is finer than the "
-        "input, and changes nothing that the input shows. 1: the full result."
+        "input, and changes nothing that the input shows. 1: the full result. Above 1: "
+        "sharper. 0.6 suits clean input, such as generated video."
     )
     slider = io.NumberDisplay.slider
-    return number("detail", FULL, 0.0, FULL, tooltip, step=0.05, optional=True, display_mode=slider)
+    return number("detail", FULL, 0.0, MOST, tooltip, step=0.05, optional=True, display_mode=slider)

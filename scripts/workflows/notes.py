@@ -115,8 +115,8 @@ HunyuanVideo, any that gives frames):
 3. Set *fps* in *Create Video* to its frame rate (Wan 2.1: 16).
 
 Both run in one queue; change the settings here, and the generator need not run again while its seed
-is fixed. Generated frames are clean: keep *noise_level* at 20, and *detail* at 0.75 (1 is sharper,
-and changes more). Out of memory: see *low_vram*."""
+is fixed. Generated frames are clean: keep *noise_level* at 20, and *detail* at 0.6 (1 repairs, and
+changes more). Out of memory: see *low_vram*."""
 
 LEVELS = {"above": 20, "below": 80}
 GUIDANCES = {"middle": 1.0, "right": 3.0}

@@ -59,9 +59,16 @@ def test_dtype_and_input_stay():
     assert torch.equal(FRAMES, before)
 
 
-@pytest.mark.parametrize("detail", [-0.1, 1.01, float("nan")])
+def test_above_all_of_it_only_what_is_finer_than_the_input_grows():
+    frames = showing(LOW_RES)
+    result = with_detail(frames + 0.25, LOW_RES, 1.5)
+    expected = bicubic(LOW_RES) + 1.5 * (frames - bicubic(LOW_RES)) + 0.25
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("detail", [-0.1, 1.51, float("nan")])
 def test_out_of_range(detail):
-    with pytest.raises(InputError, match=r"expected 0 \(bicubic\) to 1"):
+    with pytest.raises(InputError, match=r"expected 0 \(bicubic\) to 1\.5"):
         with_detail(FRAMES, LOW_RES, detail)
 
 

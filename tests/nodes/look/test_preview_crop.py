@@ -159,7 +159,7 @@ def test_memory_is_that_of_the_whole_frames(pack, networks):
         ({"flow_model": object()}, "not a RAFT"),
         ({"propagation_steps": "7"}, "outside the run"),
         ({"overlap": 8}, "overlap"),
-        ({"detail": 1.5}, "Detail is 1.5"),
+        ({"detail": 1.6}, "Detail is 1.6"),
     ],
 )
 @pytest.mark.usefixtures("nothing_loads")
