@@ -48,7 +48,7 @@ class CPUWay(Way):
     def convolve_frames(self, conv: nn.Module, frames: Tensor) -> Tensor:
         """The convolution by the fastest of four methods for this size."""
         positions = frames.shape[-2] * frames.shape[-1]
-        if isinstance(conv, Lending):
+        if isinstance(conv, Lending) and conv.lends:
             if winograd.serves(frames, conv.out_channels):
                 return conv.lend(lambda *given: winograd.convolve_frames(frames, *given), frames)
             if positions <= TINY_FRAME:

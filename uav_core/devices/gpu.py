@@ -63,11 +63,16 @@ class GPUWay(Way):
         self, conv: nn.Module, x: Tensor, rest: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """PyTorch would add the bias in a pass of its own; here it is added on the way."""
-        on_the_way = rest is not None or norms.has_kernels(x.device)
-        if not (on_the_way and norms.may_fuse(x) and isinstance(conv, Lending)):
-            return super().unbiased(conv, x, rest)
-        out, bias = conv.without_bias(x)
-        return out, bias if rest is None else rest + bias
+        if (
+            norms.may_fuse(x)
+            and isinstance(conv, Lending)
+            and conv.lends
+            # Asked last, as a compiler would follow the kernels' first test.
+            and (rest is not None or norms.has_kernels(x.device))
+        ):
+            out, bias = conv.without_bias(x)
+            return out, bias if rest is None else rest + bias
+        return super().unbiased(conv, x, rest)
 
     def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
         """Everything in one pass."""

@@ -34,6 +34,14 @@ class Lending(nn.Module):
     out_channels: int
     _work: Work | None = None
 
+    @property
+    def lends(self) -> bool:
+        """Whether ``lend`` may be used: not where something else has taken the place of forward.
+
+        ComfyUI's *Load LoRA (Bypass)* adds its part to what forward returns.
+        """
+        return getattr(self.forward, "__func__", None) is type(self).forward
+
     def lend(self, work: Work, like: Tensor) -> Any:
         """``work(weight, bias)`` with the weights for an input such as ``like``.
 
@@ -46,7 +54,7 @@ class Lending(nn.Module):
             self._work = None
 
     def without_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The convolution of ``x`` (b c t h w) before its bias is added, and the bias."""
+        """The convolution of ``x`` (b c t h w) before its bias is added, and the bias it has."""
 
         def work(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
             def layer(y: Tensor) -> Tensor:

@@ -42,7 +42,10 @@ def may_fuse(x: Tensor) -> bool:
 
 
 def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = False) -> Tensor:
-    """x + ``shift``, (c) or (b, c), normalised, or its SiLU; ``shift`` may overwrite ``x``."""
+    """x + ``shift``, (c) or (b, c), normalised, or its SiLU.
+
+    With a ``shift``, ``x`` may be overwritten.
+    """
     x = channels_last(x)
     shift = None if shift is None else shift.expand(x.shape[:2])
     if has_kernels(x.device):
@@ -58,7 +61,7 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
 
 
 def joined(x: Tensor, onto: Tensor, bias: Tensor) -> Tensor:
-    """x + ``onto`` + ``bias`` (c), written into ``x``."""
+    """x + ``onto`` + ``bias`` (c). ``x`` may be overwritten."""
     x, onto = channels_last(x), channels_last(onto)
     if has_kernels(x.device):
         try:
@@ -74,8 +77,13 @@ def plain(x: Tensor, norm: GroupNorm) -> Tensor:
     b, c, groups = x.shape[0], x.shape[1], norm.num_groups
     # A view: (b, positions, groups, channels of a group).
     grouped = x.movedim(1, -1).view(b, -1, groups, c // groups)
-    # Not the variance: it passes the range of fp16 where values spread by 256.
-    spread, mean = torch.std_mean(grouped, (1, 3), correction=0, keepdim=True)
+    if x.dtype == torch.bfloat16:
+        # The root of the rounded variance: half as far off as the rounded root.
+        variance, mean = torch.var_mean(grouped, (1, 3), correction=0, keepdim=True)
+        spread = variance.float().sqrt_()
+    else:
+        # Not the variance: it passes the range of fp16 where values spread by 256.
+        spread, mean = torch.std_mean(grouped, (1, 3), correction=0, keepdim=True)
     scale = weight.view(groups, -1) / torch.hypot(spread, _root(norm.eps, x.device))
     offset = torch.addcmul(bias.view(groups, -1), mean, scale, value=-1)
     out = torch.empty_like(grouped)
@@ -124,7 +132,9 @@ def _give_up(device: torch.device, error: Exception) -> None:
         raise error
     _without.add(str(device))
     log.info(
-        "Fused norms cannot be used on %s; plain operations are used instead: %s", device, error
+        "Triton's kernels cannot be used on %s; plain operations are used instead: %s",
+        device,
+        error,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import abilities as devices
 from . import winograd
@@ -40,6 +40,11 @@ def are_possible(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and x.shape[ROWS] > LEAST_ROWS
     )
+
+
+def serves(layer: nn.Module) -> bool:
+    """Whether the convolutions of ``layer`` lend their weights."""
+    return all(conv.lends for conv in layer.modules() if isinstance(conv, Lending))
 
 
 def blank(like: Tensor, *shape: int) -> Tensor:

