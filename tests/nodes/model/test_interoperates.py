@@ -37,6 +37,8 @@ def differ(a, b):
 LAYERS = (
     "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q",
     "mid_block.attentions.0.transformer_blocks.0.attn1.to_v",
+    "down_blocks.0.resnets.0.conv1",
+    "mid_temp_block.resblocks_3d_temporal.conv2",
 )
 NAMES = {
     "plain": lambda layer: f"diffusion_model.{layer}",
@@ -45,26 +47,36 @@ NAMES = {
 
 
 @pytest.mark.parametrize("naming", NAMES)
-def test_lora_file_is_the_merged_weights(pack, native, unet, tmp_path, monkeypatch, naming):
+@pytest.mark.parametrize("kind", ["merged", "bypass", "bypass, as on a GPU"])
+def test_lora_file_is_the_merged_weights(pack, native, unet, tmp_path, monkeypatch, naming, kind):
     import folder_paths
+
+    loader = native.LoraLoaderModelOnly
+    if kind != "merged":  # it adds its part to what the layers return
+        debug = pytest.importorskip("comfy_extras.nodes_lora_debug")
+        loader = debug.LoraLoaderBypassModelOnly
+    if kind == "bypass, as on a GPU":
+        devices = pack.uav_core.devices
+        monkeypatch.setitem(devices.ways._other, "cpu", devices.gpu.GPU)
 
     weights = dict(tiny.unet_weights(tiny.QUICK_UNET))
     lora = {}
     for layer in LAYERS:
         key = f"{layer}.weight"
-        rows, columns = weights[key].shape
-        up, down = det(f"up {layer}", (rows, 4)) / 4, det(f"down {layer}", (4, columns)) / 4
-        name = NAMES[naming](layer)
-        lora[f"{name}.lora_up.weight"], lora[f"{name}.lora_down.weight"] = up, down
+        shape = weights[key].shape
+        up, down = det(f"up {layer}", (shape[0], 4)) / 4, det(f"down {layer}", (4, *shape[1:])) / 4
+        name, points = NAMES[naming](layer), [1] * len(shape[2:])
+        lora[f"{name}.lora_up.weight"] = up.view(shape[0], 4, *points)
+        lora[f"{name}.lora_down.weight"] = down
         lora[f"{name}.alpha"] = torch.tensor(2.0)
-        weights[key] = weights[key] + 0.8 * (2.0 / 4) * up @ down
+        weights[key] = weights[key] + 0.8 * (2.0 / 4) * (up @ down.flatten(1)).view(shape)
     save_file(lora, tmp_path / "style.safetensors")
     save_file(weights, tmp_path / "merged.safetensors")
     _, extensions = folder_paths.folder_names_and_paths["loras"]
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], extensions))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
-    (patched,) = native.LoraLoaderModelOnly().load_lora_model_only(unet, "style.safetensors", 0.8)
+    (patched,) = loader().load_lora_model_only(unet, "style.safetensors", 0.8)
     merged = pack.nodes.model.unet.load_unet(str(tmp_path / "merged.safetensors"))
     images = graph.frames()
     plain, with_lora, expected = (graph.sample(pack, m, images) for m in (unet, patched, merged))
