@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from scripts.comfy_inside import import_pack
@@ -25,6 +26,13 @@ def models(tmp_path_factory) -> Path:
     for kind, params in tiny.QUICK_VAES.items():
         save_file(tiny.vae_weights(kind, params), own / f"{kind}.safetensors")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    """As ComfyUI runs nodes: with gradients the networks take other ways."""
+    with torch.inference_mode():
+        yield
 
 
 @pytest.fixture(scope="session")
