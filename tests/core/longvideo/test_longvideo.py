@@ -685,7 +685,7 @@ def test_settings_are_plain_and_complete():
         ("part_length", 0),
         ("cuts", "soon"),
         ("deinterlace", "sometimes"),
-        ("detail", 1.5),
+        ("detail", 1.6),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):
