@@ -16,6 +16,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
 
 
+def by_channel(values: Tensor, x: Tensor) -> Tensor:
+    """``values``, (c) or (b, c), in a shape that is added to ``x`` (b c ...)."""
+    return values[(...,) + (None,) * (x.ndim - 2)]
+
+
 def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D ``layer`` to every frame of ``x`` (b c t h w)."""
     out = layer(x.transpose(1, 2).flatten(0, 1))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .abilities import is_complete
 from .layers import GroupNorm
-from .layout import channels_last
+from .layout import by_channel, channels_last
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def normed(norm: Any, x: Tensor, shift: Tensor | None = None, activate: bool = F
         except Exception as error:  # Triton's compiler and the driver may raise anything
             _give_up(x.device, error)
     if shift is not None:
-        x.add_(shift[(...,) + (None,) * (x.ndim - 2)])
+        x.add_(by_channel(shift, x))
     out = norm(x) if keeps_layout(x.device) else plain(x, norm)
     return F.silu(out, inplace=True) if activate else out
 
@@ -68,7 +68,7 @@ def joined(x: Tensor, onto: Tensor, bias: Tensor) -> Tensor:
             return _kernels().joined(x, onto, bias)
         except Exception as error:  # Triton's compiler and the driver may raise anything
             _give_up(x.device, error)
-    return x.add_(onto).add_(bias[(...,) + (None,) * (x.ndim - 2)])
+    return x.add_(onto).add_(by_channel(bias, x))
 
 
 def plain(x: Tensor, norm: GroupNorm) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layout import added, per_frame
+from .layout import added, by_channel, per_frame
 
 
 class Way(ABC):
@@ -67,6 +67,6 @@ class Way(ABC):
         With a ``shift``, ``x`` may be overwritten.
         """
         if shift is not None:
-            shift = shift[(...,) + (None,) * (x.ndim - 2)]
+            shift = by_channel(shift, x)
             x = x + shift if torch.is_grad_enabled() else x.add_(shift)
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())

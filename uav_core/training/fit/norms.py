@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...devices.gpu import GPUWay
-from ...devices.layout import channels_last
+from ...devices.layout import by_channel, channels_last
 from ...devices.way import Way
 from .processes import module_process
 
@@ -158,7 +158,7 @@ class TrainingWay(GPUWay):
 
     def activated(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
         if shift is not None:
-            x = x + shift[(...,) + (None,) * (x.ndim - 2)].to(x.dtype)
+            x = x + by_channel(shift, x).to(x.dtype)
         return self._norm(norm, x, True)
 
 
