@@ -1,4 +1,4 @@
-"""Kernels and bytes of a pass and of a decode at the released size, counted on any machine.
+"""Kernels and bytes of passes and decodes at the released and included sizes, counted anywhere.
 
 The networks run on PyTorch's meta device as on a GPU with enough memory. The kernels of attention
 are not counted, as it is not known how often they read their operands.
@@ -23,6 +23,8 @@ from uav_core.models.unet import TemporalUNet, UNetParams
 from uav_core.models.vae import TemporalVAE, VAEParams
 from uav_core.sampling.ddim import VelocityDDIM
 from uav_core.sampling.stream import LatentStream, StreamParams
+from uav_core.training.evaluate import Weights
+from uav_core.weights import included
 
 from ..cases.case import TINY_UNET, TINY_VAE
 from ..measure.kernels import Moved, count_moved
@@ -42,7 +44,10 @@ class Way:
 
 
 def measure_moved(quick: bool = False) -> list[Way]:
-    """Count a pass (2 x 8 frames) and decodes (3 frames), with plain and with fused norms."""
+    """Count passes and decodes with plain and with fused norms, and what a run needs besides.
+
+    The released networks take 2 x 8 and 3 frames at once, the included ones 8 and 8.
+    """
     h, w = QUICK_SIZE if quick else SIZE
     unet = TemporalUNet(TINY_UNET if quick else UNetParams(), dtype=torch.float16, device=META)
     sizes = TINY_VAE if quick else VAEParams()
@@ -50,12 +55,21 @@ def measure_moved(quick: bool = False) -> list[Way]:
         TemporalVAE(sizes, dtype=dtype, device=META, attend=fused)
         for dtype in (torch.float16, torch.float32)
     )
+    weights = Weights.load(included.FOLDER)
+    small = TemporalUNet(weights.unet.params, dtype=torch.float16, device=META)
+    decoder = TemporalVAE(weights.vae.params, dtype=torch.float16, device=META, attend=fused)
 
     def counted() -> dict[str, Moved]:
         return {
             "U-Net pass, fp16": count_moved(lambda: unet(*unet_inputs(unet, 2, h, w), fused)),
             "decode, fp16": count_moved(lambda: half.decode(*vae_inputs(half, h, w))),
             "decode, fp32": count_moved(lambda: vae.decode(*vae_inputs(vae, h, w))),
+            "included U-Net pass, fp16": count_moved(
+                lambda: small(*unet_inputs(small, 1, h, w), fused)
+            ),
+            "included decode, fp16": count_moved(
+                lambda: decoder.decode(*vae_inputs(decoder, h, w, included.FRAMES_PER_GROUP))
+            ),
         }
 
     with mock.patch.object(memory, "free", lambda _: 2**50):

@@ -119,9 +119,11 @@ def unet_inputs(network: TemporalUNet, halves: int, h: int, w: int) -> tuple[Ten
     )
 
 
-def vae_inputs(network: TemporalVAE, h: int, w: int) -> tuple[Tensor, Tensor]:
+def vae_inputs(
+    network: TemporalVAE, h: int, w: int, group: int = DECODE_GROUP
+) -> tuple[Tensor, Tensor]:
     """Inputs like those of ``cases.vae_inputs``, without values."""
-    frames = (DECODE_GROUP, h, w)
+    frames = (group, h, w)
     channels = network.params.latent_channels
     return blank(torch.float32, 1, channels, *frames), blank(torch.float32, 1, 3, *frames)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from . import attention, memory, norms, stripes
 from .layers import Lending
+from .layout import added
 from .memory import Sparing
 from .way import Way
 
@@ -74,9 +75,26 @@ class GPUWay(Way):
             return out, bias if rest is None else rest + bias
         return super().unbiased(conv, x, rest)
 
-    def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
-        """Everything in one pass."""
-        return super().added(x, y, rest) if rest is None else norms.joined(x, y, rest)
+    def summed(
+        self, conv: nn.Module, h: Tensor, x: Tensor, shortcut: nn.Module | None = None
+    ) -> Tensor:
+        """In as few passes over memory as there are ways to add on the way."""
+        if (
+            isinstance(conv, Lending)
+            and isinstance(shortcut, Lending)
+            and conv.lends
+            and shortcut.lends
+            and norms.may_fuse(x)
+            # In fp32 convolutions may be faster than products, as they may use TF32.
+            and x.dtype != torch.float32
+            and x.shape[1] % 8 == 0  # fast products need rows of a multiple of 16 bytes
+            and not norms.has_kernels(x.device)
+        ):
+            return conv.plus(h, x, shortcut)
+        h, rest = self.unbiased(conv, h)
+        if shortcut is not None:
+            x, rest = self.unbiased(shortcut, x, rest)
+        return added(h, x) if rest is None else norms.joined(h, x, rest)
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         """``x`` normalised in one pass that keeps the layout."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
-from .layout import per_frame
+from .layout import channels_last, per_frame
 from .linear import Linear, is_plain_fp32
 
 Work = Callable[[Tensor, Tensor | None], Any]
@@ -57,12 +57,28 @@ class Lending(nn.Module):
         """The convolution of ``x`` (b c t h w) before its bias is added, and the bias it has."""
 
         def work(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            def layer(y: Tensor) -> Tensor:
-                return self.computed(y, weight, None)
-
-            return per_frame(layer, x) if weight.ndim == 4 else layer(x), kept(bias)
+            return self._of_clip(x, weight, None), kept(bias)
 
         return self.lend(work, x)
+
+    def plus(self, h: Tensor, x: Tensor, shortcut: Lending) -> Tensor:
+        """The convolution of ``h`` plus ``shortcut``, a 1x1 convolution, of ``x``.
+
+        The product of ``shortcut`` is added as it is computed, its bias with the bias here.
+        """
+        direct, further = shortcut.lend(lambda *given: [*map(kept, given)], x)
+        out = channels_last(
+            self.lend(lambda weight, bias: self._of_clip(h, weight, bias + further), h)
+        )
+        sums, rows = (y.movedim(1, -1).view(-1, y.shape[1]) for y in (out, channels_last(x)))
+        sums.addmm_(rows, direct.flatten(1).t())
+        return out
+
+    def _of_clip(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution of ``x`` (b c t h w), frame by frame if it is a 2-D one."""
+        if weight.ndim != 4:
+            return self.computed(x, weight, bias)
+        return per_frame(lambda frames: self.computed(frames, weight, bias), x)
 
     def computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution with these weights."""

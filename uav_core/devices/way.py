@@ -48,10 +48,12 @@ class Way(ABC):
         """
         return self.convolve(conv, x), rest
 
-    def added(self, x: Tensor, y: Tensor, rest: Tensor | None) -> Tensor:
-        """x + y + ``rest`` (c) of ``unbiased``. ``x`` may be overwritten."""
-        assert rest is None, "it is added with the bias"
-        return added(x, y)
+    def summed(
+        self, conv: nn.Module, h: Tensor, x: Tensor, shortcut: nn.Module | None = None
+    ) -> Tensor:
+        """``conv`` of ``h`` plus ``x``, or plus the 1x1 convolution ``shortcut`` of ``x``."""
+        h = self.convolve(conv, h)
+        return added(h, x if shortcut is None else self.convolve(shortcut, x))
 
     @abstractmethod
     def multiplies_scores(self, q: Tensor) -> bool:

@@ -113,16 +113,17 @@ class Resnet(nn.Module):
         cut = not self.is_temporal and way.cuts(x, self.conv1.out_channels)
         if cut and stripes.serves(self):
             return stripes.resnet(self, x, shift)
-        h, shift = way.unbiased(self.conv1, way.activated(self.norm1, x), shift)
-        h = way.activated(self.norm2, h, shift)
-        h, rest = way.unbiased(self.conv2, h)
-        if self.conv_shortcut is not None:
-            x, rest = way.unbiased(self.conv_shortcut, x, rest)
-        x = way.added(h, x, rest)
+        # Not held in a variable here, so that it is free (from Python 3.11 on) once it was used.
+        x = way.summed(self.conv2, self._changed(x, shift), x, self.conv_shortcut)
         if self.conv_3d is not None:
-            h, rest = way.unbiased(self.conv_3d, way.activated(self.norm_3d, x))
-            x = way.added(h, x, rest)
+            x = way.summed(self.conv_3d, way.activated(self.norm_3d, x), x)
         return x
+
+    def _changed(self, x: Tensor, shift: Tensor | None) -> Tensor:
+        """What the second convolution gets."""
+        way = ways.of(x.device)
+        h, shift = way.unbiased(self.conv1, way.activated(self.norm1, x), shift)
+        return way.activated(self.norm2, h, shift)
 
 
 class Downsample(nn.Module):

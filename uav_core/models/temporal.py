@@ -148,11 +148,12 @@ class StageModule(nn.Module):
         self.shift_conv = make.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
-        h = self.resblocks_3d_temporal(x, time)
-        h = self.resblocks_3d_spatial(h, time)
-        way = ways.of(x.device)
-        h, rest = way.unbiased(self.shift_conv, h)
-        return way.added(h, x, rest)
+        # Not held in variables here, so that they are free once they were used.
+        return ways.of(x.device).summed(
+            self.shift_conv,
+            self.resblocks_3d_spatial(self.resblocks_3d_temporal(x, time), time),
+            x,
+        )
 
 
 class FeedForward(nn.Module):

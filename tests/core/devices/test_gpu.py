@@ -20,7 +20,7 @@ from ways import as_on_a_gpu, fewest_products
 from uav_core.devices import abilities, attention, gpu, memory, norms, ways
 from uav_core.devices.cpu import CPU as CPU_WAY
 from uav_core.devices.gpu import GPU
-from uav_core.devices.layers import PLAIN, Layers
+from uav_core.devices.layers import PLAIN, Layers, Lending
 from uav_core.devices.layout import channels_last
 from uav_core.devices.memory import Sparing
 from uav_core.models.layers import Resnet
@@ -61,7 +61,7 @@ class Computing(nn.GroupNorm):
 class Convolving:
     """Mixin for such a convolution."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self: Any, input: Tensor) -> Tensor:
         weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
         out = self._conv_forward(input, weight, bias)
         weight.fill_(torch.nan)
@@ -307,6 +307,66 @@ def test_kernels_add_the_biases_and_the_time(monkeypatch, kind, with_time, opera
     monkeypatch.setattr(norms, "_without", set())
     monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace())
     torch.testing.assert_close(layer(given, time), expected, **close)
+
+
+@pytest.mark.parametrize("operations", [nn, Streaming])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("refined", [False, True])
+def test_without_kernels_a_shortcut_is_added_as_it_is_computed(
+    monkeypatch, plain_norms, operations, dtype, refined
+):
+    """One matrix product instead of a convolution, its bias and a sum; as exact as these."""
+    layer = Resnet(Layers(operations), 32, 64, eps=1e-5, refine_3d=refined)
+    for name, parameter in layer.named_parameters():
+        parameter.copy_(det(f"gpu/{name}", parameter.shape))
+    x = channels_last(det("gpu/x", (2, 32, 3, 5, 7)).to(dtype))
+    exact = Resnet(PLAIN, 32, 64, eps=1e-5, refine_3d=refined)
+    exact.load_state_dict(layer.to(dtype).state_dict())
+    expected = exact(x.float())
+    given, added_to = x.clone(), []
+
+    def plus(self, *given):
+        added_to.append(self)
+        return own(self, *given)
+
+    own = Lending.plus
+    monkeypatch.setattr(Lending, "plus", plus)
+    monkeypatch.setattr(ways, "of", lambda _: GPU)
+    result = layer(given)
+    assert added_to == [layer.conv2] and torch.equal(given, x)
+    # Not asked where PyTorch's 3-D convolution for CPUs makes the last layout.
+    assert refined or result.is_contiguous(memory_format=torch.channels_last_3d)
+    off = (result.float() - expected).abs().max() / expected.abs().max()
+    assert off < {torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+    # Not in fp32, nor of rows that fast products do not take, nor where kernels add everything.
+    exact(x.float())
+    narrow = Resnet(Layers(operations), 12, 64, eps=1e-5).to(dtype)
+    narrow(channels_last(det("gpu/x", (1, 12, 1, 2, 2)).to(dtype)))
+    assert added_to == [layer.conv2]
+    monkeypatch.setattr(norms, "has_kernels", lambda _: True)
+    monkeypatch.setattr(norms, "_kernels", Kernels)
+    layer(given)
+    assert added_to == [layer.conv2]
+
+
+@pytest.mark.parametrize("name", ["conv2", "conv_shortcut"])
+def test_a_shortcut_whose_forward_is_replaced_is_called_as_it_is(monkeypatch, plain_norms, name):
+    layer = Resnet(PLAIN, 32, 64, eps=1e-5).half()
+    for key, parameter in layer.named_parameters():
+        parameter.copy_(det(f"gpu/{key}", parameter.shape))
+    x = channels_last(det("gpu/x", (1, 32, 3, 9, 7)).half())
+    conv = getattr(layer, name)
+    more = nn.Conv2d(conv.in_channels, 64, 1).half()
+    more.weight.copy_(det("gpu/more", more.weight.shape))
+    own = conv.forward
+    monkeypatch.setattr(conv, "forward", lambda y: own(y) + more(y), raising=False)
+    usual = layer(x).float()
+    monkeypatch.setattr(ways, "of", lambda _: GPU)
+    off = (layer(x).float() - usual).abs().max() / usual.abs().max()
+    assert off < 4e-3
+    conv.forward = own
+    without = (layer(x).float() - usual).abs().max() / usual.abs().max()
+    assert without > 5 * off, "the addition can be seen"
 
 
 @pytest.mark.parametrize("kind", ["gpu", "stripes", "cpu"])

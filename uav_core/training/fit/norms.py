@@ -153,6 +153,11 @@ class TrainingWay(GPUWay):
     ) -> tuple[Tensor, Tensor | None]:
         return Way.unbiased(self, conv, x, rest)
 
+    def summed(
+        self, conv: nn.Module, h: Tensor, x: Tensor, shortcut: nn.Module | None = None
+    ) -> Tensor:
+        return Way.summed(self, conv, h, x, shortcut)
+
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         return self._norm(norm, x, False)
 
