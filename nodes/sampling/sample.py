@@ -92,7 +92,10 @@ class DDIMSampler(comfy.samplers.KSAMPLER):
         **kwargs: Any,
     ) -> Tensor:
         from_noise = latent_image is None or not torch.any(latent_image)
-        run = DDIMSampler(self.extra_options["propagation"], from_noise)
+        propagation = self.extra_options["propagation"]
+        if propagation is not None and propagation.steps(len(sigmas) - 1):
+            propagation.check_clip(noise)
+        run = DDIMSampler(propagation, from_noise)
         samples = super(DDIMSampler, run).sample(
             model_wrap, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs
         )

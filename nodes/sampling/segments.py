@@ -10,6 +10,7 @@ import comfy.model_patcher
 from torch import Tensor
 
 from ...uav_core.callbacks import ignore
+from ...uav_core.errors import InputError
 from ...uav_core.sampling.ladder import StepDown
 from ...uav_core.sampling.segments import OVERLAP, SEGMENT_LENGTH, Segment, blend, plan_segments
 from ..base.runtime import check_cancelled
@@ -56,20 +57,34 @@ class SegmentHandler(cw.IndexListContextHandler):
     def should_use_context(
         self, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
     ) -> bool:
-        return x_in.size(TIME) > self.context_length
+        if x_in.size(TIME) <= self.context_length:
+            return False
+        if len(x_in) > 1:
+            raise InputError(
+                f"The latent holds {len(x_in)} clips: segments take one clip at a time. Sample "
+                "them one after the other."
+            )
+        return True
 
     def get_resized_cond(
         self, cond_in: Any, x_in: Tensor, window: Any, device: Any = None
     ) -> list[Any] | None:
-        """The conditionings of one window, with the low-resolution frames cut to it."""
+        """The conditionings of one window: their frames and masks of frames are cut to it.
+
+        ComfyUI cuts whatever has as many numbers on its third axis as the clip has frames, such as
+        a text of that width or a mask of that height. 0.3.75 does not cut the frames.
+        """
         resized = super().get_resized_cond(cond_in, x_in, window, device)
-        for cond in resized or ():
-            conds = cond["model_conds"]
-            frames = conds["c_concat"].cond
-            # ComfyUI 0.3.75 does not slice five-dimensional conditions.
-            if frames.size(TIME) == x_in.size(TIME):
-                part = window.get_tensor(frames, device, dim=TIME)
-                conds["c_concat"] = conds["c_concat"]._copy_with(part)
+        count = x_in.size(TIME)
+        for own, cond in zip(cond_in or (), resized or (), strict=True):
+            conds = cond["model_conds"] = dict(own["model_conds"])
+            frames = conds["c_concat"]
+            if frames.cond.size(TIME) == count:
+                part = window.get_tensor(frames.cond, device, dim=TIME)
+                conds["c_concat"] = frames._copy_with(part)
+            if isinstance(mask := own.get("mask"), Tensor):  # (1, frames or 1, h, w)
+                each = mask.ndim == 4 and mask.size(1) == count
+                cond["mask"] = window.get_tensor(mask, device, dim=1) if each else mask
         return resized
 
     def evaluate_context_windows(

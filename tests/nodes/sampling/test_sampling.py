@@ -146,6 +146,80 @@ def test_lora_hook_on_one_conditioning(pack, unet):
     differ(changed, plain)
 
 
+def test_only_frames_are_cut_to_a_segment(pack, unet):
+    """Not a text as wide as the clip is long, which 48 frames were with the included weights."""
+    width = tiny.QUICK_UNET.context_dim
+    images = graph.frames(width, 16, 16)
+    whole = graph.sample(pack, unet, images, steps=1)
+    # As the first segment does not see the end, it is the same for a longer clip.
+    longer = torch.cat((images, images[-1:]))
+    close(whole[:, :, :6], graph.sample(pack, unet, longer, steps=1)[:, :, :6])
+
+
+@pytest.mark.parametrize(("frames", "h", "masks"), [(12, 16, 1), (12, 16, 12), (16, 16, 1)])
+def test_a_mask_is_cut_only_along_time(pack, unet, frames, h, masks):
+    """One for all frames, of any height, or one for each."""
+    import nodes
+
+    images = graph.frames(frames, h, 24)
+    positive, negative, latent = graph.conditioned(pack, images)
+    run = pack.nodes.sampling.sample.SegmentSampler.execute
+
+    def sampled(mask):
+        masked = nodes.ConditioningSetMask().append(positive, mask, "default", 1.0)[0]
+        return run(unet, masked, negative, latent, 1, 6.0, 9, 8, 2).result[0]["samples"]
+
+    plain = run(unet, positive, negative, latent, 1, 6.0, 9, 8, 2).result[0]["samples"]
+    close(sampled(torch.ones(masks, h, 24)), plain)
+    half = torch.ones(masks, h, 24)
+    half[..., :12] = 0
+    changed = (sampled(half) - plain).abs()
+    assert changed[..., :12].max() > 1e-2 and changed[..., 12:].max() < 1e-4
+    if masks > 1:
+        half = torch.ones(masks, h, 24)
+        half[:6] = 0
+        changed = (sampled(half) - plain).abs()
+        assert changed[:, :, :6].max() > 1e-2 and changed[:, :, 8:].max() < 1e-4
+
+
+def test_segments_of_several_clips_are_refused(pack, unet):
+    import comfy.samplers
+
+    positive, negative, latent = graph.conditioned(pack, graph.frames())
+    sample = pack.nodes.sampling.sample
+    guider = comfy.samplers.CFGGuider(sample.Segments.execute(unet, 8, 2).result[0])
+    guider.set_conds(positive, negative)
+    two = det("two", latent["samples"].shape).repeat(2, 1, 1, 1, 1)
+    sampler, sigmas = sample.Sampler.execute().result[0], sample.Sigmas.execute(4).result[0]
+    with pytest.raises(pack.uav_core.InputError, match="2 clips"):
+        guider.sample(two, torch.zeros_like(two), sampler, sigmas, seed=9)
+
+
+def test_propagation_of_another_clip_is_refused_before_the_first_step(pack, unet):
+    """Also where the chosen step is the last."""
+    import comfy.samplers
+
+    sample = pack.nodes.sampling.sample
+    positive, negative, latent = graph.conditioned(pack, graph.frames())
+    flow = pack.nodes.loaders.load.LoadFlowModel.execute("built-in (no weights)").result[0]
+    node = pack.nodes.sampling.propagate.Propagation
+    other = node.execute(flow, graph.frames(graph.T - 1), "3", 0.5, 0.01, 0.5).result[0]
+    guider = comfy.samplers.CFGGuider(unet)
+    guider.set_conds(positive, negative)
+    sampler = sample.Sampler.execute(other).result[0]
+    steps = []
+    with pytest.raises(pack.uav_core.InputError, match="frames"):
+        guider.sample(
+            det("noise", latent["samples"].shape),
+            latent["samples"],
+            sampler,
+            sample.Sigmas.execute(4).result[0],
+            callback=lambda *given: steps.append(given),
+            seed=9,
+        )
+    assert steps == []
+
+
 def test_wrappers_see_every_segment(pack, unet):
     import comfy.patcher_extension as pe
 
