@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
@@ -182,7 +183,7 @@ def clip_names(names: str, count: int) -> list[str]:
 
 
 def same_size(clips: list[Tensor]) -> list[Tensor]:
-    """IMAGEs as (1, 3, t, h, w) in [-1, 1], all enlarged (bicubic) to the largest size.
+    """IMAGEs as (1, 3, t, h, w) in [-1, 1], ``alike``, enlarged (bicubic) to the largest size.
 
     Raises InputError as `video_frames` does, and for clips with different numbers of frames.
     """
@@ -193,8 +194,20 @@ def same_size(clips: list[Tensor]) -> list[Tensor]:
             f"The clips have {', '.join(map(str, counts))} frames: expected the same number. Cut "
             "them to the same frames ('Get Image or Mask Range From Batch' or the video loader)."
         )
+    frames = alike(frames)
     h, w = max((clip.shape[-2:] for clip in frames), key=lambda size: size[0] * size[1])
     return [clip if clip.shape[-2:] == (h, w) else _resized(clip, h, w) for clip in frames]
+
+
+def alike(clips: list[Tensor]) -> list[Tensor]:
+    """The clips in fp32 on one device: in RAM, which holds more, unless all share another.
+
+    ComfyUI's frames may be fp16 (--fp16-intermediates), in which a CPU cannot resize, and on
+    different devices (--gpu-only). Clips that need no change are not copied.
+    """
+    devices = {clip.device for clip in clips}
+    device = devices.pop() if len(devices) == 1 else torch.device("cpu")
+    return [clip.to(device, torch.float32) for clip in clips]
 
 
 def _resized(clip: Tensor, h: int, w: int) -> Tensor:

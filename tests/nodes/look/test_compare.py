@@ -85,6 +85,23 @@ def test_three_clips_of_different_sizes(node):
     assert panels.shape == (T, H, 3 * W + 4, 3)
 
 
+def test_frames_in_fp16_are_compared_in_fp32(node):
+    """As LoadImage gives them with --fp16-intermediates; a CPU cannot resize them."""
+    clip = moving()
+    small = clip[:, ::2, ::2].half()
+    half = run(node, small, clip.half(), third=clip, reference=clip.half()).result
+    same = run(node, small.float(), clip.half().float(), third=clip, reference=clip).result
+    for pictures, expected in zip(half[:2], same[:2], strict=True):
+        assert pictures.dtype == torch.float32
+        torch.testing.assert_close(pictures, expected, rtol=0, atol=1e-3)
+
+
+def test_clips_already_alike_are_not_copied(pack):
+    clips = [torch.rand(1, 3, 2, 16, 16) for _ in range(2)]
+    alike = pack.nodes.look.compare.alike(clips)
+    assert all(a is b for a, b in zip(alike, clips, strict=True))
+
+
 def test_one_frame_has_no_motion(node):
     rows = json.loads(run(node, moving(1), noisy(moving(1))).result[3])["rows"]
     assert "warping_error" not in rows["plain"] and "detail" in rows["plain"]

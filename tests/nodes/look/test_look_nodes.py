@@ -97,6 +97,16 @@ def test_before_and_after_of_different_sizes(pack):
     assert (picture[:, :, W // 2 - 1 : W // 2 + 1] == 1).all()
 
 
+def test_frames_in_fp16_of_different_sizes(pack):
+    small, large = moving()[:, ::2, ::2].half(), moving()
+    show = pack.nodes.look.show
+    (picture,) = show.ShowBeforeAfter.execute(small, large, 0.5).result
+    (expected,) = show.ShowBeforeAfter.execute(small.float(), large, 0.5).result
+    torch.testing.assert_close(picture, expected, rtol=0, atol=1e-3)
+    apart = show.ShowDifference.execute(small, large.half(), 5.0, "a, b").result[1]
+    assert apart.dtype == torch.float32 and torch.isfinite(apart).all()
+
+
 @pytest.mark.parametrize("method", ["built-in", "auto"])
 @pytest.mark.parametrize("as_video", [True, False])
 def test_scenes_are_found_and_shown(pack, tmp_path, monkeypatch, method, as_video):

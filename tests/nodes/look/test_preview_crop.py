@@ -87,6 +87,16 @@ def test_a_crop_is_of_its_place_and_looks_like_it(pack, networks):
     assert torch.equal(piece.noise(5, "latent", 4), noise[..., 4:20, 8:28])
 
 
+def test_frames_in_fp16(pack, networks):
+    """As LoadImage gives them with --fp16-intermediates."""
+    images, changes = graph.frames(2, 16, 24), {"frames": 2, "steps": 1, "propagation_steps": ""}
+    made, plain, _ = run(pack, networks, images.half(), detail=0.6, **changes).result
+    expected, larger, _ = run(pack, networks, images, detail=0.6, **changes).result
+    assert made.dtype == plain.dtype == torch.float32
+    torch.testing.assert_close(made, expected, rtol=0, atol=0.05)
+    torch.testing.assert_close(plain, larger, rtol=0, atol=1e-3)
+
+
 def test_detail_is_that_of_the_node(pack, networks):
     """The same dial, so the piece shows what the node will make of the run."""
     images, changes = graph.frames(3, 16, 24), {"frames": 3, "steps": 1, "propagation_steps": ""}
