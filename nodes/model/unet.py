@@ -189,6 +189,16 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
             )
         return self.null_text_embedding[None].to(device)
 
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What ComfyUI's 'ModelSave' writes, and the empty text, which is not in the network.
+
+        ComfyUI's versions take different arguments.
+        """
+        weights = super().state_dict_for_saving(*args, **kwargs)
+        if self.null_text_embedding is not None:
+            weights[NULL_TEXT_KEY] = self.null_text_embedding
+        return weights
+
 
 NOT_CONDITIONED = (
     "This model needs the low-resolution frames in addition to the text. Put 'Low-Res "

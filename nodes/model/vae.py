@@ -292,6 +292,10 @@ class VideoVAE:
         """Output pixels per latent pixel; the spelling is ComfyUI's."""
         return UPSCALE
 
+    def spacial_compression_encode(self) -> int:
+        """Input pixels per latent pixel; the spelling is ComfyUI's."""
+        return UPSCALE
+
     def temporal_compression_decode(self) -> None:
         """Frames per latent frame; None, as time is not compressed."""
 
@@ -322,3 +326,18 @@ class VideoVAE:
             encoded = self.widened(partial(self.first_stage_model.encode, part), load, g.start)
             parts.append(encoded.to(self.output_device))
         return torch.cat(parts, dim=2)
+
+    def encode_tiled(self, pixels: Tensor, **_: Any) -> Tensor:
+        """ComfyUI's native tiled encode: ``encode``, which takes whole frames, group by group."""
+        return self.encode(pixels)
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """What ComfyUI would save; always raises InputError.
+
+        In fp16 the weights in memory are rescaled, and fit no other precision.
+        """
+        raise InputError(
+            f"The temporal VAE (from {self.path}) cannot be saved: its weights may be rescaled in "
+            "memory to fit fp16. Copy the file instead. To save the U-Net, use 'ModelSave', not "
+            "'Save Checkpoint'."
+        )

@@ -164,20 +164,23 @@ _RENAMES = (
 _VAE_ATTENTION = re.compile(
     r"^(en|de)coder\.mid_block\.attentions\.\d+\.(query|key|value|proj_attn)\.weight$"
 )
-_POSITION_IDS = "text_model.embeddings.position_ids"
+# Entries that are no weights: a table, and the empty tensors by which ComfyUI's 'ModelSave' marks
+# v-prediction and a schedule that ends in pure noise.
+_NO_WEIGHTS = frozenset(("text_model.embeddings.position_ids", "v_pred", "ztsnr"))
 
 
 def canonical(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under this package's names, those of the authors' release.
 
     Renames the keys of LaVie's U-Net, newer diffusers' VAE attention (whose 1x1-convolution
-    weights become linear ones) and newer transformers' text encoder. Leaves out `position_ids`,
-    which is a table and not a weight. Unknown names stay; idempotent.
+    weights become linear ones) and newer transformers' text encoder. Leaves out `position_ids`
+    and ComfyUI's markers `v_pred` and `ztsnr`, which are not weights. Unknown names stay;
+    idempotent.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
         name = canonical_name(name)
-        if name == _POSITION_IDS:
+        if name in _NO_WEIGHTS:
             continue
         if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and _VAE_ATTENTION.match(name):
             tensor = tensor[:, :, 0, 0]

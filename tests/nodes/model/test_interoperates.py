@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from generated import det
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,41 @@ def test_lora_file_is_the_merged_weights(pack, native, unet, tmp_path, monkeypat
     plain, with_lora, expected = (graph.sample(pack, m, images) for m in (unet, patched, merged))
     differ(with_lora, plain)
     close(with_lora, expected)
+
+
+# --- saving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_a_saved_model_loads_again(pack, models, tmp_path, monkeypatch, zero_snr):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    weights = {
+        **load_file(models / "upscale_a_video" / "unet_null.safetensors"),
+        "trailing_timesteps": torch.ones(1),
+    }
+    save_file(weights, tmp_path / "given.safetensors")
+    given = pack.nodes.model.unet.load_unet(str(tmp_path / "given.safetensors"))
+    (saved,) = (
+        extra("nodes_model_advanced").ModelSamplingDiscrete().patch(given, "v_prediction", zero_snr)
+    )
+    extra("nodes_model_merging").ModelSave().save(saved, "saved")
+
+    (path,) = tmp_path.glob("saved*.safetensors")
+    markers = {"v_pred", "ztsnr"} if zero_snr else {"v_pred"}
+    assert markers == {key for key in load_file(path) if key in ("v_pred", "ztsnr")}
+    again = pack.nodes.model.unet.load_unet(str(path))
+    assert again.model.params == given.model.params
+    images = graph.frames()
+    close(graph.sample(pack, again, images), graph.sample(pack, given, images))
+    unconnected = graph.conditioned(pack, images, positive=None, negative=None)
+    node = pack.nodes.sampling.sample.SegmentSampler
+    results = (
+        node.execute(model, *unconnected, 1, 3.0, 9, 8, 2).result[0]["samples"]
+        for model in (again, given)
+    )
+    close(*results)
 
 
 # --- samplers and what patches them --------------------------------------------------------
@@ -258,6 +293,33 @@ def test_native_tiled_decode(native, vae_3d):
     assert (tiled - whole).abs().mean() < 0.1
     (one,) = native.VAEDecodeTiled().decode(vae_3d, samples, 512, 64, 64, 8)
     close(one, whole)
+
+
+def test_native_tiled_encode_is_the_whole_one(native, vae_3d):
+    images = graph.frames(3, 32, 48)
+    (whole,) = native.VAEEncode().encode(vae_3d, images)
+    (tiled,) = native.VAEEncodeTiled().encode(vae_3d, images, 512, 64, 64, 8)
+    assert torch.equal(tiled["samples"], whole["samples"])
+
+
+def test_native_encode_for_inpainting(native, vae_3d):
+    images, mask = graph.frames(3, 34, 48), torch.zeros(3, 34, 48)
+    (latent,) = native.VAEEncodeForInpaint().encode(vae_3d, images, mask, 6)
+    (whole,) = native.VAEEncode().encode(vae_3d, images[:, 1:33])
+    close(latent["samples"], whole["samples"])
+    assert latent["noise_mask"].shape == (3, 1, 32, 48)
+
+
+@pytest.mark.parametrize("node", ["VAESave", "CheckpointSave"])
+def test_saving_the_vae_is_refused(pack, unet, vae_3d, tmp_path, monkeypatch, node):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    given = (vae_3d,) if node == "VAESave" else (unet, None, vae_3d)
+    with pytest.raises(pack.uav_core.InputError, match="Copy the file") as raised:
+        getattr(extra("nodes_model_merging"), node)().save(*given, "saved")
+    assert vae_3d.path in str(raised.value)
+    assert not list(tmp_path.iterdir())
 
 
 # --- frames --------------------------------------------------------------------------------

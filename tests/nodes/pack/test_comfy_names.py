@@ -35,6 +35,7 @@ comfy.context_windows.IndexListContextHandler.evaluate_context_windows(_, _, _, 
 comfy.context_windows.IndexListContextHandler.get_resized_cond(_, _, _, _)
 comfy.context_windows.create_prepare_sampling_wrapper(_)
 comfy.context_windows.get_matching_fuse_method(_)
+comfy.hooks.WeightHook
 comfy.latent_formats.SD_X4
 comfy.latent_formats.SD_X4.__init__()
 comfy.ldm.modules.attention.optimized_attention
@@ -45,6 +46,7 @@ comfy.model_base.SD_X4Upscaler
 comfy.model_base.SD_X4Upscaler.diffusion_model
 comfy.model_base.SD_X4Upscaler.get_dtype()
 comfy.model_base.SD_X4Upscaler.manual_cast_dtype
+comfy.model_base.SD_X4Upscaler.state_dict_for_saving(*, **)
 comfy.model_management.archive_model_dtypes(_)
 comfy.model_management.dtype_size(_)
 comfy.model_management.get_free_memory(_)
@@ -67,12 +69,16 @@ comfy.model_patcher.CoreModelPatcher(_, load_device, offload_device)?
 comfy.model_patcher.ModelPatcher(_, load_device, offload_device)
 comfy.model_patcher.ModelPatcher.add_wrapper_with_key(_, _, _)
 comfy.model_patcher.ModelPatcher.clone()
+comfy.model_patcher.ModelPatcher.injections
 comfy.model_patcher.ModelPatcher.is_dynamic()?
 comfy.model_patcher.ModelPatcher.load_device
 comfy.model_patcher.ModelPatcher.model.latent_format
 comfy.model_patcher.ModelPatcher.model_options
 comfy.model_patcher.ModelPatcher.model_options.get(_, _)
+comfy.model_patcher.ModelPatcher.model_options.pop(_, _)
+comfy.model_patcher.ModelPatcher.object_patches
 comfy.model_patcher.ModelPatcher.remove_wrappers_with_key(_, _)
+comfy.model_patcher.ModelPatcher.wrappers.items()
 comfy.ops.disable_weight_init
 comfy.ops.manual_cast
 comfy.patcher_extension.WrapperExecutor.new_class_executor(_, _, _)
@@ -238,6 +244,8 @@ NEWER = {
     "comfy.model_base.BaseModel.load_model_weights": "sd, unet_prefix='', assign=False",
     "comfy.model_base.BaseModel.memory_required": "input_shape, cond_shapes={}",
     "comfy.model_base.SD_X4Upscaler.extra_conds": "**kwargs",
+    "comfy.model_base.SD_X4Upscaler.state_dict_for_saving": "unet_state_dict, "
+    "clip_state_dict=None, vae_state_dict=None, clip_vision_state_dict=None",
     "comfy.model_management.get_torch_device": "",
     "comfy.model_management.intermediate_device": "",
     "comfy.model_management.is_oom": "e",
