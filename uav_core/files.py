@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -144,6 +145,7 @@ def arriving(path: Path, partial: Path) -> Iterator[None]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all. Raises OSError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file  # here, as torch takes seconds and is rarely needed
 
     # A name of its own per run, so that two runs at once cannot write into each other's file.
@@ -151,11 +153,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     with arriving(path, partial):
         partial.touch(exist_ok=False)
         usual = partial.stat().st_mode
-        save_file(dict(tensors), partial, metadata)
+        try:
+            save_file(dict(tensors), partial, metadata)
+        except SafetensorError as error:
+            raise _system_error(error) from error
         if partial.stat().st_mode != usual:
             # safetensors 0.8 lets only the owner read its files. Some network drives know no modes.
             with suppress(OSError):
                 partial.chmod(stat.S_IMODE(usual))
+
+
+def _system_error(error: Exception) -> OSError:
+    """The OSError that safetensors met, of which it tells only the number, in its message."""
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    # The last is for Windows, where the number is one of its own, from which Python finds errno.
+    return OSError(number, str(error), None, number if found else None)
 
 
 def move_over(source: Path, target: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..errors import FileError, InputError
 from ..files import is_plain, name_error, named_errors
-from ..paths import TMP
 from .lock import LockedFile, runs_in
 from .manifest import (
     FINISHED,
@@ -22,7 +21,7 @@ from .manifest import (
     now,
     read_manifest,
 )
-from .names import BACKUP, LOCK, MANIFEST, is_lock, is_ours
+from .names import BACKUP, LOCK, MANIFEST, is_half_written, is_lock, is_ours
 
 DAMAGED, EMPTY = "damaged", "empty"
 _DAY = 24 * 3600
@@ -140,7 +139,7 @@ def _summary(folder: Path) -> JobSummary | None:
     except DamagedManifestError:
         return job
     if read is None:
-        begun = any(not entry.name.endswith(TMP) for entry in entries)
+        begun = any(not is_half_written(entry.name) for entry in entries)
         return job if begun else replace(job, status=EMPTY)
     manifest = read[0]
     return replace(

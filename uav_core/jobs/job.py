@@ -13,7 +13,7 @@ from typing import Any
 
 from ..callbacks import ignore
 from ..errors import FileError, InputError, UnsafePathError
-from ..files import copy_whole, hash_file, is_plain, named_errors, sync_file, sync_folder
+from ..files import copy_whole, hash_file, is_plain, move_over, named_errors, sync_file, sync_folder
 from ..paths import inside, plain_name
 from .lock import JOINING, NOTHING, Run, lock_job
 from .manifest import (
@@ -60,12 +60,15 @@ class Job:
     def __init__(
         self,
         folder: Path,
+        base: Path,
         output_folder: Path,
         run: Run,
         manifest: Manifest,
         check_cancelled: Callable[[], None],
     ) -> None:
         self.folder, self.output_folder = folder, output_folder
+        self._base = base
+        """The folder that holds the folder of jobs, or the link to it."""
         self.manifest = manifest
         """The manifest as this run last read it; ``refresh`` reads it again."""
         self.id, self.plan = manifest.id, manifest.plan
@@ -119,7 +122,11 @@ class Job:
                 write_manifest(folder, manifest, None)
             else:
                 manifest, newest = found
-            job = cls(folder, Path(output_folder or folder), run, manifest, check_cancelled)
+            # Not from ``folder``: where the folder of jobs is a link to another disk, the videos
+            # are beside the link.
+            base = Path(os.path.realpath(os.path.dirname(os.path.abspath(root))))
+            output = Path(output_folder or folder)
+            job = cls(folder, base, output, run, manifest, check_cancelled)
             if alone:
                 job._restart(newest, output_name)
                 job._remove_leftovers()
@@ -215,14 +222,18 @@ class Job:
         """Record the file at ``new_state_path(scene)`` as the newest state of the scene.
 
         ``frames_done`` is the absolute frame up to which (exclusive) its frames were returned. The
-        scene's previous state is kept, older ones are removed. Raises as ``add_part`` does.
+        scene's previous state is kept; older ones and those of the same frame are removed. Raises
+        as ``add_part`` does.
         """
         self.plan.check_state(scene, frames_done)
         with self._locked():
             path = self.new_state_path(scene)
             state = StateRecord(path.name, *_settled(path), scene, frames_done)
             old = [s for s in self.manifest.states if s.scene == scene]
-            gone = old[: 1 - STATES_OF_A_SCENE]
+            # A part that is tried again saves the same frame again, and must not crowd out the
+            # state before the part, where the next try begins.
+            again = [s for s in old if s.frames_done == frames_done]
+            gone = again or old[: 1 - STATES_OF_A_SCENE]
             kept = (s for s in self.manifest.states if s not in gone)
             self._write(states=(*kept, state)[-MOST_STATES:])
         return state
@@ -259,8 +270,13 @@ class Job:
             if old[-1:] != (new,):
                 self._write(fallbacks=(*old, new))
 
-    def finish(self, name: str, *, keep_parts: bool = True) -> OutputRecord:
+    def finish(
+        self, name: str, *, joined: Path | None = None, keep_parts: bool = True
+    ) -> OutputRecord:
         """Record the video joined from all parts, ``name`` in the output folder, as the result.
+
+        It may be at ``joined`` in that folder, and is then renamed to ``name`` once it is recorded.
+        So a run that ends before leaves nothing under that name.
 
         ``keep_parts=False`` then removes parts and states, so that the video is not on the disk
         twice; if the output is lost later, all work must be done again. Raises InputError while
@@ -279,9 +295,11 @@ class Job:
                     f"Job {self.id} is not finished: {len(missing)} of {self.plan.parts} parts "
                     f"are missing, the first is {missing[0]}."
                 )
-            size, digest = _settled(path, self._check_cancelled)
+            size, digest = _settled(joined or path, self._check_cancelled)
             record = OutputRecord(name, size, digest, self._relative)
             self._write(output=record)
+            if joined is not None:
+                self._rename(joined, path)
             if not keep_parts:
                 # A second write: the backup must have the output before the parts are removed.
                 self._write(parts=(), states=())
@@ -369,11 +387,6 @@ class Job:
     # --- inside ----------------------------------------------------------------------------
 
     @property
-    def _base(self) -> Path:
-        """The folder that holds the folder of jobs."""
-        return self.folder.parent.parent
-
-    @property
     def _relative(self) -> str | None:
         """The output folder in the form of ``OutputRecord.folder``."""
         folder = Path(os.path.realpath(self.output_folder))
@@ -420,6 +433,17 @@ class Job:
             problem = f"cannot be read ({error})"
         log.warning("Job %s: %s %s; it will be made again", self.id, path.name, problem)
         return False
+
+    def _rename(self, joined: Path, path: Path) -> None:
+        """Give the recorded output its name; if that fails, it is no longer recorded."""
+        try:
+            with named_errors(path, "writing"):
+                move_over(joined, path)
+        except FileError:
+            self._write(output=None)
+            raise
+        with named_errors(path, "writing"):
+            sync_folder(path.parent)
 
     def _remove_leftovers(self) -> None:
         """Delete the files that a crash left: half-written ones, and those not recorded."""

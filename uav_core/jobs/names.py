@@ -18,6 +18,8 @@ PART, STATE, RUN = "part_{:06d}.mkv", "state_{:06d}.bin", "run_{:03d}.lock"
 is_state = re.compile("state_[0-9]{6,9}[.]bin").fullmatch
 is_run = re.compile("run_[0-9]{3}[.]lock").fullmatch
 _is_part = re.compile("part_[0-9]{6,9}[.]mkv").fullmatch
+# As ``files.save_tensors`` names a state while it is written.
+_is_half_state = re.compile("[.]state_[0-9]{6,9}[.]bin[.][0-9a-f]{8}[.]partial").fullmatch
 
 
 def is_lock(name: str) -> bool:
@@ -25,9 +27,14 @@ def is_lock(name: str) -> bool:
     return name == LOCK or is_run(name) is not None
 
 
+def is_half_written(name: str) -> bool:
+    """Whether ``name`` is that of a file that is still written, or that a crash left so."""
+    return name.endswith(TMP) or _is_half_state(name) is not None
+
+
 def is_data(name: str) -> bool:
     """Whether ``name`` is that of a part, a state or a half-written file."""
-    return bool(_is_part(name) or is_state(name)) or name.endswith(TMP)
+    return bool(_is_part(name) or is_state(name)) or is_half_written(name)
 
 
 def is_ours(name: str) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..devices.memory import free_page_locked
 from ..errors import InputError
-from ..files import check_space, human_bytes
+from ..files import check_space, human_bytes, named_errors
 from ..jobs import Job, disk_needed
 from ..sampling.ladder import (
     Ladder,
@@ -180,7 +180,9 @@ class Parts:
         state = scene.state()
         if state is None:
             return
-        save_state(self.job.new_state_path(number), state)
+        path = self.job.new_state_path(number)
+        with named_errors(path, "writing", self._forecast.state_bytes):
+            save_state(path, state)
         self.job.set_state(number, self.job.plan.scenes[number].start + scene.next)
 
     def _scene_at(self, number: int, frame: int) -> Scene:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -236,15 +236,21 @@ class LongVideo:
         self.stage("")
         self.status("joining the parts")
         records = job.manifest.parts
+        # It gets its name when the job has recorded it. A file that a stopped run left under that
+        # name could not be told from one of the user, and the job could not go on.
+        joined = self.folder / f".joining_{job.id}{Path(task.name).suffix}"
         try:
             parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
-            self._join_into(self.folder / task.name, parts, task)
+            self._join_into(joined, parts, task)
+            job.finish(task.name, joined=joined, keep_parts=False)
         except VideoError as error:
             raise type(error)(
                 f"{error} All frames are finished and kept in '{job.folder}'. Fix the cause and "
                 "run the same again: it then only joins the frames."
             ) from error
-        job.finish(task.name, keep_parts=False)
+        finally:
+            with suppress(OSError):
+                joined.unlink(missing_ok=True)
 
     def _rehearse(self, task: Task) -> None:
         """Join one black frame with the source's sound, captions and other tracks.

@@ -131,10 +131,13 @@ class Scene:
         """Skip frames up to ``stop``, as far as whole groups need not be decoded."""
         group = self.params.frames_per_group
         target = stop if stop == self.count else stop // group * group
-        if target > self.next and not self._waiting:
-            self._advance(target - self.next)
-            self.next = target
-            self._drop(target)
+        # About a part at a time: the memory must not grow with the frames that are skipped.
+        most = max(self.params.part_length // group, 1) * group
+        while target > self.next and not self._waiting:
+            count = min(target - self.next, most)
+            self._advance(count)
+            self.next += count
+            self._drop(self.next)
 
     def _sample(self, stop: int) -> Tensor:
         """The latents of whole groups up to ``stop``, and of at least one group."""

@@ -129,6 +129,15 @@ def test_states_at_most_two_of_a_scene_and_the_one_that_fits(tmp_path):
         assert [s.scene for s in job.manifest.states] == [1] and untrue(job) == []
 
 
+def test_a_state_of_the_same_frame_does_not_crowd_out_the_one_before(tmp_path):
+    """A part that fails at its end saves the same state at every try."""
+    with Job.open(tmp_path, inputs(), lambda: PLAN) as job:
+        for done in (0, 3, 6, 6, 6):
+            add_state(job, done)
+        assert [s.frames_done for s in job.manifest.states] == [3, 6]
+        assert frames_done(job, 3) == 3 and untrue(job) == []
+
+
 def test_leftovers_go_and_what_is_not_ours_stays(tmp_path):
     with Job.open(tmp_path, inputs(), lambda: PLAN) as job:
         add_part(job, 0)
@@ -144,6 +153,21 @@ def test_leftovers_go_and_what_is_not_ours_stays(tmp_path):
             "part_000000.mkv",
             "run_000.lock",
         ]
+
+
+def test_a_state_that_a_kill_left_half_written_goes_too(tmp_path):
+    half = ".state_000002.bin.0123abcd.partial"
+    with Job.open(tmp_path, inputs(), lambda: PLAN) as job:
+        (job.folder / half).write_bytes(b"half")
+        assert list_jobs(tmp_path)[0].status == "unfinished"
+    Job.open(tmp_path, inputs(), lambda: PLAN).close()
+    assert half not in names(job)
+    # Left after the last time that the job was opened, or alone in its folder.
+    (job.folder / half).write_bytes(b"half")
+    assert len(clean(tmp_path, keep_days=0)) == 1
+    job.folder.mkdir()
+    (job.folder / half).write_bytes(b"half")
+    assert list_jobs(tmp_path)[0].status == "empty"
 
 
 def test_misuse_is_named_and_changes_nothing(tmp_path):
@@ -483,6 +507,32 @@ def test_a_finished_video_is_found_where_it_lies_and_delivered_elsewhere(tmp_pat
     (second / "two.mp4").unlink()
     with Job.open(tmp_path / "jobs", inputs(), lambda: PLAN, output_folder=second) as job:
         assert not job.finished
+
+
+@NO_LINKS
+def test_a_finished_video_is_found_where_the_folder_of_jobs_is_a_link(tmp_path):
+    root, first, second = (tmp_path / "output" / name for name in ("jobs", "first", "second"))
+    first.mkdir(parents=True)
+    (tmp_path / "disk" / "large").mkdir(parents=True)
+    root.symlink_to(tmp_path / "disk" / "large")
+    finished(root, first, "one.mp4")
+    with Job.open(root, inputs(), lambda: PLAN, output_folder=second) as job:
+        assert job.finished and job.output_path == first / "one.mp4"
+
+
+def test_a_joined_video_that_cannot_get_its_name_is_not_recorded(tmp_path):
+    with Job.open(tmp_path / "jobs", inputs(), lambda: PLAN, output_folder=tmp_path) as job:
+        for index in ALL:
+            add_part(job, index)
+        joined, folder = tmp_path / ".joining.mp4", tmp_path / "out.mp4"
+        folder.mkdir()
+        write(joined, content("output", 0))
+        with pytest.raises(FileError):
+            job.finish("out.mp4", joined=joined, keep_parts=False)
+        assert not job.finished and untrue(job) == []
+        folder.rmdir()
+        job.finish("out.mp4", joined=joined, keep_parts=False)
+        assert job.finished and untrue(job) == [] and not joined.exists()
 
 
 def test_a_copy_that_is_cancelled_leaves_nothing(tmp_path):

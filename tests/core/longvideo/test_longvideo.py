@@ -18,12 +18,15 @@ import pytest
 import tiny
 import torch
 from generated import det
+from safetensors import SafetensorError
 
 from uav_core.errors import DiskFullError, InputError
+from uav_core.files import hash_file
 from uav_core.flow import estimate
 from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
+from uav_core.jobs import job as jobs_job
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span, scene
 from uav_core.longvideo import run as long_run
 from uav_core.longvideo.parts import ladders
@@ -416,6 +419,25 @@ def test_latents_are_gone_when_the_next_are_sampled(tmp_path, monkeypatch):
     assert len(made) > 2 and not any(alive)
 
 
+def test_frames_that_are_skipped_do_not_pile_up(tmp_path, monkeypatch):
+    path, held = write(tmp_path / "long.mkv", picture("long", 60)), []
+    predict = scene.Scene._predict
+
+    def watched(self, *words):
+        held.append(len(self.window))
+        return predict(self, *words)
+
+    monkeypatch.setattr(scene.Scene, "_predict", watched)
+    with closing(begun(path)) as whole:
+        wanted = [whole.take(i + 1) for i in range(60)][54:]
+    most = max(held)
+    held.clear()
+    with closing(begun(path)) as again:
+        again.skip(54)
+        assert again.next == 54 and max(held) <= most
+        assert all(torch.equal(again.take(54 + i + 1), wanted[i]) for i in range(6))
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_group_is_decoded_while_the_one_before_is_used(clips, monkeypatch, ahead):
     monkeypatch.setattr(scene, "AHEAD_ON", ("cpu",) if ahead else ())
@@ -592,6 +614,17 @@ def test_a_full_disk_is_refused_before_work(clips, tmp_path, monkeypatch):
         run(clips["both"], tmp_path, trouble=never)
 
 
+def test_a_disk_that_is_full_when_a_state_is_saved_is_named(clips, whole, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as disk, pytest.raises(DiskFullError, match="continues where"):
+        disk.setattr("safetensors.torch.save_file", full)
+        run(clips["both"], tmp_path)
+    report = run(clips["both"], tmp_path)
+    assert Path(report.output).read_bytes() == whole.read_bytes()
+
+
 def both_at_work(clips, folder: Path, first_ends: Exception | None):
     """Two runs of one job at once, each with a scene; what both report, None for one that died."""
     meet = threading.Barrier(2, timeout=60)
@@ -744,3 +777,29 @@ def test_where_joining_fails_the_same_again_only_joins(clips, tmp_path, monkeypa
     report = run(clips["one"], tmp_path, params)
     assert report.frames_made == 0 and report.frames_before == CUT
     assert Path(report.output).exists()
+
+
+def test_stopped_after_joining_the_same_again_ends_under_the_given_name(
+    clips, tmp_path, monkeypatch
+):
+    """The name is free until the job knows the file, so that no file there is the job's own."""
+    params = replace(PARAMS, steps=1, propagation_steps="", cuts="0")
+    named = {"file_name": "out.mkv", "jobs": tmp_path / "jobs"}
+
+    def stopped(path, *words, **options):
+        if Path(path).parent == tmp_path:
+            raise Stop
+        return hash_file(path, *words, **options)
+
+    with monkeypatch.context() as at_the_end, pytest.raises(Stop):
+        at_the_end.setattr(jobs_job, "hash_file", stopped)
+        run(clips["one"], tmp_path, params, **named)
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
+    (tmp_path / "out.mkv").write_bytes(b"mine")
+    with pytest.raises(InputError, match="already exists"):
+        run(clips["one"], tmp_path, params, **named)
+    assert (tmp_path / "out.mkv").read_bytes() == b"mine"
+    (tmp_path / "out.mkv").unlink()
+    report = run(clips["one"], tmp_path, params, **named)
+    assert report.frames_made == 0 and Path(report.output) == tmp_path / "out.mkv"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "out.mkv"]
