@@ -306,6 +306,14 @@ class LoadAll(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, weights: str, **_: Any) -> Any:
+        """The files that would be loaded, so that a file added later is noticed."""
+        try:
+            return names_of(weights)
+        except InputError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, weights: str, weight_dtype: str = "default") -> io.NodeOutput:
         unet, vae, text, flow = names_of(weights)
         loaded = (

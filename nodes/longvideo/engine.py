@@ -6,10 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from enum import Enum
+from types import CellType
 from typing import Any, Generic, TypeVar
 
+import comfy.hooks
 import comfy.model_management as mm
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -55,6 +59,9 @@ class ComfyEngine:
         for name, text in (("positive", positive), ("negative", negative)):
             check_conditioning(name, condition(text, small, 0), unet)
         self.device: torch.device = model.load_device
+        model = model.clone()
+        model.model_options.pop("context_handler", None)  # segments are planned outside of it
+        without_caches(model)
         self.model, self.vae, self.flow_model, self.params = model, vae, flow_model, params
         self.neighbours = NeighbourFlow(flow_model.model, params.flow_iterations)
         self.texts = positive, negative
@@ -79,15 +86,12 @@ class ComfyEngine:
             "device": digest(str(mm.get_torch_device().type)),
             # Left out for fp32, so that jobs made before other precisions existed still match.
             **({} if precision == torch.float32 else {"vae dtype": digest(str(precision))}),
+            **{name: digest(value) for name, value in changes(self.model).items()},
         }
 
     def sampling(self, shape: tuple[int, int, int], work: Callable[[Predict], T]) -> T:
         self.ready = None
-        model = self.model.clone()
-        options: dict[str, Any] = model.model_options
-        options.pop("context_handler", None)  # segments are planned outside of the model here
-        without_caches(model)
-        guider = RangedGuider(model, self.params.guided, self.sigmas)
+        guider = RangedGuider(self.model.clone(), self.params.guided, self.sigmas)
         # Placeholders of the right size: every pass brings its own frames and latent.
         frames, latent = torch.zeros((1, 3, *shape)), torch.zeros((1, 4, *shape))
         level = self.params.noise_level
@@ -190,9 +194,47 @@ def shown(low_res: Tensor, setting: Setting, tiled: TiledModel) -> Wrapper:
     return wrapper
 
 
+def changes(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
+    """What nodes have set on a MODEL besides patches of its weights, by name, without the empty.
+
+    Left out are wrappers that only ask for memory.
+    """
+    options: dict[str, Any] = dict(model.model_options)
+    tiled = tiles_on(options)
+    own = [] if tiled.tile is None else [tiled.tile, tiled.overlap]
+    options["model_function_wrapper"] = [*own, *filter(None, [tiled.around])]
+    asking = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+    found = {
+        "model options": options,
+        "object patches": model.object_patches,
+        "injections": model.injections,
+        "wrappers": {kind: by_key for kind, by_key in model.wrappers.items() if kind != asking},
+    }
+    return filled(found)
+
+
+def filled(value: Any) -> Any:
+    """Nested mappings without what is empty, None or False."""
+    if not isinstance(value, Mapping):
+        return value
+    parts = {key: filled(part) for key, part in value.items()}
+    return {
+        key: part
+        for key, part in parts.items()
+        if not (part is None or part is False or (isinstance(part, Mapping | list) and not part))
+    }
+
+
 def digest(value: Any) -> str:
-    """A hex digest of nested plain values and tensors."""
+    """A hex digest of nested values, tensors, functions and objects.
+
+    It must be the same after a restart, and after a run that has used the objects. So of an object
+    its class and public attributes count, of a function its name and the values that it holds, of
+    a network its buffers, and of a model only its class.
+    """
     hasher = hashlib.blake2b(digest_size=16)
+    inside: set[int] = set()
+    """Objects that are being added, which may refer to each other."""
 
     def add(item: Any) -> None:
         if isinstance(item, Tensor):
@@ -203,6 +245,9 @@ def digest(value: Any) -> str:
             for key in sorted(item, key=str):
                 hasher.update(str(key).encode())
                 add(item[key])
+        elif isinstance(item, comfy.hooks.WeightHook):
+            frames = [(k.strength, k.start_percent) for k in item.hook_keyframe.keyframes]
+            add([item._strength_model, item._strength_clip, item.weights, frames])
         elif isinstance(item, list | tuple):
             hasher.update(f"[{len(item)}".encode())
             for part in item:
@@ -212,11 +257,38 @@ def digest(value: Any) -> str:
             add(item.weights)
         elif isinstance(item, str | bytes | int | float | bool | None):
             hasher.update(repr(item).encode())
+        elif isinstance(item, torch.dtype | torch.device | Enum):
+            hasher.update(str(item).encode())
+        elif callable(item) and hasattr(item, "__qualname__"):
+            hasher.update(item.__qualname__.encode())
+            add([getattr(item, "__defaults__", None), held_by(item)])
         else:
             hasher.update(type(item).__qualname__.encode())
+            if id(item) not in inside:
+                inside.add(id(item))
+                add(attributes(item))
+                inside.discard(id(item))
 
     add(value)
     return hasher.hexdigest()
+
+
+def held_by(function: Any) -> list[Any]:
+    """The values that a function has from around it, and what a method belongs to."""
+    cells = getattr(function, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in cells if cell != CellType()]
+    owner = getattr(function, "__self__", None)
+    return held if owner is None else [*held, owner]
+
+
+def attributes(item: Any) -> Mapping[str, Any]:
+    """What of an object counts for ``digest``."""
+    if isinstance(item, comfy.model_patcher.ModelPatcher):
+        return {}
+    if isinstance(item, torch.nn.Module):
+        bases = [base.__qualname__ for base in type(item).__mro__]
+        return {"bases": bases, **dict(item.named_buffers())}
+    return {k: v for k, v in getattr(item, "__dict__", {}).items() if not k.startswith("_")}
 
 
 def file_or_tensors(path: str, module: torch.nn.Module, cache: str | os.PathLike[str]) -> str:

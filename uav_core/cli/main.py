@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import os
 import sys
@@ -253,6 +254,12 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
     texts, device = load_quality_text(paths["texts"]), device_of(o)
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
     dtype = torch.float16 if o.half else torch.float32
+    # What changes the frames besides; left out where usual, so that jobs made before still match.
+    usual = {"unet dtype": str(torch.float32), "device": "cpu"}
+    chosen = {"unet dtype": str(dtype), "device": torch.device(device).type}
+    for name, text in chosen.items():
+        if text != usual[name]:
+            hashes[name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return CoreEngine(
         load_unet(paths["unet"], dtype=dtype, device=device),
         load_vae(paths["vae"], device=device),

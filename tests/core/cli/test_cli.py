@@ -78,6 +78,17 @@ def test_a_file_becomes_a_file(clip, tmp_path, caplog):
     assert target.stat().st_mtime_ns == before and "finished before" in caplog.text
 
 
+def test_half_precision_is_another_job(tmp_path):
+    """And not a copy of the result in fp32; jobs made before this was told apart still match."""
+
+    def names(*words):
+        options = cli.parser("").parse_args(["in.mp4", "out.mp4", "--device", "cpu", *words])
+        return set(cli.engine(options, cli.LongVideoParams(), tmp_path).weights(tmp_path))
+
+    assert names() == {"unet", "vae", "texts"}
+    assert names("--half") == {*names(), "unet dtype"}
+
+
 def test_another_file_is_not_replaced(clip, tmp_path, caplog):
     target = tmp_path / "mine.mp4"
     target.write_text("precious")

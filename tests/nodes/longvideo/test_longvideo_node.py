@@ -269,6 +269,74 @@ def test_a_damaged_file_is_no_edit(pack, tmp_path):
     assert not pack.nodes.longvideo.video_file.is_edited(cropping()(str(path)))
 
 
+def set_on(pack, model) -> dict[str, Any]:
+    """The MODEL with what nodes set on it besides patches of its weights, by the node's name."""
+    import comfy.sd
+    import comfy_extras.nodes_model_advanced as advanced
+
+    lora = {}
+    for name, shape in (("up", (32, 4)), ("down", (4, 32))):
+        key = f"diffusion_model.{QUERIES}.lora_{name}.weight"
+        lora[key] = torch.ones(shape)
+    bypass = getattr(comfy.sd, "load_bypass_lora_for_models", None)  # not in old ComfyUI
+    return {
+        "RescaleCFG": advanced.RescaleCFG().patch(model, 0.7)[0],
+        "RescaleCFG, weaker": advanced.RescaleCFG().patch(model, 0.5)[0],
+        "ModelSamplingDiscrete": advanced.ModelSamplingDiscrete().patch(model, "eps", False)[0],
+        "ModelSamplingDiscrete, x0": advanced.ModelSamplingDiscrete().patch(model, "x0", False)[0],
+        "tiles": pack.nodes.sampling.tiles.with_tiles(model, 16, 0),
+        "smaller tiles": pack.nodes.sampling.tiles.with_tiles(model, 8, 0),
+        **(
+            {f"bypass LoRA {s}": bypass(model, None, lora, s, 0)[0] for s in (0.5, 0.9)}
+            if bypass
+            else {}
+        ),
+    }
+
+
+QUERIES = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
+
+
+def test_what_is_set_on_the_model_makes_another_job(pack, networks, tmp_path):
+    """Not the same as a finished job, nor parts of two models in one video."""
+    import comfy.hooks
+
+    positive, negative = graph.texts()
+    plain = networks["model"]
+
+    def weights(model, text=positive):
+        engine = pack.nodes.longvideo.engine.ComfyEngine(
+            model, networks["vae"], text, negative, networks["flow_model"], params
+        )
+        return dict(engine.weights(tmp_path))
+
+    params = pack.uav_core.longvideo.LongVideoParams()
+    models, usual = set_on(pack, plain), weights(plain)
+    names = {"unet", "unet dtype", "patches", "vae", "flow", "positive", "negative", "device"}
+    assert set(usual) == names, "jobs made before still match"
+    # Segments are planned elsewhere, and memory does not change frames.
+    segments = pack.nodes.sampling.segments.with_segments(plain, 8, 2)
+    assert weights(segments) == usual
+    found = {name: weights(model) for name, model in models.items()}
+    different = [usual, *found.values()]
+    assert all(a != b for i, a in enumerate(different) for b in different[:i])
+    # Made anew, as after a restart, or used meanwhile, they are the same.
+    assert found == {name: weights(model) for name, model in set_on(pack, plain).items()}
+    for model in models.values():
+        graph.sample(pack, model, graph.frames(3), steps=1)
+    assert found == {name: weights(model) for name, model in models.items()}
+    # LoRA hooks on a text.
+    key = f"diffusion_model.{QUERIES}.lora_up.weight"
+    texts = [
+        comfy.hooks.set_hooks_for_conditioning(
+            positive, comfy.hooks.create_hook_lora({key: torch.ones(32, 4)}, strength, 0.0)
+        )
+        for strength in (0.5, 0.9, 0.9)
+    ]
+    weak, strong, again = (weights(plain, text) for text in texts)
+    assert weak != strong == again != usual
+
+
 def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
     import comfy.model_management as mm
 

@@ -103,8 +103,15 @@ def test_authors_weights_are_found_by_what_they_are(pack, monkeypatch):
     listed["text_encoders"].append("text_encoder/")
     found = ("uav_unet.safetensors", "uav_vae_video.pt", "text_encoder/")
     assert load.names_of("authors'") == (*found, pack.uav_core.flow.builtin.BUILTIN_FLOW)
+    # ComfyUI runs the node again when this changes.
+    before = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
+    assert before == load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
     listed["optical_flow"].append("raft.pth")
     assert load.names_of("authors'") == (*found, "raft.pth")
+    after = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
+    listed["vae"].clear()
+    without = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
+    assert len({before, after, without}) == 3
 
 
 def test_no_kind_of_weights(pack):

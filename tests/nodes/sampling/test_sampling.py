@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import graph
 import pytest
 import tiny
@@ -159,14 +162,13 @@ def test_only_frames_are_cut_to_a_segment(pack, unet):
 @pytest.mark.parametrize(("frames", "h", "masks"), [(12, 16, 1), (12, 16, 12), (16, 16, 1)])
 def test_a_mask_is_cut_only_along_time(pack, unet, frames, h, masks):
     """One for all frames, of any height, or one for each."""
-    import nodes
-
+    native: Any = importlib.import_module("nodes")
     images = graph.frames(frames, h, 24)
     positive, negative, latent = graph.conditioned(pack, images)
     run = pack.nodes.sampling.sample.SegmentSampler.execute
 
     def sampled(mask):
-        masked = nodes.ConditioningSetMask().append(positive, mask, "default", 1.0)[0]
+        masked = native.ConditioningSetMask().append(positive, mask, "default", 1.0)[0]
         return run(unet, masked, negative, latent, 1, 6.0, 9, 8, 2).result[0]["samples"]
 
     plain = run(unet, positive, negative, latent, 1, 6.0, 9, 8, 2).result[0]["samples"]
