@@ -255,7 +255,8 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
     dtype = torch.float16 if o.half else torch.float32
     # What changes the frames besides; left out where usual, so that jobs made before still match.
-    usual = {"unet dtype": str(torch.float32), "device": "cpu"}
+    default = device_of(argparse.Namespace(device=None))
+    usual = {"unet dtype": str(torch.float32), "device": torch.device(default).type}
     chosen = {"unet dtype": str(dtype), "device": torch.device(device).type}
     for name, text in chosen.items():
         if text != usual[name]:

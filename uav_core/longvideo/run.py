@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 # Number of parts after which the input is checked for changes.
 CHECK_EVERY_PARTS = 4
-# Names in ``Engine.weights`` of what comes from files, and of the VAE's precision, which *default*
+# Names in ``Engine.weights`` of what comes from files, and of precisions, which *default*
 # may choose differently in another version. If an earlier job differs only in these,
 # the user probably meant to resume it and gets a note.
-WEIGHT_FILES = ("unet", "vae", "vae dtype", "flow", "texts")
+WEIGHT_FILES = ("unet", "unet dtype", "vae", "vae dtype", "flow", "texts")
 # While other runs work on all that is left: seconds between checks, and between reports.
 LOOK_SECONDS, WAIT_SECONDS = 0.25, 60.0
 
@@ -239,6 +239,7 @@ class LongVideo:
         # It gets its name when the job has recorded it. A file that a stopped run left under that
         # name could not be told from one of the user, and the job could not go on.
         joined = self.folder / f".joining_{job.id}{Path(task.name).suffix}"
+        joined.unlink(missing_ok=True)  # of a run that was killed while it joined
         try:
             parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
             self._join_into(joined, parts, task)
