@@ -26,6 +26,9 @@ VIDEOS = re.compile(
 # FFmpeg's formats for single pictures; and for text that it draws and lists of other files.
 _PICTURES = re.compile("image2.*|.*_pipe|ico|fits")
 _OTHERS = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "dash": "a playlist"}
+# The brands of AVIF and HEIF, which FFmpeg reads as MP4. Of an animation its first track, which we
+# would upscale, is a single picture as well.
+_PHOTOS = ("avif", "avis", "heic", "heix", "mif1", "miaf")
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,10 @@ def _no_video(path: Path) -> str:
     """Why a file is not a video; "" if it is one."""
     try:
         with open_video(path) as (container, _):
-            name = container.format.name
+            name, brand = container.format.name, container.metadata.get("major_brand")
     except UnreadableVideoError:
         return "" if VIDEOS.fullmatch(path.suffix) else "not a video"
-    if _PICTURES.fullmatch(name):
+    if _PICTURES.fullmatch(name) or brand in _PHOTOS:
         return "a single picture"
     return _OTHERS.get(name, "")
 

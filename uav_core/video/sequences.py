@@ -96,9 +96,9 @@ class Frames:
         folder = path if named is None else named.folder
         with named_errors(folder, "reading"):
             names = [name for name in os.listdir(folder) if not name.startswith(".")]
-        found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
+        pattern = _NUMBERED if named is None else named._numbered()
+        found = [match for name in names if (match := pattern.fullmatch(name))]
         if named is not None:
-            found = [m for m in found if (m["begin"], m["ending"]) == (named.begin, named.ending)]
             if not found:
                 raise InputError(
                     f"'{path}' matches no file: expected numbered pictures. Check the folder and "
@@ -120,6 +120,11 @@ class Frames:
                     "render it again, or put the frames before and after it into separate folders."
                 )
         return run
+
+    def _numbered(self) -> re.Pattern[str]:
+        """Matches their names; ``begin`` itself may end with a digit."""
+        begin, ending = re.escape(self.begin), re.escape(self.ending)
+        return re.compile(rf"(?P<begin>{begin})(?P<number>\d+)(?P<ending>{ending})")
 
     def path(self, number: int) -> Path:
         """The path of the file with this number."""
@@ -169,7 +174,8 @@ def scatter(video: Path, frames: Frames, first: int) -> int:
 
 def _picture(path: Path) -> tuple[av.VideoFrame, Color]:
     try:
-        with av.open(str(path)) as container:
+        # FFmpeg takes a relative path with a colon for an address.
+        with av.open(os.path.abspath(path)) as container:
             picture = next(container.decode(video=0))
             return picture, color_of(container.streams.video[0].codec_context)
     except (FFmpegError, StopIteration, IndexError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import av.codec.codec
 import av.error
 import pytest
-from PIL import Image
+from PIL import Image, features
 from video_files import write_clip
 
 from uav_core import InputError
@@ -104,6 +104,20 @@ def test_a_video_is_known_by_its_content_and_what_is_none_is_named(folder):
         "tone.wav": "not a video",
     }
     assert left_out["notes.txt"] in ("not a video", "text")
+
+
+def test_a_photo_of_a_phone_is_no_video(folder):
+    """FFmpeg reads these by its demuxer for MP4; of an animation it shows one picture first."""
+    if not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    red, blue = (Image.new("RGB", (48, 32), color) for color in ("red", "blue"))
+    red.save(folder / "photo.avif")
+    red.save(folder / "moving.avif", save_all=True, append_images=[blue])
+    photo = (folder / "photo.avif").read_bytes()
+    (folder / "photo.HEIC").write_bytes(photo.replace(b"ftypavif", b"ftypheic"))
+    videos, left_out = plan(folder)
+    photos = ("photo.HEIC", "photo.avif", "moving.avif")
+    assert not videos and left_out == dict.fromkeys(photos, "a single picture")
 
 
 def test_no_two_results_have_one_name(folder):

@@ -12,6 +12,7 @@ import torch
 from video_files import needs_rotation, picture, write_clip
 
 from uav_core.video import (
+    CODECS,
     EncodeParams,
     VideoReader,
     available_codecs,
@@ -271,6 +272,19 @@ def test_a_turned_picture_is_named(tmp_path, rotation, says):
 def test_pixels_that_are_not_square_are_named(tmp_path):
     path = write_clip(tmp_path / "a.mkv", 3, aspect=Fraction(16, 15))
     assert rows(path) == ["Kept: the pixel aspect ratio 16/15."]
+
+
+@pytest.mark.parametrize(
+    ("codec", "ending"), [(name, e) for name, codec in CODECS.items() for e in codec.containers]
+)
+def test_pixels_that_are_not_square_stay_so_or_are_named(tmp_path, codec, ending):
+    if codec not in available_codecs():
+        pytest.skip(f"this PyAV has no {codec}")
+    path = write_clip(tmp_path / "a.mkv", 3, size=(64, 64), aspect=Fraction(16, 15))
+    kept = probe(joined(path, ending, codec=codec)).sample_aspect == Fraction(16, 15)
+    (said,) = rows(path, ending, codec)
+    assert said.startswith("Kept: " if kept else "Left out: ")
+    assert kept or ending == ".mkv"
 
 
 def test_bits_that_are_lost_are_named(tmp_path):

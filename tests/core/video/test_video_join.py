@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from video_files import plain_times, seconds_shown, sound_of, write_clip
@@ -290,3 +291,45 @@ def test_clock_keeps_times_and_their_order():
 def test_times_after_joining_are_read_by_demuxing_alone(tmp_path):
     target = run(write_clip(tmp_path / "source.mp4", times=VFR), tmp_path / "out.mp4")
     assert frame_times(target) == plain_times(target)
+
+
+def changing_sound(path: Path, *kinds: tuple[str, int]) -> Path:
+    """A clip with a second of MP2 of each (layout, rate), as some broadcasts have it."""
+    picture = write_clip(path.with_suffix(".mkv"), 25 * len(kinds))
+    with av.open(str(picture)) as source, av.open(str(path), "w", format="mpegts") as container:
+        shown = container.add_stream_from_template(source.streams.video[0], opaque=True)
+        sound = container.add_stream("mp2", rate=kinds[0][1], layout=kinds[0][0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = shown
+                container.mux(packet)
+        for second, (layout, rate) in enumerate(kinds):
+            encoder = av.AudioCodecContext.create("mp2", "w")
+            encoder.layout, encoder.sample_rate, encoder.format = layout, rate, "s16"
+            encoder.time_base = Fraction(1, rate)
+            frame = av.AudioFrame("s16", layout, rate)
+            wave = np.sin(np.arange(rate) * 440 * 2 * np.pi / rate) * 2**14
+            channels = len(frame.layout.channels)
+            frame.planes[0].update(np.repeat(wave.astype(np.int16), channels).tobytes())
+            frame.sample_rate, frame.pts, frame.time_base = rate, second * rate, encoder.time_base
+            for packet in [*encoder.encode(frame), *encoder.encode(None)]:
+                packet.stream = sound
+                container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (("stereo", 48000), ("mono", 48000), ("stereo", 48000)),
+        (("stereo", 48000), ("stereo", 44100)),
+        (("mono", 32000), ("stereo", 48000)),
+    ],
+)
+def test_sound_may_change_midway(tmp_path, kinds, ending):
+    source = changing_sound(tmp_path / "a.ts", *kinds)
+    _, start, length = sound_of(run(source, tmp_path / f"out{ending}"))
+    if ending == ".mp4":  # Matroska keeps MP2 as it is
+        assert start == pytest.approx(0, abs=0.1)
+        assert length == pytest.approx(len(kinds), abs=0.1)

@@ -1,3 +1,4 @@
+import io
 import logging
 import shutil
 from fractions import Fraction
@@ -5,7 +6,8 @@ from fractions import Fraction
 import av
 import pytest
 from av import logging as av_logging
-from video_files import plain_times, write_clip
+from PIL import Image
+from video_files import picture, plain_times, write_clip
 
 from uav_core.video import UnreadableVideoError, frame_times, probe
 from uav_core.video.color import Color
@@ -48,6 +50,31 @@ def test_rotation_swaps_the_sides_and_the_aspect(tmp_path, angle, orientation):
     assert (info.width, info.height) == ((32, 48) if turned else (48, 32))
     assert info.sample_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
     assert info.coded_size == (48, 32)
+
+
+# EXIF's orientations without a mirror.
+@pytest.mark.parametrize(
+    ("exif", "orientation"),
+    [
+        (1, Orientation()),
+        (3, Orientation(flip_x=True, flip_y=True)),
+        (6, Orientation(transpose=True, flip_x=True)),
+        (8, Orientation(transpose=True, flip_y=True)),
+    ],
+)
+def test_a_photo_with_exif_is_read(tmp_path, exif, orientation):
+    tags, photo = Image.Exif(), io.BytesIO()
+    tags[0x112] = exif
+    Image.fromarray(picture(0)).save(photo, "jpeg", exif=tags)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        packet = av.Packet(photo.getvalue())
+        packet.pts, packet.dts, packet.time_base = 0, 0, Fraction(1, 25)
+        packet.stream, packet.is_keyframe = stream, True
+        container.mux(packet)
+    info = probe(tmp_path / "a.avi")
+    assert info.orientation == orientation and info.coded_size == (48, 32)
 
 
 VFR = [0, 512, 600, 2000, 2001, 5000, 5512, 9000, 9100, 9999, 12800, 20000]

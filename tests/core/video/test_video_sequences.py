@@ -1,6 +1,8 @@
 """Numbered pictures of 16 bits and of floats into a video and back."""
 
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +13,15 @@ from made_frames import H, W, encoded, write_frames
 from uav_core import InputError
 from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, join, probe
 from uav_core.video.color import floats, from_floats
-from uav_core.video.sequences import BRIGHTEST, Frames, from_curve, gather, scatter, to_curve
+from uav_core.video.sequences import (
+    BRIGHTEST,
+    Frames,
+    from_curve,
+    gather,
+    scatter,
+    size_of,
+    to_curve,
+)
 
 
 def read(path):
@@ -121,3 +131,20 @@ def test_the_times_of_a_video_of_them_are_exact(rate, ending, tmp_path):
         times = frame_times(video)
         assert [time * times.time_base for time in times] == [i / rate for i in range(4)]
         assert probe(video).rate == rate
+
+
+def test_a_name_may_have_a_digit_before_the_number(tmp_path):
+    folder = write_frames(tmp_path / "in")
+    for i in (7, 8, 9):
+        (folder / f"shot.{i:04d}.png").rename(folder / f"render1{i:04d}.png")
+    frames = Frames.there(folder / "render1%04d.png")
+    assert frames is not None and frames.numbers == range(7, 10)
+    assert frames.path(8) == folder / "render10008.png"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows no colon in names")
+def test_a_relative_path_may_have_a_colon(tmp_path, monkeypatch):
+    write_frames(tmp_path / "a:b")
+    monkeypatch.chdir(tmp_path)
+    frames = Frames.there(Path("a:b/shot.%04d.png"))
+    assert frames is not None and size_of(frames) == (W, H)

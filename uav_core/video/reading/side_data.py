@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import cos, radians, sin
 from typing import Any
 
 import av
@@ -61,11 +62,22 @@ def is_slanted(frame: av.VideoFrame) -> bool:
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """The display matrix without translation; the identity if there is none."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    side_data = _side_data(frame).get("DISPLAYMATRIX")
     if side_data is None:
-        return 1, 0, 0, 1
+        # Newer PyAV tells the rotation even of a picture whose side data it cannot list.
+        angle = radians(getattr(frame, "rotation", 0))
+        a, b = round(cos(angle) * 65536), round(-sin(angle) * 65536)
+        return a, b, -b, a
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
     return a, b, c, d
+
+
+def _side_data(picture: av.VideoFrame) -> Any:
+    """The side data of a picture; nothing if one of its kinds, such as EXIF, is new to PyAV."""
+    try:
+        return picture.side_data
+    except ValueError:
+        return {}
 
 
 def has_alpha(stream: VideoStream, packet: Packet, picture: av.VideoFrame) -> bool:
@@ -126,7 +138,7 @@ def _number(unit: bytes, at: int) -> tuple[int, int]:
 def kinds_of(picture: Any) -> tuple[str, ...]:
     """The kinds of side data of a picture, by FFmpeg's names."""
     # PyAV 19 iterates over the kinds, earlier versions over the data.
-    return tuple(getattr(data, "type", data).name for data in picture.side_data)
+    return tuple(getattr(data, "type", data).name for data in _side_data(picture))
 
 
 def mastering_display(picture: av.VideoFrame) -> str:
@@ -135,7 +147,7 @@ def mastering_display(picture: av.VideoFrame) -> str:
     "G(x,y)B(x,y)R(x,y)WP(x,y)L(most,least)": primaries and white in 1/50000, light in 1/10000
     candela per square metre (SMPTE ST 2086).
     """
-    data = picture.side_data.get("MASTERING_DISPLAY_METADATA")
+    data = _side_data(picture).get("MASTERING_DISPLAY_METADATA")
     if data is None or len(bytes(data)) < 88:
         return ""
     values = struct.unpack("=22i", bytes(data)[:88])
@@ -152,7 +164,7 @@ def mastering_display(picture: av.VideoFrame) -> str:
 
 def light_level(picture: av.VideoFrame) -> str:
     """Light of the brightest pixel and mean of the brightest frame, "1000,400"; "" if unknown."""
-    data = picture.side_data.get("CONTENT_LIGHT_LEVEL")
+    data = _side_data(picture).get("CONTENT_LIGHT_LEVEL")
     if data is None or len(bytes(data)) < 8:
         return ""
     most, mean = struct.unpack("=2I", bytes(data)[:8])

@@ -55,6 +55,8 @@ class Codec:
     """An upper estimate for a frame at the default quality."""
     light: tuple[str, str, str] | None = None
     """Names for HDR metadata: the encoder option, and in it the display and the light level."""
+    tells_aspect: bool = False
+    """Whether the stream itself says the pixel aspect ratio, in every container."""
 
 
 CODECS = {
@@ -69,6 +71,7 @@ CODECS = {
         "medium",
         bits_per_pixel=0.6,
         light=("x264-params", "mastering-display", "cll"),
+        tells_aspect=True,
     ),
     "h265": Codec(
         "libx265",
@@ -87,6 +90,7 @@ CODECS = {
         64,  # below that width x265 writes past the end of its memory
         bits_per_pixel=0.5,
         light=("x265-params", "master-display", "max-cll"),
+        tells_aspect=True,
     ),
     "av1": Codec(
         "libsvtav1",
@@ -201,6 +205,12 @@ class EncodeParams:
     def part_rate(self) -> Fraction:
         """Frames per second inside the parts, whose clock counts milliseconds."""
         return self.rate if 1 <= self.rate <= 500 else Fraction(25)
+
+    @property
+    def keeps_aspect(self) -> bool:
+        """Whether the finished file says a pixel aspect ratio other than 1."""
+        # PyAV cannot give a copied stream the size at which Matroska shows it.
+        return self.container != ".mkv" or CODECS[self.codec].tells_aspect
 
     def check_size(self, width: int, height: int) -> None:
         """Raise EncodeParamsError for a size that the codec or the pixel format cannot hold."""

@@ -129,8 +129,7 @@ def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
     if info.orientation != Orientation():
         yield Holding("the rotation flag", "converted", "the frames themselves are rotated")
     if info.sample_aspect != 1:
-        why = "" if params.sample_aspect == info.sample_aspect else "the pixels become square"
-        yield _kept_unless(why, f"the pixel aspect ratio {info.sample_aspect}", "converted")
+        yield _aspect(info, params)
     encoded = depth(params.encoded_format)
     if info.bit_depth > encoded:
         yield Holding(f"{info.bit_depth} bits per channel", "converted", f"they become {encoded}")
@@ -147,6 +146,14 @@ def _picture(info: VideoInfo, params: EncodeParams) -> Iterator[Holding]:
         if name in _LEFT_OUT:
             what, why = _LEFT_OUT[name]
             yield Holding(what, "left out", why)
+
+
+def _aspect(info: VideoInfo, params: EncodeParams) -> Holding:
+    what = f"the pixel aspect ratio {info.sample_aspect}"
+    if params.sample_aspect != info.sample_aspect:
+        return Holding(what, "converted", "the pixels become square")
+    why = f"{params.codec} cannot store it in {params.container}; h264 and h265 can"
+    return _kept_unless("" if params.keeps_aspect else why, what)
 
 
 def _language(stream: Any) -> str:

@@ -234,6 +234,8 @@ def _add_stream(
         stream = output.add_stream_from_template(template, opaque=True)
         headers = template.codec_context.extradata
     stream.codec_context.framerate = params.rate
+    # Not every codec's stream says it, and the part's own container does not.
+    stream.codec_context.sample_aspect_ratio = params.sample_aspect
     if params.codec == "h265" and params.container != ".mkv":
         stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
     return stream, headers

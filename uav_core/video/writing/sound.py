@@ -9,7 +9,9 @@ from fractions import Fraction
 from math import ceil, inf
 from typing import Any
 
+from av.audio.frame import AudioFrame
 from av.audio.layout import AudioLayout
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
@@ -63,6 +65,7 @@ class Track:
         self.source = source
         self.target: Any
         self.copied, self.target = _add_stream(source, output, container)
+        self._uniform = None if self.copied else _Uniform(self.target.codec_context)
         describe(self.target, source)
         self.done = False
         self._late = 0
@@ -75,7 +78,7 @@ class Track:
         """
         if packet.size and self._outside(packet, cut):
             return
-        for out in (packet,) if self.copied else self._encoded(packet):
+        for out in self._encoded(packet, self._uniform) if self._uniform else (packet,):
             if out.size:
                 yield self._placed(out, cut.origin)
 
@@ -93,15 +96,16 @@ class Track:
         stop = start + (packet.duration or 0) * packet.time_base
         return cut.begin is not None and stop <= cut.begin
 
-    def _encoded(self, packet: Packet) -> list[Packet]:
+    def _encoded(self, packet: Packet, uniform: _Uniform) -> list[Packet]:
         out: list[Packet] = []
         frames: list[Any] = []
         try:
             frames = self.source.codec_context.decode(packet if packet.size else None)
         except FFmpegError as error:
             log.warning("A piece of audio cannot be decoded (%s) and is left out.", error.strerror)
-        for frame in frames:
-            out += self.target.encode(frame)
+        for frame in frames if packet.size else (*frames, None):
+            for even in uniform.frames(frame):
+                out += self.target.encode(even)
         return out if packet.size else out + self.target.encode(None)
 
     def _placed(self, packet: Packet, origin: Fraction) -> Packet:
@@ -115,6 +119,42 @@ class Track:
         packet.pts, packet.dts, self._last = max(shown, dts), dts, dts
         packet.stream = self.target
         return packet
+
+
+class _Uniform:
+    """Gives decoded sound the format, layout and rate of an encoder, though its own may change.
+
+    An encoder accepts one kind of frame only, but broadcasts switch from stereo to mono.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self._kind: tuple[Any, ...] = ()
+        self._time_base: Fraction | None = None
+        self._resampler: Any = None
+
+    def frames(self, frame: AudioFrame | None) -> list[AudioFrame]:
+        """The frames to encode after one more decoded frame; None is the end."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else ()
+        made = []
+        if kind != self._kind:
+            made = self._resampled(None)  # what the last resampler still holds
+            self._kind, self._resampler = kind, None
+        return made + self._resampled(frame) if frame else made
+
+    def _resampled(self, frame: AudioFrame | None) -> list[AudioFrame]:
+        if frame and self._resampler is None:
+            to = self._encoder
+            self._resampler = AudioResampler(to.format, to.layout, to.sample_rate)
+        # Where nothing is to be done, a resampler gives back even the None of the end.
+        made = [out for out in self._resampler.resample(frame) if out] if self._resampler else []
+        for out in made:
+            # The encoder takes the clock of its first frame for that of all.
+            self._time_base = self._time_base or out.time_base
+            if out.pts is not None and out.time_base != self._time_base:
+                out.pts = round(out.pts * out.time_base / self._time_base)
+                out.time_base = self._time_base
+        return made
 
 
 def encoder_for(source: AudioStream, container: str) -> str | None:
