@@ -160,7 +160,12 @@ def flow_of(o: argparse.Namespace) -> torch.nn.Module:
 
 def device_of(o: argparse.Namespace) -> str:
     """The device of the networks, if they run here."""
-    return o.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return o.device or default_device()
+
+
+def default_device() -> str:
+    """The device where none is chosen."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_for_server(o: argparse.Namespace) -> None:
@@ -255,8 +260,7 @@ def engine(o: argparse.Namespace, params: LongVideoParams, cache: Path) -> CoreE
     hashes = {name: weights_hash(path, cache) for name, path in paths.items()}
     dtype = torch.float16 if o.half else torch.float32
     # What changes the frames besides; left out where usual, so that jobs made before still match.
-    default = device_of(argparse.Namespace(device=None))
-    usual = {"unet dtype": str(torch.float32), "device": torch.device(default).type}
+    usual = {"unet dtype": str(torch.float32), "device": default_device()}
     chosen = {"unet dtype": str(dtype), "device": torch.device(device).type}
     for name, text in chosen.items():
         if text != usual[name]:

@@ -343,7 +343,7 @@ def test_what_is_set_on_the_model_makes_another_job(pack, networks, tmp_path):
 
 def test_a_digest_is_of_what_a_run_does_not_change(pack):
     """And of what is chosen; it ends and does not raise, whatever custom nodes set on a model."""
-    digest = pack.nodes.longvideo.engine.digest
+    digest = pack.nodes.longvideo.identity.digest
 
     def averaging(momentum: float):
         mean = 0.0

@@ -35,6 +35,7 @@ comfy.context_windows.IndexListContextHandler.evaluate_context_windows(_, _, _, 
 comfy.context_windows.IndexListContextHandler.get_resized_cond(_, _, _, _)
 comfy.context_windows.create_prepare_sampling_wrapper(_)
 comfy.context_windows.get_matching_fuse_method(_)
+comfy.hooks.Hook
 comfy.hooks.WeightHook
 comfy.latent_formats.SD_X4
 comfy.latent_formats.SD_X4.__init__()
@@ -68,6 +69,7 @@ comfy.model_management.vae_offload_device()
 comfy.model_patcher.CoreModelPatcher(_, load_device, offload_device)?
 comfy.model_patcher.ModelPatcher(_, load_device, offload_device)
 comfy.model_patcher.ModelPatcher.add_wrapper_with_key(_, _, _)
+comfy.model_patcher.ModelPatcher.cached_patcher_init?
 comfy.model_patcher.ModelPatcher.clone()
 comfy.model_patcher.ModelPatcher.injections
 comfy.model_patcher.ModelPatcher.is_dynamic()?
@@ -181,7 +183,6 @@ comfy.model_base.BaseModel.latent_format
 comfy.model_base.BaseModel.load_model_weights(_, _)
 comfy.model_base.BaseModel.memory_required(_)
 comfy.model_base.BaseModel.model_sampling
-comfy.model_patcher.ModelPatcher.cached_patcher_init?
 comfy.model_patcher.ModelPatcher.model
 comfy.model_patcher.ModelPatcher.model_size()
 comfy.model_patcher.ModelPatcher.patches
