@@ -25,6 +25,10 @@ def picture(i: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return pixels
 
 
+X265 = "log-level=0:pools=none"
+"""Settings of x265 for pictures as small as those of the tests: with its pool it may crash."""
+
+
 def write_clip(
     path: Path,
     count: int = 12,

@@ -9,7 +9,7 @@ import av.container
 import numpy as np
 import pytest
 import torch
-from video_files import needs_rotation, picture, write_clip
+from video_files import X265, needs_rotation, picture, write_clip
 
 from uav_core.video import (
     CODECS,
@@ -96,7 +96,13 @@ def test_a_gif_without_transparency_has_none(tmp_path):
 
 def hevc(path: Path, extra: bytes) -> Path:
     """HEVC in MP4 with one more unit in every packet."""
-    write_clip(path.with_name("plain.mp4"), 3, codec="libx265", size=(96, 64))
+    write_clip(
+        path.with_name("plain.mp4"),
+        3,
+        codec="libx265",
+        options={"x265-params": X265},
+        size=(96, 64),
+    )
     with av.open(str(path.with_name("plain.mp4"))) as source, av.open(str(path), "w") as target:
         template = source.streams.video[0]
         stream = target.add_stream_from_template(template, opaque=True)
@@ -215,7 +221,7 @@ def hdr(path: Path) -> Path:
         3,
         size=(96, 64),
         pixel_format="yuv420p10le",
-        options={"x264-params": params.encoder_options()["x264-params"]},
+        options={"x264-params": params.encoder_options((96, 64))["x264-params"]},
         tags={"color_primaries": 9, "color_trc": 16, "colorspace": 9},
     )
 
@@ -250,9 +256,7 @@ def test_no_light_leaves_the_encoder_and_the_job_as_they_were():
     from uav_core.longvideo.run import plain
 
     params = EncodeParams()
-    assert "x264-params" not in params.encoder_options() or "cll" not in str(
-        params.encoder_options()
-    )
+    assert "cll" not in str(params.encoder_options((96, 64)))
     assert not {"mastering", "light_level"} & set(plain(params))
 
 

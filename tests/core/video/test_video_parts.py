@@ -199,6 +199,15 @@ def test_small_sides_are_refused(tmp_path, codec):
         encode_part(tmp_path / "a.mkv", frames(1, (96, 8)), params_of(codec), (96, 8))
 
 
+@pytest.mark.parametrize(
+    ("size", "pool"),
+    [((96, 64), "none"), ((128, 200), "none"), ((192, 64), "none"), ((130, 66), "4")],
+)
+def test_x265_has_a_pool_only_where_it_has_rows_to_share(size, pool):
+    """With one, its lookahead may crash the process at small sizes; without, bits may change."""
+    assert f":pools={pool}:" in EncodeParams("h265").encoder_options(size)["x265-params"]
+
+
 def test_wrong_frames_are_named_and_leave_nothing(tmp_path):
     with pytest.raises(InputError, match="at least one"):
         encode_part(tmp_path / "a.mkv", [], EncodeParams(), SIZE)

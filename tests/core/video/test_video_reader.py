@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from video_files import HEIGHT, WIDTH, brightness, level, needs_rotation, write_clip
+from video_files import HEIGHT, WIDTH, X265, brightness, level, needs_rotation, write_clip
 
 from uav_core import InputError
 from uav_core.video import (
@@ -155,7 +155,7 @@ def test_mirroring_is_applied(tmp_path, flips):
 OPEN = {"g": "7", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 
 
-HEVC = {"x265-params": "log-level=0:keyint=8"}
+HEVC = {"x265-params": f"{X265}:keyint=8"}
 
 
 @pytest.mark.parametrize(

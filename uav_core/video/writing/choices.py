@@ -45,7 +45,7 @@ class Codec:
     auto: tuple[str, str]
     """Pixel format for 8-bit and for deeper sources."""
     options: dict[str, str]
-    """Encoder options by FFmpeg's names; {preset}, {crf} and {threads} stand for the values."""
+    """Encoder options by FFmpeg's names; {preset}, {crf}, {threads} and so on are filled in."""
     crf: tuple[int, int, int] | None = None
     presets: tuple[str, ...] = ()
     preset: str = ""
@@ -82,7 +82,7 @@ CODECS = {
             "preset": "{preset}",
             "crf": "{crf}",
             "x265-params": "log-level=error:info=0:open-gop=0:"
-            "pools={threads}:frame-threads={frame_threads}",
+            "pools={pool}:frame-threads={frame_threads}",
         },
         (0, 51, 20),
         _X26X_PRESETS,
@@ -229,16 +229,21 @@ class EncodeParams:
                 f"{other}, or crop the video by one line."
             )
 
-    def encoder_options(self) -> dict[str, str]:
-        """Encoder options by FFmpeg's names, with their values filled in."""
+    def encoder_options(self, size: tuple[int, int]) -> dict[str, str]:
+        """Encoder options by FFmpeg's names, for frames of (width, height)."""
+        width, height = size
         codec = CODECS[self.codec]
         preset = codec.preset if self.preset == "auto" else self.preset
         if self.codec == "prores" and self.encoded_format == "yuv444p10le":
             preset = "4444"
+        # In pictures this small x265's pool has no rows to share, which gives the same bits without
+        # it; but its lookahead, a thread of the pool, may crash when its decisions are this quick.
+        # See https://github.com/Multicorewareinc/x265/issues/684
         values = {
             "preset": preset,
             "crf": self.crf if self.crf is not None or codec.crf is None else codec.crf[2],
             "threads": self.threads,
+            "pool": "none" if width <= 128 or height <= 64 else self.threads,
             "frame_threads": min(self.threads, 2),
         }
         found = {name: value.format(**values) for name, value in codec.options.items()}
@@ -266,7 +271,7 @@ def open_encoder(context: Any, params: EncodeParams, size: tuple[int, int]) -> N
     context.thread_type = "AUTO"
     context.flags |= Flags.bitexact
     tag(context, params.color, av.VideoFormat(params.encoded_format).is_rgb)
-    context.options = params.encoder_options()
+    context.options = params.encoder_options(size)
 
 
 @contextmanager
