@@ -275,6 +275,37 @@ def test_pictures_that_stand_for_more_units_than_32_bits_count(tmp_path, ending)
     assert seconds_shown(tmp_path / f"out{ending}") == [0, 3, 6, 9]
 
 
+def held(path: Path, times: list[int], last: int) -> Path:
+    """A clip with these times, whose last picture is shown for ``last`` units."""
+    options = {"x264-params": "bframes=0"}
+    plain = write_clip(path.with_name("plain.mp4"), times=times, options=options)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.duration = last if packet.pts == times[-1] else packet.duration
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("last", [3 * SECOND, 200])
+def test_the_last_picture_is_shown_as_long_as_in_the_source(tmp_path, last):
+    source = held(tmp_path / "source.mp4", [0, 512, 1024], last)
+    ends = [1024 + last, 1024 + 512]
+    assert frame_times(source).end == ends[0]
+    for stop, end in zip((None, 2), (ends[0], 1024), strict=True):
+        with av.open(str(run(source, tmp_path / f"{stop}.mp4", stop))) as container:
+            assert container.duration == pytest.approx(end / SECOND * av.time_base, abs=1000)
+
+
+@pytest.mark.parametrize("last", [2 * SECOND, 30 * SECOND])
+def test_a_slow_clip_is_not_called_incomplete(tmp_path, last):
+    """Of two seconds a picture, as time lapses and shows of slides have."""
+    source = held(tmp_path / "source.mp4", [i * 2 * SECOND for i in range(4)], last)
+    assert not frame_times(source).notes
+
+
 def test_clock_keeps_times_and_their_order():
     clock = plan_clock([5, 6, 9, 9, 8], Fraction(1, 10), Fraction(1, 2), Fraction(5), frames=5)
     assert clock.shown == (0, 1, 4, 5, 6, 7)
@@ -286,6 +317,8 @@ def test_clock_keeps_times_and_their_order():
     ]
     alone = plan_clock([7], Fraction(1, 8), Fraction(0), Fraction(2), frames=1)
     assert alone.shown == (7, 11)
+    alone = plan_clock([7], Fraction(1, 8), Fraction(0), Fraction(2), frames=1, end=9)
+    assert alone.shown == (7, 9)
 
 
 def test_times_after_joining_are_read_by_demuxing_alone(tmp_path):

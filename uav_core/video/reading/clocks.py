@@ -60,6 +60,8 @@ class Track:
         self._base, self._ahead = float(time_base), ahead
         self.runs: list[Run] = []
         self.count = 0
+        self.end = 0.0
+        """The latest end of a packet, in seconds of the file."""
         self._last, self._ordered = 0.0, False
 
     def add(self, packet: Packet, place: int) -> None:
@@ -80,8 +82,9 @@ class Track:
         ):
             run = Run(number, place, time, time)
             self.runs.append(run)
-        lasts = min((packet.duration or 0) * self._base, LONGEST_PACKET)
-        run.stop = max(run.stop, time + lasts)
+        lasts = (packet.duration or 0) * self._base
+        self.end = max(self.end, time + lasts)
+        run.stop = max(run.stop, time + min(lasts, LONGEST_PACKET))
         self._last = time
 
     def mark_strays(self) -> None:

@@ -101,6 +101,8 @@ class FrameTimes(list[int]):
         """Further frames that were decoded with errors, besides ``wrong``."""
         self.time_base = time_base
         """Seconds per unit."""
+        self.end: int | None = None
+        """When the last frame ends; None if the file does not say."""
         self.segments, self.shifts = list(segments), shifts or {}
         self.pictures: FrameTimes = self
         """The times of the file's own pictures, from which the frames are made."""
@@ -255,6 +257,8 @@ class _Scan:
         self.shown: list[int | None] = []
         self.decoded: list[int | None] = []
         """Presentation and decoding time of each video packet; None if it has none."""
+        self.lengths: list[int] = []
+        """How long the picture of each video packet is shown; 0 if the file does not say."""
         self.discarded: set[int] = set()
         self.keys: list[tuple[int, int, tuple[int, int]]] = []
         """Number, target and mark of every keyframe, as in Entry."""
@@ -277,8 +281,8 @@ class _Scan:
     def early_end(self) -> list[str]:
         """A note if the file is shorter than it says."""
         tracks = (self.track, *self.sound.values(), *self.texts.values())
-        ends = [run.stop for t in tracks for run in t.runs[-1:]]
-        end, least = max(ends, default=0.0), max(_SHORT, _SHORT_SHARE * self._seconds)
+        end = max(track.end for track in tracks)
+        least = max(_SHORT, _SHORT_SHARE * self._seconds)
         if len(self.segments) > 1 or self._seconds - end < least:
             return []
         return [
@@ -300,6 +304,7 @@ class _Scan:
             self.track.add(packet, place)
             self.shown.append(packet.pts)
             self.decoded.append(packet.dts)
+            self.lengths.append(packet.duration or 0)
             position = position if packet.pos is None else packet.pos
             time = packet.pts if packet.dts is None else packet.dts
             target = position if self.by_bytes else time
@@ -374,6 +379,8 @@ class _Scan:
             notes=notes,
         )
         result.damaged = damaged
+        if numbers and numbers[-1] != _REPEATED and self.lengths[numbers[-1]] > 0:
+            result.end = times[-1] + self.lengths[numbers[-1]]
         result.wrong.update(f for f in map(result.frame_of, bad) if f is not None)
         for number, target, mark in self.keys:
             frame = result.frame_of(number)

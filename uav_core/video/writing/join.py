@@ -86,19 +86,22 @@ def plan_clock(
     first: int = 0,
     frames: int,
     reorder: int = 0,
+    end: int | None = None,
 ) -> Clock:
     """The clock of frames ``first`` to ``first + frames`` of a source.
 
     Args:
         times: of all of the source's frames, in ``time_base``.
         origin: the time of the source, in seconds, that becomes 0.
-        rate: frames per second, for the length of a single frame at the source's end.
+        rate: frames per second, for the length of a single frame if ``end`` is None.
         first, frames: the first frame and the number of frames.
         reorder: as in PartInfo.
+        end: when the source's last frame ends; None: it lasts as long as the one before.
 
     Frames at the time of the frame before, or earlier, are moved to one unit after it. If a frame
     would last too many units, the units become coarser.
     """
+    times = [*times, *(() if end is None else (end,))]
     longest = max((b - a for a, b in pairwise(times[first : first + frames + 1])), default=0)
     if longest > _LONGEST:
         units = 10 ** max(0, int(log10(_LONGEST / (longest * time_base))))
@@ -180,6 +183,7 @@ def join(
                 first=first,
                 frames=frames,
                 reorder=max(part.reorder for part in parts),
+                end=times.end,
             )
             end = first + frames
             cut = Cut(
