@@ -59,8 +59,9 @@ def source(request, tmp_path) -> Path:
     return with_text(tmp_path, text)
 
 
-def with_text(folder: Path, text: Path) -> Path:
-    picture = write_clip(folder / "picture.mkv", 50, audio=(("flac", 0, 2),))
+def with_text(folder: Path, text: Path, **clip: Any) -> Path:
+    clip = clip or {"audio": (("flac", 0, 2),)}
+    picture = write_clip(folder / "picture.mkv", 50, **clip)
     path = folder / "source.mkv"
     with av.open(str(path), "w") as out, av.open(str(picture)) as a, av.open(str(text)) as b:
         streams = {s: out.add_stream_from_template(s, opaque=True) for s in a.streams}
@@ -141,6 +142,49 @@ def test_texts_and_their_times_are_kept(source, tmp_path, ending):
         assert (start, stop) == pytest.approx((first, last), abs=0.002)
         assert said in text
     assert r"{\i1}" in found[0][2], "what is written slanted stays so"
+
+
+def srt(folder: Path, *lines: tuple[int, int, str]) -> Path:
+    """A file of texts; times in milliseconds."""
+    blocks = (
+        f"{n}\n00:00:0{a // 1000},{a % 1000:03} --> 00:00:0{b // 1000},{b % 1000:03}\n{text}\n"
+        for n, (a, b, text) in enumerate(lines, start=1)
+    )
+    path = folder / "text.srt"
+    path.write_text("\n".join(blocks))
+    return path
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_texts_shown_at_once_stand_together_in_mp4(tmp_path, ending):
+    needs_encoder(ending)
+    text = srt(tmp_path, (0, 900, "Sign"), (200, 400, "one"), (400, 1200, "two"), (1300, 1500, "x"))
+    source = with_text(tmp_path, text)
+    assert texts(joined(source, tmp_path / f"out{ending}"))[1] == [
+        (pytest.approx(start, abs=0.002), pytest.approx(stop, abs=0.002), said)
+        for start, stop, said in (
+            (0.0, 0.2, "Sign"),
+            (0.2, 0.4, r"Sign\None"),
+            (0.4, 0.9, r"Sign\Ntwo"),
+            (0.9, 1.2, "two"),
+            (1.3, 1.5, "x"),
+        )
+    ]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_text_before_the_first_picture_moves_nothing(tmp_path, ending):
+    needs_encoder(ending)
+    text = srt(tmp_path, (0, 300, "gone"), (300, 700, "cut"), (800, 900, "whole"))
+    source = with_text(tmp_path, text, times=[12800 * 2 // 5 + 512 * i for i in range(50)])
+    target = joined(source, tmp_path / f"out{ending}")
+    assert float(frame_times(target)[0]) == 0
+    _, found = texts(target)
+    wanted = [(0.0, 0.3, "cut"), (0.4, 0.5, "whole")]
+    for one, other in zip(found, wanted, strict=True):
+        assert one[:2] == pytest.approx(other[:2], abs=0.002) and one[2] == other[2]
+    if hasattr(OutputContainer, "set_chapters"):
+        assert chapters(target)[0][:2] == pytest.approx((0, 0.1), abs=0.01)
 
 
 def test_what_mp4_holds_goes_into_matroska(source, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from av.codec.codec import UnknownCodecError
@@ -47,18 +48,62 @@ def caption_packets(
             describe(target, stream)
             targets[stream.index] = target
     streams = [s for s in source.streams.subtitles if s.index in targets]
-    found = []
+    placed: dict[int, list[Packet]] = {index: [] for index in targets}
     for packet in times.packets(source, streams) if targets else ():
+        index = packet.stream.index
         if packet.pts is not None and bytes(packet) != _GAP:
-            found += _placed(packet, targets[packet.stream.index], cut)
+            placed[index] += _placed(packet, targets[index], cut)
+    found = []
+    for texts in placed.values():
+        for packet in texts if container == ".mkv" else _in_turn(texts):
+            found.append(((packet.pts or 0) * Fraction(packet.time_base) + cut.origin, packet))
     return iter(sorted(found, key=lambda entry: entry[0]))
 
 
-def _placed(packet: Packet, target: Any, cut: Cut) -> list[tuple[Fraction, Packet]]:
-    """The time of a text and its packet for the output; empty if it is outside the cut."""
+def _kept(start: Fraction, stop: Fraction, cut: Cut) -> tuple[Fraction, Fraction]:
+    """The part of a text or chapter that is in the file; empty (stop <= start) if none is.
+
+    Muxers would move everything that follows one that begins before the file does.
+    """
+    start, stop = cut.shortened(start, stop)
+    return max(start, cut.origin), stop
+
+
+def _in_turn(texts: list[Packet]) -> list[Packet]:
+    """Texts for MP4, one after another: those shown at once stand together, one below the other.
+
+    FFmpeg's muxer would delay a text that begins before the one before has ended, and all others.
+    """
+    spans = [(text.pts or 0, (text.pts or 0) + (text.duration or 0), text) for text in texts]
+    bounds = sorted({bound for begin, end, _ in spans for bound in (begin, end)})
+    spans.sort(key=lambda span: span[0])
+    found: list[Packet] = []
+    shown: list[tuple[int, int, Packet]] = []
+    for begin, end in pairwise(bounds):
+        while spans and spans[0][0] <= begin:
+            shown.append(spans.pop(0))
+        shown = [span for span in shown if span[1] > begin]
+        if not shown:
+            continue
+        contents = [bytes(text) for _, _, text in shown]
+        if len(contents) > 1:
+            # Two bytes for the length, the text, then its styles, which are left out.
+            lines = dict.fromkeys(c[2 : 2 + int.from_bytes(c[:2], "big")] for c in contents)
+            both = b"\n".join(lines)[: 2**16 - 1]
+            contents = [len(both).to_bytes(2, "big") + both]
+        packet = Packet(contents[0])
+        packet.pts = packet.dts = begin
+        packet.duration = end - begin
+        packet.time_base, packet.stream = shown[0][2].time_base, shown[0][2].stream
+        found.append(packet)
+    return found
+
+
+def _placed(packet: Packet, target: Any, cut: Cut) -> list[Packet]:
+    """The packet of a text for the output; empty if it is outside the cut."""
     base = Fraction(packet.time_base)
     start = (packet.pts or 0) * base
-    start, stop = cut.shortened(start, start + (packet.duration or 0) * base)
+    start, stop = _kept(start, start + (packet.duration or 0) * base, cut)
     source: Any = packet.stream
     written: Packet | None = packet
     if start >= stop:
@@ -70,7 +115,7 @@ def _placed(packet: Packet, target: Any, cut: Cut) -> list[tuple[Fraction, Packe
     written.pts = written.dts = round((start - cut.origin) / base)
     written.duration = max(1, round((stop - start) / base))
     written.time_base, written.stream = base, target
-    return [(start, written)]
+    return [written]
 
 
 def codec_name(stream: Any) -> str:
@@ -155,9 +200,9 @@ def copy_chapters(
     for chapter in chapters:
         base = Fraction(chapter["time_base"])
         start, stop = (times.on_clock(chapter[side] * base) for side in ("start", "end"))
-        start, stop = cut.shortened(start, stop)
+        start, stop = _kept(start, stop, cut)
         if start < stop:
-            first = max(0, round((start - cut.origin) / base))
+            first = round((start - cut.origin) / base)
             last = round((stop - cut.origin) / base)
             kept.append(
                 {
