@@ -66,8 +66,9 @@ def main() -> int:
         parser.error(str(error))
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    for old in (*out.glob("report.*"), *out.glob("*.log")):
-        old.unlink()
+    for old in ("report.md", "report.json", "worker.log", "server*.log"):
+        for path in out.glob(old):
+            path.unlink()
     work = (options.work or out / "work").resolve() / "gpu_check"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

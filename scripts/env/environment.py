@@ -178,9 +178,10 @@ class Environment:
 
 
 def make_venv(folder: Path, python: Path) -> Environment:
-    """Make a virtual environment at `folder`, unless there is one that works."""
+    """Make a virtual environment at `folder`, unless there is one of `python`'s version."""
     environment = Environment(folder)
-    if not works(environment.python, "import pip"):
+    version = ask(python, "import sys; print(sys.version_info[:2])")
+    if not works(environment.python, f"import pip, sys; assert sys.version_info[:2] == {version}"):
         log.info("making %s", folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         run(python, "-m", "venv", "--clear", folder)

@@ -83,6 +83,10 @@ class Layer:
             for frame in VideoReader(self.source):
                 yield (frame + 1) / 2
 
+    def inputs(self) -> list[Path]:
+        """The files to read."""
+        return [self.source] if self.given is None else self.given.paths()
+
     def outputs(self, count: int) -> list[Path]:
         """The files to write."""
         if self.made is None:
@@ -90,12 +94,15 @@ class Layer:
         return [self.made.path(self.first + i) for i in range(count)]
 
 
-def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> list[Layer]:
+def check_layers(
+    o: argparse.Namespace, given: Frames | None, made: Frames | None, picture: Path
+) -> list[Layer]:
     """The layers that --along names, checked before any work.
 
     Args:
         o: the command line.
         given: the pictures to upscale; None for a video.
+        made: the pictures to write; None for a video.
         picture: the finished video.
 
     Raises:
@@ -119,13 +126,17 @@ def check_layers(o: argparse.Namespace, given: Frames | None, picture: Path) -> 
         footage = Footage.open(o.input, o.deinterlace)
         w, h, count = footage.info.width, footage.info.height, len(footage.times)
     layers = [Layer.of(source, target) for source, target in o.along]
-    taken = {os.path.realpath(picture), os.path.realpath(o.input)}
+    used = [picture, o.input, *(given.paths() if given is not None else ())]
+    if made is not None:
+        first = given.numbers[0] if given is not None else 1
+        used += [made.path(first + i) for i in range(count)]
+    used += [path for layer in layers for path in layer.inputs()]
+    taken = set(map(os.path.realpath, used))
     for layer in layers:
         check_along(layer.measured(), (count, h, w), f"'{layer.source}'")
-        own = (layer.source, layer.given.path(layer.first) if layer.given else layer.source)
         for path in layer.outputs(count):
             real = os.path.realpath(path)
-            if real in taken or real in map(os.path.realpath, own):
+            if real in taken:
                 raise InputError(
                     f"This run uses the file '{path}' already: expected a different file name."
                 )

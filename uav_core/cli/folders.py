@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, UnsafePathError
+from ..errors import FileError, InputError, UnsafePathError
 from ..files import named_errors
 from ..jobs import FOLDER
 from ..paths import MOST_OUTPUT_BYTES, output_name
@@ -99,7 +99,11 @@ def _walk(folder: Path, but: str, deep: bool) -> Iterator[tuple[Path, str]]:
             yield path, "hidden"
         elif path.is_dir():
             if deep and not path.is_symlink():
-                yield from _walk(path, but, deep)
+                try:
+                    inside = list(_walk(path, but, deep))
+                except FileError as error:  # a drive's own folders may be closed to its users
+                    inside = [(path, str(error))]
+                yield from inside
             else:
                 why = "a link to a folder" if deep else "a folder; use --sub-folders to include it"
                 yield path, why

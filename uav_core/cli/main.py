@@ -85,7 +85,9 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
         given = Frames.there(o.input)
         made = written(o, given)
         finished = o.output if made is None else made.master
-        layers = check_layers(o, given, finished)
+        layers = check_layers(o, given, made, finished)
+        if o.ray and not o.workers:
+            raise InputError(f"--ray {o.ray} without --workers: expected the number of workers.")
         if o.workers and share is None:
             try:
                 from .workers import run_workers
@@ -93,6 +95,8 @@ def main(words: list[str] | None = None, share: tuple[int, int] | None = None) -
                 raise missing("--workers", error) from error
             gpus = 1 if device_of(o).startswith("cuda") else 0
             return run_workers(main, words, o.workers, address=o.ray, gpus=gpus)
+        if o.server is None:
+            check_device(device_of(o))
         if given or made:
             upscale_frames(o, given, made, upscale_file)
         elif o.input.is_dir():
@@ -168,6 +172,19 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_device(name: str) -> None:
+    """Raise InputError for a device that this PyTorch does not have."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise InputError(
+            f"--device {name}: PyTorch cannot use it here ({error}). Expected cpu, cuda or another "
+            "device that this PyTorch was built for; leave --device out to let it choose."
+        ) from error
+
+
 def check_for_server(o: argparse.Namespace) -> None:
     """Raise InputError for options that a server cannot use."""
     given = {"--device": o.device is not None, "--half": o.half, "--workers": o.workers}
@@ -236,6 +253,9 @@ def upscale_folder(o: argparse.Namespace, number: int, count: int) -> int:
         except (UpscaleAVideoError, OSError) as error:
             log.error("%s", error)
             failed[name] = str(error)
+        except (RuntimeError, MemoryError) as error:  # out of memory, or a fault of a library
+            log.exception("%s", name)
+            failed[name] = str(error) or type(error).__name__
     log.info("%d of %d videos done.", len(videos) - len(failed), len(videos))
     if plan.left_out:
         log.info(
@@ -317,12 +337,14 @@ class Bar:
 def show_jobs(o: argparse.Namespace) -> int:
     """List the jobs that are kept in an output folder."""
     base = Path(os.path.realpath(o.jobs))
+    if not o.jobs.is_dir():
+        raise InputError(f"'{o.jobs}' is not a folder: expected one with results.")
     for job in list_jobs(*job_folders(o.jobs, sub_folders=o.sub_folders)):
         log.info(
             "%s  %-10s %s  %d of %d frames, %s",
             job.id[:8],
             job.status,
-            job.folder.parents[1].relative_to(base) / job.name,
+            Path(os.path.relpath(job.folder.parents[1], base), job.name),
             job.frames_done,
             job.frames,
             human_bytes(job.bytes),
@@ -334,6 +356,8 @@ def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay in the output folder."""
     if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
         raise InputError(f"--max-gb {o.max_gb}: expected 0 or more.")
+    if not o.clean.is_dir():
+        raise InputError(f"'{o.clean}' is not a folder: expected one with results.")
     gone = clean(
         *job_folders(o.clean, sub_folders=o.sub_folders),
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,

@@ -194,8 +194,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 def rate(text: str) -> Fraction:
     """Frames per second from a text; raises ValueError, so that argparse refuses a bad one."""
     numerator, _, denominator = text.partition("/")
-    found = Fraction(numerator) / max(1, int(denominator or 1))
-    if not 1 <= found <= 500:
+    parts = int(denominator or 1)
+    found = Fraction(numerator) / max(1, parts)
+    if parts < 1 or not 1 <= found <= 500:
         raise ValueError
     return found
 

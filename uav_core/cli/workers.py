@@ -56,7 +56,8 @@ def run_workers(
     try:
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_work)
         # No worker may wait for another to end before it can start.
-        running = [task.remote(main, list(words), number, count) for number in range(count)]
+        given = main, list(words), os.getcwd()
+        running = [task.remote(*given, number, count) for number in range(count)]
         try:
             return max(ray.get(running))
         except ray.exceptions.WorkerCrashedError as error:
@@ -73,7 +74,8 @@ class WorkersLostError(UpscaleAVideoError):
     """A worker died again and again."""
 
 
-def _work(main: Callable[..., int], words: list[str], number: int, count: int) -> int:
+def _work(main: Callable[..., int], words: list[str], folder: str, number: int, count: int) -> int:
+    os.chdir(folder)  # a cluster's processes start in its own folder; the paths are of this one
     return main(words, share=(number, count))
 
 

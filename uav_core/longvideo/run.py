@@ -243,6 +243,7 @@ class LongVideo:
         try:
             parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
             self._join_into(joined, parts, task)
+            self._check_name(task.name)  # joining a film takes minutes
             job.finish(task.name, joined=joined, keep_parts=False)
         except VideoError as error:
             raise type(error)(

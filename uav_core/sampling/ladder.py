@@ -20,7 +20,7 @@ from ..devices.memory import Sparing
 from ..errors import InputError, UpscaleAVideoError
 from ..files import human_bytes
 from .segments import DECODE_GROUP
-from .tiles import OVERLAP
+from .tiles import MULTIPLE, OVERLAP
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +159,9 @@ class Ladder:
         """
         found = [s for s in self.settings if s == setting]
         found += [s for s in self.settings if replace(s, sparing=None) == setting]
+        # Some recorded an overlap that their tiles were too small for.
+        tiles = [s for s in self.settings if s.tile]
+        found += [s for s in tiles if replace(s, overlap=setting.overlap) == setting]
         if not found:
             raise InputError(
                 f"The job used {setting} for {self.stage}: expected one of "
@@ -207,7 +210,7 @@ def decode_ladder(
     """
     most, spared = max(1, min(group, frames)), Setting(sparing=Sparing.STRIPES)
     together = [replace(spared, frames=n) for n in range(most, 0, -1)]
-    tiles = [replace(spared, frames=1, tile=n, overlap=overlap) for n in _tiles(h, w)]
+    tiles = [replace(spared, frames=1, tile=n, overlap=_fitting(overlap, n)) for n in _tiles(h, w)]
     settings = [Setting(frames=most), *together, *tiles]
     return Ladder(f"decoding frames of {w}x{h}", settings)
 
@@ -215,7 +218,7 @@ def decode_ladder(
 def sample_ladder(frames: int, h: int, w: int, overlap: int = OVERLAP) -> Ladder:
     """For the U-Net on segments of ``frames`` frames (h, w): whole, halves, stripes, tiles."""
     spared = Setting(sparing=Sparing.STRIPES)
-    tiles = [replace(spared, tile=n, overlap=overlap) for n in _tiles(h, w)]
+    tiles = [replace(spared, tile=n, overlap=_fitting(overlap, n)) for n in _tiles(h, w)]
     settings = [Setting(), Setting(sparing=Sparing.HALVES), spared, *tiles]
     return Ladder(f"sampling {frames} frames of {w}x{h}", settings)
 
@@ -230,6 +233,11 @@ def flow_ladder(h: int, w: int) -> Ladder:
 def _tiles(h: int, w: int) -> list[int]:
     """The sides in TILES that are smaller than the picture; larger ones would change nothing."""
     return [n for n in TILES if n < max(h, w)]
+
+
+def _fitting(overlap: int, side: int) -> int:
+    """``overlap``, or what tiles of ``side`` can have where they are too small for it."""
+    return overlap if overlap <= side - MULTIPLE else side // 2
 
 
 def from_tile(ladder: Ladder, side: int, overlap: int) -> Ladder:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import InputError
 from ..models.unet import UNetParams
 from ..weights import included
 
@@ -100,7 +101,16 @@ def table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
 
 
 def settings(weights: str, look: str = BALANCED, speed: str = BALANCED) -> dict[str, Any]:
-    """The values of a look and a speed, by setting; CUSTOM has none."""
+    """The values of a look and a speed, by setting; CUSTOM has none.
+
+    Raises InputError for unknown weights.
+    """
+    if weights not in LOOKS:
+        kinds = " or ".join(f"'{kind}'" for kind in LOOKS)
+        raise InputError(
+            f"The weights arrived as {weights!r}: expected {kinds}. Choose one of them, or connect "
+            "a text that is one of them."
+        )
     known = table()[weights]
     return {**known["look"].get(look, {}), **known["speed"].get(speed, {})}
 

@@ -190,8 +190,10 @@ def _parse_part(part: str, text: str, steps: int | None) -> set[int]:
             return set()
         if low == high:
             return {min(int(low / 100 * steps), steps - 1)}
-        # A step belongs to a range of percents if it starts inside it.
-        return {i for i in range(steps) if low <= 100 * i / steps < high}
+        # A step belongs to a range of percents if it starts inside it; of few steps, where none
+        # does, it is the one that is under way.
+        inside = {i for i in range(steps) if low <= 100 * i / steps < high}
+        return inside or {min(int(low / 100 * steps), steps - 1)}
     if m := re.fullmatch(r"(\d+)\s*(?:-\s*(\d+))?", part):
         low, high = int(m[1]), int(m[2] or m[1])
         if low > high:

@@ -84,8 +84,10 @@ def noise_low_res(low_res: Tensor, noise: Tensor, noise_level: int) -> Tensor:
     Level 0 still adds the first entry of the table. ``low_res`` in [-1, 1] and ``noise`` share
     one shape.
     """
-    a = alphas_cumprod()[check_noise_level(noise_level)].to(low_res)
-    return a.sqrt() * low_res + (1 - a).sqrt() * noise
+    # Half precision would round the signal's share of low levels to 1, which leaves no noise.
+    exact = torch.promote_types(low_res.dtype, torch.float32)
+    a = alphas_cumprod()[check_noise_level(noise_level)].to(low_res.device, exact)
+    return a.sqrt().to(low_res) * low_res + (1 - a).sqrt().to(low_res) * noise
 
 
 def predict(sample: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,10 @@ class Frames:
             return None
         return cls(path.parent, found["begin"], int(found["digits"] or 1), found["ending"])
 
+    def paths(self) -> list[Path]:
+        """The existing files, in order."""
+        return [self.path(number) for number in self.numbers]
+
     @classmethod
     def there(cls, path: Path) -> Frames | None:
         """The existing files of a path with %d in its name, or of a folder with nothing else.

@@ -24,6 +24,7 @@ from video_files import write_clip
 
 from scripts.env.layout import ROOT
 from uav_core.cli import main as cli
+from uav_core.cli.options import rate
 from uav_core.jobs import FOLDER, list_jobs
 from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, probe
 from uav_core.video.color import floats
@@ -104,6 +105,43 @@ def test_a_folder_goes_on_past_a_bad_file(clip, tmp_path, caplog):
     assert "1 of 2 videos done" in caplog.text and "Failed: broken.mp4" in caplog.text
     assert "Left out: readme.txt" in caplog.text
     assert [p.name for p in (tmp_path / "out").glob("*.m*")] == ["clip.mkv"]
+
+
+def test_a_folder_goes_on_after_memory_ran_out(clip, tmp_path, caplog, monkeypatch):
+    shutil.copy(clip, clip.with_name("a.mkv"))
+    load = cli.load_unet
+
+    def full_once(*words, **options):
+        monkeypatch.setattr(cli, "load_unet", load)
+        raise torch.OutOfMemoryError("no memory left for the weights")
+
+    monkeypatch.setattr(cli, "load_unet", full_once)
+    assert cli.main([str(clip.parent), str(tmp_path / "out"), *FAST]) == 1
+    assert "Failed: a.mkv: no memory left for the weights" in caplog.text
+    assert [p.name for p in (tmp_path / "out").glob("*.mkv")] == ["clip.mkv"]
+
+
+@pytest.mark.parametrize("device", ["foo", "xla"])
+def test_a_device_that_is_not_there_is_said(device, clip, tmp_path, caplog):
+    assert cli.main([str(clip), str(tmp_path / "out" / "a.mkv"), "--device", device]) == 1
+    assert f"--device {device}: PyTorch cannot use it here" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_in_a_linked_folder_are_listed(clip, tmp_path, caplog):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / FOLDER).symlink_to(tmp_path / "disk")
+    assert cli.main([str(clip), str(tmp_path / "out" / "large.mkv"), *FAST]) == 0
+    with caplog.at_level(logging.INFO):
+        assert cli.main(["--jobs", str(tmp_path / "out")]) == 0
+    assert "3 of 3 frames" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["--jobs", "--clean"])
+def test_a_folder_of_jobs_that_is_not_there_is_said(word, tmp_path, caplog):
+    assert cli.main([word, str(tmp_path / "typo")]) == 1
+    assert "typo' is not a folder" in caplog.text
 
 
 def test_jobs_are_listed_and_cleaned(clip, tmp_path, caplog):
@@ -277,6 +315,13 @@ def test_the_seed_matters(clip, tmp_path):
 def test_numbers_that_are_none_are_refused(words, says, clip, tmp_path, caplog):
     assert cli.main([str(clip), str(tmp_path / "out" / "out.mp4"), *words]) == 1
     assert says in caplog.text and not (tmp_path / "out").exists()
+
+
+def test_rates_that_are_none_are_refused():
+    assert (rate("24000/1001"), rate("24"), rate("24/1")) == (Fraction(24000, 1001), 24, 24)
+    for text in ("24/0", "24/-5", "0", "x"):
+        with pytest.raises(ValueError):
+            rate(text)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,30 @@ def test_values_that_are_no_numbers_are_refused_before_the_work(value, clip, tmp
     assert "z.0007.exr' has NaN or infinity" in caplog.text and not out.exists()
 
 
+def test_pictures_that_the_run_reads_or_writes_are_not_replaced(tmp_path, caplog):
+    beauty = written(tmp_path / "beauty", ".png", size=(16, 24))
+    matte = written(tmp_path / "matte", ".png")
+    out, other = tmp_path / "out", tmp_path / "other"
+    words = [str(beauty / "z.%04d.png"), str(out), *FAST, "--along", str(matte / "z.%04d.png")]
+    for target in (out, beauty / "z.%04d.png", matte / "z.%04d.png"):
+        caplog.clear()
+        assert cli.main([*words, str(target)]) == 1
+        assert "This run uses the file" in caplog.text and not out.exists()
+    assert cli.main([*words, str(other)]) == 0
+    # Now that the video is there, pictures of other numbers might replace some of the input.
+    written(tmp_path / "later", ".png").rename(tmp_path / "moved")
+    for path in sorted((tmp_path / "moved").iterdir(), reverse=True):
+        path.rename(path.with_name(path.name.replace("000", "001")))
+    before = [path.read_bytes() for path in sorted(beauty.iterdir())]
+    words[-1] = str(tmp_path / "moved" / "z.%04d.png")
+    (beauty / "z.0007.png").rename(beauty / "z.0015.png")
+    (beauty / "z.0006.png").rename(beauty / "z.0016.png")
+    (beauty / "z.0005.png").rename(beauty / "z.0017.png")
+    words[0] = str(beauty / "z.%04d.png")
+    assert cli.main([*words, str(beauty / "z.%04d.png")]) == 1
+    assert [path.read_bytes() for path in sorted(beauty.iterdir())] == before[::-1]
+
+
 def test_nothing_is_replaced(clip, tmp_path, caplog):
     layer, out = written(tmp_path / "layer", ".png"), tmp_path / "out"
     words = [str(clip), str(out / "large.mp4"), *FAST, "--along", str(layer)]

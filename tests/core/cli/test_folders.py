@@ -175,6 +175,21 @@ def test_sub_folders_are_gone_into_where_asked(folder):
     assert plan(folder, target)[0] == {}
 
 
+def test_a_sub_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    write_clip(folder / "clip.mp4", 2)
+    (folder / "lost+found").mkdir()
+    names = Path.iterdir
+
+    def closed(path):  # the tests may run as root, who may read everything
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return names(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    videos, left_out = plan(folder, sub_folders=True)
+    assert list(videos) == ["clip.mp4"] and "denied" in left_out["lost+found"]
+
+
 def test_results_do_not_lie_among_the_videos(folder):
     write_clip(folder / "clip.mp4", 2)
     with pytest.raises(InputError, match="expected another folder"):

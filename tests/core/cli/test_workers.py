@@ -15,7 +15,7 @@ import pytest
 from generated import det
 
 from uav_core.cli import main as cli
-from uav_core.cli.workers import run_workers
+from uav_core.cli.workers import _work, run_workers
 from uav_core.errors import InputError, MissingPackageError
 from uav_core.jobs import FOLDER, list_jobs
 from uav_core.video import EncodeParams, VideoReader, encode_part
@@ -95,6 +95,13 @@ def test_a_cluster_of_others_is_not_joined(monkeypatch):
     """Which Ray would do by itself where it knows of one."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert run_workers(lambda words, share: len(words) + share[1], ["one", "two"], 1) == 3
+
+
+def test_paths_are_those_of_the_folder_that_the_command_runs_in(tmp_path, monkeypatch):
+    """A cluster's processes start where the cluster was started."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _work(lambda words, share: len(os.listdir(words[0])), ["."], "here", 0, 1) == 0
 
 
 def test_wrong_numbers_and_addresses_are_refused():

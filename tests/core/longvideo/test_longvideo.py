@@ -800,6 +800,17 @@ def test_stopped_after_joining_the_same_again_ends_under_the_given_name(
         run(clips["one"], tmp_path, params, **named)
     assert (tmp_path / "out.mkv").read_bytes() == b"mine"
     (tmp_path / "out.mkv").unlink()
+    join = long_run.LongVideo._join_into
+
+    def beside_another(self, target, parts, task):
+        (tmp_path / "out.mkv").write_bytes(b"made meanwhile")
+        return join(self, target, parts, task)
+
+    with monkeypatch.context() as late, pytest.raises(InputError, match="already exists"):
+        late.setattr(long_run.LongVideo, "_join_into", beside_another)
+        run(clips["one"], tmp_path, params, **named)
+    assert (tmp_path / "out.mkv").read_bytes() == b"made meanwhile"
+    (tmp_path / "out.mkv").unlink()
     report = run(clips["one"], tmp_path, params, **named)
     assert report.frames_made == 0 and Path(report.output) == tmp_path / "out.mkv"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "out.mkv"]

@@ -19,6 +19,7 @@ from uav_core.sampling.ladder import (
     run_with_fallback,
     sample_ladder,
 )
+from uav_core.sampling.tiles import plan_tiles
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
 
@@ -118,6 +119,23 @@ def test_the_rungs():
     ]
     # Where a tile would change nothing there is none.
     assert decode_ladder(1, 48, 64).settings == (Setting(1), Setting(1, sparing=2))
+
+
+@pytest.mark.parametrize("overlap", [0, 16, 56, 64, 128, 512])
+def test_every_rung_has_an_overlap_that_its_tiles_can_have(overlap):
+    for rungs in (decode_ladder(8, 270, 480, 3, overlap), sample_ladder(8, 270, 480, overlap)):
+        tiles = [s for s in rungs.settings if s.tile]
+        for s in tiles:
+            assert len(plan_tiles((270, 480), s.tile or 0, s.overlap)) > 1
+        assert [s.overlap for s in tiles if (s.tile or 0) - 8 >= overlap] == [
+            overlap for s in tiles if (s.tile or 0) - 8 >= overlap
+        ]
+
+
+def test_a_job_that_recorded_an_overlap_too_large_goes_on():
+    rungs = sample_ladder(8, 270, 480, 64)
+    rungs.resume(Setting(tile=64, overlap=64, sparing=2))
+    assert (rungs.setting.tile, rungs.setting.overlap) == (64, 32)
 
 
 def test_the_work_is_as_sparing_as_the_rung():

@@ -72,6 +72,14 @@ def test_level_zero_still_adds_the_first_entry():
     torch.testing.assert_close(schedule.noise_low_res(x, n, 0), a.sqrt() * x + (1 - a).sqrt() * n)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("level", [0, 1, 5, 20, 120])
+def test_half_precision_adds_as_much_noise(dtype, level):
+    zero, one = torch.zeros(1, dtype=dtype), torch.ones(1, dtype=dtype)
+    exact = schedule.noise_low_res(torch.zeros(1), torch.ones(1), level)
+    assert schedule.noise_low_res(zero, one, level).item() == pytest.approx(exact.item(), rel=4e-3)
+
+
 @pytest.mark.parametrize("level", [-1, 351, 20.5])
 def test_noise_level_outside_training_is_named(level):
     with pytest.raises(InputError, match=r"0 .* to 350"):

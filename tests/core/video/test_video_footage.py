@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,37 @@ def test_ten_bits_of_film_are_said_to_become_eight(tmp_path):
     footage = Footage.open(path)
     assert "(in 8 bits)" in footage.notes()[0]
     assert error(read(footage), truth(50)) < 1
+
+
+@pytest.mark.parametrize("tags", [{"colorspace": 1}, {"colorspace": 9, "color_range": 2}], ids=str)
+def test_film_keeps_its_colours(tmp_path, tags):
+    """FFmpeg turns ten bits into eight to restore film, and must leave matrix and range alone."""
+    moving = telecined(COUNT, True)
+    red = np.zeros((len(moving), H, W, 3), np.uint8)
+    red[..., 0], red[..., 1:] = 200, 30
+    red[..., 0] -= (np.stack(moving) // 8).astype(np.uint8)  # so that there is motion
+    matrix, full = tags["colorspace"], tags.get("color_range", 1)
+    pictures = [
+        av.VideoFrame.from_ndarray(one, "rgb24").reformat(
+            format="yuv422p10le", dst_colorspace=matrix, dst_color_range=full
+        )
+        for one in red
+    ]
+    path = write_clip(
+        tmp_path / "a.mkv",
+        len(pictures),
+        codec="ffv1",
+        size=(W, H),
+        pixel_format="yuv422p10le",
+        pictures=pictures,
+        tags=tags,
+    )
+
+    def colour(choice):
+        with Footage.open(path, choice).reader(range(8)) as reader:
+            return torch.stack(list(reader)).add(1).mul(127.5).mean((0, 2, 3))
+
+    assert (colour("film") - colour("never")).abs().max() < 1.5
 
 
 def test_full_range_stays_full(tmp_path):

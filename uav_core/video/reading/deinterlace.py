@@ -102,7 +102,12 @@ def input_of(graph: Graph, picture: av.VideoFrame) -> FilterContext:
 def _chain(picture: av.VideoFrame, mending: Mending) -> Graph:
     """Filters for pictures like ``picture``; each returns one picture for each that it gets."""
     graph, parity = Graph(), _PARITY[mending.order]
-    links = [input_of(graph, picture)]
+    # Where a filter below takes another format, FFmpeg converts to it; of pictures with tags it
+    # would also change the matrix and the range, which are read later, by the file's tags. The
+    # names of some formats say full range themselves.
+    tagged = "full" if picture.format.name.startswith("yuvj") else "unknown"
+    untag = graph.add("setparams", f"colorspace=unknown:range={tagged}")
+    links = [input_of(graph, picture), untag]
     if mending.kind == "film":
         # Pictures that are not film are still combed after this, and are deinterlaced below.
         links.append(graph.add("fieldmatch", f"order={parity}"))
