@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .callbacks import ignore
 from .errors import DiskFullError, FileError
-from .paths import TMP, output_name
+from .paths import MOST_NAME_BYTES, TMP, output_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,6 +202,10 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError as error:
+        # Some shared and network folders cannot do it; the files themselves have been flushed.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
     finally:
         os.close(number)
 
@@ -210,13 +214,13 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
     """A file to write that becomes ``path`` once it is complete and on the disk.
 
-    Until then its name ends in ".tmp". After an error it is gone, and an earlier ``path`` is
-    unchanged. Raises DiskFullError or FileError; ``need`` is the final size in bytes, if known.
+    Until then it has a name of its own that ends in ".tmp". After an error it is gone, and an
+    earlier ``path`` is unchanged. Of several runs that write one ``path`` at once, the last to
+    finish is there, whole. Raises DiskFullError or FileError; ``need`` is the final size in bytes,
+    if known.
     """
-    partial, written = path.with_name(path.name + TMP), 0
+    partial, written = _partial(path), 0
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(partial)
         with arriving(path, partial), open(partial, "xb", buffering=BLOCK) as file:
             try:
                 yield file
@@ -225,6 +229,15 @@ def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
                 written = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise name_error(error, path, "writing", max(need, written)) from error
+
+
+def _partial(path: Path) -> Path:
+    """A name beside ``path`` that no other run has, so that none writes into another's file."""
+    ending = f".{secrets.token_hex(4)}{TMP}"
+    # A long name is cut, as every name that ``output_name`` allows must fit.
+    room = MOST_NAME_BYTES - len(ending)
+    name = path.name.encode(errors="ignore")[:room].decode(errors="ignore")
+    return path.with_name(name + ending)
 
 
 def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:

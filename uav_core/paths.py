@@ -13,7 +13,7 @@ TMP = ".tmp"
 
 MOST_NAME_BYTES = 255
 MOST_OUTPUT_BYTES = MOST_NAME_BYTES - len(TMP)
-"""The most bytes of a video's file name: TMP is added to it while it is written."""
+"""The most bytes of a video's file name, which leave room for an ending while it is written."""
 
 # Windows opens a device for these, whatever the case and the extension.
 _DEVICE = re.compile(

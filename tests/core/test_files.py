@@ -13,7 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from scripts.env.layout import ROOT
-from uav_core.files import save_tensors
+from uav_core.errors import FileError
+from uav_core.files import save_tensors, write_whole, writing
+from uav_core.jobs.names import is_half_written
+from uav_core.paths import MOST_OUTPUT_BYTES, output_name
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
@@ -53,3 +56,44 @@ def test_tensors_that_do_not_fit_are_a_system_error(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert int(done.stdout) == errno.EFBIG
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_shared_folder_that_cannot_be_flushed_is_used_all_the_same(tmp_path, monkeypatch, number):
+    flush = os.fsync
+
+    def refusing(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    if number == errno.EIO:
+        with pytest.raises(FileError):
+            write_whole(tmp_path / "a", b"content")
+    else:
+        write_whole(tmp_path / "a", b"content")
+        assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def test_two_that_write_one_file_do_not_write_into_each_other(tmp_path):
+    path = tmp_path / "a.mp4"
+    with writing(path) as first:
+        first.write(b"first")
+        with pytest.raises(KeyboardInterrupt), writing(path) as second:
+            second.write(b"sec")
+            second.flush()
+            names = [p.name for p in tmp_path.iterdir()]
+            assert len(names) == 2 and all(map(is_half_written, names))
+            raise KeyboardInterrupt
+        write_whole(path, b"third")
+        assert path.read_bytes() == b"third"
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.mp4", b"first")]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600"], ids=ascii)
+def test_the_longest_name_of_a_video_can_be_written(tmp_path, letter):
+    room = MOST_OUTPUT_BYTES - len(".mp4")
+    path = tmp_path / output_name(letter * (room // len(letter.encode())) + ".mp4")
+    write_whole(path, b"whole")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"whole"]

@@ -55,7 +55,7 @@ def test_a_file_goes_there_and_comes_back(comfy_server, clip, tmp_path, caplog):
     assert "6 frames of 192x128" in caplog.text
     (name,) = uploads(comfy_server) - sent
     assert name.parent.name == "upscale_a_video" and name.read_bytes() == clip.read_bytes()
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".fetching_")]
 
     caplog.clear()
     stamp = target.stat().st_mtime_ns

@@ -239,7 +239,8 @@ class LongVideo:
         # It gets its name when the job has recorded it. A file that a stopped run left under that
         # name could not be told from one of the user, and the job could not go on.
         joined = self.folder / f".joining_{job.id}{Path(task.name).suffix}"
-        joined.unlink(missing_ok=True)  # of a run that was killed while it joined
+        for left in self.folder.glob(f"{joined.name}*"):  # of a run that was killed while it joined
+            left.unlink(missing_ok=True)
         try:
             parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
             self._join_into(joined, parts, task)

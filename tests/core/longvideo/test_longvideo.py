@@ -27,6 +27,7 @@ from uav_core.flow.builtin import BuiltinFlow
 from uav_core.flow.estimate import estimate_flows
 from uav_core.frames.color import color_fix
 from uav_core.jobs import job as jobs_job
+from uav_core.jobs import list_jobs
 from uav_core.longvideo import CoreEngine, LongVideo, LongVideoParams, Span, scene
 from uav_core.longvideo import run as long_run
 from uav_core.longvideo.parts import ladders
@@ -805,6 +806,11 @@ def test_stopped_after_joining_the_same_again_ends_under_the_given_name(
     def beside_another(self, target, parts, task):
         (tmp_path / "out.mkv").write_bytes(b"made meanwhile")
         return join(self, target, parts, task)
+
+    # What runs left that were killed while they joined goes.
+    (job,) = list_jobs(tmp_path / "jobs")
+    for ending in (".mkv", ".mkv.0123abcd.tmp"):
+        (tmp_path / f".joining_{job.id}{ending}").write_bytes(b"half")
 
     with monkeypatch.context() as late, pytest.raises(InputError, match="already exists"):
         late.setattr(long_run.LongVideo, "_join_into", beside_another)

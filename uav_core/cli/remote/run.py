@@ -13,13 +13,24 @@ from uuid import uuid4
 
 from ...callbacks import Progress
 from ...errors import InputError
-from ...files import hash_file, is_plain, read_plain, write_whole, writing
+from ...files import (
+    hash_file,
+    is_plain,
+    move_over,
+    named_errors,
+    read_plain,
+    sync_folder,
+    write_whole,
+    writing,
+)
 from ...jobs import FOLDER
+from ...jobs.lock import lock_job
+from ...jobs.passing import passing_folder
 from ...jobs.plain import canonical
 from ...video import fingerprint, probe
 from . import ServerJobError
 from .graph import UPSCALE, Graph, check_graph, node_kinds, result_name, with_files
-from .server import Server, plain_stem
+from .server import Server, expected_form, plain_stem
 
 DOWNLOADS = "downloads.json"
 """File in the folder of jobs, with a hash of the request and of the result of each download."""
@@ -55,7 +66,9 @@ async def upscale_on_server(
             raise InputError(f"'{target}' already exists: choose another name, or move it away.")
         return f"{target.name} was finished before; nothing was done."
     async with Server.opened(address) as server:
-        check_graph(graph, await server.node_info(node_kinds(graph)))
+        described = await server.node_info(node_kinds(graph))
+        with expected_form(server.url):
+            check_graph(graph, described)
         name = await server.place(source, known, say)
         prompt = str(uuid4())
         try:
@@ -66,8 +79,10 @@ async def upscale_on_server(
         except asyncio.CancelledError:
             await server.cancel(prompt)
             raise
-        shown = entry["outputs"].get(UPSCALE, {})
-        saved = next((i for i in shown.get("images", ()) if i.get("type") == "output"), None)
+        with expected_form(server.url):
+            shown = entry["outputs"].get(UPSCALE, {})
+            saved = next((i for i in shown.get("images", ()) if i.get("type") == "output"), None)
+            report = "\n".join(shown.get("text") or ())
         if saved is None:
             raise ServerJobError(
                 "The server returned no result: it may have a different version of the pack. "
@@ -75,20 +90,29 @@ async def upscale_on_server(
             )
         say("fetching the result")
         downloads.parent.mkdir(parents=True, exist_ok=True)
-        with writing(target) as file:
-            await server.download(saved, file)
-            file.flush()
-            if os.path.lexists(target):
-                raise InputError(
-                    f"'{target}' was created by another program during the run: choose another "
-                    "name."
-                )
-            # Recorded before the file gets its name, so that it is always known as ours.
-            entry = {"asked": asked, "blake2b": hash_file(file.name)}
-            fetched = {**_read(downloads), target.name: entry}
-            text = json.dumps(fetched, indent=1, ensure_ascii=False)
-            write_whole(downloads, text.encode())
-    return "\n".join(shown.get("text") or ())
+        # What a killed run has fetched goes with its folder.
+        with passing_folder(target.parent, ".fetching_") as folder:
+            fetched = folder / target.name
+            with writing(fetched) as file:
+                await server.download(saved, file)
+            _keep(fetched, target, {"asked": asked, "blake2b": hash_file(fetched)}, downloads)
+    return report
+
+
+def _keep(fetched: Path, target: Path, entry: dict[str, str], downloads: Path) -> None:
+    """Record a fetched file and rename it to ``target``; InputError if that exists."""
+    # Other runs record their files there too, and may have the same target.
+    with lock_job(downloads.parent):
+        if os.path.lexists(target):
+            raise InputError(
+                f"'{target}' was created by another program during the run: choose another name."
+            )
+        # Recorded before the file gets its name, so that it is always known as ours.
+        text = json.dumps({**_read(downloads), target.name: entry}, indent=1, ensure_ascii=False)
+        write_whole(downloads, text.encode())
+        with named_errors(target, "writing"):
+            move_over(fetched, target)
+            sync_folder(target.parent)
 
 
 def _is_ours(target: Path, asked: str, downloads: Path) -> bool:

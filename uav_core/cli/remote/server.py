@@ -7,8 +7,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -28,6 +28,10 @@ UPLOADS = "upscale_a_video"
 """The folder for uploads inside the server's input folder."""
 _DEEPEST = 8  # most names of a path, counted from its end, that are tried in the input folder
 _TEXT_MESSAGE = 3
+_MOST_SENT = 100 << 20  # bytes of a request that ComfyUI takes by default
+_FORM = 1 << 20  # more bytes than a form adds to its file
+# What reading an answer of another form than ComfyUI's raises.
+_OTHER_FORM = (AttributeError, LookupError, TypeError, ValueError)
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +44,28 @@ def server_url(text: str) -> URL:
             return url.with_query(None).with_fragment(None)
     except ValueError:
         pass
+    without_password = text.rpartition("@")[2]
     raise InputError(
-        f"The server address is '{text}': expected an address such as http://127.0.0.1:8188."
+        f"The server address is '{without_password}': expected an address such as "
+        "http://127.0.0.1:8188."
     )
+
+
+def shown(url: URL) -> URL:
+    """An address for messages, which people pass on: without user and password."""
+    return url.with_user(None)
+
+
+@contextmanager
+def expected_form(url: URL) -> Iterator[None]:
+    """Turn an error inside the block, which reads an answer, into ServerUnreachableError."""
+    try:
+        yield
+    except _OTHER_FORM as error:
+        raise ServerUnreachableError(
+            f"{shown(url)} is not a ComfyUI server: its answer is not the expected JSON "
+            f"({type(error).__name__}: {error}). Check the address; a proxy may ask for a login."
+        ) from error
 
 
 class Server:
@@ -71,31 +94,48 @@ class Server:
                 yield answer
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             raise ServerUnreachableError(
-                f"No ComfyUI answers at {self.url} ({error or type(error).__name__}). Start "
+                f"No ComfyUI answers at {shown(self.url)} ({error or type(error).__name__}). Start "
                 "ComfyUI, and use the address in its log: --server http://HOST:PORT."
             ) from error
 
-    async def _json(self, method: str, path: str, **options: Any) -> Any:
+    async def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """The object that the server answers, {} for an empty answer."""
         async with self._ask(method, path, **options) as answer:
             body = await answer.read()
+            if method == "GET" and answer.history:
+                self.url = self._redirected(answer.url, path)
             if answer.status != 200:
                 raise ServerUnreachableError(
-                    f"{self.url / path} answers {answer.status} {answer.reason}: expected a "
+                    f"{shown(answer.url)} answers {answer.status} {answer.reason}: expected a "
                     "ComfyUI server. Check the address."
                 )
-        try:
-            return json.loads(body) if body else None
-        except ValueError as error:
+        with expected_form(answer.url):
+            found = json.loads(body) if body else {}
+            if not isinstance(found, dict):
+                raise TypeError(f"expected an object, not {type(found).__name__}")
+            return found
+
+    def _redirected(self, url: URL, path: str) -> URL:
+        """The server's own address, if a question for ``path`` was led to ``url``.
+
+        Later requests go there directly: a redirected POST would become a GET without content.
+        """
+        base, found, more = url.path.rpartition(f"/{path}")
+        if not found or more:
             raise ServerUnreachableError(
-                f"{self.url / path} is not a ComfyUI server: its answer is not JSON. Check the "
-                "address."
-            ) from error
+                f"{shown(self.url)} redirects to {shown(url.with_query(None))}: expected a ComfyUI "
+                "server. Use the address behind the redirect; a proxy may ask for a login."
+            )
+        own = url.with_path(base or "/")
+        if url.origin() == self.url.origin():  # a password goes to no other, as in the session
+            own = own.with_user(self.url.user).with_password(self.url.password)
+        return own
 
     async def node_info(self, kinds: tuple[str, ...]) -> dict[str, Any]:
         """The server's descriptions of node classes; those it does not have are left out."""
         known: dict[str, Any] = {}
         for kind in kinds:
-            known.update(await self._json("GET", f"object_info/{kind}") or {})
+            known.update(await self._json("GET", f"object_info/{kind}"))
         return known
 
     # --- the input ---------------------------------------------------------------------------
@@ -143,6 +183,8 @@ class Server:
             except ServerUnreachableError as error:
                 # A server that refuses the size closes the connection in the middle. If it does
                 # not answer now either, that is another error.
+                if size < _MOST_SENT - _FORM:
+                    raise
                 await self._json("GET", "queue")
                 raise self._too_large(source, size) from error
         if answer.status == 413:
@@ -152,8 +194,9 @@ class Server:
                 f"The server did not accept '{source.name}' ({answer.status} {answer.reason}). "
                 "Look into its log; its input folder may be read-only or its disk full."
             )
-        stored = json.loads(body)
-        return "/".join(filter(None, (stored.get("subfolder"), stored["name"])))
+        with expected_form(answer.url):
+            stored = json.loads(body)
+            return "/".join(filter(None, (stored.get("subfolder"), stored["name"])))
 
     def _too_large(self, source: Path, size: int) -> ServerError:
         need = size // (1 << 20) + 10
@@ -170,12 +213,11 @@ class Server:
         content = {"prompt": graph, "prompt_id": prompt, "client_id": self._client}
         async with self._ask("POST", "prompt", json=content) as answer:
             body = await answer.read()
-        try:
-            said = json.loads(body)
-        except ValueError:
-            said = {}
         if answer.status != 200:
-            why = refusal(said) or f"{answer.status} {answer.reason}"
+            why = ""
+            with suppress(*_OTHER_FORM):  # a proxy's answer has no reasons
+                why = refusal(json.loads(body))
+            why = why or f"{answer.status} {answer.reason}"
             raise ServerJobError(f"The server rejected the job: {why}.")
 
     async def run(
@@ -202,10 +244,12 @@ class Server:
                 try:
                     # In this order: a job that leaves the queue is in the history at once.
                     queue = await self._json("GET", "queue")
-                    waits = any(item[1] == prompt for items in queue.values() for item in items)
+                    with expected_form(self.url):
+                        waits = any(item[1] == prompt for items in queue.values() for item in items)
                     entry = (await self._json("GET", f"history/{prompt}")).get(prompt)
                     if entry is not None:
-                        return judged(entry)
+                        with expected_form(self.url):
+                            return judged(entry)
                     if not waits:
                         raise ServerJobError(
                             "The server no longer knows the job: the server was restarted, or its "
@@ -240,17 +284,15 @@ class Server:
                     ready.set()
                     async for message in socket:
                         if message.type == aiohttp.WSMsgType.TEXT:
-                            said = json.loads(message.data)
-                            data = said.get("data") or {}
-                            mine = data.get("prompt_id") == prompt and data.get("node") == node
-                            if said.get("type") == "progress" and mine:
-                                progress(int(data["value"]), int(data["max"]))
+                            done = node_progress(message.data, prompt, node)
+                            if done is not None:
+                                progress(*done)
                         elif message.type == aiohttp.WSMsgType.BINARY:
                             text = node_text(message.data, node)
                             if text is not None:
                                 say(text)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-                log.debug("No progress from %s: %s", address, error)
+                log.debug("No progress from %s: %s", shown(address), error)
             finally:
                 ready.set()
             await asyncio.sleep(1)
@@ -260,8 +302,10 @@ class Server:
         timeout = aiohttp.ClientTimeout(total=10)
         try:
             await self._json("POST", "queue", json={"delete": [prompt]}, timeout=timeout)
-            running = (await self._json("GET", "queue", timeout=timeout))["queue_running"]
-            if any(item[1] == prompt for item in running):
+            queue = await self._json("GET", "queue", timeout=timeout)
+            with expected_form(self.url):
+                runs = any(item[1] == prompt for item in queue["queue_running"])
+            if runs:
                 await self._json("POST", "interrupt", json={"prompt_id": prompt}, timeout=timeout)
         except ServerUnreachableError as error:
             log.warning("The job on the server could not be stopped: %s", error)
@@ -286,6 +330,16 @@ class Server:
 def plain_stem(path: Path) -> str:
     """A file's name without its extension, in characters that every system takes."""
     return re.sub(r"[^\w -]+", "_", path.stem)[:48].strip() or "video"
+
+
+def node_progress(message: str, prompt: str, node: str) -> tuple[int, int] | None:
+    """(done, total) of ``node``, from a text message; None for any other message."""
+    with suppress(*_OTHER_FORM):  # other packs send messages of any form
+        said = json.loads(message)
+        data = said["data"]
+        if (said["type"], data["prompt_id"], data["node"]) == ("progress", prompt, node):
+            return int(data["value"]), int(data["max"])
+    return None
 
 
 def node_text(message: bytes, node: str) -> str | None:
