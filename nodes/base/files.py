@@ -99,20 +99,45 @@ def choices(native: str) -> list[str]:
         name
         for folder in (OWN, native)
         for name in folder_paths.get_filename_list(folder)
-        if _listed(folder, name, native, folder == OWN or hinted(name))
+        if (path := folder_paths.get_full_path(folder, name)) is not None
+        and _listed(path, native, folder == OWN or hinted(name))
     ]
     names = sorted(dict.fromkeys(names), key=lambda name: not hinted(name))
-    return [*(name + MARK for name in taken.included), *folders_with(taken.inside), *names]
+    return [*(name + MARK for name in taken.included), *folders(native), *names]
 
 
-def _listed(folder: str, name: str, native: str, likely: bool) -> bool:
+def preferred(native: str, *, surely: bool = False) -> str | None:
+    """The user's entry of a loader to take if nobody chose one; None if there is none.
+
+    A whole file that fits goes before a damaged one, that before one of unknown kind, and
+    vae_video, which decodes with the low-resolution frames, before vae_3d. ``surely``: none of
+    unknown kind.
+    """
+    ranks = {}
+    for name in choices(native):
+        if not name.endswith(MARK):
+            with opened(name, native) as path:
+                ranks[name] = (_misfit(path, native), read_header(path).kind is Kind.VAE_3D)
+    fitting = [name for name, (misfit, _) in ranks.items() if misfit < UNFIT or not surely]
+    return min(fitting, key=ranks.__getitem__, default=None)
+
+
+UNFIT = 2
+
+
+def _misfit(path: str, native: str) -> int:
+    """0 for a whole file that a loader takes, 1 for a damaged one, UNFIT for any other."""
+    header = read_header(path)
+    return bool(header.fault) if fits(header, TAKEN[native].kinds) else UNFIT
+
+
+def _listed(path: str, native: str, likely: bool) -> bool:
     """Whether a loader lists a file: it fits, or it is ``likely`` and of unknown kind.
 
     A damaged file with a likely name is listed, so that the loader can say what is wrong with it.
     """
-    path = folder_paths.get_full_path(folder, name)
     # Reading headers is slow; this check rules out nearly all other models without it.
-    if path is None or not (likely or may_be_ours(path)):
+    if not (likely or may_be_ours(path)):
         return False
     header = read_header(path)
     if header.kind in (None, Kind.UNKNOWN):
@@ -129,7 +154,7 @@ def opened(name: str, native: str) -> Iterator[str]:
         with included.repairable(path):
             yield str(path)
     elif taken.inside and name.endswith("/"):
-        yield resolve_folder(name, taken.inside)
+        yield resolve_folder(name, native)
     else:
         yield resolve(name, native)
 
@@ -137,7 +162,7 @@ def opened(name: str, native: str) -> Iterator[str]:
 def resolve(name: str, native: str) -> str:
     """Full path of a file that ``choices`` listed; InputError if it has gone.
 
-    If both folders have a file of this name, the one that fits is taken, ours first.
+    If both folders have a file of this name, the one that fits best is taken, ours first.
     """
     paths = []
     for folder in (OWN, native):
@@ -145,35 +170,34 @@ def resolve(name: str, native: str) -> str:
         listed = name in folder_paths.get_filename_list(folder)
         if listed and (path := folder_paths.get_full_path(folder, name)) is not None:
             paths.append(path)
-    for path in paths:
-        if fits(read_header(path), TAKEN[native].kinds):
-            return path
     if paths:
-        return paths[0]
+        return min(paths, key=lambda path: _misfit(path, native))
     raise InputError(
         f"'{name}' is not in models/{OWN} or models/{native}. Press R to refresh the list, and "
         "choose another file."
     )
 
 
-def folders_with(marker: tuple[str, ...]) -> list[str]:
-    """Sub-folders of our folder, ending in '/', that hold one of the ``marker`` files."""
-    names = []
-    for base in map(Path, folder_paths.get_folder_paths(OWN)) if marker else ():
+def folders(native: str) -> dict[str, list[str]]:
+    """Sub-folders of our folder, ending in '/', that a loader lists, each with the files for it."""
+    found: dict[str, list[str]] = {}
+    inside = TAKEN[native].inside
+    for base in map(Path, folder_paths.get_folder_paths(OWN)) if inside else ():
         for file in sorted(base.rglob("*")) if base.is_dir() else ():
-            if file.name in marker and file.parent != base:
-                names.append(file.parent.relative_to(base).as_posix() + "/")
-    return list(dict.fromkeys(names))
+            if file.name not in inside or file.parent == base or not file.is_file():
+                continue
+            if _listed(str(file), native, True):  # other models have files of these names too
+                name = file.parent.relative_to(base).as_posix() + "/"
+                found.setdefault(name, []).append(str(file))
+    return found
 
 
-def resolve_folder(name: str, marker: tuple[str, ...]) -> str:
-    """Path of the ``marker`` file in a folder that ``folders_with`` listed; InputError if gone."""
-    for base in map(Path, folder_paths.get_folder_paths(OWN)):
-        for file in marker:
-            path = (base / name / file).resolve()
-            if path.is_file() and path.is_relative_to(base.resolve()):
-                return str(path)
+def resolve_folder(name: str, native: str) -> str:
+    """Path of the file that fits best in a folder that ``folders`` listed; InputError if gone."""
+    paths = folders(native).get(name)
+    if paths:
+        return min(paths, key=lambda path: _misfit(path, native))
     raise InputError(
-        f"The folder '{name}' no longer contains {' or '.join(marker)}. Press R to refresh the "
-        "list, and choose another entry."
+        f"The folder '{name}' no longer contains {' or '.join(TAKEN[native].inside)}. Press R to "
+        "refresh the list, and choose another entry."
     )

@@ -333,14 +333,12 @@ def names_of(weights: str) -> tuple[str, str, str, str]:
     """
     if weights not in presets.LOOKS:
         raise InputError(f"Weights '{weights}': expected one of {list(presets.LOOKS)}.")
-    own = weights == presets.INCLUDED
-    found = {}
-    for native in files.TAKEN:
-        names = [name for name in files.choices(native) if name.endswith(files.MARK) == own]
-        # Prefer vae_video, which decodes with the low-resolution frames, to vae_3d.
-        names.sort(key=lambda name: "3d" in name.lower())
-        found[native] = names[0] if names else None
-    flow = found.pop("optical_flow") or BUILTIN_FLOW
+    natives = ("diffusion_models", "vae", "text_encoders")
+    if weights == presets.INCLUDED:
+        # Not out of `choices`: whatever is wrong in the user's folders, these can be loaded.
+        unet, vae, text = (files.TAKEN[native].included[0] + files.MARK for native in natives)
+        return unet, vae, text, BUILTIN_FLOW
+    found: dict[str, Any] = {native: files.preferred(native) for native in natives}
     missing = [native for native, name in found.items() if name is None]
     if missing:
         raise InputError(
@@ -348,4 +346,5 @@ def names_of(weights: str) -> tuple[str, str, str, str]:
             "release's unet_video.bin, vae_video.bin and text_encoder folder into "
             f"models/{files.OWN}, press R, and queue again; or choose the included weights."
         )
-    return found["diffusion_models"], found["vae"], found["text_encoders"], flow
+    unet, vae, text = found.values()
+    return unet, vae, text, files.preferred("optical_flow", surely=True) or BUILTIN_FLOW

@@ -19,6 +19,7 @@ from ...uav_core.longvideo.engine import Predict, Stage, decoded
 from ...uav_core.sampling import schedule
 from ...uav_core.sampling.ladder import Setting
 from ...uav_core.sampling.stream import DDIM, DenoisedDDIM
+from ...uav_core.weights.files import stamp
 from ...uav_core.weights.hashes import weights_hash
 from ..base.runtime import check_cancelled, device_room, load_models, ran_out
 from ..model.vae import check_vae
@@ -71,14 +72,14 @@ class ComfyEngine:
         self.ddim: DDIM = DenoisedDDIM(self.sigmas.to(model.load_device))
 
     def weights(self, cache: str | os.PathLike[str]) -> Mapping[str, str]:
-        inner = self.model.model
-        precision = self.vae.vae_dtype
+        inner: Any = self.model.model
+        precision, vae = self.vae.vae_dtype, self.vae.first_stage_model.state_dict()
         return {
-            "unet": file_or_tensors(self.path, inner.diffusion_model, cache),
+            "unet": file_or_tensors(self.path, inner.stamp, unpatched(self.model), cache),
             "unet dtype": digest(str(inner.get_dtype())),
             "patches": digest(self.model.patches),
-            "vae": file_or_tensors(self.vae.path, self.vae.first_stage_model, cache),
-            "flow": file_or_tensors("", self.flow_model.model, cache),
+            "vae": file_or_tensors(self.vae.path, self.vae.stamp, vae, cache),
+            "flow": digest(self.flow_model.model.state_dict()),
             "positive": digest(self.texts[0]),
             "negative": digest(self.texts[1]),
             "device": digest(str(mm.get_torch_device().type)),
@@ -192,8 +193,26 @@ def shown(low_res: Tensor, setting: Setting, tiled: TiledModel) -> Wrapper:
     return wrapper
 
 
-def file_or_tensors(path: str, module: torch.nn.Module, cache: str | os.PathLike[str]) -> str:
-    """The hash of a weight file, cached in the folder ``cache``; without a file, of the tensors."""
-    if path and os.path.isfile(path):
+def file_or_tensors(
+    path: str,
+    loaded: tuple[int, int] | None,
+    tensors: Mapping[str, Tensor],
+    cache: str | os.PathLike[str],
+) -> str:
+    """The hash of a weight file, cached in the folder ``cache``; else that of its ``tensors``.
+
+    The file must be known, and be the one that was ``loaded``, by its ``stamp``.
+    """
+    if path and os.path.isfile(path) and stamp(path) == loaded:
         return weights_hash(path, cache)
-    return digest({name: value for name, value in module.state_dict().items()})
+    return digest(tensors)
+
+
+def unpatched(model: comfy.model_patcher.ModelPatcher) -> dict[str, Tensor]:
+    """The U-Net's tensors as they were loaded: a run leaves patches of a LoRA in them."""
+    network: Any = model.model.diffusion_model
+    kept = {key: saved.weight for key, saved in model.backup.items()}
+    return {
+        name: kept.get(f"diffusion_model.{name}", tensor)
+        for name, tensor in network.state_dict().items()
+    }

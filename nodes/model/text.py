@@ -10,11 +10,14 @@ import comfy.sd
 import torch
 from torch import Tensor, nn
 
-from ...uav_core.weights.text import QualityText, names_flaws
+from ...uav_core.weights.text import NEGATIVE_KEY, NULL_KEY, QualityText, names_flaws
 
 # ComfyUI stores tokens under a name for each tokenizer: "l" for CLIP-L, "h" for CLIP-H.
 TOKENIZER = "uav_quality"
 OTHER, FLAWED = 0, 1
+# The embeddings have the names that they have in the file, so that what ComfyUI's 'CLIPSave'
+# writes can be loaded.
+KEYS = {OTHER: NULL_KEY, FLAWED: NEGATIVE_KEY}
 
 
 class QualityTokenizer:
@@ -44,8 +47,8 @@ class QualityEncoder(nn.Module):
         self, text: QualityText, dtype: Any = None, device: Any = None, model_options: Any = None
     ) -> None:
         super().__init__()
-        table = torch.stack((text.other, text.flawed))
-        self.register_buffer("table", table.to(device))
+        self.register_buffer(NULL_KEY, text.other.to(device))
+        self.register_buffer(NEGATIVE_KEY, text.flawed.to(device))
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
         """Do nothing: there are no layers or projections to choose."""
@@ -56,7 +59,7 @@ class QualityEncoder(nn.Module):
     def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
         """The embedding (1, tokens, width), and None for the pooled output."""
         ((token, *_),) = tokens[TOKENIZER][0]
-        return cast(Tensor, self.table)[token][None].to(mm.intermediate_device()), None
+        return self.get_buffer(KEYS[token])[None].to(mm.intermediate_device()), None
 
 
 def quality_clip(text: QualityText) -> comfy.sd.CLIP:

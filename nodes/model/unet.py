@@ -120,6 +120,8 @@ class UpscaleAVideoModel(comfy.model_base.SD_X4Upscaler):
         self.null_text_embedding: Tensor | None = None
         self.weight_bytes = 0
         """Size of the network's weights on the device."""
+        self.stamp: tuple[int, int] | None = None
+        """``stamp`` of the file when the weights were read."""
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
         """Bytes that ComfyUI should keep free for a pass over clips (b, c, t, h, w).
@@ -234,6 +236,7 @@ def load_unet(
     check_keys(TemporalUNet(params, device="meta"), weights, checkpoint.source)
     model = config.get_model(weights)
     model.latent_format = latent_format(path)
+    model.stamp = checkpoint.stamp
     model.weight_bytes = sum(w.numel() for w in weights.values()) * chosen.itemsize
     if null_text is not None:
         model.null_text_embedding = check_null_text(null_text, model.params.context_dim).float()

@@ -119,8 +119,8 @@ class VideoVAE:
         ``disable_dynamic`` asks for a patcher without dynamic memory. Raises a CheckpointError
         that says what the file is, if it is not a temporal VAE.
         """
-        self.path = path
         checkpoint = load_checkpoint(path, ("vae_3d", "vae_video"))
+        self.path, self.stamp = path, checkpoint.stamp
         weights = checkpoint.state_dict
         params = VAEParams.from_state_dict(weights)
         # Checked on plain layers, as ComfyUI's may have no names or shapes before loading.

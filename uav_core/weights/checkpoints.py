@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError, WrongCheckpointError
-from .files import open_wrappers, read_state_dict
+from .files import open_wrappers, read_state_dict, stamp
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ class Checkpoint:
     state_dict: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, str]
     source: str
+    stamp: tuple[int, int] | None = None
+    """`files.stamp` of the file before it was read; None without a file."""
 
 
 def load_checkpoint(
@@ -79,10 +82,13 @@ def load_checkpoint(
     Raises UnreadableCheckpointError, UnsafeCheckpointError or WrongCheckpointError.
     """
     metadata: dict[str, str] = {}
+    stamped = None
     if isinstance(source, Mapping):
         name, raw = "the given state dict", source
     else:
         name = os.fspath(source)
+        with suppress(OSError):  # the reader says what is wrong
+            stamped = stamp(source)
         raw, metadata = read_state_dict(source)
     state_dict = canonical(unwrap(raw))
     kind = detect(state_dict)
@@ -92,7 +98,7 @@ def load_checkpoint(
         raise WrongCheckpointError(
             f"{name} {describe(state_dict)}; expected {labels}. Choose such a file instead."
         )
-    return Checkpoint(kind, state_dict, metadata, name)
+    return Checkpoint(kind, state_dict, metadata, name, stamped)
 
 
 # Prefixes that training and packaging scripts put before every name.

@@ -139,6 +139,8 @@ def _convert(part: Part, source: Path, target: Path, dtype: DType) -> Outcome:
         "uav.version": LAYOUT_VERSION,
         "license": LICENSE,
     }
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder, not a file: move it away first.")
     if target.exists():
         present = _metadata(target)
         if present == metadata:

@@ -28,6 +28,9 @@ AGAIN = "Download or copy the file again and compare its size with the source's.
 MOST_HEADER = 100_000_000
 """Most bytes of a header, which is safetensors' own limit."""
 
+DAMAGED_ZIP = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)
+"""What `zipfile` raises for a damaged archive whose entries are not compressed."""
+
 # Starts of files that are often saved in place of weights.
 _STRANGERS = (
     (rb"version https://git-lfs", "a git-LFS pointer, not the weights", "Run git lfs pull."),
@@ -37,6 +40,12 @@ _STRANGERS = (
     (rb"\x1f\x8b", "a gzip archive", "Unpack it and give the file inside."),
     (rb"7z\xbc\xaf|Rar!", "an archive", "Unpack it and give the file inside."),
 )
+
+
+def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and modification time of a file: if they differ, it was changed. Raises OSError."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -140,7 +149,7 @@ def _read_torch_zip(path: Path) -> object:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise UnreadableCheckpointError(
             f"{path} begins as a PyTorch file but is truncated or damaged ({error}). {AGAIN}"
         ) from error
@@ -247,7 +256,10 @@ def _refused(error: pickle.UnpicklingError, path: Path) -> str:
 
 
 def _tensors(path: Path, obj: Any) -> dict[str, Tensor]:
-    tensors = open_wrappers(obj)
+    try:
+        tensors = open_wrappers(obj)
+    except RecursionError:  # it contains itself
+        tensors = {}
     if not tensors:
         raise UnreadableCheckpointError(
             f"{path} has no named tensors, only a {type(obj).__name__}: expected a state dict. "

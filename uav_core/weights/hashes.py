@@ -13,6 +13,7 @@ from typing import Any
 from ..callbacks import ignore
 from ..errors import FileError
 from ..files import Algorithm, hash_file, named_errors, read_plain, write_whole
+from .files import stamp
 
 CACHES: dict[Algorithm, str] = {"blake2b": "weights.json", "sha256": ".weights-sha256.json"}
 """Names of the files that keep the hashes; the first is in the folder of jobs."""
@@ -58,8 +59,7 @@ def known_hash(
 
 def _size_and_time(path: Path) -> list[int]:
     with named_errors(path, "reading"):
-        found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
+        return [*stamp(path)]
 
 
 def _read_cache(file: Path) -> dict[str, list[Any]]:

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import UnreadableCheckpointError
 from .checkpoints import Kind, canonical_name, detect, without_prefixes
-from .files import AGAIN, MOST_HEADER
+from .files import AGAIN, DAMAGED_ZIP, MOST_HEADER, stamp
 
 # The pickled number that begins PyTorch's older format.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -67,7 +67,7 @@ def read_header(path: str | os.PathLike[str]) -> WeightHeader:
     """The header of a weight file, read again only if its size or modification time changed."""
     path = os.path.abspath(path)
     try:
-        return _read(path, *_stamp(path))
+        return _read(path, *stamp(path))
     except OSError as error:
         return WeightHeader(None, f"it cannot be read ({error.strerror or error})")
 
@@ -79,14 +79,9 @@ def may_be_ours(path: str | os.PathLike[str]) -> bool:
     """
     path = os.path.abspath(path)
     try:
-        return _glance(path, *_stamp(path))
+        return _glance(path, *stamp(path))
     except OSError:
         return True
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
 
 
 @cache
@@ -158,15 +153,17 @@ def _zip_names(file: BinaryIO) -> dict[str, Shape | None]:
     try:
         with zipfile.ZipFile(file) as archive:
             inside = [i for i in archive.infolist() if i.filename.endswith("/data.pkl")]
-            if not inside or inside[0].file_size > MOST_HEADER:
+            plain = bool(inside) and inside[0].compress_type == zipfile.ZIP_STORED
+            if not plain or inside[0].file_size > MOST_HEADER:
                 raise UnreadableCheckpointError(
                     "it is a zip archive, but not one written by PyTorch"
                 )
             with archive.open(inside[0]) as pickled:
                 return dict.fromkeys(_texts(pickled.read()))
-    except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+    except DAMAGED_ZIP as error:
         raise UnreadableCheckpointError(
-            f"it begins as a PyTorch file but is cut off or damaged ({error}). {AGAIN}"
+            "it begins as a PyTorch file but is cut off or damaged "
+            f"({str(error) or type(error).__name__}). {AGAIN}"
         ) from error
 
 

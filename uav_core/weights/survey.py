@@ -17,12 +17,14 @@ from ..files import BLOCK, hash_file
 from . import included
 from .checkpoints import Kind
 from .convert import PARTS, Part
-from .files import read_state_dict
+from .files import DAMAGED_ZIP, read_state_dict
 from .hashes import known_hash, weights_hash
 from .headers import WeightHeader, fits, read_header
 
 OWN = "upscale_a_video"
-EXTENSIONS = frozenset({".safetensors", ".bin", ".pth", ".pt", ".ckpt"})
+EXTENSIONS = frozenset({".safetensors", ".sft", ".bin", ".pth", ".pt", ".ckpt"})
+# Names that ComfyUI's folders had before; it still searches them.
+_OLD_NAMES = {"diffusion_models": ("unet",), "text_encoders": ("clip",)}
 SUMS = included.FOLDER / "SHA256SUMS"
 
 
@@ -60,7 +62,10 @@ class Survey:
 
 def model_folders(*models: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """The folders for our kinds of files inside ComfyUI's ``models`` folders, by name."""
-    return {name: [Path(base) / name for base in models] for name in folder_names()}
+    return {
+        name: [Path(base) / each for base in models for each in (name, *_OLD_NAMES.get(name, ()))]
+        for name in folder_names()
+    }
 
 
 def folder_names() -> tuple[str, ...]:
@@ -151,7 +156,7 @@ def _examine(
         return WeightFile(path, header, size, header.fault)
     digest = known_hash(path, cache, "sha256")
     # Only whole files have a kept hash.
-    if digest is None and (fault := _pickle_fault(path, check_cancelled)):
+    if digest is None and (fault := _inner_fault(path, check_cancelled)):
         return WeightFile(path, header, size, fault)
     digest = digest or weights_hash(
         path, cache, algorithm="sha256", check_cancelled=check_cancelled, advance=advance
@@ -159,18 +164,20 @@ def _examine(
     return WeightFile(path, header, size, "", digest)
 
 
-def _pickle_fault(path: Path, check_cancelled: Callable[[], None]) -> str:
-    """Why a PyTorch file cannot be read, or ""; for safetensors the length was checked before."""
+def _inner_fault(path: Path, check_cancelled: Callable[[], None]) -> str:
+    """Why a file whose header is whole cannot be read, or ""."""
     if not zipfile.is_zipfile(path):
-        return "" if path.suffix == ".safetensors" else _unreadable(path)
+        return _unreadable(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    return "it is damaged or was packed again (PyTorch compresses nothing)"
                 with archive.open(entry) as stored:
                     while stored.read(BLOCK):  # raises at the end if the checksum differs
                         check_cancelled()
-    except (zipfile.BadZipFile, OSError) as error:
-        return f"it is damaged ({error})"
+    except DAMAGED_ZIP as error:
+        return f"it is damaged ({str(error) or type(error).__name__})"
     return _unreadable(path)
 
 

@@ -279,6 +279,11 @@ def test_packed_download_and_tensorless_file(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "epoch.pth")
     with pytest.raises(UnreadableCheckpointError, match="no named tensors"):
         read_state_dict(tmp_path / "epoch.pth")
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pth")
+    with pytest.raises(UnreadableCheckpointError, match="no named tensors"):
+        read_state_dict(tmp_path / "endless.pth")
 
 
 # --- strict loading ------------------------------------------------------------------------

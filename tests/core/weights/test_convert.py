@@ -160,6 +160,10 @@ def test_a_file_of_someone_else_is_not_overwritten(release, tmp_path):
     outcome = next(o for o in convert_release(release, tmp_path / "m") if o.part.kind == "unet")
     assert outcome.status == "failed" and "move it away" in outcome.detail
     assert "mine" in load_file(target)
+    folder = tmp_path / "n" / TARGETS["unet"]
+    folder.mkdir(parents=True)
+    outcome = next(o for o in convert_release(release, tmp_path / "n") if o.part.kind == "unet")
+    assert outcome.status == "failed" and f"{folder} is a folder" in outcome.detail
 
 
 def test_values_beyond_fp16(release, tmp_path):

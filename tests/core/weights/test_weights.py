@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,35 @@ def test_damage_inside_a_file_is_found(models):
     path.write_bytes(data[:where] + b"\0\0\0\0" + data[where + 4 :])
     assert states(survey(model_folders(models)))["vae_video"] == ["damaged"]
     assert states(survey(model_folders(models), checksums=False))["vae_video"] == ["whole"]
+
+
+@pytest.mark.parametrize("damaged", ["names", "numbers"])
+def test_damage_inside_compressed_data_is_found(models, damaged):
+    """PyTorch's files are not compressed, but packed again or damaged they can seem to be."""
+    path = models / "upscale_a_video" / NAMES["vae_video"]
+    with zipfile.ZipFile(path) as archive:
+        contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    victim = next(
+        n for n in contents if n.endswith("/data.pkl" if damaged == "names" else "/data/0")
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            method = zipfile.ZIP_DEFLATED if name == victim else zipfile.ZIP_STORED
+            archive.writestr(name, content, method)
+        start = archive.getinfo(victim).header_offset + 30 + len(victim)
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"\xff\xff" + data[start + 2 :])
+    assert states(survey(model_folders(models)))["vae_video"] == ["damaged"]
+
+
+def test_old_folders_and_endings_are_searched_as_comfyui_does(tmp_path):
+    for name, layout in (("unet/mine.sft", "unet"), ("vae/x.safetensors", "vae_3d")):
+        (tmp_path / name).parent.mkdir()
+        save_file(small(layout), tmp_path / name)
+    (tmp_path / "clip").mkdir()
+    save_file(text_encoder(23), tmp_path / "clip" / "te.sft")
+    (tmp_path / "upscale_a_video").mkdir()
+    assert usable(survey(model_folders(tmp_path)))
 
 
 def test_files_are_read_once_for_their_checksum(models):

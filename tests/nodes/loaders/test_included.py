@@ -243,6 +243,18 @@ def test_native_nodes_pass_the_clip_on(pack, clip):
     assert clip.encode_from_tokens(clip.tokenize("x"), return_pooled=True)[1] is None
 
 
+def test_clip_save_writes_what_loads_again(pack, clip, tmp_path, monkeypatch):
+    import folder_paths
+    from comfy_extras.nodes_model_merging import CLIPSave
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    CLIPSave().save(clip, "saved")
+    (path,) = tmp_path.glob("saved*.safetensors")
+    again = pack.nodes.loaders.load.load_text_encoder(str(path))
+    for text in (FLAWED, OTHER):
+        assert torch.equal(encode(again, text)[0][0], encode(clip, text)[0][0])
+
+
 def test_hooks_on_the_clip(pack, clip):
     import comfy.hooks
     from comfy_extras.nodes_hooks import SetClipHooks

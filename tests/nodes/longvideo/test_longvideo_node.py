@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 import time
 from fractions import Fraction
 from functools import partial
@@ -13,6 +15,7 @@ from typing import Any
 import graph
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from uav_core.jobs import FOLDER, list_jobs
 
@@ -341,6 +344,49 @@ def test_what_is_set_on_the_model_makes_another_job(pack, networks, tmp_path):
     assert weak != strong == again != usual
 
 
+def test_a_job_is_known_by_the_weights_in_memory(pack, networks, models, tmp_path):
+    """Not by a file that took the place of theirs, nor by what a run leaves in them."""
+    import comfy.model_management as mm
+    import comfy.sd
+
+    load, engine = pack.nodes.loaders.load, pack.nodes.longvideo.engine
+    texts, params = graph.texts(), pack.uav_core.longvideo.LongVideoParams()
+    lora = {
+        f"diffusion_model.{QUERIES}.lora_{name}.weight": torch.full(shape, 0.7)
+        for name, shape in (("up", (32, 4)), ("down", (4, 32)))
+    }
+
+    def weights(model, vae):
+        made = engine.ComfyEngine(model, vae, *texts, networks["flow_model"], params)
+        found = made.weights(tmp_path)
+        return found["unet"], found["vae"]
+
+    def loaded():
+        unet, vae = (str(tmp_path / f"{name}.safetensors") for name in ("unet", "vae_3d"))
+        return load.load_unet(unet), load.VideoVAE(vae)
+
+    for name in ("unet", "vae_3d"):
+        shutil.copy(models / "upscale_a_video" / f"{name}.safetensors", tmp_path)
+    model, vae = loaded()
+    patched = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
+    before = weights(patched, vae)
+    graph.sample(pack, patched, graph.frames(3), steps=1)
+    assert weights(patched, vae) == before
+
+    for name in ("unet", "vae_3d"):
+        path = tmp_path / f"{name}.safetensors"
+        tensors = {key: value.clone() for key, value in load_file(path).items()}
+        tensors["conv_in.weight" if name == "unet" else "decoder.conv_in.weight"] *= 2
+        save_file(tensors, tmp_path / "new")
+        os.replace(tmp_path / "new", path)
+    old, new = weights(model, vae), weights(*loaded())
+    assert all(a != b for a, b in zip(old, new, strict=True))
+    in_use = weights(patched, vae)
+    assert in_use == old
+    mm.unload_all_models()
+    assert weights(patched, vae) == in_use
+
+
 def test_a_digest_is_of_what_a_run_does_not_change(pack):
     """And of what is chosen; it ends and does not raise, whatever custom nodes set on a model."""
     digest = pack.nodes.longvideo.identity.digest
@@ -393,9 +439,12 @@ def test_it_goes_on_after_a_cancel(pack, networks, folders, monkeypatch):
             mm.interrupt_current_processing(True)
         return decode(self, *args)
 
+    upscale, told = pack.nodes.longvideo.upscale, []
+    monkeypatch.setattr(upscale, "show_text", lambda node, text: told.append(text))
     monkeypatch.setattr(engine, "decode", cancelled)
     with pytest.raises(mm.InterruptProcessingException):
         run(pack, networks, clip)
+    assert told[-1] == upscale.STOPPED != told[-2], "not the stage it was in"
     monkeypatch.setattr(engine, "decode", decode)
     assert list(job.glob("part_*"))
     again = run(pack, networks, clip)

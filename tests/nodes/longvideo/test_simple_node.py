@@ -86,34 +86,6 @@ def test_included_weights_by_one_choice(pack):
     assert model.model and clip.patcher and flow.model
 
 
-def test_authors_weights_are_found_by_what_they_are(pack, monkeypatch):
-    """Of several files of a kind: none that is included, and the VAE that sees time."""
-    load = pack.nodes.loaders.load
-    listed = {
-        "diffusion_models": ["uav_small_unet (included)", "uav_unet.safetensors"],
-        "vae": ["uav_small_vae_video (included)", "uav_vae_3d.pt", "uav_vae_video.pt"],
-        "text_encoders": ["uav_small_text (included)"],
-        "optical_flow": [],
-    }
-    monkeypatch.setattr(load.files, "choices", listed.__getitem__)
-    with pytest.raises(
-        pack.uav_core.InputError, match=r"no file for text_encoders.*Put the release"
-    ):
-        load.names_of("authors'")
-    listed["text_encoders"].append("text_encoder/")
-    found = ("uav_unet.safetensors", "uav_vae_video.pt", "text_encoder/")
-    assert load.names_of("authors'") == (*found, pack.uav_core.flow.builtin.BUILTIN_FLOW)
-    # ComfyUI runs the node again when this changes.
-    before = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
-    assert before == load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
-    listed["optical_flow"].append("raft.pth")
-    assert load.names_of("authors'") == (*found, "raft.pth")
-    after = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
-    listed["vae"].clear()
-    without = load.LoadAll.fingerprint_inputs("authors'", weight_dtype="default")
-    assert len({before, after, without}) == 3
-
-
 def test_no_kind_of_weights(pack):
     with pytest.raises(pack.uav_core.InputError, match="expected one of"):
         pack.nodes.loaders.load.names_of("mine")
@@ -142,11 +114,14 @@ def test_what_runs_inside_writes_on_the_node_that_is_seen(pack, monkeypatch):
     from types import SimpleNamespace
 
     told = []
-    instance = SimpleNamespace(send_progress_text=lambda text, number: told.append(number))
+    instance = SimpleNamespace(
+        client_id="the asking page",
+        send_progress_text=lambda text, number, client: told.append((number, client)),
+    )
     server = SimpleNamespace(PromptServer=SimpleNamespace(instance=instance))
     monkeypatch.setitem(sys.modules, "server", server)
     prompt = SimpleNamespace(get_display_node_id={"4.0.0.5": "4", "6": "6"}.__getitem__)
     for number in ("4.0.0.5", "6"):
         hidden = SimpleNamespace(unique_id=number, dynprompt=prompt)
         pack.nodes.base.runtime.show_status(SimpleNamespace(hidden=hidden), "text")
-    assert told == ["4", "6"]
+    assert told == [("4", "the asking page"), ("6", "the asking page")]

@@ -123,11 +123,11 @@ def test_text_encoder_folder_is_listed_and_found(pack, models):
     folder.mkdir(exist_ok=True)
     (folder / "pytorch_model.bin").write_bytes(b"")
     files = pack.nodes.base.files
-    marker = files.TAKEN["text_encoders"].inside
-    assert files.folders_with(marker) == ["text_encoder/"]
-    assert files.resolve_folder("text_encoder/", marker) == str(folder / "pytorch_model.bin")
+    assert list(files.folders("text_encoders")) == ["text_encoder/"]
+    found = files.resolve_folder("text_encoder/", "text_encoders")
+    assert found == str(folder / "pytorch_model.bin")
     with pytest.raises(pack.uav_core.InputError):
-        files.resolve_folder("../..", marker)
+        files.resolve_folder("../..", "text_encoders")
 
 
 @pytest.fixture(scope="module")
