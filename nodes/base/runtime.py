@@ -76,4 +76,5 @@ def show_text(node: type[io.ComfyNode], text: str) -> None:
     running = getattr(sys.modules.get("server"), "PromptServer", None)
     server = getattr(running, "instance", None)
     if server is not None and number is not None:
-        server.send_progress_text(text, number)
+        # Only to the page that asked for the run: in another, the number is another node's.
+        server.send_progress_text(text, number, server.client_id)

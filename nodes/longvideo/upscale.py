@@ -305,20 +305,21 @@ class UpscaleLongVideo(io.ComfyNode):
         with video_file(video) as (path, span):
             size = Resizing.of(params, probe(path)).plan.size
             target = output_place(output, filename_prefix, size)
-            report = LongVideo(
-                path,
-                target.parent,
-                engine,
-                params,
-                options.encode,
-                name=target.name,
-                span=span,
-                jobs=os.path.join(output, FOLDER),
-                progress=progress_bar(PROGRESS),
-                status=shown.status,
-                stage=shown.stage,
-                check_cancelled=check_cancelled,
-            ).run()
+            with shown:
+                report = LongVideo(
+                    path,
+                    target.parent,
+                    engine,
+                    params,
+                    options.encode,
+                    name=target.name,
+                    span=span,
+                    jobs=os.path.join(output, FOLDER),
+                    progress=progress_bar(PROGRESS),
+                    status=shown.status,
+                    stage=shown.stage,
+                    check_cancelled=check_cancelled,
+                ).run()
         text = "\n".join(filter(None, (report.to_text(), unfit)))
         show_status(cls, text)
         finished = Path(report.output)
@@ -330,11 +331,24 @@ class UpscaleLongVideo(io.ComfyNode):
         return io.NodeOutput(VideoFromFile(str(finished)), text, ui={**shown, "text": (text,)})
 
 
+STOPPED = "Stopped. Finished parts are kept: queue the same again to continue."
+
+
 class Shown:
-    """The text on a node during a run: the current stage first, then the last status."""
+    """The text on a node during a run: the current stage first, then the last status.
+
+    As a context: a run that Cancel or an error ends leaves STOPPED, not the stage it was in.
+    """
 
     def __init__(self, node: type[io.ComfyNode]) -> None:
         self.node, self._stage, self._status = node, "", ""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and self._stage:  # without a stage nothing had begun
+            show_text(self.node, STOPPED)
 
     def stage(self, text: str) -> None:
         """Show the current stage. It changes too often for the log."""

@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...uav_core.errors import InputError
 from ...uav_core.longvideo.source import frames_of_span, seconds_of
 from ...uav_core.metrics import thumbnail
 from ...uav_core.video import Footage
@@ -98,6 +99,11 @@ class SceneStrip(io.ComfyNode):
         height: int,
         threshold: float = SceneParams.threshold,
     ) -> io.NodeOutput:
+        if height < 1:  # a linked value can be below the input's least
+            raise InputError(
+                f"The height arrived as {height}: expected 1 px or more. Set 'height' to 120, or "
+                "check the node that is connected to it."
+            )
         params = SceneParams(cut_detection, threshold)
         with frames_of(clip) as frames:
             bar = progress_bar(frames.count)

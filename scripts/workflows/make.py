@@ -87,7 +87,7 @@ def long_video(note: str = notes.LONG, **chosen: Any) -> Graph:
         **chosen,
     )
     models = g.models(PITCH + 10, 80)
-    texts = g.texts(PITCH + 10, 570, models.clip)
+    texts = g.texts(PITCH + 10, 600, models.clip)
     g.add(
         "UpscaleAVideoLongVideo",
         (3 * PITCH + 10, 80),

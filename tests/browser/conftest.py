@@ -16,6 +16,35 @@ from scripts.server.comfy_server import ComfyServer
 
 log = logging.getLogger(__name__)
 
+PUT = """types => {
+    window.app.graph.clear();
+    types.forEach((type, i) => {
+        const node = window.LiteGraph.createNode(type);
+        node.pos = [100 + 450 * i, 200];
+        window.app.graph.add(node);
+    });
+}"""
+SELECT = """types => {
+    const { graph, canvas } = window.app;
+    canvas.deselectAll();
+    canvas.selectItems(graph.nodes.filter(node => types.includes(node.type)));
+}"""
+OPEN = """() => {
+    const node = window.app.graph.nodes.find(node => node.subgraph);
+    window.app.canvas.openSubgraph(node.subgraph, node);
+}"""
+# Where a widget of the open graph is on the page.
+PLACE = """([type, name]) => {
+    const { graph, canvas, ds } = window.app.canvas;
+    const node = graph.nodes.find(node => node.type === type);
+    const widget = node.widgets.find(widget => widget.name === name);
+    const box = canvas.getBoundingClientRect();
+    return [
+        (node.pos[0] + node.size[0] / 2 + ds.offset[0]) * ds.scale + box.left,
+        (node.pos[1] + widget.y + 10 + ds.offset[1]) * ds.scale + box.top,
+    ];
+}"""
+
 
 def unavailable(reason: str) -> None:
     """Skip, or fail where a browser is required."""
@@ -74,3 +103,46 @@ def page(chromium, page_server: ComfyServer, artifacts: Path, request):
         comfy_page.picture(f"{request.node.name}-end")
     finally:
         context.close()
+
+
+@pytest.fixture
+def put(page):
+    """A function that replaces the workflow by nodes of these types, from left to right."""
+
+    def replaced(*types: str) -> None:
+        page.page.keyboard.press("Escape")
+        page.template_browser.wait_for(state="hidden")
+        page.page.evaluate(PUT, types)
+        page.page.wait_for_timeout(300)
+
+    return replaced
+
+
+@pytest.fixture
+def enclose(page):
+    """A function that puts nodes into a subgraph and shows its inside."""
+
+    def enclosed(*types: str) -> None:
+        page.page.evaluate(SELECT, types)
+        command = "Comfy.Graph.ConvertToSubgraph"
+        page.page.evaluate(f"window.app.extensionManager.command.execute('{command}')")
+        page.page.wait_for_function("window.app.graph.nodes.some(node => node.subgraph)")
+        page.page.evaluate(OPEN)
+        page.page.wait_for_timeout(1000)  # for the view to come to rest
+
+    return enclosed
+
+
+@pytest.fixture
+def promote(page, enclose):
+    """A function that puts a node into a subgraph, whose node gets one of its widgets."""
+
+    def promoted(node_type: str, widget: str) -> None:
+        enclose(node_type)
+        page.page.mouse.click(*page.page.evaluate(PLACE, [node_type, widget]), button="right")
+        page.page.get_by_text(f"Promote Widget: {widget}").click()
+        page.page.wait_for_timeout(500)
+        page.page.evaluate("window.app.canvas.setGraph(window.app.graph)")
+        page.page.wait_for_timeout(500)
+
+    return promoted

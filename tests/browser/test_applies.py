@@ -43,3 +43,22 @@ def test_they_are_not_shown_in_the_new_look_of_nodes(page):
     node.get_by_text("factor").first.wait_for()
     page.picture("options-new-nodes")
     assert node.get_by_text("short_side").count() == 0
+
+
+def test_a_target_that_comes_from_outside_hides_nothing(page, put, promote):
+    put(NODE)
+    assert shown(page) == ["factor"]
+    promote(NODE, "output_size")
+    page.page.evaluate(
+        "window.app.canvas.setGraph(window.app.graph.nodes.find(node => node.subgraph).subgraph)"
+    )
+    inside = SHOWN.replace("app.graph", "app.canvas.graph")
+    assert page.page.evaluate(inside, [NODE, SIZES]) == list(SIZES)
+    page.page.evaluate(
+        """() => {
+            const [node] = window.app.canvas.graph.nodes;
+            node.disconnectInput(node.inputs.findIndex(input => input.link != null));
+        }"""
+    )
+    assert page.page.evaluate(inside, [NODE, SIZES]) == ["factor"]
+    assert page.complaints == []

@@ -29,7 +29,11 @@ def test_the_info_button_shows_the_help_with_its_picture(page):
 
 
 @pytest.mark.parametrize(("language", "title"), [("zh", "低分辨率条件"), ("en", "Low-Res")])
-def test_names_are_in_the_language_of_the_page(page, language, title):
+def test_names_are_in_the_language_of_the_page(page, put, language, title):
+    """Also in a workflow that was saved in English."""
+    put(NODE, NODE)
+    page.page.evaluate("window.app.graph.nodes[1].title = 'mine'")
+    saved = page.page.evaluate("JSON.parse(JSON.stringify(window.app.graph.serialize()))")
     page.page.evaluate(
         "code => window.app.extensionManager.setting.set('Comfy.Locale', code)", language
     )
@@ -50,6 +54,11 @@ def test_names_are_in_the_language_of_the_page(page, language, title):
     page.page.wait_for_timeout(1500)  # for the page's own first picture to go
     page.picture(f"language-{language}")
     assert title in shown
+    page.page.evaluate("saved => window.app.loadGraphData(saved)", saved)
+    page.page.wait_for_function("window.app.graph.nodes.length === 2")
+    again, mine = page.page.evaluate("window.app.graph.nodes.map(node => node.title)")
+    assert title in again and "Upscale-A-Video" not in again
+    assert mine == "mine"
 
 
 def test_pictures_show_chinese(page):

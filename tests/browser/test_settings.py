@@ -162,3 +162,24 @@ def test_it_works_in_the_new_look_of_nodes(settings):
     page.wait_for_timeout(500)
     settings.picture("settings-new-nodes")
     assert values(settings) == named("included", "creative", "balanced")
+
+
+def test_a_look_chosen_on_a_subgraph_reaches_the_run(page, put, promote):
+    put(NODE, "PreviewAny")
+    page.page.evaluate(
+        "() => { const [node, shown] = app.graph.nodes; node.connect(1, shown, 0); }"
+    )
+    promote(NODE, "look")
+    page.page.evaluate(
+        """() => {
+            const { widgets } = app.graph.nodes.find(node => node.subgraph);
+            const look = widgets.find(widget => widget.name === "look");
+            look.value = "creative";
+            look.callback?.("creative");
+        }"""
+    )
+    (sent,) = (node for node in page.api_prompt().values() if node["class_type"] == NODE)
+    assert sent["inputs"] == named("included", "creative", "balanced")
+    guidance = presets.settings("included", "creative")["guidance"]
+    assert page.run()["outputs"]["2"]["text"] == [str(guidance)]
+    assert page.complaints == []

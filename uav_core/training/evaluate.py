@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import UpscaleAVideoError
 from ..flow.builtin import BuiltinFlow
 from ..flow.estimate import estimate_flows
 from ..frames.color import ColorMode
@@ -230,8 +231,8 @@ ABLATION = (
 )
 
 
-def main() -> None:
-    """Evaluate the weights and write the report."""
+def main() -> int:
+    """Evaluate the weights and write the report. Returns 0, or 1 after logging an error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -260,6 +261,16 @@ def main() -> None:
     o = parser.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
+    try:
+        report_on(o)
+    except UpscaleAVideoError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def report_on(o: argparse.Namespace) -> None:
+    """Evaluate what the options say, and write the report."""
     o.output.mkdir(parents=True, exist_ok=True)
     chosen = held_out_mild(o.data) if o.mild else held_out(o.data)
     clips = list(enumerate(chosen))[:: o.every]
@@ -275,4 +286,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -46,6 +46,12 @@ class LoopParams:
     save_every: int = 200
     log_every: int = 25
 
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers below 1."""
+        for name in ("steps", "accumulate", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: expected 1 or more.")
+
 
 Loss = Callable[[np.random.Generator], dict[str, Tensor]]
 """loss(rng): the named parts of the loss, whose sum is minimised."""

@@ -69,7 +69,7 @@ def strongest(of_groups: Tensor, width: int) -> Tensor:
     """
     size = width // groups(width)
     kept = of_groups.topk(width // size).indices.sort().values
-    return (kept[:, None] * size + torch.arange(size)).flatten()
+    return (kept[:, None] * size + torch.arange(size, device=kept.device)).flatten()
 
 
 def _cut_resnet(resnet: Resnet, into: Tensor | None, out: Tensor, width: int) -> None:

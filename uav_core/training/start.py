@@ -129,7 +129,7 @@ def _fit(conv: Any, norm: nn.GroupNorm, wanted: Tensor, run: Callable[[], Tensor
     features = torch.cat((features, torch.ones_like(features[:, :1])), dim=1)
     targets = wanted.transpose(0, 1).flatten(1).T.double()
     gram = features.T @ features
-    gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     found = torch.linalg.solve(gram, features.T @ targets).float()
     rows, middle = targets.shape[1], conv.kernel_size[0] // 2
     conv.weight[:rows] = 0

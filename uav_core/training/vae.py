@@ -120,7 +120,8 @@ def normalise_latent(
     So the function of the whole VAE does not change.
     """
     rng = np.random.default_rng(seed)
-    means = [vae.encode(clean_batch(source, rng, batch)) for _ in range(batches)]
+    device = vae.quant_conv.weight.device
+    means = [vae.encode(clean_batch(source, rng, batch).to(device)) for _ in range(batches)]
     z = torch.cat(means).transpose(0, 1).flatten(1)
     mean, std = z.mean(dim=1), z.std(dim=1)
     gain = 1 / (std * LATENT_SCALE)

@@ -208,7 +208,7 @@ def numbers_of(frames: Frames) -> Iterator[Tensor]:
                 f"'{path}' has NaN or infinity among its values: expected finite numbers. "
                 "Render it again; for depth, set a maximum distance."
             )
-        yield values[:1] if kind.startswith(("gray", "ya")) else values
+        yield values[:1] if kind.startswith(("gray", "ya", "mono")) else values
 
 
 def save_numbers(path: Path, values: Tensor) -> None:

@@ -16,9 +16,13 @@ function connect(node, [choice, table]) {
   const widget = (name) => node.widgets.find((widget) => widget.name === name);
   const linked = (name) => node.inputs?.some((i) => i.widget?.name === name && i.link != null);
 
+  const all = [...new Set(Object.values(table).flat())];
+  const shown = () => all.filter((name) => !widget(name).hidden).join();
+
   function show() {
-    const used = table[widget(choice).value] ?? Object.values(table).flat();
-    for (const name of new Set(Object.values(table).flat())) {
+    // A choice that arrives by a link is known only when it runs.
+    const used = (linked(choice) ? undefined : table[widget(choice).value]) ?? all;
+    for (const name of all) {
       const hidden = !used.includes(name) && !linked(name);
       widget(name).hidden = hidden;
       widget(name).options.hidden = hidden; // where nodes are elements of the page
@@ -30,7 +34,15 @@ function connect(node, [choice, table]) {
     node.setSize([node.size[0], node.computeSize()[1]]);
   }
 
+  function connected() {
+    const before = shown();
+    show();
+    // While a workflow is opened, the size is the saved one.
+    if (shown() !== before && !app.configuringGraph) fit();
+  }
+
   after(widget(choice), "callback", fit);
+  after(node, "onConnectionsChange", connected);
   after(node, "onConfigure", show); // opening a workflow, undo, paste: the size is the saved one
   fit();
 }

@@ -4,8 +4,10 @@
 //   table   value of that input -> choosing widget -> its choice -> widget -> value
 // Only what a person does calls a widget's callback: opening a workflow and undo put values back
 // without it, so nothing is overwritten then.
+// A chooser on a subgraph's node calls nothing inside: there the values are filled in when they are sent.
 import { app } from "../../../scripts/app.js";
 import { after } from "./after.js";
+import { nodesOf, textOf } from "./nodes.js";
 
 const KEY = "uav_presets";
 
@@ -42,6 +44,24 @@ function connect(node, { kind, custom, table }) {
       after(widget(name), "callback", () => compare(chooser));
     }
   }
+
+  // The text may say what to connect. Connecting it does not run this node again.
+  after(node, "onConnectionsChange", () => {
+    const text = textOf(node);
+    if (text) text.value = "";
+  });
+}
+
+/** Fill in what is sent for a node, where a chooser arrives from outside with another choice. */
+function fillSent(sent, node, { kind, table }) {
+  const held = (name) => node.widgets.find((widget) => widget.name === name)?.value;
+  for (const [chooser, choices] of Object.entries(table[sent[kind]] ?? {})) {
+    if (sent[chooser] === held(chooser) && sent[kind] === held(kind)) continue;
+    for (const [name, value] of Object.entries(choices[sent[chooser]] ?? {})) {
+      // Other values are links, or come from outside as well.
+      if (sent[name] === held(name)) sent[name] = value;
+    }
+  }
 }
 
 app.registerExtension({
@@ -49,5 +69,17 @@ app.registerExtension({
   nodeCreated(node) {
     const presets = presetsOf(node.constructor.nodeData);
     if (presets) connect(node, presets);
+  },
+  setup() {
+    const before = app.graphToPrompt;
+    app.graphToPrompt = async function (...args) {
+      const prompt = await before.apply(this, args);
+      for (const [id, node] of nodesOf(args[0])) {
+        const presets = presetsOf(node.constructor.nodeData);
+        const sent = presets && prompt?.output?.[id]?.inputs;
+        if (sent) fillSent(sent, node, presets);
+      }
+      return prompt;
+    };
   },
 });

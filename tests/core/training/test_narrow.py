@@ -18,7 +18,7 @@ from uav_core.training.__main__ import parser
 from uav_core.training.data.batches import BatchParams
 from uav_core.training.data.clips import ClipSource
 from uav_core.training.distil import FullSize, pieces_of
-from uav_core.training.narrow import narrow
+from uav_core.training.narrow import narrow, strongest
 from uav_core.weights import included
 
 PARAMS = VAEParams(channels=(96, 32, 32), resnets=1, condition_channels=32)
@@ -46,6 +46,10 @@ def test_channels_that_count_for_nothing_are_what_goes():
     assert less.params.decoder_channels == (48, 32, 32) and less.params.channels == PARAMS.channels
     assert VAEParams.from_state_dict(less.state_dict()) == less.params
     assert less.decoder.conv_norm_out.num_groups == 16
+
+
+def test_channels_are_numbered_where_the_network_is():
+    assert strongest(torch.empty(32, device="meta"), 48).device.type == "meta"
 
 
 @pytest.mark.parametrize("width", [0, 96, 50, 64, 144])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,19 @@ def test_normalising_changes_the_latent_and_not_the_picture(started):
     scaled = (z * LATENT_SCALE).transpose(0, 1).flatten(1)
     assert torch.allclose(scaled.std(dim=1), torch.ones(4), atol=0.35)
     assert scaled.mean(dim=1).abs().max() < 0.5
+
+
+def test_the_clips_go_to_the_device_of_the_vae(started):
+    vae = copy.deepcopy(started).to("meta")
+    vae_training.normalise_latent(vae, Waves(), BATCH, batches=1)
+
+
+@pytest.mark.parametrize("numbers", [{"size": 50}, {"clips": 0}, {"frames": 0}])
+def test_sizes_that_no_batch_can_have_are_refused(numbers):
+    with pytest.raises(InputError, match="multiple of 8"):
+        replace(BATCH, **numbers)
+    with pytest.raises(InputError, match="save_every is 0"):
+        replace(LOOP, save_every=0)
 
 
 def test_the_temporal_decoder_starts_as_the_plain_one(started):

@@ -5,10 +5,12 @@ import tarfile
 from dataclasses import replace
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from video_files import write_clip
 
 from uav_core.errors import InputError
 from uav_core.training.data import clips, media, pack, sources
@@ -340,3 +342,53 @@ def test_a_pack_is_a_data_folder(folder, source, tmp_path):
     assert there.names[:2] == ["castle", "stream"] and there.which[24:26] == [0, 2]
     assert np.array_equal(there.low, here.low) and np.array_equal(there.clean, here.clean)
     assert (tmp_path / "data" / sources.INDEX).read_bytes() == (folder / sources.INDEX).read_bytes()
+
+
+def own_files(folder):
+    """Photographs and videos with names that are alike, as people have them."""
+    (folder / "trip").mkdir(parents=True)
+    for seed, name in enumerate(("a-b.png", "a_b.png", "a b.jpg")):
+        Image.fromarray(waves(300, 400, seed)).save(folder / name)
+    for name in ("holiday.mp4", "holiday (1).mp4", "trip.mp4", "trip/part.mp4"):
+        still = waves(102, 150, 0)
+        shown = [av.VideoFrame.from_ndarray(still, "rgb24") for _ in range(sources.SEGMENT + 2)]
+        write_clip(folder / name, len(shown), size=(150, 102), pictures=shown)
+    return folder
+
+
+def test_own_media_of_like_names_are_all_taken(tmp_path):
+    own, index = own_files(tmp_path / "own"), sources._Index(tmp_path / "data")
+    for name in ("photos", "videos"):
+        (index.folder / name).mkdir(parents=True)
+    for _ in range(2):  # the second time nothing is missing
+        sources.add_photos(own, index)
+        sources.add_videos(own, index)
+        assert len([f for f in index.lines if f.startswith("photos/")]) == 3
+        assert len([f for f in index.lines if f.startswith("videos/")]) == 4
+    for file in index.lines:
+        assert (index.folder / file).is_file()
+
+
+def test_own_media_go_on_where_they_were_stopped(tmp_path, monkeypatch):
+    own, data = own_files(tmp_path / "own"), tmp_path / "data"
+    for name in ("photos", "videos"):
+        (data / name).mkdir(parents=True)
+    monkeypatch.setattr(sources, "PACKAGES", ())
+    save, saved = sources._save, []
+
+    def stopped(path, piece):
+        save(path, piece)
+        saved.append(path)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(sources, "_save", stopped)
+        sources.prepare(data, own, own)
+    sources.prepare(data, own, own)
+    files = [line["file"] for line in json.loads((data / sources.INDEX).read_text())["files"]]
+    assert len(files) == len(set(files)) == 7
+
+
+def test_no_clip_is_held_out_where_none_is_asked_for(tmp_path):
+    assert pack.held_out(tmp_path, 0).names == []

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -394,3 +395,13 @@ def test_what_is_not_finite_is_not_kept(data, weights, tmp_path, monkeypatch):
     run._keep(stage)
     assert not (tmp_path / "unet.state").exists()
     assert torch.isfinite(mine.live[0]).all()
+
+
+def test_a_critic_that_was_stopped_stays_so_after_a_kill(tmp_path):
+    stage: Any = SimpleNamespace(name="decoder", place=fit.Place(done=2 * fit.MEANS_OF - 1))
+    meter = fit.Meter(stage, cast(Any, SimpleNamespace(elapsed=0.0, cuda=False, clips=stage)))
+    stage.taken = 0
+    meter.add({"critic": torch.tensor(100.0)})
+    assert stage.place.critic_stopped, "the steps before the kill count"
+    write_state(tmp_path / "state", {}, vars(stage.place))
+    assert fit.Place(**read_state(tmp_path / "state")[1]).critic_stopped

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from made_frames import H, W, encoded, write_frames
+from PIL import Image
 
 from uav_core import InputError
 from uav_core.video import EncodeParams, VideoReader, encode_part, frame_times, join, probe
@@ -18,6 +19,7 @@ from uav_core.video.sequences import (
     Frames,
     from_curve,
     gather,
+    numbers_of,
     scatter,
     size_of,
     to_curve,
@@ -148,3 +150,12 @@ def test_a_relative_path_may_have_a_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frames = Frames.there(Path("a:b/shot.%04d.png"))
     assert frames is not None and size_of(frames) == (W, H)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("I;16", 1), ("RGB", 3)])
+def test_gray_pictures_have_one_channel(tmp_path, mode, channels):
+    for i in (1, 2):
+        Image.new(mode, (24, 16)).save(tmp_path / f"m.{i:04d}.png")
+    frames = Frames.there(tmp_path)
+    assert frames is not None
+    assert [len(values) for values in numbers_of(frames)] == [channels] * 2

@@ -151,3 +151,8 @@ def test_a_clip_without_cuts(pack):
 def test_what_is_no_clip_is_refused(pack):
     with pytest.raises(pack.uav_core.InputError, match="expected a VIDEO"):
         pack.nodes.look.scene_strip.SceneStrip.execute(object(), "auto", 48)
+
+
+def test_a_connected_height_below_one_is_refused(pack):
+    with pytest.raises(pack.uav_core.InputError, match="height arrived as 0: expected 1 px"):
+        pack.nodes.look.scene_strip.SceneStrip.execute(moving(), "off", 0)

@@ -69,11 +69,14 @@ comfy.model_management.vae_offload_device()
 comfy.model_patcher.CoreModelPatcher(_, load_device, offload_device)?
 comfy.model_patcher.ModelPatcher(_, load_device, offload_device)
 comfy.model_patcher.ModelPatcher.add_wrapper_with_key(_, _, _)
+comfy.model_patcher.ModelPatcher.backup.items()
 comfy.model_patcher.ModelPatcher.cached_patcher_init?
 comfy.model_patcher.ModelPatcher.clone()
 comfy.model_patcher.ModelPatcher.injections
 comfy.model_patcher.ModelPatcher.is_dynamic()?
 comfy.model_patcher.ModelPatcher.load_device
+comfy.model_patcher.ModelPatcher.model.diffusion_model
+comfy.model_patcher.ModelPatcher.model.diffusion_model.state_dict()
 comfy.model_patcher.ModelPatcher.model.latent_format
 comfy.model_patcher.ModelPatcher.model_options
 comfy.model_patcher.ModelPatcher.model_options.get(_, _)
@@ -167,7 +170,8 @@ folder_paths.get_save_image_path(_, _, _, _)
 folder_paths.get_temp_directory()
 folder_paths.models_dir
 latent_preview.get_previewer(_, _)
-server.PromptServer.instance.send_progress_text(_, _)
+server.PromptServer.instance.client_id
+server.PromptServer.instance.send_progress_text(_, _, _)
 server.PromptServer.instance?
 server.PromptServer?
 """
@@ -212,7 +216,7 @@ comfy_extras.nodes_easycache.EasyCacheHolder.start_t
 comfy_extras.nodes_easycache.EasyCacheHolder.total_steps_skipped
 comfy_extras.nodes_easycache.EasyCacheHolder.uuid_cache_diffs
 latent_preview.LatentPreviewer.decode_latent_to_preview_image(_, _)
-server.PromptServer.send_progress_text(_, _)
+server.PromptServer.send_progress_text(_, _, _)
 """
 
 # Parameters after self in newer sources, where there is a file newer than 0.30.0's.

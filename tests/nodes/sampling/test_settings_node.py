@@ -96,3 +96,8 @@ def test_a_choice_that_names_other_values_is_told(node, caplog):
     assert "steps 9 is used instead of 1" in record.message
     assert "guidance 1.0 is used instead of 3.0" in record.message
     assert "propagation_steps" not in record.message
+
+
+def test_a_connected_text_that_is_no_kind_of_weights_is_refused(pack, node):
+    with pytest.raises(pack.uav_core.errors.InputError, match=r"'mine'.*'included' or 'authors''"):
+        node.execute(**{**defaults(node), "weights": "mine"})

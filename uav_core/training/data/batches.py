@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from .degrade import Range, blur, degrade
 
 
@@ -28,6 +29,14 @@ class BatchParams:
     frames: int = 1
     size: int = 96
     """Side of the clean clips in pixels; a multiple of 32 divides evenly at every U-Net level."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers below 1, or a side that no clip can have."""
+        if min(self.clips, self.frames) < 1 or self.size < 8 or self.size % 8:
+            raise InputError(
+                f"{self.clips} clips of {self.frames} frames and {self.size} pixels a side: "
+                "expected 1 or more of each, and a side that is a multiple of 8."
+            )
 
 
 def clean_batch(source: Source, rng: np.random.Generator, p: BatchParams) -> Tensor:

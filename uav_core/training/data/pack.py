@@ -86,6 +86,9 @@ class HeldOut:
 def held_out(folder: Path, most: int | None = None) -> HeldOut:
     """The first ``most`` held-out clips, from an unpacked pack or from prepared data."""
     path = folder / HELD_OUT
+    if most == 0:  # they may be missing, as in a folder of a user's own media
+        none = np.empty((0, 1, 4, 4, 3), np.uint8)
+        return HeldOut([], none, none, [])
     if path.is_file():
         with np.load(path) as kept:
             found = {name: kept[name] for name in kept.files}

@@ -11,6 +11,7 @@ that is not available is reported and skipped; a second run fetches only what is
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import logging
@@ -239,14 +240,20 @@ def _take_video(video: Video, starts: list[int], root: Path, version: str, index
 
 def _own(source: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """A user's own files with such endings, and the names under which they are stored."""
+    taken: set[str] = set()
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in endings):
-        yield "own_" + re.sub(r"\W+", "_", str(path.relative_to(source).with_suffix(""))), path
+        own = str(path.relative_to(source))
+        name = "own_" + re.sub(r"\W+", "_", str(Path(own).with_suffix("")))
+        if name in taken:  # "a-b" and "a_b", or "a.jpg" and "a.png"
+            name += "_" + hashlib.blake2b(own.encode(), digest_size=4).hexdigest()
+        taken.add(name)
+        yield name, path
 
 
 def add_photos(source: Path, index: _Index) -> None:
     """Add a user's own photographs, shrunk like the others."""
     for name, path in _own(source, PHOTO_ENDINGS):
-        if not (index.folder / "photos" / f"{name}.png").exists():
+        if f"photos/{name}.png" not in index.lines:
             try:
                 index.add_photo(name, path, "own", "", path.name, "own", "own")
             except SourceError as error:
@@ -256,19 +263,26 @@ def add_photos(source: Path, index: _Index) -> None:
 def add_videos(source: Path, index: _Index) -> None:
     """Add pieces of a user's own videos, at least halved if wider than 960 pixels."""
     for name, path in _own(source, VIDEO_ENDINGS):
-        videos = index.folder / "videos"
-        if any(videos.glob(f"{name}_*.npy")):
+        piece_of = re.compile(rf"videos/{name}_\d{{6,}}\.npy")
+        if any(map(piece_of.fullmatch, index.lines)):
             continue
+        stored: list[tuple[str, str]] = []
         try:
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]
                 factor = max(1.0, 2.0 if stream.width > 960 else 1.0, stream.width / 960)
-                width, height = round(stream.width / factor), round(stream.height / factor)
+                # Even, as H.264 in the packed file needs it.
+                width, height = (
+                    max(2, round(side / factor / 2) * 2) for side in (stream.width, stream.height)
+                )
             for start, piece in pieces_of_scenes(decode(path, width, height)):
-                target = videos / f"{name}_{start:06d}.npy"
+                target = index.folder / "videos" / f"{name}_{start:06d}.npy"
                 _save(target, piece)
-                size = f"{SEGMENT} frames {width}x{height}"
-                index.add(f"videos/{target.name}", "own", "", path.name, "own", "own", size)
+                stored.append((f"videos/{target.name}", f"{SEGMENT} frames {width}x{height}"))
+            # Only now: a video of which some pieces are listed is done.
+            for file, size in stored:
+                index.add(file, "own", "", path.name, "own", "own", size)
+            index.write()
         except (OSError, IndexError, FFmpegError) as error:
             log.warning("%s is not a readable video: %s", path, error)
 
@@ -340,11 +354,13 @@ def prepare(folder: Path, photos: Path | None = None, videos: Path | None = None
             failed.append(package.name)
         finally:
             index.write()
-    if photos:
-        add_photos(photos, index)
-    if videos:
-        add_videos(videos, index)
-    index.write()
+    try:
+        if photos:
+            add_photos(photos, index)
+        if videos:
+            add_videos(videos, index)
+    finally:
+        index.write()
     return failed
 
 

@@ -200,6 +200,8 @@ class Place:
     """Number of the first clip of the stage."""
     taken: int = 0
     """Clips taken so far."""
+    critic_stopped: bool = False
+    """Whether the critic diverged in this session and no longer takes part."""
 
 
 @dataclass
@@ -315,7 +317,7 @@ class Fit:
         self.pool = Pool(s.pool, s.frames, s.side, device)
         held = pack.held_out(o.data, o.held_out)
         self.gallery = Gallery(held, self.features, self.texts, self.autocast, device)
-        self.critic_stopped, self.last = False, {}
+        self.last = {}
         self.laps, self.way = Laps(self.cuda), TrainingWay(triton=False)
         if self.kernels is not None:
             fine = self.kernels.succeeds(60)
@@ -401,7 +403,7 @@ class Fit:
         self.last = {who: learner.pack() for who, learner in stage.learners.items()}
         self._fill(stage)
         begin, saved, base = self.elapsed, self.elapsed, None
-        meter = Meter(stage.name, self)
+        meter = Meter(stage, self)
         # cuDNN's search takes seconds for every layer and shape, so use it for the decoder only.
         benchmarks = self.cuda and stage.name == "decoder"
         log.info("%s: %d steps so far, %d clips in pool", stage.name, main.step, self.pool.count)
@@ -604,7 +606,7 @@ class Fit:
         count = max(1, min(2, t // 3))
         start = int(rng.integers(0, t - 3 * count + 1)) if t >= 3 else 0
         lead = max(1, self.o.critic_lead)
-        ramp = 0.0 if self.critic_stopped else min(1.0, max(0.0, critic.step / lead - 1))
+        ramp = 0.0 if stage.place.critic_stopped else min(1.0, max(0.0, critic.step / lead - 1))
         report: dict[str, Tensor] = {}
         if ramp > 0:
             self.critic.prepare(False)
@@ -621,7 +623,7 @@ class Fit:
         if unet is not None:
             unet.update(self.o.unet_rate * factor)
         self.laps("update")
-        if not self.critic_stopped:
+        if not stage.place.critic_stopped:
             self.critic.prepare(True)
             with self.autocast():
                 real, fake = (self.critic(stacked(c, start, count)) for c in (clean, out.detach()))
@@ -720,10 +722,10 @@ class Laps:
 class Meter:
     """Means of the steps' reports, read only every few steps, as reading waits for the device."""
 
-    def __init__(self, name: str, fit: Fit) -> None:
-        self.name, self.fit = name, fit
+    def __init__(self, stage: Stage, fit: Fit) -> None:
+        self.name, self.place, self.fit = stage.name, stage.place, fit
         self.held: dict[str, list[Tensor]] = {}
-        self.count, self.since = 0, time.monotonic()
+        self.count, self.since = stage.place.done, time.monotonic()
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add the report of one step."""
@@ -748,4 +750,4 @@ class Meter:
         judge = means.get("critic")
         if judge is not None and not judge < 8:
             log.warning("the critic diverges (loss %.3g) and is stopped for this run", judge)
-            self.fit.critic_stopped = True
+            self.place.critic_stopped = True
