@@ -7,6 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ class WorkersLostError(UpscaleAVideoError):
 
 
 def _work(main: Callable[..., int], words: list[str], folder: str, number: int, count: int) -> int:
-    os.chdir(folder)  # a cluster's processes start in its own folder; the paths are of this one
+    # A cluster's processes start in its own folder; relative paths are of this one.
+    with suppress(OSError):  # a machine without it can still have what absolute paths name
+        os.chdir(folder)
     return main(words, share=(number, count))
 
 

@@ -13,7 +13,7 @@ from ..frames.output_size import OutputSize, When
 from ..models.vae import UPSCALE
 from ..sampling import schedule
 from ..sampling.guidance import WHOLE_RUN, GuidanceRange
-from ..sampling.propagation import PropagationParams, parse_steps
+from ..sampling.propagation import PropagationParams, falls_between_steps, parse_steps
 from ..sampling.segments import DECODE_GROUP, OVERLAP, SEGMENT_LENGTH, plan_segments
 from ..sampling.stream import StreamParams
 from ..sampling.tiles import OVERLAP as TILE_OVERLAP
@@ -109,6 +109,9 @@ class LongVideoParams:
         if self.detail != FULL:
             # A new name since 0.5 means back-projection: older frames must not be mixed in.
             plain["detail_by_back_projection"] = self.detail
+        if falls_between_steps(self.propagation_steps, self.steps):
+            # There nothing was propagated before.
+            plain["propagation_between_steps"] = True
         return plain
 
     def stream(self, frames: int, h: int, w: int) -> StreamParams:

@@ -227,6 +227,8 @@ class Source:
         """
         frames = [self.frames.start, self.frames.stop]
         mending = self.footage.mending.settings()
+        if self.footage.mending.kind == "film" and self.footage.info.bit_depth > 8:
+            mending["film_colors"] = "kept"  # they were changed before
         return {"frames": frames, **self.resizing.settings(), **mending}
 
     def seconds(self) -> list[float]:

@@ -178,11 +178,26 @@ def parse_steps(text: str, steps: int | None = None) -> tuple[int, ...]:
 _FORM = 'Expected step numbers such as "24,26,28", "20-24", "80%-95%" or "last 3".'
 
 
+_PERCENTS = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?:-\s*(\d+(?:\.\d+)?)\s*%)?")
+
+
+def _starting(low: float, high: float, steps: int) -> set[int]:
+    """The steps that start inside a range of percents."""
+    return {i for i in range(steps) if low <= 100 * i / steps < high}
+
+
+def falls_between_steps(text: str, steps: int) -> bool:
+    """Whether no step of the run starts inside one of the ranges of percents in ``text``."""
+    ranges = (_PERCENTS.fullmatch(part.strip()) for part in text.split(","))
+    bounds = [(float(m[1]), float(m[2])) for m in ranges if m and m[2]]
+    return any(low < high and not _starting(low, high, steps) for low, high in bounds)
+
+
 def _parse_part(part: str, text: str, steps: int | None) -> set[int]:
     bad = InputError(f'Propagation steps "{text}": "{part}" is not understood. {_FORM}')
     if m := re.fullmatch(r"last\s+(\d+)", part):
         return set(range(max(0, (steps or 0) - int(m[1])), steps or 0))
-    if m := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%\s*(?:-\s*(\d+(?:\.\d+)?)\s*%)?", part):
+    if m := _PERCENTS.fullmatch(part):
         low, high = float(m[1]), float(m[2] or m[1])
         if not 0 <= low <= high <= 100:
             raise bad
@@ -190,10 +205,8 @@ def _parse_part(part: str, text: str, steps: int | None) -> set[int]:
             return set()
         if low == high:
             return {min(int(low / 100 * steps), steps - 1)}
-        # A step belongs to a range of percents if it starts inside it; of few steps, where none
-        # does, it is the one that is under way.
-        inside = {i for i in range(steps) if low <= 100 * i / steps < high}
-        return inside or {min(int(low / 100 * steps), steps - 1)}
+        # Of few steps, where none starts inside the range, it is the one that is under way.
+        return _starting(low, high, steps) or {min(int(low / 100 * steps), steps - 1)}
     if m := re.fullmatch(r"(\d+)\s*(?:-\s*(\d+))?", part):
         low, high = int(m[1]), int(m[2] or m[1])
         if low > high:

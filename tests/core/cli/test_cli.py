@@ -335,8 +335,11 @@ def test_bounds_that_are_no_number_remove_nothing(words, tmp_path, caplog):
 def test_the_same_video_under_another_name_is_there_as_well(clip, tmp_path, caplog):
     first, second, mine = (tmp_path / f"{name}.mkv" for name in ("first", "second", "mine"))
     assert cli.main([str(clip), str(first), *FAST]) == 0
+    left = second.with_name(f"{second.name}.0123abcd.tmp")  # by a run that was killed
+    left.write_bytes(b"half")
     with caplog.at_level(logging.INFO):
         assert cli.main([str(clip), str(second), *FAST]) == 0
+    assert not left.exists()
     assert second.read_bytes() == first.read_bytes() and "Copied from" in caplog.text
     assert len(list_jobs(tmp_path / FOLDER)) == 1
     mine.write_text("precious")

@@ -154,3 +154,12 @@ def test_it_belongs_to_the_job_where_it_changes_something(clip, tmp_path):
     assert settings(lost, "auto")["deinterlace"] == "always"
     for order in ("top", "bottom"):
         assert settings(lost, order)["deinterlace"] == {"kind": "all", "order": order}
+
+
+@pytest.mark.parametrize(("pixel_format", "told"), [("yuv420p", False), ("yuv422p10le", True)])
+def test_film_whose_colours_were_changed_before_is_another_job(tmp_path, pixel_format, told):
+    path = write_clip(
+        tmp_path / "a.mkv", 10, codec="ffv1", size=(96, 64), pixel_format=pixel_format
+    )
+    source = Source.open(path, replace(PARAMS, deinterlace="film"), None, ignore)
+    assert ("film_colors" in source.settings()) is told

@@ -703,6 +703,9 @@ def test_settings_are_plain_and_complete():
     there = set(vars(PARAMS)) - of_the_video - {"detail"}
     assert set(some) == {*there, "detail_by_back_projection"}
     assert json.loads(json.dumps(some)) == some
+    # Where frames differ from those of earlier versions, jobs begun before are other jobs.
+    between = replace(PARAMS, steps=4, propagation_steps="80%-95%").settings()
+    assert between["propagation_between_steps"] is True
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,13 @@ import torch
 from generated import det, golden
 
 from uav_core import InputError, propagate
-from uav_core.sampling.propagation import PropagationParams, consistent, parse_steps, warp
+from uav_core.sampling.propagation import (
+    PropagationParams,
+    consistent,
+    falls_between_steps,
+    parse_steps,
+    warp,
+)
 
 GOLDEN = golden()
 
@@ -112,6 +118,21 @@ def test_flow_of_another_clip_is_named():
 def test_steps(text, steps, expected):
     assert parse_steps(text, steps) == expected
     parse_steps(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "between"),
+    [
+        ("80%-95%", 4, True),
+        ("0, 95%-100%", 10, True),
+        ("80%-95%", 20, False),
+        ("80%", 4, False),
+        ("80%-80%", 4, False),
+        ("1-3, last 2", 4, False),
+    ],
+)
+def test_ranges_in_which_no_step_starts_are_told(text, steps, between):
+    assert falls_between_steps(text, steps) is between
 
 
 @pytest.mark.parametrize("text", ["a", "3;4", "5-3", "90%-80%", "120%", "-1", "last", "1.5"])

@@ -367,6 +367,12 @@ def test_own_media_of_like_names_are_all_taken(tmp_path):
         assert len([f for f in index.lines if f.startswith("videos/")]) == 4
     for file in index.lines:
         assert (index.folder / file).is_file()
+    # A new one with a name before those that are there takes the place of none.
+    Image.fromarray(waves(300, 400, 9)).save(own / "a b.tif")
+    sources.add_photos(own, index)
+    photos = [line.member for line in index.lines.values() if line.file.startswith("photos/")]
+    assert sorted(photos) == ["a b.jpg", "a b.tif", "a-b.png", "a_b.png"]
+    assert len(photos) == 4
 
 
 def test_own_media_go_on_where_they_were_stopped(tmp_path, monkeypatch):

@@ -275,9 +275,9 @@ def test_pictures_that_stand_for_more_units_than_32_bits_count(tmp_path, ending)
     assert seconds_shown(tmp_path / f"out{ending}") == [0, 3, 6, 9]
 
 
-def held(path: Path, times: list[int], last: int) -> Path:
+def held(path: Path, times: list[int], last: int, bframes: int = 0) -> Path:
     """A clip with these times, whose last picture is shown for ``last`` units."""
-    options = {"x264-params": "bframes=0"}
+    options = {"x264-params": f"bframes={bframes}:b-adapt=0"}
     plain = write_clip(path.with_name("plain.mp4"), times=times, options=options)
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
@@ -299,11 +299,14 @@ def test_the_last_picture_is_shown_as_long_as_in_the_source(tmp_path, last):
             assert container.duration == pytest.approx(end / SECOND * av.time_base, abs=1000)
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize("bframes", [0, 3])
 @pytest.mark.parametrize("last", [2 * SECOND, 30 * SECOND])
-def test_a_slow_clip_is_not_called_incomplete(tmp_path, last):
+def test_a_slow_clip_is_not_called_incomplete(tmp_path, last, bframes, ending):
     """Of two seconds a picture, as time lapses and shows of slides have."""
-    source = held(tmp_path / "source.mp4", [i * 2 * SECOND for i in range(4)], last)
-    assert not frame_times(source).notes
+    source = held(tmp_path / f"source{ending}", [i * 2 * SECOND for i in range(9)], last, bframes)
+    times = frame_times(source)
+    assert not times.notes and [round(t * times.time_base) for t in times] == [*range(0, 18, 2)]
 
 
 def test_clock_keeps_times_and_their_order():

@@ -238,34 +238,38 @@ def _take_video(video: Video, starts: list[int], root: Path, version: str, index
         index.add(f"videos/{video.piece(start)}.npy", *source, size)
 
 
-def _own(source: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """A user's own files with such endings, and the names under which they are stored."""
-    taken: set[str] = set()
+def _own(
+    source: Path, endings: tuple[str, ...], index: _Index, stored: str
+) -> Iterator[tuple[str, Path]]:
+    """A user's own files with such endings that are not stored yet, and names to store them under.
+
+    ``stored`` matches the file of a name, which stands for {}, in the index.
+    """
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in endings):
         own = str(path.relative_to(source))
-        name = "own_" + re.sub(r"\W+", "_", str(Path(own).with_suffix("")))
-        if name in taken:  # "a-b" and "a_b", or "a.jpg" and "a.png"
-            name += "_" + hashlib.blake2b(own.encode(), digest_size=4).hexdigest()
-        taken.add(name)
-        yield name, path
+        plain = "own_" + re.sub(r"\W+", "_", str(Path(own).with_suffix("")))
+        # The longer name is for "a-b" and "a_b", or "a.jpg" and "a.png".
+        for name in (plain, f"{plain}_{hashlib.blake2b(own.encode(), digest_size=4).hexdigest()}"):
+            file = re.compile(stored.format(name))
+            owners = {line.member for line in index.lines.values() if file.fullmatch(line.file)}
+            if not owners:
+                yield name, path
+            if not owners or path.name in owners:
+                break
 
 
 def add_photos(source: Path, index: _Index) -> None:
     """Add a user's own photographs, shrunk like the others."""
-    for name, path in _own(source, PHOTO_ENDINGS):
-        if f"photos/{name}.png" not in index.lines:
-            try:
-                index.add_photo(name, path, "own", "", path.name, "own", "own")
-            except SourceError as error:
-                log.warning("%s", error)
+    for name, path in _own(source, PHOTO_ENDINGS, index, r"photos/{}\.png"):
+        try:
+            index.add_photo(name, path, "own", "", path.name, "own", "own")
+        except SourceError as error:
+            log.warning("%s", error)
 
 
 def add_videos(source: Path, index: _Index) -> None:
     """Add pieces of a user's own videos, at least halved if wider than 960 pixels."""
-    for name, path in _own(source, VIDEO_ENDINGS):
-        piece_of = re.compile(rf"videos/{name}_\d{{6,}}\.npy")
-        if any(map(piece_of.fullmatch, index.lines)):
-            continue
+    for name, path in _own(source, VIDEO_ENDINGS, index, r"videos/{}_\d+\.npy"):
         stored: list[tuple[str, str]] = []
         try:
             with av.open(str(path)) as container:

@@ -18,6 +18,8 @@ _BACK = 0.1
 """How far times may step back within a run: muxers round, and packets may be damaged."""
 _BACK_UNORDERED = 1.0
 """How far presentation times may step back, as they do not follow the order of packets."""
+_REORDERED = 16
+"""The same in pictures, which counts where they are slow: the most that a codec reorders."""
 _STRAY_PACKETS = 3
 """A run of at most so many packets is a mistake if the next run continues the previous one."""
 _STRAY_GAP = 2.0
@@ -61,7 +63,7 @@ class Track:
         self.runs: list[Run] = []
         self.count = 0
         self.end = 0.0
-        """The latest end of a packet, in seconds of the file."""
+        """The latest end of a packet, in seconds of the file, by the times of decoding."""
         self._last, self._ordered = 0.0, False
 
     def add(self, packet: Packet, place: int) -> None:
@@ -71,8 +73,10 @@ class Track:
         if ticks is None:
             return
         time = ticks * self._base
+        lasts = (packet.duration or 0) * self._base
+        self.end = max(self.end, time + lasts)
         ordered, self._ordered = self._ordered, packet.dts is not None
-        back = _BACK if ordered and self._ordered else _BACK_UNORDERED
+        back = _BACK if ordered and self._ordered else max(_BACK_UNORDERED, _REORDERED * lasts)
         run = self.runs[-1] if self.runs else None
         if (
             run is None
@@ -82,8 +86,6 @@ class Track:
         ):
             run = Run(number, place, time, time)
             self.runs.append(run)
-        lasts = (packet.duration or 0) * self._base
-        self.end = max(self.end, time + lasts)
         run.stop = max(run.stop, time + min(lasts, LONGEST_PACKET))
         self._last = time
 

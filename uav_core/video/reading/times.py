@@ -47,8 +47,9 @@ _ENDS = 4096
 """Bytes at each end of a packet that identify it."""
 # Least frames of a piece of a damaged file.
 _PIECE = 50
-# Seconds, and share of the length, by which a file may be shorter than it says without a note.
-_SHORT, _SHORT_SHARE = 0.25, 0.02
+# Seconds, share of the length, and pictures by which a file may be shorter than it says without a
+# note. Pictures are decoded by some earlier than they are shown.
+_SHORT, _SHORT_SHARE, _SHORT_PICTURES = 0.25, 0.02, 5
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,10 @@ class _Scan:
         """A note if the file is shorter than it says."""
         tracks = (self.track, *self.sound.values(), *self.texts.values())
         end = max(track.end for track in tracks)
-        least = max(_SHORT, _SHORT_SHARE * self._seconds)
-        if len(self.segments) > 1 or self._seconds - end < least:
+        shown = sorted(time for time in self.shown if time is not None)
+        pictures = float(_SHORT_PICTURES * usual_step(shown, self.step) * self.base)
+        least = max(_SHORT, _SHORT_SHARE * self._seconds, pictures)
+        if len(self.segments) > 1 or self._seconds - end <= least:
             return []
         return [
             f"The file should last {self._seconds:.1f} s but contains only {end:.1f} s: it is "

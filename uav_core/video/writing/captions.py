@@ -89,7 +89,7 @@ def _in_turn(texts: list[Packet]) -> list[Packet]:
         if len(contents) > 1:
             # Two bytes for the length, the text, then its styles, which are left out.
             lines = dict.fromkeys(c[2 : 2 + int.from_bytes(c[:2], "big")] for c in contents)
-            both = b"\n".join(lines)[: 2**16 - 1]
+            both = b"\n".join(lines)[: 2**16 - 1].decode(errors="ignore").encode()
             contents = [len(both).to_bytes(2, "big") + both]
         packet = Packet(contents[0])
         packet.pts = packet.dts = begin

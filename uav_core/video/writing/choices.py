@@ -231,19 +231,20 @@ class EncodeParams:
 
     def encoder_options(self, size: tuple[int, int]) -> dict[str, str]:
         """Encoder options by FFmpeg's names, for frames of (width, height)."""
-        width, height = size
         codec = CODECS[self.codec]
         preset = codec.preset if self.preset == "auto" else self.preset
         if self.codec == "prores" and self.encoded_format == "yuv444p10le":
             preset = "4444"
-        # In pictures this small x265's pool has no rows to share, which gives the same bits without
-        # it; but its lookahead, a thread of the pool, may crash when its decisions are this quick.
+        # In pictures of two blocks' width x265's pool has no rows to share, and the bits are the
+        # same without it; but its lookahead, a thread of the pool, may crash when it decides this
+        # quickly.
         # See https://github.com/Multicorewareinc/x265/issues/684
+        width, block = size[0], 32 if preset in ("ultrafast", "superfast") else 64
         values = {
             "preset": preset,
             "crf": self.crf if self.crf is not None or codec.crf is None else codec.crf[2],
             "threads": self.threads,
-            "pool": "none" if width <= 128 or height <= 64 else self.threads,
+            "pool": "none" if width <= 2 * block else self.threads,
             "frame_threads": min(self.threads, 2),
         }
         found = {name: value.format(**values) for name, value in codec.options.items()}
