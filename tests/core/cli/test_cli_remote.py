@@ -192,7 +192,7 @@ def test_two_runs_with_one_target_give_the_whole_result_of_one(clip, tmp_path):
 def in_process(call: str, *paths: Path) -> subprocess.Popen[bytes]:
     """Calls a function of this module in another process, once it has said that it is ready."""
     folders = (ROOT, ROOT / "tests" / "support", Path(__file__).parent)
-    command = [sys.executable, "-c", f"import test_remote; test_remote.{call}", *map(str, paths)]
+    command = [sys.executable, "-c", f"from {__name__} import *; {call}", *map(str, paths)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
