@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -210,6 +211,9 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(number)
 
 
+_RANDOM = 4  # bytes in the name of a partial file
+
+
 @contextmanager
 def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
     """A file to write that becomes ``path`` once it is complete and on the disk.
@@ -233,11 +237,19 @@ def writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
 
 def _partial(path: Path) -> Path:
     """A name beside ``path`` that no other run has, so that none writes into another's file."""
-    ending = f".{secrets.token_hex(4)}{TMP}"
-    # A long name is cut, as every name that ``output_name`` allows must fit.
-    room = MOST_NAME_BYTES - len(ending)
-    name = path.name.encode(errors="ignore")[:room].decode(errors="ignore")
-    return path.with_name(name + ending)
+    return path.with_name(f"{_begin(path)}.{secrets.token_hex(_RANDOM)}{TMP}")
+
+
+def _begin(path: Path) -> str:
+    """How the names of partial files begin; cut, as every name of ``output_name`` must fit."""
+    room = MOST_NAME_BYTES - len(f".{TMP}") - 2 * _RANDOM
+    return path.name.encode(errors="ignore")[:room].decode(errors="ignore")
+
+
+def remove_partials(path: Path) -> None:
+    """Delete what killed runs of ``writing`` left of ``path``; only where no other may write it."""
+    for left in path.parent.glob(f"{glob.escape(_begin(path))}.{'?' * 2 * _RANDOM}{TMP}"):
+        left.unlink(missing_ok=True)
 
 
 def copy_whole(source: Path, target: Path, check_cancelled: Callable[[], None] = ignore) -> None:

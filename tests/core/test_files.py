@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from scripts.env.layout import ROOT
 from uav_core.errors import FileError
-from uav_core.files import save_tensors, write_whole, writing
+from uav_core.files import remove_partials, save_tensors, write_whole, writing
 from uav_core.jobs.names import is_half_written
 from uav_core.paths import MOST_OUTPUT_BYTES, output_name
 
@@ -97,3 +97,14 @@ def test_the_longest_name_of_a_video_can_be_written(tmp_path, letter):
     path = tmp_path / output_name(letter * (room // len(letter.encode())) + ".mp4")
     write_whole(path, b"whole")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"whole"]
+
+
+@pytest.mark.parametrize("name", ["film [1].mp4", "é" * 120 + ".mp4"])
+def test_what_killed_runs_left_of_a_file_is_removed(tmp_path, name):
+    (tmp_path / f"{name[:4]}.0123abcd.tmp").write_bytes(b"of another")
+    with writing(tmp_path / name) as file:
+        left = os.path.basename(file.name)
+        (tmp_path / left.replace(left[-8:-4], "0000")).write_bytes(b"half")
+    assert len(os.listdir(tmp_path)) == 3
+    remove_partials(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == sorted([name, f"{name[:4]}.0123abcd.tmp"])

@@ -126,11 +126,9 @@ def check_layers(
         footage = Footage.open(o.input, o.deinterlace)
         w, h, count = footage.info.width, footage.info.height, len(footage.times)
     layers = [Layer.of(source, target) for source, target in o.along]
-    used = [picture, o.input, *(given.paths() if given is not None else ())]
-    if made is not None:
-        first = given.numbers[0] if given is not None else 1
-        used += [made.path(first + i) for i in range(count)]
-    used += [path for layer in layers for path in layer.inputs()]
+    upscaled = Layer(o.input, picture, given, made)
+    used = [picture, o.input, *upscaled.outputs(count)]
+    used += [path for layer in (upscaled, *layers) for path in layer.inputs()]
     taken = set(map(os.path.realpath, used))
     for layer in layers:
         check_along(layer.measured(), (count, h, w), f"'{layer.source}'")

@@ -77,7 +77,12 @@ def plan_folder(
 
 
 def job_folders(target: Path, *, sub_folders: bool = False) -> list[Path]:
-    """The folders of jobs with results in ``target``, and in its sub-folders if asked for."""
+    """The folders of jobs with results in ``target``, and in its sub-folders if asked for.
+
+    Raises InputError if there is no such folder.
+    """
+    if not target.is_dir():
+        raise InputError(f"'{target}' is not a folder: expected one with results.")
     found = [target / FOLDER]
     for folder, names, _ in os.walk(target) if sub_folders else ():
         if FOLDER in names:

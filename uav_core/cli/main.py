@@ -337,8 +337,6 @@ class Bar:
 def show_jobs(o: argparse.Namespace) -> int:
     """List the jobs that are kept in an output folder."""
     base = Path(os.path.realpath(o.jobs))
-    if not o.jobs.is_dir():
-        raise InputError(f"'{o.jobs}' is not a folder: expected one with results.")
     for job in list_jobs(*job_folders(o.jobs, sub_folders=o.sub_folders)):
         log.info(
             "%s  %-10s %s  %d of %d frames, %s",
@@ -356,8 +354,6 @@ def clean_jobs(o: argparse.Namespace) -> int:
     """Remove jobs of an output folder; finished videos stay in the output folder."""
     if o.max_gb is not None and not 0 <= o.max_gb < float("inf"):
         raise InputError(f"--max-gb {o.max_gb}: expected 0 or more.")
-    if not o.clean.is_dir():
-        raise InputError(f"'{o.clean}' is not a folder: expected one with results.")
     gone = clean(
         *job_folders(o.clean, sub_folders=o.sub_folders),
         keep_days=0 if o.keep_days is None and o.max_gb is None else o.keep_days,

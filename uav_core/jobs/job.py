@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import threading
@@ -14,8 +13,17 @@ from typing import Any
 
 from ..callbacks import ignore
 from ..errors import FileError, InputError, UnsafePathError
-from ..files import copy_whole, hash_file, is_plain, move_over, named_errors, sync_file, sync_folder
-from ..paths import TMP, inside, plain_name
+from ..files import (
+    copy_whole,
+    hash_file,
+    is_plain,
+    move_over,
+    named_errors,
+    remove_partials,
+    sync_file,
+    sync_folder,
+)
+from ..paths import inside, plain_name
 from .lock import JOINING, NOTHING, Run, lock_job
 from .manifest import (
     FINISHED,
@@ -333,8 +341,7 @@ class Job:
                     f"'{target}' already exists and is not the same video as '{done}': choose "
                     "another name, or move it away."
                 )
-            for left in target.parent.glob(f"{glob.escape(target.name)}.*{TMP}"):
-                left.unlink(missing_ok=True)  # of a run that was killed while it copied
+            remove_partials(target)
             copy_whole(done, target, check_cancelled)
         return True
 

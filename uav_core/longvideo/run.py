@@ -15,7 +15,7 @@ import torch
 
 from ..callbacks import Progress, ignore
 from ..errors import InputError
-from ..files import check_target
+from ..files import check_target, remove_partials
 from ..jobs import JOINING, Job, JobInputs, JobPlan, JobSummary, job_id, with_other_weights
 from ..paths import output_name
 from ..video import EncodeParams, PartInfo, VideoError, encode_part, join, part_info
@@ -239,8 +239,8 @@ class LongVideo:
         # It gets its name when the job has recorded it. A file that a stopped run left under that
         # name could not be told from one of the user, and the job could not go on.
         joined = self.folder / f".joining_{job.id}{Path(task.name).suffix}"
-        for left in self.folder.glob(f"{joined.name}*"):  # of a run that was killed while it joined
-            left.unlink(missing_ok=True)
+        joined.unlink(missing_ok=True)  # of a run that was killed while it joined
+        remove_partials(joined)
         try:
             parts = [part_info(job.part_path(p.index), task.encode, p.blake2b) for p in records]
             self._join_into(joined, parts, task)
